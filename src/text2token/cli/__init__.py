@@ -1,0 +1,64 @@
+"""The command line: one small file a verb."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from text2token.errors import UserError
+
+_VERBS = {
+    "backbones": "List the packaged language models.",
+    "targets": "Build the token targets of a corpus and look at them.",
+    "fit": "Turn a language model and unlabelled texts into an embedder.",
+    "encode": "Dense or sparse vectors of the texts in a file.",
+    "explain": "Read the vector of a text as weighted tokens.",
+    "demo": "The whole of it on the docstrings of this Python environment.",
+}
+
+
+class _Verbs(click.Group):
+    """Loads a verb's file only when it is called, and turns what a user can mend into one sentence and exit code 2."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_VERBS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"text2token.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"Error: {error}", err=True)
+        except KeyboardInterrupt:
+            click.echo("\nStopped. The same command continues where it was.", err=True)
+            sys.exit(130)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            click.echo(f"Error: The disk is full ({error.filename or 'while writing'}): free some space and repeat the command.", err=True)
+        sys.exit(2)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="text2token")
+def main() -> None:
+    """Raw text in, a readable embedder out.
+
+    \b
+    Example:
+      text2token fit notes.txt --output model
+      text2token explain model "The cat sat on the mat."
+    """

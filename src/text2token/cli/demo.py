@@ -1,0 +1,56 @@
+"""``text2token demo``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.recipe import Recipe
+
+
+@click.command()
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
+@click.option("--overwrite", is_flag=True, help="replace the output folder")
+@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@recipe_options
+def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
+    """Fit the docstrings of this Python environment, and compare before with after.
+
+    Known-item retrieval on held-out docstrings (query: the summary line; document: the rest), the aligned tokens of five
+    of them, and three questions searched by meaning.
+
+    \b
+    Example:
+      text2token demo --recipe recipes/demo.yaml --output demo
+    """
+    quiet_libraries()
+    from text2token.demo import run_demo
+
+    result = run_demo(output, recipe, overwrite=overwrite, progress=True)
+    if as_json:
+        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        return
+    _show(result, Console())
+    click.echo(f"The embedder is in {output}; open {output}/report.html.")
+
+
+def _show(result: dict[str, Any], console: Console) -> None:
+    scores = Table("", *next(iter(result["retrieval"].values())), title=f"Finding {result['documents']} held-out docstrings by their summary")
+    for name, row in result["retrieval"].items():
+        scores.add_row(name, *(f"{value:.3f}" for value in row.values()))
+    tokens = Table("Text", "Before", "After", title="Aligned tokens", show_lines=True)
+    for example in result["tokens"]:
+        read = [Text(" ".join(token.strip() for token, _ in example[side])) for side in ("before", "after")]
+        tokens.add_row(Text(example["text"]), *read)
+    answers = Table("Question", "Plain mean pooling", "text2token", title="Nearest docstrings", show_lines=True)
+    for question, found in result["answers"].items():
+        answers.add_row(question, "\n".join(found["before"]), "\n".join(found["after"]))
+    for table in (scores, tokens, answers):
+        console.print(table)

@@ -1,0 +1,42 @@
+"""``text2token encode``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from text2token.cli.options import quiet_libraries
+from text2token.errors import UserError
+
+
+@click.command()
+@click.argument("model")
+@click.argument("file")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help=".npy or .parquet")
+@click.option("--sparse", is_flag=True, help="(ids, weights) of the aligned tokens; .parquet only")
+@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="texts at once")
+def encode(model: str, file: str, output: Path, sparse: bool, text_column: str, batch_size: int) -> None:
+    """Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
+
+    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer folder, or a backbone. A row of the Parquet output
+    is a text with its 'vector', or with the 'ids' and 'weights' of its tokens, heaviest first.
+
+    \b
+    Example:
+      text2token encode model notes.txt --output vectors.npy
+      text2token encode model notes.jsonl --sparse --output tokens.parquet
+    """
+    if output.suffix not in ({".parquet"} if sparse else {".npy", ".parquet"}):
+        raise UserError(f"Cannot write '{output}': name a .parquet file" + (" for sparse vectors." if sparse else " or a .npy file."))
+    quiet_libraries()
+    from text2token.corpus import open_corpus
+    from text2token.embedder import Embedder
+    from text2token.vector_files import write_dense, write_sparse
+
+    texts = list(open_corpus(file, text_column=text_column))
+    embedder = Embedder.open(model)
+    write = write_sparse if sparse else write_dense
+    write(embedder, texts, output, batch_size=batch_size)
+    click.echo(f"{len(texts)} vectors in {output}", err=True)

@@ -1,0 +1,35 @@
+"""``text2token fit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.recipe import Recipe
+
+
+@click.command()
+@click.argument("corpus", nargs=-1, required=True)
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
+@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@click.option("--overwrite", is_flag=True, help="replace the output folder")
+@recipe_options
+def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
+    """Turn a language model and unlabelled texts into an embedder.
+
+    CORPUS is one or more .txt (a text a line), .jsonl, .csv or .parquet files, folders or globs of them, '-' for standard
+    input, or a datasets-hub name. Interrupted, the same command continues.
+
+    \b
+    Example:
+      text2token fit notes.txt --output model
+      text2token fit 'docs/*.jsonl' --text-column body --max-minutes 10 --output model
+    """
+    quiet_libraries()
+    from text2token.corpus import open_corpus
+    from text2token.fit import fit as run
+
+    run(open_corpus(corpus, text_column=text_column), output, recipe, overwrite=overwrite, progress=True)
+    click.echo(f"{output}/dense and {output}/sparse load with sentence-transformers; {output}/report.html shows what was learnt.")

@@ -1,0 +1,114 @@
+"""The demonstration: the docstrings of the installed packages, before and after a fit."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+from text2token.docstrings import Docstring, installed_docstrings
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.fit import fit
+from text2token.recipe import Recipe
+
+QUESTIONS = {
+    "stack arrays vertically": "numpy.vstack",
+    "how similar are two vectors, by the angle between them": "sklearn.metrics.pairwise.cosine_similarity",
+    "load a table from a comma separated file": "pandas.read_csv",
+}
+_FEWEST = 1_000
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """Docstrings split for known-item retrieval.
+
+    Attributes:
+        texts: To train on, summary and body.
+        held_out: Never trained on; the query is the summary, the document the body.
+    """
+
+    texts: list[str]
+    held_out: list[Docstring]
+
+
+def demo_data(pool: int = 200, seed: int = 0) -> DemoData:
+    """Split the docstrings of this environment; the answers to the questions are always held out.
+
+    Args:
+        pool: Held-out documents to search among: enough to be hard, encoded in under a minute on a laptop.
+        seed: Of the split.
+
+    Raises:
+        UserError: The environment has too few documented packages.
+    """
+    docstrings = installed_docstrings()
+    if len(docstrings) < _FEWEST:
+        raise UserError(f"Only {len(docstrings)} docstrings are installed here: run the demo where text2token's packages are.")
+    answers = [d for d in docstrings if d.name.endswith(tuple(f".{name.rpartition('.')[2]}" for name in QUESTIONS.values()))]
+    random.Random(seed).shuffle(docstrings)
+    held_out = list(dict.fromkeys([*answers, *docstrings]))[:pool]
+    hidden = set(held_out)
+    return DemoData([f"{d.summary} {d.body}" for d in docstrings if d not in hidden], held_out)
+
+
+def known_item_retrieval(embedder: Embedder, held_out: list[Docstring]) -> dict[str, float]:
+    """nDCG@10 and recall@10 (0 … 1) of finding each body by its summary, by cosine of dense vectors."""
+    names = [str(i) for i in range(len(held_out))]
+    evaluate = InformationRetrievalEvaluator(
+        queries={n: d.summary for n, d in zip(names, held_out, strict=True)},
+        corpus={n: d.body for n, d in zip(names, held_out, strict=True)},
+        relevant_docs={n: {n} for n in names},
+        ndcg_at_k=[10],
+        precision_recall_at_k=[10],
+        accuracy_at_k=[10],
+        mrr_at_k=[10],
+        map_at_k=[10],
+        write_csv=False,
+    )
+    scores = evaluate(SentenceTransformer(modules=embedder.dense_modules()))
+    return {"nDCG@10": scores["cosine_ndcg@10"], "recall@10": scores["cosine_recall@10"]}
+
+
+def answer(embedder: Embedder, questions: list[str], held_out: list[Docstring], k: int = 3) -> list[list[str]]:
+    """Names of the ``k`` nearest held-out docstrings to each question."""
+    documents = embedder.encode([f"{d.summary} {d.body}" for d in held_out])
+    ranking = np.argsort(-embedder.encode(questions) @ documents.T, axis=1)[:, :k]
+    return [[held_out[i].name for i in row] for row in ranking]
+
+
+def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress: bool = False) -> dict[str, object]:
+    """Fit on docstrings and measure before against after.
+
+    Returns:
+        ``retrieval`` a setting, ``answers`` a question and setting, and ``tokens`` of five held-out summaries.
+    """
+    data = demo_data()
+    plain = Embedder.from_recipe(recipe.model_copy(update={"pooling": "mean", "template": "none"}))
+    prompted = Embedder.from_recipe(recipe)
+    retrieval = {
+        "plain mean pooling": known_item_retrieval(plain, data.held_out),
+        "same prompt, untrained": known_item_retrieval(prompted, data.held_out),
+    }
+    before = answer(plain, list(QUESTIONS), data.held_out)
+    shown = [d.summary for d in data.held_out[:5]]
+    tokens_before = prompted.explain(shown)
+    del plain, prompted
+    fitted = fit(data.texts, output, recipe, overwrite=overwrite, progress=progress)
+    retrieval["text2token"] = known_item_retrieval(fitted, data.held_out)
+    after = answer(fitted, list(QUESTIONS), data.held_out)
+    return {
+        "documents": len(data.held_out),
+        "trained_on": len(data.texts),
+        "retrieval": retrieval,
+        "answers": {q: {"before": b, "after": a} for q, b, a in zip(QUESTIONS, before, after, strict=True)},
+        "tokens": [
+            {"text": text, "before": old, "after": new}
+            for text, old, new in zip(shown, tokens_before, fitted.explain(shown), strict=True)
+        ],
+    }

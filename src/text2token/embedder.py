@@ -1,0 +1,216 @@
+"""The embedder: dense vectors, sparse vectors and readable tokens from one pooled hidden state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Normalize
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from text2token.adapt import correction_module, spectral_filter
+from text2token.backbone import Attention, PoolingMode, load_encoder
+from text2token.errors import UserError
+from text2token.head import DecodingHead
+from text2token.recipe import Recipe
+from text2token.template import Template
+from text2token.vocabulary import read_vocabulary
+
+_DECODE_BATCH = 256  # embeddings decoded at once: 256 × V float32 logits are 50 to 270 MB
+
+
+class SparseVectors(NamedTuple):
+    """Token vectors of N texts: ids N×K by falling weight, weights N×K ≥ 0; unused places have weight 0."""
+
+    ids: NDArray[np.int32]
+    weights: NDArray[np.float32]
+
+
+class AlignedToken(NamedTuple):
+    """A vocabulary entry that an embedding aligns with, and how much."""
+
+    token: str
+    weight: float
+
+
+@dataclass
+class Embedder:
+    """A backbone with pooling, its decoding head, and what a corpus taught about its vectors.
+
+    Attributes:
+        encoder: ``SentenceTransformer`` of Transformer and Pooling: texts → embeddings ``h``, N×d.
+        head: Decodes embeddings to token logits; None where the model came without one.
+        correction: Affine map from ``h`` to the dense vector before it is normalised; None leaves ``h`` as it is.
+        mean_logits: V corpus-mean token logits, the zero of sparse vectors and explanations; None until known.
+        top_k: Tokens a sparse vector keeps. 128 (ours): a short text aligns with far fewer, a paragraph with about so many.
+    """
+
+    encoder: SentenceTransformer
+    head: DecodingHead | None = None
+    correction: Dense | None = None
+    mean_logits: Tensor | None = None
+    top_k: int = 128
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        *,
+        attention: Attention = "own",
+        pooling: PoolingMode = "mean",
+        template: Template | None = None,
+        max_length: int = 128,
+    ) -> Embedder:
+        """An untrained embedder; arguments and errors as :func:`text2token.backbone.load_encoder`."""
+        return cls(*load_encoder(name, attention=attention, pooling=pooling, template=template, max_length=max_length))
+
+    @classmethod
+    def from_recipe(cls, recipe: Recipe) -> Embedder:
+        """The untrained embedder that a recipe starts from."""
+        embedder = cls.from_backbone(
+            recipe.backbone,
+            attention=recipe.attention,
+            pooling=recipe.pooling,
+            template=recipe.text_template(),
+            max_length=recipe.max_length,
+        )
+        embedder.top_k = recipe.sparse_k
+        return embedder
+
+    @classmethod
+    def load(cls, path: str | Path) -> Embedder:
+        """Load what ``fit`` wrote, or any SentenceTransformer folder (which then encodes but has no head to read with).
+
+        Raises:
+            UserError: Neither of the two is there.
+        """
+        from text2token.export import load_embedder
+
+        return load_embedder(Path(path))
+
+    @classmethod
+    def open(cls, name: str) -> Embedder:
+        """A saved embedder where ``name`` is one, else the backbone of that name under the default recipe.
+
+        Raises:
+            UserError: Neither can be loaded.
+        """
+        path = Path(name)
+        if (path / "modules.json").is_file() or (path / "dense").is_dir():
+            return cls.load(path)
+        return cls.from_recipe(Recipe(backbone=name))
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The backbone's, with the template inside."""
+        return self.encoder.tokenizer
+
+    @property
+    def decoding_head(self) -> DecodingHead:
+        """The head.
+
+        Raises:
+            UserError: The model has none.
+        """
+        if self.head is None:
+            raise UserError(
+                "This model has no decoding head, so its vectors cannot be read as tokens: "
+                "use a folder that 'text2token fit' wrote, or a language model."
+            )
+        return self.head
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V, the rows of the head."""
+        return len(self.decoding_head.weight)
+
+    def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Tensor:
+        """Embeddings ``h``: pooled last hidden states, N×d float32 on the CPU, uncorrected."""
+        vectors = self.encoder.encode(
+            list(texts), batch_size=batch_size, show_progress_bar=progress, convert_to_tensor=True
+        )
+        return vectors.float().cpu()
+
+    def encode(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> NDArray[np.float32]:
+        """Dense vectors: corrected, of length 1, N×k. The same as the exported dense folder gives."""
+        return self.densify(self.embed(texts, batch_size=batch_size, progress=progress)).numpy()
+
+    def encode_sparse(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> SparseVectors:
+        """Sparse vectors: the ``top_k`` token logits above their corpus mean. The same as the exported sparse folder gives."""
+        return self.sparsify(self.embed(texts, batch_size=batch_size, progress=progress))
+
+    def explain(self, texts: Sequence[str], *, k: int = 10, filtered: bool = False) -> list[list[AlignedToken]]:
+        """The ``k`` aligned tokens of each text, by falling weight; ``filtered`` keeps meaningful ones only."""
+        keep = read_vocabulary(self.tokenizer, self.vocabulary_size).meaningful if filtered else None
+        vectors = self.sparsify(self.embed(texts), k=k, keep=keep)
+        return [
+            [AlignedToken(self.tokenizer.decode([i]), float(w)) for i, w in zip(ids, weights, strict=True) if w > 0]
+            for ids, weights in zip(vectors.ids, vectors.weights, strict=True)
+        ]
+
+    @torch.no_grad()
+    def densify(self, embeddings: Tensor) -> Tensor:
+        """Dense vectors of embeddings N×d."""
+        corrected = embeddings
+        if self.correction is not None:
+            corrected = self.correction({"sentence_embedding": embeddings})["sentence_embedding"]
+        return torch.nn.functional.normalize(corrected, dim=1)
+
+    @torch.no_grad()
+    def logits(self, embeddings: Tensor) -> Tensor:
+        """Token logits of embeddings N×d, less the corpus mean where it is known: N×V.
+
+        A soft cap is left out: it keeps the order of tokens, and a plain sparse folder has no place for it.
+
+        Raises:
+            UserError: The model has no decoding head.
+        """
+        logits = self.decoding_head.uncapped(embeddings)
+        return logits if self.mean_logits is None else logits - self.mean_logits
+
+    def sparsify(
+        self, embeddings: Tensor, *, k: int | None = None, keep: NDArray[np.bool_] | None = None
+    ) -> SparseVectors:
+        """Sparse vectors of embeddings N×d, decoded batch by batch, of entries in ``keep`` (V booleans; None: all)."""
+        mask = torch.ones(self.vocabulary_size) if keep is None else torch.from_numpy(keep)
+        parts = [
+            (self.logits(part).relu() * mask).topk(min(k or self.top_k, self.vocabulary_size), dim=1)
+            for part in embeddings.split(_DECODE_BATCH)
+        ]
+        return SparseVectors(
+            torch.cat([part.indices for part in parts]).int().numpy(), torch.cat([part.values for part in parts]).numpy()
+        )
+
+    @torch.no_grad()
+    def calibrate(self, texts: Sequence[str], keep_from: float = 0.0, keep_to: float = 1.0, *, progress: bool = False) -> None:
+        """Learn the corpus means from a sample and set the correction: centring, then the spectral filter of the head.
+
+        Args:
+            texts: A sample of the corpus; 1,000 texts settle a mean to about 3 % of the spread.
+            keep_from: See :func:`text2token.adapt.spectral_filter`; 0 and 1 keep every direction.
+            keep_to: The same.
+            progress: Show a bar.
+        """
+        embeddings = self.embed(texts, progress=progress)
+        head = self.decoding_head
+        sums = [head.uncapped(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
+        self.mean_logits = (torch.stack(sums).sum(dim=0) / len(embeddings)).float()
+        rows = spectral_filter(head, keep_from, keep_to)
+        self.correction = correction_module(rows, -embeddings.mean(dim=0))
+
+    def save(self, path: str | Path) -> None:
+        """Write ``path/dense`` and ``path/sparse``, see :func:`text2token.export.save_embedder`."""
+        from text2token.export import save_embedder
+
+        save_embedder(self, Path(path))
+
+    def dense_modules(self) -> list[torch.nn.Module]:
+        """The modules of the plain dense folder."""
+        return [*self.encoder, *([self.correction] if self.correction is not None else []), Normalize()]

@@ -1,0 +1,87 @@
+"""Plain sentence-transformers folders of an embedder, and the way back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm
+from torch import nn
+
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.head import DecodingHead
+
+
+def save_embedder(embedder: Embedder, path: Path) -> None:
+    """Write ``path/dense`` (``SentenceTransformer``) and ``path/sparse`` (``SparseEncoder``), safetensors only.
+
+    Either loads with sentence-transformers alone; template, pooling, correction, corpus mean and top-K are inside.
+    """
+    modules = [*embedder.encoder, *sparse_head_modules(embedder)]
+    SentenceTransformer(modules=embedder.dense_modules()).save(str(path / "dense"), create_model_card=False)
+    SparseEncoder(modules=modules, max_active_dims=embedder.top_k).save(str(path / "sparse"), create_model_card=False)
+
+
+def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
+    """The decoding head as modules: transform where there is one, then ``ReLU(W·h + b − mean logits)``."""
+    head = embedder.head
+    if head is None or embedder.mean_logits is None:
+        raise UserError("A sparse folder needs a decoding head and corpus means: calibrate the embedder on texts first.")
+    vocabulary, dimension = head.weight.shape
+    modules: list[nn.Module] = []
+    if len(head.transform):
+        linear, activation, norm = head.transform
+        modules += [
+            Dense(dimension, dimension, activation_function=activation, init_weight=linear.weight, init_bias=linear.bias),
+            _layer_norm(norm),
+        ]
+    decode = Dense(
+        dimension, vocabulary, activation_function=nn.ReLU(), init_weight=head.weight, init_bias=head.bias - embedder.mean_logits
+    )  # fmt: skip
+    return [*modules, decode]
+
+
+def load_embedder(path: Path) -> Embedder:
+    """Load a folder that ``fit`` wrote, or any SentenceTransformer folder, which has no head.
+
+    Raises:
+        UserError: Neither of the two is there.
+    """
+    if (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file():
+        sparse = SparseEncoder(str(path / "sparse"), model_kwargs={"dtype": torch.float32})
+        transformer, pooling, *head = list(sparse)
+        return Embedder(
+            encoder=SentenceTransformer(modules=[transformer, pooling]).eval(),
+            head=_head_from_modules(head),
+            correction=_load_correction(path / "dense"),
+            mean_logits=torch.zeros(head[-1].out_features),  # it is inside the bias
+            top_k=sparse.max_active_dims,
+        )
+    if (path / "modules.json").is_file():
+        return Embedder(encoder=SentenceTransformer(str(path), model_kwargs={"dtype": torch.float32}).eval())
+    raise UserError(f"'{path}' is no embedder: expected a folder that 'text2token fit' wrote, or a SentenceTransformer.")
+
+
+def _head_from_modules(modules: list[nn.Module]) -> DecodingHead:
+    *transform, decode = modules
+    parts = [part for module in transform for part in _unwrap(module)]
+    return DecodingHead(decode.linear.weight, decode.linear.bias, nn.Sequential(*parts) if parts else None)
+
+
+def _unwrap(module: nn.Module) -> list[nn.Module]:
+    return [module.linear, module.activation_function] if isinstance(module, Dense) else [module.norm]
+
+
+def _layer_norm(norm: nn.Module) -> LayerNorm:
+    module = LayerNorm(norm.normalized_shape[0])
+    module.norm = norm
+    return module
+
+
+def _load_correction(dense: Path) -> Dense | None:
+    listed = json.loads((dense / "modules.json").read_text())
+    folders = [entry["path"] for entry in listed if entry["type"].endswith(".Dense")]
+    return Dense.load(str(dense), subfolder=folders[0]) if folders else None

@@ -1,0 +1,181 @@
+"""The main job: raw text in, a readable embedder out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from text2token.corpus import Corpus, open_corpus, sample
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.objective import token_target_loss
+from text2token.provenance import weights_checksum
+from text2token.recipe import Recipe
+from text2token.run_folder import RunFolder
+from text2token.targets.builders import make_builders
+from text2token.targets.data_driven import corpus_statistics
+from text2token.targets.store import TargetStore, build_store
+from text2token.training import merge, pair_cosine, train_stage
+
+_FEWEST_TEXTS = 16  # below, document frequencies and means say nothing
+_EXAMPLES = 5
+
+
+def fit(
+    corpus: Corpus | Sequence[str] | str,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    text_column: str = "text",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Embedder:
+    """Turn a language model and unlabelled texts into an embedder, and write it.
+
+    Two stages of token target prediction (Text2Token, arXiv 2510.10224): data-driven targets, then combined with or
+    replaced by model-derived ones. A killed run continues when called again with the same arguments.
+
+    Args:
+        corpus: A file, folder, glob, hub name or ``-``; a list of texts; or an opened corpus.
+        output: New folder: ``dense``, ``sparse``, ``run.json``, ``report.html``.
+        recipe: Settings; None: the defaults.
+        text_column: Of tabular corpora.
+        overwrite: Replace ``output`` when it holds a finished run or another one.
+        progress: Show bars on a terminal.
+
+    Returns:
+        The finished embedder.
+
+    Raises:
+        UserError: Anything the user can mend: corpus, recipe, backbone, output folder.
+    """
+    recipe = recipe or Recipe()
+    opened = _open(corpus, text_column)
+    texts, held_out = _draw(opened, recipe)
+    embedder = Embedder.from_recipe(recipe)
+    run = RunFolder.claim(Path(output), {"recipe": recipe.model_dump(), "corpus": opened.fingerprint()}, overwrite=overwrite)
+
+    stages = _split(texts, recipe)
+    with run.clock("statistics"):
+        statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+    builders = make_builders(embedder, statistics, texts, recipe)
+    stores: dict[int, tuple[TargetStore, TargetStore]] = {}
+    for stage, own in stages.items():
+        with run.clock(f"targets {stage}"):
+            stores[stage] = (
+                build_store(run.work / f"train-{stage}", own, builders[stage], embedder, progress=progress),
+                build_store(run.work / f"held-out-{stage}", held_out, builders[stage], embedder),
+            )
+    del builders  # and with them the frozen copies of the backbone
+
+    def measure() -> dict[str, Any]:
+        embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
+        return _measure(embedder, held_out, {stage: test for stage, (_, test) in stores.items()})
+
+    with run.clock("before"):
+        before = run.once("before.json", measure)
+    log: list[dict[str, float]] = []
+    for stage, (train, test) in stores.items():
+        with run.clock(f"train {stage}"):
+            rows = train_stage(
+                embedder.encoder, embedder.decoding_head, train.dataset(), test.dataset(), recipe, run.work / f"stage-{stage}",
+                name=f"Training, stage {stage}",
+                minutes=recipe.max_minutes and recipe.max_minutes * len(stages[stage]) / len(texts),
+                progress=progress,
+            )  # fmt: skip
+        log += [{"stage": stage, **row} for row in rows]
+    merge(embedder.encoder)
+    with run.clock("after"):
+        after = measure()
+
+    embedder.save(run.result)
+    run.publish(
+        {
+            "recipe": recipe.model_dump(),
+            "seed": recipe.seed,
+            "corpus": {"name": opened.name, "fingerprint": opened.fingerprint(), "texts": statistics.texts},
+            "backbone": {
+                "name": recipe.backbone,
+                "dimension": embedder.decoding_head.weight.shape[1],
+                "vocabulary": embedder.vocabulary_size,
+                "head_sha256": weights_checksum(embedder.decoding_head),
+            },
+            "targets": [
+                {
+                    "stage": stage,
+                    "builder": train.manifest["settings"]["builder"],
+                    "texts": train.manifest["texts"],
+                    "mass_beyond_text": train.manifest["mass_beyond_text"],
+                }
+                for stage, (train, _) in stores.items()
+            ],
+            "log": log,
+            "before": before["numbers"],
+            "after": after["numbers"],
+            "examples": [
+                {"text": text, "before": old, "after": new}
+                for text, old, new in zip(held_out[:_EXAMPLES], before["tokens"], after["tokens"], strict=True)
+            ],
+        }
+    )
+    return embedder
+
+
+def prepare_targets(
+    corpus: Corpus, output: Path, stage: int, recipe: Recipe, *, progress: bool = False
+) -> tuple[TargetStore, PreTrainedTokenizerBase]:
+    """The target store of one stage of :func:`fit`, of the texts that it would train on, in ``output``.
+
+    Returns:
+        The store, and the tokenizer that reads its ids.
+
+    Raises:
+        UserError: Corpus, recipe or backbone cannot be used, or the recipe gives the stage no texts.
+    """
+    texts, _ = _draw(corpus, recipe)
+    stages = _split(texts, recipe)
+    if stage not in stages:
+        raise UserError(f"The recipe gives stage {stage} no texts: change --stage-1 ({recipe.stage_1}) or --stage.")
+    embedder = Embedder.from_recipe(recipe)
+    statistics = corpus_statistics(corpus, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+    builder = make_builders(embedder, statistics, texts, recipe)[stage]
+    return build_store(output, stages[stage], builder, embedder, progress=progress), embedder.tokenizer
+
+
+def _open(corpus: Corpus | Sequence[str] | str, text_column: str) -> Corpus:
+    if isinstance(corpus, Corpus):
+        return corpus
+    return open_corpus(corpus, text_column=text_column) if isinstance(corpus, str) else Corpus.from_texts(corpus)
+
+
+def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Texts to train on and held-out ones: at most a tenth, so that a small corpus is not used up by its curves."""
+    drawn = sample(corpus, recipe.max_texts + recipe.held_out, recipe.seed)
+    if len(drawn) < _FEWEST_TEXTS:
+        raise UserError(
+            f"The corpus '{corpus.name}' has {len(drawn)} distinct text{'s' * (len(drawn) != 1)}, too few to learn from: "
+            f"give at least {_FEWEST_TEXTS}, better some thousands."
+        )
+    kept = min(recipe.held_out, max(2, len(drawn) // 10))
+    return drawn[kept:], drawn[:kept]
+
+
+def _split(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:
+    """Each stage has its own share of the texts; a stage without texts is left out."""
+    cut = round(recipe.stage_1 * len(texts))
+    return {stage: own for stage, own in ((1, texts[:cut]), (2, texts[cut:])) if own}
+
+
+def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetStore]) -> dict[str, Any]:
+    """Numbers and aligned tokens of a calibrated embedder on held-out texts."""
+    embeddings = embedder.embed(held_out)
+    numbers = {
+        f"target_loss_stage_{stage}": float(token_target_loss(embedder.decoding_head(embeddings), *store.padded()))
+        for stage, store in stores.items()
+    }
+    numbers["pair_cosine"] = pair_cosine(embeddings)
+    numbers["pair_cosine_dense"] = pair_cosine(embedder.densify(embeddings))
+    return {"numbers": numbers, "tokens": embedder.explain(held_out[:_EXAMPLES])}

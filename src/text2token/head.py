@@ -1,0 +1,86 @@
+"""The decoding head: what turns an embedding back into vocabulary tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from text2token.errors import UserError
+
+_PROBE_TOLERANCE = 1e-3  # relative; float32 sums in another order differ by about 1e-5
+
+
+class DecodingHead(nn.Module):
+    """Token logits ``z = softcap(W·transform(h) + b)`` of embeddings; frozen.
+
+    Args:
+        weight: The **original** unembedding matrix ``W``, shape V×d.
+        bias: ``b``, shape V; zeros when omitted, since most decoder LLMs have none.
+        transform: What stands before ``W``: nothing for decoder LLMs, Linear + activation + LayerNorm for masked LMs,
+            whose whole MLM head is the decoding head (as in arXiv 2406.17378's code).
+        softcap: ``c`` in ``c·tanh(z/c)``, where the backbone's configuration has one.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None = None, transform: nn.Sequential | None = None, softcap: float | None = None
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(len(weight)) if bias is None else bias.detach(), requires_grad=False)
+        self.transform = transform if transform is not None else nn.Sequential()
+        self.transform.requires_grad_(False)
+        self.softcap = softcap
+
+    def uncapped(self, embeddings: Tensor) -> Tensor:
+        """Float32 token logits without the soft cap, B×V, of embeddings B×d; the cap never changes their order."""
+        return nn.functional.linear(self.transform(embeddings.float()), self.weight, self.bias)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Float32 token logits, B×V, of embeddings B×d."""
+        logits = self.uncapped(embeddings)
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+def extract_head(model: PreTrainedModel) -> DecodingHead:
+    """Take the decoding head off a causal or masked language model, and prove that it is the whole of it.
+
+    The head is rebuilt from the modules outside the body, then compared with the model's own logits on a probe input, so
+    that a family with an unknown part in its head (a scale, another norm) is refused and never decoded wrongly.
+
+    Raises:
+        UserError: The model has no output embedding, or the rebuilt head does not give the model's logits.
+    """
+    unembedding = model.get_output_embeddings()
+    if unembedding is None:
+        raise UserError(f"{model.name_or_path} has no decoding head; use a causal or masked language model.")
+    head = DecodingHead(
+        unembedding.weight.float(),
+        None if unembedding.bias is None else unembedding.bias.float(),
+        _transform(model, unembedding),
+        getattr(model.config, "final_logit_softcapping", None),
+    )
+    probe = torch.arange(1, 9)[None] % model.config.vocab_size
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=probe).last_hidden_state
+        expected = model(input_ids=probe).logits.float()
+        error = (head(hidden) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    if not error < _PROBE_TOLERANCE:
+        raise UserError(
+            f"The decoding head of {model.name_or_path} ({type(model).__name__}) has a part that text2token does not know: "
+            f"its logits differ by {error:.1%}; use another backbone."
+        )
+    return head
+
+
+def _transform(model: PreTrainedModel, unembedding: nn.Module) -> nn.Sequential | None:
+    """Linear → activation → LayerNorm between body and unembedding, found by what they are; None for decoder LLMs."""
+    body = set(model.base_model.modules())
+    outside = [m for m in model.modules() if m not in body and m is not unembedding and not list(m.children())]
+    linear = next((m for m in outside if isinstance(m, nn.Linear)), None)
+    norm = next((m for m in outside if isinstance(m, nn.LayerNorm)), None)
+    if linear is None or norm is None:
+        return None
+    known = (nn.Linear, nn.LayerNorm, nn.Dropout)
+    activation = next((m for m in outside if not isinstance(m, known)), None)
+    return nn.Sequential(linear, activation if activation is not None else nn.GELU(), norm)

@@ -1,0 +1,43 @@
+"""Progress bars for long work: count, rate and time left on a terminal, quiet when piped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+T = TypeVar("T")
+
+
+class _Rate(ProgressColumn):
+    """Units a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} {task.fields['unit']}/s" if task.speed else "", style="progress.data.speed")
+
+
+def progress_bar(*, enabled: bool = True) -> Progress:
+    """A bar on standard error, disabled where nobody looks; add tasks with the fields ``unit`` and ``note``."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        disable=not enabled or not sys.stderr.isatty(),
+    )
+
+
+def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, enabled: bool = True) -> Iterator[T]:
+    """Go through ``items`` under a bar; an item counts as ``each`` units."""
+    with progress_bar(enabled=enabled) as progress:
+        task = progress.add_task(description, total=len(items) * each, unit=unit, note="")
+        for item in items:
+            yield item
+            progress.advance(task, each)

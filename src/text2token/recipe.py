@@ -1,0 +1,101 @@
+"""A recipe: every setting of a fit, by the same name in YAML, in Python and on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from text2token.errors import UserError
+from text2token.template import TEMPLATES, Template
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Recipe(BaseModel):
+    """Settings of :func:`text2token.fit`; the defaults run on a laptop CPU.
+
+    Defaults marked "val" were chosen on STSBenchmark validation and known-item retrieval in the training text.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = Field("smollm2-135m", description="packaged name, folder, .gguf file or hub id")
+    attention: Literal["own", "causal", "bidirectional"] = Field("own", description="own: as the backbone was trained")
+    pooling: Literal["mean", "last", "weighted-mean"] = Field("last", description="last goes with an EOL-type template")
+    template: str = Field("keywords", description=f"one of {', '.join(TEMPLATES)}; or use prefix and suffix")
+    prefix: str | None = Field(None, description="text before every text, instead of the template's")
+    suffix: str | None = Field(None, description="text after every text, instead of the template's")
+    max_length: Count = Field(256, description="tokens of a text that the finished embedder reads, template included")
+
+    stop_words: str = Field("en", description="languages of the stop lists, as 'en,de', or 'none'")
+    max_document_share: Share = Field(0.1, description="tokens in a larger share of the texts are never targets")
+    weighting: Literal["uniform", "tf-idf", "bm25", "pmi"] = Field("tf-idf", description="of data-driven targets")
+    prior_templates: str = Field("keywords", description="templates whose priors model-derived targets average")
+    prior_texts: Count = Field(500, description="texts whose common component is removed from the priors")
+    common: Literal["mean", "first-component"] = Field("mean", description="what is removed from the priors")
+    top_k: Count = Field(64, description="tokens of a model-derived target")
+    temperature: float = Field(1.0, gt=0, description="of model-derived targets")
+    mixing: Share = Field(0.5, description="share of data-driven targets in stage 2; 0: model-derived only")
+
+    max_texts: Count = Field(4_000, description="texts drawn from the corpus to train on, both stages together")
+    stage_1: Share = Field(0.5, description="share of the texts that stage 1 trains on (data-driven targets)")
+    held_out: Count = Field(128, description="texts kept aside for the curves")
+    max_minutes: float | None = Field(None, gt=0, description="training time limit, targets not counted")
+    train_length: Count = Field(64, description="tokens of a text in training, template included")
+    batch_size: Count = Field(32, description="texts a step, per device")
+    accumulation: Count = Field(1, description="batches a step")
+    learning_rate: float = Field(3e-4, gt=0, description="peak, after the warm-up; then linear to 0")
+    warmup: Share = Field(0.1, description="share of the steps")
+    lora_rank: Count = Field(16, description="of the adapters on all linear layers; LLM2Vec's")
+    full: bool = Field(False, description="train all weights instead of adapters")
+    seed: int = Field(0, description="of sampling, initialisation and order")
+
+    calibration_texts: Count = Field(1_000, description="texts whose mean is removed from vectors and token logits")
+    keep_from: Share = Field(0.02, description="spectrum of the decoding head: start of the part that dense vectors keep")
+    keep_to: Share = Field(0.9, description="and its end")
+    sparse_k: Count = Field(128, description="tokens of a sparse vector")
+
+    @classmethod
+    def load(cls, file: Path | None, **overrides: Any) -> Recipe:
+        """Read a YAML recipe (None: the defaults) and override it.
+
+        Raises:
+            UserError: No such file, no YAML mapping, an unknown name or a value out of range.
+        """
+        try:
+            content = yaml.safe_load(file.read_text()) if file else {}
+        except (OSError, yaml.YAMLError) as error:
+            raise UserError(f"Cannot read the recipe '{file}': {str(error).splitlines()[0]}.") from error
+        if not isinstance(content, dict):
+            raise UserError(f"The recipe '{file}' is no mapping: write one 'name: value' a line.")
+        try:
+            return cls(**(content | overrides))
+        except ValidationError as error:
+            first = error.errors()[0]
+            known = "" if first["type"] != "extra_forbidden" else f"; known are {', '.join(cls.model_fields)}"
+            raise UserError(f"Recipe setting '{'.'.join(map(str, first['loc']))}': {first['msg']}{known}.") from error
+
+    def text_template(self) -> Template:
+        """The template by name, or prefix and suffix as given."""
+        if self.prefix is not None or self.suffix is not None:
+            return Template(self.prefix or "", self.suffix or "")
+        return named_template(self.template)
+
+    def prior_text_templates(self) -> list[Template]:
+        """The templates of model-derived targets."""
+        return [named_template(name) for name in self.prior_templates.split(",")]
+
+
+def named_template(name: str) -> Template:
+    """A template by name.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name not in TEMPLATES:
+        raise UserError(f"There is no template '{name}': choose among {', '.join(TEMPLATES)}, or give --prefix and --suffix.")
+    return TEMPLATES[name]

@@ -1,0 +1,58 @@
+"""What a token target is, and the one shape that all builders share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+
+class Targets(NamedTuple):
+    """Token targets ``q`` of a batch of texts, one row a text, ragged.
+
+    A row's weights are positive and sum to 1. A row is empty where a text has no token to predict.
+    """
+
+    ids: list[NDArray[np.int32]]
+    weights: list[NDArray[np.float32]]
+
+
+class TargetBuilder(Protocol):
+    """A callable, batch of texts → :class:`Targets`; ``settings`` says all that its outcome depends on but the texts."""
+
+    def __call__(self, texts: Sequence[str]) -> Targets: ...
+
+    @property
+    def settings(self) -> dict[str, object]: ...
+
+
+def from_matrix(matrix: sparse.csr_matrix) -> Targets:
+    """Normalise the rows of a non-negative B×V matrix to sum 1 and take them apart; zeros are dropped."""
+    matrix.eliminate_zeros()
+    sizes = np.diff(matrix.indptr)
+    totals = np.add.reduceat(np.append(matrix.data, 0.0), matrix.indptr[:-1]) if len(sizes) else np.empty(0)
+    weights = (matrix.data / np.repeat(totals, sizes)).astype(np.float32)
+    cuts = matrix.indptr[1:-1]
+    return Targets(np.split(matrix.indices.astype(np.int32), cuts), np.split(weights, cuts))
+
+
+def to_matrix(targets: Targets, vocabulary_size: int) -> sparse.csr_matrix:
+    """The B×V matrix of targets; the inverse of :func:`from_matrix`."""
+    indptr = np.cumsum([0, *map(len, targets.ids)])
+    flat = (np.concatenate(targets.weights), np.concatenate(targets.ids), indptr)
+    return sparse.csr_matrix(flat, shape=(len(targets.ids), vocabulary_size))
+
+
+def mass_beyond(targets: Targets, counts: sparse.csr_matrix) -> NDArray[np.float32]:
+    """Share of each text's target mass on tokens that are not its literal tokens; 0 for an empty target.
+
+    Args:
+        targets: N rows.
+        counts: Term frequencies of the same texts, N×V.
+    """
+    literal = np.split(counts.indices, counts.indptr[1:-1])
+    rows = zip(targets.ids, targets.weights, literal, strict=True)
+    return np.array([weights[~np.isin(ids, tokens)].sum() for ids, weights, tokens in rows], dtype=np.float32)

@@ -1,0 +1,52 @@
+"""The target builders of a recipe's stages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from text2token.embedder import Embedder
+from text2token.recipe import Recipe
+from text2token.targets.base import TargetBuilder
+from text2token.targets.combine import Combined
+from text2token.targets.data_driven import CorpusStatistics, DataDriven
+from text2token.targets.model_derived import ModelDerived
+from text2token.vocabulary import read_vocabulary
+
+
+def make_builders(
+    embedder: Embedder, statistics: CorpusStatistics, texts: Sequence[str], recipe: Recipe
+) -> dict[int, TargetBuilder]:
+    """Stage 1: data-driven. Stage 2: model-derived, mixed with data-driven when ``recipe.mixing`` is above 0.
+
+    Args:
+        embedder: Gives tokenizer and vocabulary size.
+        statistics: Of the corpus.
+        texts: A sample of the corpus, for the common component of the priors.
+        recipe: Weighting, filters, templates.
+    """
+    size = embedder.vocabulary_size
+    vocabulary = read_vocabulary(embedder.tokenizer, size, recipe.stop_words)
+    frequent = statistics.document_frequency > recipe.max_document_share * statistics.texts
+    keep = vocabulary.meaningful & ~frequent
+    data_driven = DataDriven(
+        embedder.tokenizer, statistics, keep, vocabulary.special, recipe.weighting, recipe.train_length, filter_name(recipe)
+    )
+    model_derived = ModelDerived(
+        recipe.backbone,
+        tuple(recipe.prior_text_templates()),
+        tuple(texts[: recipe.prior_texts]),
+        keep & ~vocabulary.fragment,
+        recipe.common,
+        recipe.top_k,
+        recipe.temperature,
+        recipe.train_length,
+        filter_name(recipe),
+    )
+    if recipe.mixing == 0:
+        return {1: data_driven, 2: model_derived}
+    return {1: data_driven, 2: Combined(data_driven, model_derived, recipe.mixing, size)}
+
+
+def filter_name(recipe: Recipe) -> str:
+    """What decides the vocabulary filter, for the settings of a builder."""
+    return f"stop words {recipe.stop_words}, document share up to {recipe.max_document_share}"

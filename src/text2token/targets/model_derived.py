@@ -1,0 +1,124 @@
+"""Model-derived token targets: what the frozen backbone itself would say of a text, beyond the words in it.
+
+Text2Token (arXiv 2510.10224) derives targets from the backbone's prior; templates, noise removal and filter are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from text2token.embedder import Embedder
+from text2token.targets.base import Targets
+from text2token.template import Template
+
+CommonComponent = Literal["mean", "first-component"]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """The frozen backbone's next-token logits for a text, less what it says of every text.
+
+    Attributes:
+        embedder: The frozen backbone under an EOL-type template, with last-token pooling.
+        mean_logits: V, subtracted from the logits; zeros when the first component is removed instead.
+        direction: Unit vector d, projected out of the embedding before it is decoded; zeros when the mean is subtracted.
+    """
+
+    embedder: Embedder
+    mean_logits: Tensor
+    direction: Tensor
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """N×V float32 logits."""
+        embeddings = self.embedder.embed(texts)
+        rest = embeddings - torch.outer(embeddings @ self.direction, self.direction)
+        logits: Tensor = self.embedder.decoding_head(rest)
+        return logits - self.mean_logits
+
+
+def estimate_prior(embedder: Embedder, sample: Sequence[str], common: CommonComponent = "mean") -> Prior:
+    """Learn the common component of a backbone's priors from a sample of the corpus.
+
+    Args:
+        embedder: Untrained, under the template, with last-token pooling.
+        sample: Some hundred texts are enough for a component that all texts share.
+        common: ``mean``: the corpus-mean logits. ``first-component``: the first right singular vector of the uncentred
+            embeddings, the u₁ of arXiv 2406.17378.
+    """
+    embeddings = embedder.embed(sample)
+    zeros = Prior(embedder, torch.zeros(embedder.vocabulary_size), torch.zeros(embeddings.shape[1]))
+    if common == "first-component":
+        _, directions = torch.linalg.eigh(embeddings.T @ embeddings)
+        return Prior(embedder, zeros.mean_logits, directions[:, -1])
+    with torch.no_grad():
+        sums = [embedder.decoding_head(part).sum(dim=0) for part in embeddings.split(256)]
+    return Prior(embedder, torch.stack(sums).sum(dim=0) / len(embeddings), zeros.direction)
+
+
+@dataclass(frozen=True)
+class ModelDerived:
+    """Build targets from the backbone's priors: batch of texts → :class:`Targets`.
+
+    The logits under all templates are averaged (what one template says by accident the others do not), noise entries are
+    filtered out, the top ``top_k`` are kept, and a softmax makes them a distribution. The backbone is loaded at the first
+    call, since a finished target store needs none.
+
+    Attributes:
+        backbone: Name, as :func:`text2token.backbone.load_encoder` takes it.
+        templates: One or more EOL-type templates.
+        sample: Texts of the corpus to learn the common component from.
+        keep: V booleans, the entries that may be targets.
+        common: What is removed, see :func:`estimate_prior`.
+        top_k: Tokens a target keeps. 64 (ours): what follows is below the noise.
+        temperature: Of the softmax. 1 (ours) keeps the backbone's own sharpness.
+        max_length: Tokens of a text that the backbone reads, template included.
+        filter_name: What ``keep`` was made from, for the settings.
+    """
+
+    backbone: str
+    templates: tuple[Template, ...]
+    sample: tuple[str, ...]
+    keep: NDArray[np.bool_]
+    common: CommonComponent = "mean"
+    top_k: int = 64
+    temperature: float = 1.0
+    max_length: int = 64
+    filter_name: str = ""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that the targets depend on but text, corpus and tokenizer."""
+        return {
+            "builder": "model-derived",
+            "backbone": self.backbone,
+            "templates": [asdict(template) for template in self.templates],
+            "common": self.common,
+            "top_k": self.top_k,
+            "temperature": self.temperature,
+            "max_length": self.max_length,
+            "filter": self.filter_name,
+        }
+
+    @cached_property
+    def priors(self) -> list[Prior]:
+        """One a template."""
+        load = Embedder.from_backbone
+        views = [load(self.backbone, pooling="last", template=t, max_length=self.max_length) for t in self.templates]
+        return [estimate_prior(view, self.sample, self.common) for view in views]
+
+    def __call__(self, texts: Sequence[str]) -> Targets:
+        """Targets of a batch."""
+        logits = torch.stack([prior(texts) for prior in self.priors]).mean(dim=0)
+        logits[:, ~torch.from_numpy(self.keep)] = -torch.inf
+        top = logits.topk(min(self.top_k, int(self.keep.sum())), dim=1)
+        weights = torch.softmax(top.values / self.temperature, dim=1)
+        return Targets(list(top.indices.int().numpy()), list(weights.numpy()))

@@ -1,0 +1,140 @@
+"""Targets on disk: Parquet shards and a manifest; reused, resumed or refused by fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from text2token.atomic import replacing, write_json
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.objective import pad_targets
+from text2token.progress import track
+from text2token.targets.base import TargetBuilder, mass_beyond
+from text2token.targets.data_driven import count_tokens
+
+_SHARD = 256  # texts a shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
+
+
+@dataclass(frozen=True)
+class TargetStore:
+    """A finished store: one row a text, ``text``, ``ids``, ``weights`` and ``beyond``.
+
+    Attributes:
+        path: Its folder.
+        manifest: Builder settings, fingerprints, number of texts, and ``mass_beyond_text``: the mean share of target mass
+            outside the literal tokens.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def shards(self) -> list[Path]:
+        """Parquet files in order."""
+        return sorted(self.path.glob("shard-*.parquet"))
+
+    def dataset(self) -> datasets.Dataset:
+        """All rows that have a target, memory-mapped."""
+        rows = datasets.Dataset.from_parquet([str(shard) for shard in self.shards], cache_dir=str(self.path / ".cache"))
+        return rows.filter(len, input_columns="ids")
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """All targets as the two N×K tensors of the token target loss; for small stores."""
+        table = pa.concat_tables(pq.read_table(shard, columns=["ids", "weights"]) for shard in self.shards)
+        return pad_targets(table["ids"].to_pylist(), table["weights"].to_pylist())
+
+
+def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of all that decides a text's ids; padding, truncation and template do not."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    parts = {key: state[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def build_store(
+    path: Path,
+    texts: Sequence[str],
+    builder: TargetBuilder,
+    embedder: Embedder,
+    *,
+    progress: bool = False,
+) -> TargetStore:
+    """Build the targets of ``texts`` into ``path``, shard by shard; what is there already is not built again.
+
+    Args:
+        path: Folder of the store. Missing: built. Half built: continued. Finished: returned as it is.
+        texts: In a fixed order.
+        builder: Batch of texts → targets.
+        embedder: Has the tokenizer that the ids are of.
+        progress: Show texts/s and time left.
+
+    Raises:
+        UserError: The folder holds targets of another builder, other texts or another tokenizer.
+    """
+    wanted = {
+        "settings": builder.settings,
+        "corpus": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        "tokenizer": tokenizer_fingerprint(embedder.tokenizer),
+        "texts": len(texts),
+    }
+    manifest = _open(path, wanted)
+    if manifest.get("complete"):
+        return TargetStore(path, manifest)
+    starts = range(0, len(texts), _SHARD)
+    done = sum(1 for start in starts if _shard(path, start).is_file())
+    for start in track(starts[done:], "Targets", unit="texts", each=_SHARD, enabled=progress):
+        _write_shard(_shard(path, start), texts[start : start + _SHARD], builder, embedder)
+    beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"].to_numpy() for start in starts])
+    manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}
+    write_json(path / "manifest.json", manifest)
+    return TargetStore(path, manifest)
+
+
+def _open(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The manifest on disk, checked against what is wanted; written where there is none."""
+    manifest_file = path / "manifest.json"
+    wanted = json.loads(json.dumps(wanted))
+    if manifest_file.is_file():
+        manifest: dict[str, Any] = json.loads(manifest_file.read_text())
+        other = [key for key, value in wanted.items() if manifest.get(key) != value]
+        if other:
+            raise UserError(
+                f"The target store '{path}' was built with another {', '.join(other)}: choose another folder, or delete it."
+            )
+        return manifest
+    path.mkdir(parents=True, exist_ok=True)
+    if any(path.iterdir()):
+        raise UserError(f"'{path}' is not empty and no target store: choose another folder.")
+    write_json(manifest_file, wanted)
+    return wanted
+
+
+def _shard(path: Path, start: int) -> Path:
+    return path / f"shard-{start // _SHARD:06d}.parquet"
+
+
+def _write_shard(file: Path, texts: Sequence[str], builder: TargetBuilder, embedder: Embedder) -> None:
+    targets = builder(texts)
+    literal = count_tokens(embedder.tokenizer, texts, embedder.vocabulary_size, max_tokens=None)
+    table = pa.table(
+        {
+            "text": pa.array(texts, pa.string()),
+            "ids": pa.array(targets.ids, pa.list_(pa.int32())),
+            "weights": pa.array(targets.weights, pa.list_(pa.float32())),
+            "beyond": pa.array(mass_beyond(targets, literal), pa.float32()),
+        }
+    )
+    with replacing(file) as part:
+        pq.write_table(table, part)

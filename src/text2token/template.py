@@ -1,0 +1,70 @@
+"""The prompt template around a text, kept inside the tokenizer so that it travels with the saved model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerBase
+
+from text2token.errors import UserError
+
+
+@dataclass(frozen=True)
+class Template:
+    """What stands before and after every text."""
+
+    prefix: str = ""
+    suffix: str = ""
+
+
+TEMPLATES = {
+    "none": Template(),
+    # PromptEOL, "explicit one word limitation": arXiv 2307.16645, section 3.
+    "eol": Template('This sentence : "', '" means in one word:"'),
+    # Ours, EOL templates that ask for what a text is about; better than PromptEOL on STSBenchmark validation (docs/targets.md).
+    "keywords": Template('Text: "', '"\nKeywords: "'),
+    "topic": Template('Text: "', '"\nThe topic of this text, in one word:"'),
+}
+
+
+def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int) -> None:
+    """Make ``tokenizer`` put ``template`` around every text it is given, in place.
+
+    Special tokens that the tokenizer adds by itself (``<bos>``, ``[CLS]`` … ``[SEP]``) are kept outside the template.
+    Truncation shortens the text and never the template. Padding goes to the right, where neither absolute positions nor
+    a causal mask are touched by it, so a vector does not depend on the batch it was computed in.
+
+    Args:
+        tokenizer: A fast tokenizer.
+        template: Prefix and suffix, tokenised apart from the text.
+        max_length: Tokens a text may have, template included.
+
+    Raises:
+        UserError: The template leaves fewer than 4 tokens for the text.
+    """
+    before, after = _own_special_tokens(tokenizer)
+    prefix = before + tokenizer(template.prefix, add_special_tokens=False)["input_ids"]
+    suffix = tokenizer(template.suffix, add_special_tokens=False)["input_ids"] + after
+    if max_length < len(prefix) + len(suffix) + 4:
+        raise UserError(
+            f"The template takes {len(prefix) + len(suffix)} tokens, which leaves no room for text in {max_length}: "
+            "raise --max-length or shorten the template."
+        )
+    named = [(f"[p{i}]", token) for i, token in enumerate(prefix)] + [(f"[s{i}]", token) for i, token in enumerate(suffix)]
+    pieces = [name for name, _ in named[: len(prefix)]] + ["$A"] + [name for name, _ in named[len(prefix) :]]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=pieces, special_tokens=named)
+    tokenizer.model_max_length = max_length
+    tokenizer.padding_side = "right"
+    tokenizer.truncation_side = "right"
+    tokenizer.chat_template = None  # a chat wrapper around an embedder's input would be a second template
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def _own_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+    """Ids that the tokenizer adds before and after a text by itself."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    start = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    return full[:start], full[start + len(bare) :]

@@ -1,0 +1,254 @@
+"""Train an encoder on stored targets with the token target loss, on transformers' own Trainer."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import datasets
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from torch import Tensor
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import ExportableState, PrinterCallback
+
+from text2token.head import DecodingHead
+from text2token.objective import pad_rows, pad_targets, token_target_loss
+from text2token.progress import progress_bar
+from text2token.recipe import Recipe
+
+_EVALUATIONS = 10  # a stage: enough points for a curve, 5 % of the time
+_CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
+
+
+def train_stage(
+    encoder: SentenceTransformer,
+    head: DecodingHead,
+    targets: datasets.Dataset,
+    held_out: datasets.Dataset,
+    recipe: Recipe,
+    folder: Path,
+    *,
+    name: str,
+    minutes: float | None,
+    progress: bool,
+) -> list[dict[str, float]]:
+    """Train the body of ``encoder`` in place for one pass over ``targets``; continue where an earlier run was killed.
+
+    Args:
+        encoder: Transformer and Pooling; its body may already be a LoRA model from the stage before.
+        head: Frozen decoding head.
+        targets: Rows of ``text``, ``ids``, ``weights``.
+        held_out: The same, never trained on.
+        recipe: Batch size, learning rate and the rest.
+        folder: Checkpoints and, when done, ``final``.
+        name: For the progress bar.
+        minutes: Stop after so many minutes of training.
+        progress: Show the bar.
+
+    Returns:
+        The log: a row an evaluation or logging step, with ``step``, and ``loss`` or ``eval_loss`` and
+        ``eval_pair_cosine``, the mean cosine of random held-out pairs (1 means collapse).
+    """
+    transformer = encoder[0]
+    final = folder / "final"
+    if final.is_dir():
+        transformer.model = _restore(transformer.model, final, trainable=True)
+        return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
+    body = _trainable(transformer.model, recipe)
+    tokenize = _tokenizer(encoder, recipe.train_length)
+    trainer = _TokenTargetTrainer(
+        model=body,
+        args=_arguments(recipe, folder, len(targets)),
+        train_dataset=targets.map(tokenize, batched=True, desc=None),
+        eval_dataset=held_out.map(tokenize, batched=True, desc=None),
+        data_collator=lambda rows: _collate(rows, encoder.tokenizer.pad_token_id),
+        compute_metrics=_metrics,
+        callbacks=[_TimeLimit(minutes), _Progress(name, recipe.batch_size * recipe.accumulation, progress)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.pooling, trainer.head = encoder[1], head.to(trainer.args.device)
+    trainer.train(resume_from_checkpoint=_last_finished_checkpoint(folder))
+    log = cast(list[dict[str, float]], trainer.state.log_history)
+    _keep(body, log, final)
+    transformer.model = body
+    return log
+
+
+def merge(encoder: SentenceTransformer) -> None:
+    """Fold LoRA adapters into the weights of the body, in place; nothing to do after full fine-tuning."""
+    if isinstance(encoder[0].model, PeftModel):
+        encoder[0].model = encoder[0].model.merge_and_unload()
+    encoder.eval()
+
+
+class _TokenTargetTrainer(Trainer):
+    """Pool first, decode once, compare with the target."""
+
+    pooling: Pooling
+    head: DecodingHead
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.model_accepts_loss_kwargs = False  # our loss is a mean: let the Trainer divide by the accumulation
+
+    def compute_loss(
+        self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        mask = inputs["attention_mask"]
+        hidden = model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
+        embeddings = self.pooling({"token_embeddings": hidden, "attention_mask": mask})["sentence_embedding"]
+        loss = token_target_loss(self.head(embeddings), inputs["target_ids"], inputs["target_weights"])
+        return (loss, {"loss": loss, "embeddings": embeddings}) if return_outputs else loss
+
+
+class _TimeLimit(TrainerCallback, ExportableState):
+    """Stop after so many minutes of training, those before a resume counted."""
+
+    def __init__(self, minutes: float | None, spent: float = 0.0) -> None:
+        self.minutes, self.spent, self._since = minutes, spent, time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"minutes": self.minutes}, "attributes": {"spent": self.spent}}
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.spent += (time.monotonic() - self._since) / 60
+        if self.minutes is not None and self.spent >= self.minutes:
+            control.should_training_stop = True
+
+
+class _Progress(TrainerCallback):
+    """Steps of one stage as a bar: texts/s, loss, time left."""
+
+    def __init__(self, name: str, texts_a_step: int, enabled: bool) -> None:
+        self._bar = progress_bar(enabled=enabled)
+        self._name, self._texts, self._note = name, texts_a_step, ""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.start()
+        done, total = (steps * self._texts for steps in (state.global_step, state.max_steps))
+        self._task = self._bar.add_task(self._name, total=total, completed=done, unit="texts", note="")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
+        if "loss" in logs:
+            self._note = f"loss {float(logs['loss']):.3f}"
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.update(self._task, completed=state.global_step * self._texts, note=self._note)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._bar.stop()
+
+
+def _trainable(body: PreTrainedModel | PeftModel, recipe: Recipe) -> PreTrainedModel | PeftModel:
+    """The body with LoRA on all linear layers, or with all weights free; one that has adapters keeps them."""
+    if recipe.full:
+        return body.requires_grad_(True)
+    if isinstance(body, PeftModel):
+        return body
+    torch.manual_seed(recipe.seed)
+    rank = recipe.lora_rank
+    return get_peft_model(
+        body, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
+    )  # alpha as LLM2Vec; no dropout: one pass over the texts cannot overfit, and it costs a fifth of the speed
+
+
+def _restore(body: PreTrainedModel | PeftModel, final: Path, *, trainable: bool) -> PreTrainedModel | PeftModel:
+    """The body as a finished stage left it."""
+    if not (final / "adapter_config.json").is_file():
+        return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
+    base = body.get_base_model() if isinstance(body, PeftModel) else body
+    return PeftModel.from_pretrained(base, final, is_trainable=trainable)
+
+
+def _keep(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final: Path) -> None:
+    part = final.with_suffix(".part")
+    body.save_pretrained(part)
+    (part / "log.json").write_text(json.dumps(log))
+    os.replace(part, final)
+
+
+def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
+    steps = max(1, -(-texts // (recipe.batch_size * recipe.accumulation)))
+    return TrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=recipe.accumulation,
+        num_train_epochs=1,
+        learning_rate=recipe.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(recipe.warmup * steps),
+        weight_decay=0.01,
+        train_sampling_strategy="group_by_length",
+        seed=recipe.seed,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        logging_steps=max(1, steps // 50),
+        eval_strategy="steps",
+        eval_steps=max(1, steps // _EVALUATIONS),
+        eval_on_start=True,
+        save_steps=_CHECKPOINT_STEPS,
+        save_total_limit=2,
+        restore_callback_states_from_checkpoint=True,
+        remove_unused_columns=False,
+        label_names=["target_ids"],
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _tokenizer(encoder: SentenceTransformer, max_length: int) -> Any:
+    def tokenize(rows: dict[str, list[str]]) -> dict[str, list[Any]]:
+        ids = encoder.tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
+        return {"input_ids": ids, "length": [len(row) for row in ids]}
+
+    return tokenize
+
+
+def _collate(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
+    """Right-padded batch."""
+    ids = pad_rows([row["input_ids"] for row in rows], torch.int64, pad)
+    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
+    target_ids, target_weights = pad_targets([row["ids"] for row in rows], [row["weights"] for row in rows])
+    return {
+        "input_ids": ids,
+        "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
+        "target_ids": target_ids,
+        "target_weights": target_weights,
+    }
+
+
+def pair_cosine(vectors: Tensor) -> float:
+    """Mean cosine of random pairs of N×d vectors: 1 is collapse, 0 a spread around the origin."""
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(unit)))
+    return float((unit[order[1:]] * unit[order[:-1]]).sum(dim=1).mean())
+
+
+def _metrics(prediction: EvalPrediction) -> dict[str, float]:
+    return {"pair_cosine": pair_cosine(torch.from_numpy(prediction.predictions))}
+
+
+def _last_finished_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that was written to its end; the Trainer writes its state last."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    finished = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
+    return str(finished[-1]) if finished else None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text())
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,116 @@
+"""Tiny random backbones of several families, made on the spot: 2 layers, 32 dimensions, a few hundred tokens."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from hypothesis import settings
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+settings.register_profile("steady", deadline=None)  # tests check results, not clocks
+settings.load_profile("steady")
+
+SENTENCES = [
+    "The cat sat on the warm mat near the window.",
+    "A dog chased the small cat across the garden.",
+    "Stock markets fell sharply after the central bank raised rates.",
+    "The bank of the river was covered with green moss.",
+    "She cooked a rich soup of lentils, carrots and onions.",
+    "The telescope revealed a distant galaxy full of young stars.",
+    "Stars and planets are studied by astronomers at night.",
+    "He repaired the old engine of the fishing boat.",
+    "Rates of interest decide how much a loan will cost.",
+    "Children played football in the park until the evening.",
+]
+CORPUS = [f"{text[:-1]}, number {i}." for i in range(12) for text in SENTENCES]
+
+_SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+_HEADS = {"num_key_value_heads": 1, "head_dim": 16}
+FAMILIES: dict[str, tuple[str, str, dict]] = {
+    "llama": ("LlamaConfig", "LlamaForCausalLM", {**_SMALL, **_HEADS, "tie_word_embeddings": True}),
+    "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**_SMALL, **_HEADS}),
+    "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", {**_SMALL, **_HEADS, "sliding_window": 16}),
+    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {**_SMALL, **_HEADS, "sliding_window": 16, "final_logit_softcapping": 5.0}),
+    "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**_SMALL}),
+    "opt": ("OPTConfig", "OPTForCausalLM", {**_SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}),
+    "gpt2": ("GPT2Config", "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 2}),
+    "gpt_neo": (
+        "GPTNeoConfig",
+        "GPTNeoForCausalLM",
+        {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]]},
+    ),
+    "bert": ("BertConfig", "BertForMaskedLM", _SMALL),
+    "roberta": ("RobertaConfig", "RobertaForMaskedLM", {**_SMALL, "pad_token_id": 0}),
+    "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
+}
+DECODERS = ["llama", "qwen3", "gemma3", "gpt_neox", "opt"]
+MASKED = ["bert", "roberta", "distilbert"]
+
+
+def byte_bpe() -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer as of GPT-2, with an end-of-text token."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
+
+
+def word_piece() -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer as of BERT, with [CLS] and [SEP] around every text."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    pair = [("[CLS]", 2), ("[SEP]", 3)]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=pair)
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
+
+
+@pytest.fixture(scope="session")
+def backbone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """A folder with a random backbone of a family; made once a session."""
+    made: dict[str, str] = {}
+
+    def make(family: str) -> str:
+        if family not in made:
+            folder = tmp_path_factory.mktemp("backbones") / family
+            made[family] = str(write_backbone(family, folder))
+        return made[family]
+
+    return make
+
+
+def write_backbone(family: str, folder: Path) -> Path:
+    """Save a random model of a family with its tokenizer."""
+    config_name, model_name, settings = FAMILIES[family]
+    tokenizer = word_piece() if family in MASKED else byte_bpe()
+    torch.manual_seed(0)
+    config = getattr(transformers, config_name)(
+        vocab_size=len(tokenizer), max_position_embeddings=160, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        initializer_range=0.2, **{k: v for k, v in settings.items() if k != "pad_token_id"},
+    )  # fmt: skip
+    model = getattr(transformers, model_name)(config).eval()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[str]:
+    return list(CORPUS)

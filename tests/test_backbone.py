@@ -1,0 +1,112 @@
+"""Backbones of every family, their heads, attention, template and pooling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import DECODERS, MASKED, SENTENCES
+
+from text2token.backbone import attends_ahead, load_encoder
+from text2token.errors import UserError
+from text2token.template import TEMPLATES, Template
+
+
+@pytest.mark.parametrize("family", [*DECODERS, "gemma2", "gpt2", *MASKED])
+def test_head_gives_the_models_own_logits(backbone, family):
+    path = backbone(family)
+    encoder, head = load_encoder(path)
+    auto = transformers.AutoModelForMaskedLM if family in MASKED else transformers.AutoModelForCausalLM
+    model = auto.from_pretrained(path).eval()
+    ids = torch.tensor([[5, 9, 17, 30]])
+    with torch.no_grad():
+        hidden = encoder[0].auto_model(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(head(hidden), model(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+    assert not any(parameter.requires_grad for parameter in head.parameters())
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_attention_switch_is_obeyed_and_saved(backbone, family, tmp_path):
+    for attention, ahead in (("causal", False), ("bidirectional", True)):
+        encoder, _ = load_encoder(backbone(family), attention=attention)
+        assert attends_ahead(encoder[0].auto_model) is ahead
+        encoder.save(str(tmp_path / attention))
+        again = transformers.AutoModel.from_pretrained(tmp_path / attention)
+        assert attends_ahead(again.eval()) is ahead
+
+
+def test_a_model_that_stays_causal_is_refused(backbone):
+    with pytest.raises(UserError, match="stays causal"):
+        load_encoder(backbone("gpt_neo"), attention="bidirectional")
+
+
+@pytest.mark.parametrize("family", [*DECODERS, "bert"])
+@pytest.mark.parametrize("pooling", ["mean", "last", "weighted-mean"])
+@pytest.mark.parametrize("template", ["none", "eol"])
+def test_a_vector_does_not_depend_on_its_batch(backbone, family, pooling, template):
+    encoder, _ = load_encoder(backbone(family), pooling=pooling, template=TEMPLATES[template])
+    together = encoder.encode(SENTENCES, batch_size=len(SENTENCES))
+    alone = np.stack([encoder.encode([text])[0] for text in SENTENCES])
+    np.testing.assert_allclose(together, alone, atol=2e-5)
+    np.testing.assert_allclose(encoder.encode(SENTENCES[::-1], batch_size=3)[::-1], alone, atol=2e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gpt_neox", "opt"])
+@pytest.mark.parametrize("pooling", ["mean", "last", "weighted-mean"])
+def test_padding_side_does_not_change_a_vector(backbone, family, pooling):
+    encoder, _ = load_encoder(backbone(family), pooling=pooling, template=TEMPLATES["eol"])
+    right = encoder.encode(SENTENCES)
+    encoder.tokenizer.padding_side = "left"
+    np.testing.assert_allclose(encoder.encode(SENTENCES), right, atol=2e-5)
+
+
+@pytest.mark.parametrize("attention", ["causal", "bidirectional"])
+def test_pooling_by_hand(backbone, attention):
+    texts = SENTENCES[:1]
+    expected = {}
+    encoder, _ = load_encoder(backbone("llama"), attention=attention)
+    ids = encoder.tokenizer(texts, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        hidden = encoder[0].auto_model(input_ids=ids).last_hidden_state[0]
+    position = torch.arange(1, len(hidden) + 1)[:, None]
+    expected = {"mean": hidden.mean(0), "last": hidden[-1], "weighted-mean": (hidden * position).sum(0) / position.sum()}
+    for pooling, vector in expected.items():
+        encoder, _ = load_encoder(backbone("llama"), attention=attention, pooling=pooling)
+        np.testing.assert_allclose(encoder.encode(texts)[0], vector.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_truncation_keeps_prefix_suffix_and_special_tokens(backbone, family):
+    template = Template("see: ", " => word")
+    encoder, _ = load_encoder(backbone(family), template=template, max_length=32)
+    tokenizer = encoder.tokenizer
+    bare = {part: tokenizer(part, add_special_tokens=False)["input_ids"] for part in (template.prefix, template.suffix)}
+    own = ([2], [3]) if family == "bert" else ([], [])
+    for text in ("cat", "cat " * 100):
+        ids = tokenizer(text, truncation=True)["input_ids"]
+        start, end = own[0] + bare[template.prefix], bare[template.suffix] + own[1]
+        assert ids[: len(start)] == start
+        assert ids[-len(end) :] == end
+        assert len(ids) <= 32
+    assert len(ids) == 32
+
+
+def test_a_template_longer_than_the_text_limit_is_refused(backbone):
+    with pytest.raises(UserError, match="leaves no room"):
+        load_encoder(backbone("llama"), template=TEMPLATES["eol"], max_length=8)
+
+
+def test_a_model_without_head_is_refused(backbone, tmp_path):
+    transformers.AutoModel.from_pretrained(backbone("bert")).save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(backbone("bert")).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="head"):
+        load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "./nowhere", "owner/unreachable", "missing.gguf"])
+def test_an_unknown_backbone_is_one_sentence(name):
+    with pytest.raises(UserError) as error:
+        load_encoder(name)
+    assert name.strip("./") in str(error.value)
+    assert "\n" not in str(error.value)
