@@ -218,7 +218,9 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, suffix):
     if suffix == "parquet":
         write_parquet(path, text=[f"{i} {line}" for i in range(count)])
     else:
-        head, row = {"txt": ("", "{} {}\n"), "csv": ("text\n", "{} {}\n"), "jsonl": ("", '{{"text": "{} {}"}}\n')}[suffix]
+        head, row = {"txt": ("", "{} {}\n"), "csv": ("text\n", "{} {}\n"), "jsonl": ("", '{{"text": "{} {}"}}\n')}[
+            suffix
+        ]
         write(path, head + "".join(row.format(i, line) for i in range(count)))
     corpus = open_corpus(path)
     tracemalloc.start()

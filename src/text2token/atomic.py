@@ -24,4 +24,4 @@ def replacing(file: Path) -> Iterator[Path]:
 def write_json(file: Path, content: Any) -> None:
     """Write JSON, readable by people."""
     with replacing(file) as part:
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False))
+        part.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")

@@ -7,7 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import distributions
 from importlib.util import resolve_name
@@ -22,7 +22,7 @@ _DEFINITION = re.compile(r"^(?:async def|def|class) +([A-Za-z]\w*)", re.MULTILIN
 _TRIPLE_QUOTED = re.compile(r"(\"\"\"|''').*?\1", re.DOTALL)
 _DECLARED_ALL = re.compile(r"^__all__[^=\n]*= *[\[(][^\])]*", re.MULTILINE)
 _QUOTED_NAME = re.compile(r"[\"']([A-Za-z]\w*)[\"']")
-_SIGNATURE = re.compile(r"\A\w+\((?:.+\n)*?.*\)\s*(?:--)?[ \t]*\n\s*\n")  # a first paragraph that is only the call
+_SIGNATURE = re.compile(r"\A\w+\(.*(?:\n.+)*?\s*\)\s*(?:--)?[ \t]*\n\s*\n")  # a first paragraph that is only the call
 _BLANK_LINE = re.compile(r"\n\s*\n")
 _EXAMPLE = re.compile(r"^[ \t]*>>>.*(?:\n.*\S.*)*", re.MULTILINE)  # up to a blank line: with what it prints
 _UNDERLINE = re.compile(r"^[ \t]*([-=~^*#])\1{2,}[ \t]*$", re.MULTILINE)
@@ -44,14 +44,16 @@ def installed_docstrings() -> list[Docstring]:
     (``numpy.vstack`` lives in ``numpy._core.shape_base``). No two rows share a summary or a body: a summary, used as
     a query, has one right body.
     """
-    modules = _installed_modules()
-    found: dict[str, str] = {}
-    for dotted, module in modules.items():
-        if _is_public(dotted):
-            found |= {f"{dotted}.{name}": text for name, text in _public_docstrings(module, modules).items()}
+    environment = _Environment(_installed_modules())
+    found = {
+        f"{module.name}.{name}": docstring
+        for module in environment.modules.values()
+        if _is_public(module.name)  # the others are read only where a public one imports from them
+        for name, docstring in environment.docstrings(module).items()
+    }
     rows: list[Docstring] = []
     seen: set[str] = set()
-    for name in sorted(found, key=lambda name: (name.count("."), name)):
+    for name in sorted(filter(_is_public, found), key=lambda name: (name.count("."), name)):
         summary, body = _split(found[name])
         if _is_useful(summary, body) and seen.isdisjoint((summary, body)):
             seen.update((summary, body))
@@ -90,10 +92,10 @@ class _Module:
         return list(_imports(self._read(), self.name if self.is_package else self.name.rpartition(".")[0]))
 
     @cached_property
-    def starred(self) -> set[str]:
-        """Names that ``from module import *`` brings: those in a plain ``__all__``, else its definitions."""
-        declared = _DECLARED_ALL.search(self._read())
-        return set(_QUOTED_NAME.findall(declared[0]) if declared else ()) or set(self.definitions)
+    def declared(self) -> set[str]:
+        """Names in a plain ``__all__``."""
+        found = _DECLARED_ALL.search(self._read())
+        return set(_QUOTED_NAME.findall(found[0])) if found else set()
 
     def _read(self) -> str:
         with suppress(OSError):  # listed by the installer, deleted since
@@ -122,31 +124,43 @@ def _is_public(name: str) -> bool:
     return not any(part.startswith("_") for part in name.split("."))
 
 
-def _public_docstrings(module: _Module, modules: Mapping[str, _Module]) -> dict[str, str]:
-    """Those of the public definitions of a module and, if it is a package, of what it re-exports."""
-    names = set(module.definitions)
-    for imported in module.imports if module.is_package else ():
+@dataclass
+class _Environment:
+    """Lookup of docstrings by the names that modules give to them; an empty docstring stands for none."""
+
+    modules: Mapping[str, _Module]
+    _known: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def docstrings(self, module: _Module) -> dict[str, str]:
+        """Those of what a module defines and, if it is a package, re-exports."""
+        if module.name not in self._known:
+            # Known before it is whole, so that packages that import each other come to an end.
+            found = self._known[module.name] = dict(module.definitions)
+            for imported in module.imports if module.is_package else ():
+                for name, docstring in self._brought(imported).items():
+                    found.setdefault(name, docstring)
+        return self._known[module.name]
+
+    def _brought(self, imported: _Import) -> dict[str, str]:
+        origin = self.modules.get(imported.module)
+        if origin is None:
+            return {}
         if imported.alias != "*":
-            names.add(imported.alias)
-        elif imported.module in modules:
-            names |= modules[imported.module].starred
-    found = {name: _lookup(name, module, modules, {module.name}) for name in filter(_is_public, names)}
-    return {name: docstring for name, docstring in found.items() if docstring}
+            return {imported.alias: self._lookup(imported.name, origin, set())}
+        names = origin.declared or self.docstrings(origin)
+        return {name: self._lookup(name, origin, set()) for name in names}
 
-
-def _lookup(name: str, module: _Module, modules: Mapping[str, _Module], visited: set[str]) -> str:
-    """Docstring of a name as seen in a module, through its imports; empty when there is none."""
-    if name in module.definitions:
-        return module.definitions[name]
-    for imported in module.imports:
-        origin = modules.get(imported.module)
-        if origin is None or origin.name in visited:
-            continue
-        if imported.alias == name:
-            return _lookup(imported.name, origin, modules, visited | {origin.name})
-        if imported.alias == "*" and name in origin.starred:
-            return _lookup(name, origin, modules, visited | {origin.name})
-    return ""
+    def _lookup(self, name: str, module: _Module, visited: set[str]) -> str:
+        known = self.docstrings(module)
+        if name in known or module.is_package or module.name in visited:
+            return known.get(name, "")
+        for imported in module.imports:
+            origin = self.modules.get(imported.module)
+            if origin and imported.alias == name:
+                return self._lookup(imported.name, origin, visited | {module.name})
+            if origin and imported.alias == "*" and name in (origin.declared or self.docstrings(origin)):
+                return self._lookup(name, origin, visited | {module.name})
+        return ""
 
 
 def _definitions(source: str) -> Iterator[tuple[str, str]]:

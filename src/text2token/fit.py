@@ -75,7 +75,7 @@ def fit(
         embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
         return _measure(embedder, held_out, {stage: test for stage, (_, test) in stores.items()})
 
-    with run.clock("before"):
+    with run.clock("measure before"):
         before = run.once("before.json", measure)
     log: list[dict[str, float]] = []
     for stage, (train, test) in stores.items():
@@ -88,7 +88,7 @@ def fit(
             )  # fmt: skip
         log += [{"stage": stage, **row} for row in rows]
     merge(embedder.encoder)
-    with run.clock("after"):
+    with run.clock("measure after"):
         after = measure()
 
     embedder.save(run.result)
@@ -101,7 +101,7 @@ def fit(
                 "name": recipe.backbone,
                 "dimension": embedder.decoding_head.weight.shape[1],
                 "vocabulary": embedder.vocabulary_size,
-                "head_sha256": weights_checksum(embedder.decoding_head),
+                "weights_sha256": weights_checksum(embedder.decoding_head),
             },
             "targets": [
                 {

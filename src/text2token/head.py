@@ -82,5 +82,14 @@ def _transform(model: PreTrainedModel, unembedding: nn.Module) -> nn.Sequential 
     if linear is None or norm is None:
         return None
     known = (nn.Linear, nn.LayerNorm, nn.Dropout)
-    activation = next((m for m in outside if not isinstance(m, known)), None)
-    return nn.Sequential(linear, activation if activation is not None else nn.GELU(), norm)
+    activation = next((m for m in outside if not isinstance(m, known)), nn.GELU())
+    return nn.Sequential(linear, _plain(activation), norm)
+
+
+def _plain(activation: nn.Module) -> nn.Module:
+    """The torch module that computes the same: sentence-transformers loads torch's own activations only."""
+    grid = torch.linspace(-5, 5, 101)
+    for candidate in (nn.GELU(), nn.ReLU(), nn.SiLU(), nn.Tanh()):
+        if torch.allclose(candidate(grid), activation(grid), atol=1e-6):
+            return candidate
+    raise UserError(f"The decoding head has the activation {type(activation).__name__}, which no plain folder can hold.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ def record() -> dict[str, Any]:
     """Everything about this process that a reader needs to repeat its result."""
     return {
         "text2token": version("text2token"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": _git_revision(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},

@@ -1,0 +1,136 @@
+"""The main job measured: fit on Wikipedia sentences, then STSBenchmark and SciFact, beside untrained settings.
+
+    python benchmarks/main_job.py --data DATA          # DATA/corpus/wiki-sentences.txt and DATA/mteb, see docs/results.md
+
+Every finished measurement is kept in runs/main_job/, so that a stopped run continues. Writes benchmarks/results/main_job.json.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import resource
+import subprocess
+import sys
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import click
+import mteb
+from results_file import data_checksums, write_results
+from sentence_transformers import SentenceTransformer
+
+from text2token import Embedder, Recipe
+from text2token.atomic import write_json
+from text2token.cli.options import quiet_libraries
+from text2token.corpus import open_corpus
+from text2token.targets.builders import make_builders
+from text2token.targets.data_driven import corpus_statistics
+
+RUNS = Path("runs/main_job")
+TASKS = {"stsb_validation": ("STSBenchmark", "validation"), "stsb_test": ("STSBenchmark", "test"), "scifact_ndcg10": ("SciFact", "test")}
+UNTRAINED = {
+    "plain mean": Recipe(pooling="mean", template="none"),
+    "PromptEOL": Recipe(template="eol"),
+    "keywords prompt": Recipe(template="keywords"),
+    "keywords prompt, corrected": Recipe(template="keywords"),
+}
+REPEATS = 5  # of each timing
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--skip-untrained-scifact", is_flag=True, help="the untrained settings on STSBenchmark only")
+def main(data: Path, skip_untrained_scifact: bool) -> None:
+    """Measure the main job."""
+    quiet_libraries()
+    corpus = data / "corpus" / "wiki-sentences.txt"
+    model = RUNS / "model"
+    if not model.is_dir():
+        command = [sys.executable, "-m", "text2token", "fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml"]
+        subprocess.run(command, check=True)
+    run = json.loads((model / "run.json").read_text())
+    scores: dict[str, dict[str, float]] = {}
+    scores["text2token"] = measure("text2token", lambda: Embedder.load(model), list(TASKS), data)
+    for name, recipe in UNTRAINED.items():
+        keys = [key for key in TASKS if not (skip_untrained_scifact and key == "scifact_ndcg10")]
+        scores[name] = measure(name, lambda r=recipe, n=name: untrained(r, corpus, corrected="corrected" in n), keys, data)  # type: ignore[misc]
+    speed = once("targets_vs_tokenize", lambda: targets_vs_tokenize(corpus))
+    figures = {
+        **scores["text2token"],
+        "train_minutes": (run["timings"]["train 1"] + run["timings"]["train 2"]) / 60,
+        "fit_minutes": sum(run["timings"].values()) / 60,
+        "peak_rss_gib": run["peak_rss_gib"],
+        "targets_vs_tokenize": speed["median"],
+        **{f"{key} ({name})": value for name, row in scores.items() if name != "text2token" for key, value in row.items()},
+    }
+    checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
+    details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")}}
+    click.echo(write_results("main_job", run["seed"], checksums, figures, details))
+
+
+def once(name: str, compute: Any) -> Any:
+    """A measurement, kept in a file."""
+    file = RUNS / f"{name}.json"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, compute())
+    return json.loads(file.read_text())
+
+
+def measure(name: str, load: Any, keys: list[str], data: Path) -> dict[str, float]:
+    """Main scores × 100 of one model; each task kept when done."""
+    scores = {}
+    for key in keys:
+        scores[key] = once(f"{name}-{key}", lambda key=key: evaluate(load(), *TASKS[key], data))  # type: ignore[misc]
+        gc.collect()
+    return scores
+
+
+def evaluate(embedder: Embedder, task_name: str, split: str, data: Path) -> float:
+    """Main score × 100 of one task on the local mirror."""
+    (task,) = mteb.get_tasks(tasks=[task_name], eval_splits=[split])
+    folder = data / "mteb" / Path(task.metadata.dataset["path"]).name
+    task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "path": str(folder)}})
+    model = SentenceTransformer(modules=embedder.dense_modules())
+    result = mteb.evaluate(model, task, cache=None, overwrite_strategy="always", encode_kwargs={"batch_size": 32}, show_progress_bar=False)
+    return 100 * result[0].get_score(splits=[split])
+
+
+def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
+    """A backbone without training, with or without the correction that a fit ends with."""
+    embedder = Embedder.from_recipe(recipe)
+    if corrected:
+        texts = list(islice(open_corpus(str(corpus)), recipe.calibration_texts))
+        embedder.calibrate(texts, recipe.keep_from, recipe.keep_to)
+    return embedder
+
+
+def targets_vs_tokenize(corpus: Path) -> dict[str, Any]:
+    """Speed of data-driven targets over tokenising alone by the fastest call there is, in turns: ratio of texts/s."""
+    embedder, recipe = Embedder.from_recipe(Recipe()), Recipe()
+    texts = list(islice(open_corpus(str(corpus)), 20_000))
+    statistics = corpus_statistics(texts, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+    build = make_builders(embedder, statistics, texts, recipe)[1]
+    batches = [texts[i : i + 1024] for i in range(0, len(texts), 1024)]
+
+    def seconds(work: Any) -> float:
+        started = time.perf_counter()
+        for batch in batches:
+            work(batch)
+        return time.perf_counter() - started
+
+    def tokenize(batch: list[str]) -> list[list[int]]:
+        encodings = embedder.tokenizer.backend_tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    seconds(tokenize), seconds(build)  # warm-up
+    pairs = [(seconds(tokenize), seconds(build)) for _ in range(REPEATS)]
+    ratios = sorted(alone / built for alone, built in pairs)
+    return {"median": ratios[len(ratios) // 2], "min": ratios[0], "max": ratios[-1], "texts": len(texts), "seconds": pairs}
+
+
+if __name__ == "__main__":
+    main()

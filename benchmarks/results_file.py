@@ -1,0 +1,34 @@
+"""The one shape of benchmarks/results/*.json."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from text2token import provenance
+from text2token.atomic import write_json
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
+    """SHA-256 of each data file or folder (its files in order)."""
+    sums = {}
+    for name in names:
+        files = sorted(f for f in (root / name).rglob("*") if f.is_file()) or [root / name]
+        sums[name] = hashlib.sha256("".join(map(provenance.file_checksum, files)).encode()).hexdigest()
+    return sums
+
+
+def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str, float], details: Any) -> Path:
+    """Write one results file with where it comes from."""
+    record = provenance.record()
+    command = record.pop("command").replace(str(Path.cwd()) + "/", "")
+    file = RESULTS / f"{name}.json"
+    keys = {"git": record["git"], "created": record["created"], "machine": record["machine"], "versions": record["versions"]}
+    write_json(
+        file,
+        {"name": name, "command": f"python {command}", "seed": seed, **keys, "data": data, "figures": figures, "details": details},
+    )
+    return file

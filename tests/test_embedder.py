@@ -1,0 +1,89 @@
+"""Dense, sparse and readable: by hand, saved and loaded, with and without this package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from conftest import CORPUS, DECODERS, MASKED, SENTENCES
+from sentence_transformers import SentenceTransformer, SparseEncoder
+
+from text2token import Embedder, UserError
+from text2token.adapt import spectral_filter
+from text2token.head import DecodingHead
+from text2token.template import TEMPLATES
+
+
+def calibrated(path, keep=(0.1, 0.9), **settings):
+    embedder = Embedder.from_backbone(path, template=TEMPLATES["keywords"], pooling="last", max_length=64, **settings)
+    embedder.top_k = 12
+    embedder.calibrate(CORPUS, *keep)
+    return embedder
+
+
+@pytest.mark.parametrize("family", [*DECODERS, "gemma2", *MASKED])
+def test_saved_folders_are_plain_and_give_the_same_vectors(backbone, family, tmp_path):
+    embedder = calibrated(backbone(family))
+    dense, sparse = embedder.encode(SENTENCES), embedder.encode_sparse(SENTENCES)
+    embedder.save(tmp_path)
+    assert not [f for f in tmp_path.rglob("*") if f.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "dense")).encode(SENTENCES), dense, atol=1e-5)
+    rows = SparseEncoder(str(tmp_path / "sparse")).encode(SENTENCES, convert_to_sparse_tensor=False).numpy(force=True)
+    ours = np.zeros_like(rows)
+    np.put_along_axis(ours, sparse.ids.astype(int), sparse.weights, axis=1)
+    np.testing.assert_allclose(rows, ours, atol=1e-4)
+    again = Embedder.load(tmp_path)
+    np.testing.assert_allclose(again.encode(SENTENCES), dense, atol=1e-5)
+    np.testing.assert_allclose(again.encode_sparse(SENTENCES).weights, sparse.weights, atol=1e-4)
+    assert [[t.token for t in row] for row in again.explain(SENTENCES)] == [[t.token for t in row] for row in embedder.explain(SENTENCES)]
+
+
+def test_dense_and_sparse_by_hand(backbone):
+    embedder = calibrated(backbone("llama"), keep=(0.0, 1.0))
+    h, mean = embedder.embed(SENTENCES), embedder.embed(CORPUS).mean(0)
+    torch.testing.assert_close(  # with the whole spectrum kept the correction is a rotation: cosines are of centred vectors
+        torch.from_numpy(embedder.encode(SENTENCES) @ embedder.encode(SENTENCES).T),
+        torch.nn.functional.cosine_similarity((h - mean)[:, None], (h - mean)[None], dim=-1), atol=1e-4, rtol=1e-4,
+    )  # fmt: skip
+    logits = h @ embedder.head.weight.T
+    expected = (logits - (embedder.embed(CORPUS) @ embedder.head.weight.T).mean(0)).relu().sort(dim=1, descending=True)
+    sparse = embedder.encode_sparse(SENTENCES)
+    np.testing.assert_allclose(sparse.weights, expected.values[:, :12].numpy(), atol=1e-4)
+
+
+def test_spectral_filter_keeps_the_middle():
+    torch.manual_seed(0)
+    axes = torch.linalg.qr(torch.randn(6, 6))[0]
+    scales = torch.tensor([32.0, 16, 8, 4, 2, 1])
+    head = DecodingHead(torch.randn(4000, 6) * scales @ axes.T)
+    rows = spectral_filter(head, 1 / 6, 5 / 6)
+    assert rows.shape == (4, 6)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(4), atol=1e-5, rtol=0)
+    assert (rows @ axes[:, 0]).abs().max() < 0.1
+    assert (rows @ axes[:, 5]).abs().max() < 0.1
+    torch.testing.assert_close(spectral_filter(head, 0, 1) @ axes, torch.diag(torch.ones(6)), atol=2.0, rtol=0)
+
+
+def test_explain_filtered_shows_meaningful_tokens_only(backbone):
+    embedder = calibrated(backbone("llama"))
+    size = embedder.vocabulary_size
+    shown = {token.token for row in embedder.explain(SENTENCES, k=size, filtered=True) for token in row}
+    everything = {token.token for row in embedder.explain(SENTENCES, k=size) for token in row}
+    assert shown < everything
+    assert {" the", ",", " of"} & everything
+    assert {" the", ",", " of"}.isdisjoint(shown)
+
+
+def test_any_sentence_transformer_encodes_but_cannot_be_read(backbone, tmp_path):
+    encoder = Embedder.from_backbone(backbone("bert")).encoder
+    encoder.save(str(tmp_path))
+    embedder = Embedder.open(str(tmp_path))
+    expected = encoder.encode(SENTENCES, normalize_embeddings=True)
+    np.testing.assert_allclose(embedder.encode(SENTENCES), expected, atol=1e-5)
+    with pytest.raises(UserError, match="no decoding head"):
+        embedder.explain(SENTENCES)
+
+
+def test_loading_something_else_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no embedder"):
+        Embedder.load(tmp_path)

@@ -1,0 +1,180 @@
+"""Targets by hand, by independent implementations and by invariance."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from conftest import CORPUS, SENTENCES, byte_bpe
+from hypothesis import given
+from hypothesis import strategies as st
+
+from text2token.embedder import Embedder
+from text2token.recipe import Recipe
+from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
+from text2token.targets.builders import make_builders
+from text2token.targets.combine import Combined
+from text2token.targets.data_driven import CorpusStatistics, DataDriven, corpus_statistics, count_tokens
+from text2token.targets.model_derived import ModelDerived, estimate_prior
+from text2token.template import TEMPLATES
+from text2token.vocabulary import read_vocabulary
+
+TOKENIZER = byte_bpe()
+SIZE = len(TOKENIZER)
+VOCABULARY = read_vocabulary(TOKENIZER, SIZE)
+STATISTICS = corpus_statistics(CORPUS, TOKENIZER, SIZE, 64)
+
+
+def builder(weighting="tf-idf", keep=None):
+    keep = VOCABULARY.meaningful if keep is None else keep
+    return DataDriven(TOKENIZER, STATISTICS, keep, VOCABULARY.special, weighting)
+
+
+def test_statistics_equal_a_naive_count():
+    document, collection = Counter(), Counter()
+    for text in CORPUS:
+        ids = TOKENIZER(text)["input_ids"][:64]
+        collection.update(ids)
+        document.update(set(ids))
+    assert STATISTICS.texts == len(CORPUS)
+    assert {i: n for i, n in enumerate(STATISTICS.document_frequency) if n} == dict(document)
+    assert {i: n for i, n in enumerate(STATISTICS.collection_frequency) if n} == dict(collection)
+
+
+def test_statistics_read_a_stream_once():
+    stream = iter(CORPUS)
+    assert corpus_statistics(stream, TOKENIZER, SIZE, 64).texts == len(CORPUS)
+    assert next(stream, None) is None
+
+
+def naive(weighting, text):
+    """The formulas, a token at a time."""
+    ids = TOKENIZER(text)["input_ids"][:64]
+    n, total = STATISTICS.texts, STATISTICS.collection_frequency.sum()
+    weights = {}
+    for token, tf in Counter(ids).items():
+        if not VOCABULARY.meaningful[token]:
+            continue
+        df, cf = STATISTICS.document_frequency[token], max(STATISTICS.collection_frequency[token], 1)
+        weights[token] = {
+            "uniform": 1.0,
+            "tf-idf": (1 + math.log(tf)) * math.log(1 + n / (1 + df)),
+            "bm25": math.log(1 + (n - df + 0.5) / (df + 0.5)) * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(ids) / (total / n))),
+            "pmi": max(0.0, math.log((tf / len(ids)) / (cf / total))),
+        }[weighting]
+    norm = sum(weights.values())
+    return {token: weight / norm for token, weight in weights.items() if weight}
+
+
+@pytest.mark.parametrize("weighting", ["uniform", "tf-idf", "bm25", "pmi"])
+def test_weightings_equal_the_formulas(weighting):
+    targets = builder(weighting)(SENTENCES)
+    for text, ids, weights in zip(SENTENCES, *targets, strict=True):
+        expected = naive(weighting, text)
+        assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_only_meaningful_tokens_of_the_text_are_targets():
+    targets = builder()(SENTENCES)
+    literal = count_tokens(TOKENIZER, SENTENCES, SIZE, None)
+    assert mass_beyond(targets, literal).max() == 0
+    assert all(VOCABULARY.meaningful[ids].all() for ids in targets.ids)
+
+
+def test_a_text_of_stop_words_keeps_them_and_one_without_tokens_has_no_target():
+    targets = builder()(["the of and", "", "cat"])
+    assert targets.weights[0].sum() == pytest.approx(1)
+    assert len(targets.ids[1]) == 0
+    assert len(targets.ids[2]) > 0
+
+
+@given(st.lists(st.text(max_size=60), min_size=1, max_size=6), st.sampled_from(["uniform", "tf-idf", "bm25", "pmi"]))
+def test_any_text_gives_a_distribution_or_nothing(texts, weighting):
+    targets = builder(weighting)(texts)
+    assert len(targets.ids) == len(texts)
+    for ids, weights in zip(*targets, strict=True):
+        assert len(ids) == len(weights) == len(set(ids.tolist()))
+        assert (weights > 0).all()
+        assert len(weights) == 0 or weights.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_batch_is_its_texts():
+    together, alone = builder()(SENTENCES), [builder()([text]) for text in SENTENCES]
+    for i, single in enumerate(alone):
+        np.testing.assert_array_equal(together.ids[i], single.ids[0])
+        np.testing.assert_allclose(together.weights[i], single.weights[0])
+
+
+def test_matrix_and_back():
+    targets = Targets([np.array([2, 5], np.int32), np.array([], np.int32)], [np.array([0.25, 0.75], np.float32), np.array([], np.float32)])
+    matrix = to_matrix(targets, 7)
+    assert matrix.toarray().tolist() == [[0, 0, 0.25, 0, 0, 0.75, 0], [0] * 7]
+    again = from_matrix(matrix)
+    assert [ids.tolist() for ids in again.ids] == [[2, 5], []]
+    assert again.weights[0].tolist() == [0.25, 0.75]
+
+
+def fixed(ids, weights):
+    class Fixed:
+        settings = {"builder": "fixed"}
+
+        def __call__(self, texts):
+            return Targets([np.array(ids, np.int32)] * len(texts), [np.array(weights, np.float32)] * len(texts))
+
+    return Fixed()
+
+
+def test_combined_by_hand():
+    mixed = Combined(fixed([1, 2], [0.5, 0.5]), fixed([2, 3], [0.25, 0.75]), 0.4, 5)(["x"])
+    assert dict(zip(mixed.ids[0].tolist(), mixed.weights[0].tolist(), strict=True)) == pytest.approx({1: 0.2, 2: 0.35, 3: 0.45})
+    alone = Combined(fixed([], []), fixed([2, 3], [0.25, 0.75]), 0.4, 5)(["x"])
+    assert dict(zip(alone.ids[0].tolist(), alone.weights[0].tolist(), strict=True)) == pytest.approx({2: 0.25, 3: 0.75})
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_model_derived_equals_the_definition(backbone, family):
+    template = TEMPLATES["eol"]
+    reference = Embedder.from_backbone(backbone(family), pooling="last", template=template, max_length=64)
+    keep = read_vocabulary(reference.tokenizer, reference.vocabulary_size).meaningful
+    build = ModelDerived(backbone(family), (template,), tuple(CORPUS[:40]), keep, top_k=7, temperature=0.5)
+    targets = build(SENTENCES)
+    with torch.no_grad():
+        logits = reference.head(reference.embed(SENTENCES)) - reference.head(reference.embed(CORPUS[:40])).mean(0)
+    logits[:, ~torch.from_numpy(keep)] = -torch.inf
+    for row, ids, weights in zip(logits, *targets, strict=True):
+        best = row.argsort(descending=True)[:7]
+        assert ids.tolist() == best.tolist()
+        np.testing.assert_allclose(weights, torch.softmax(row[best] / 0.5, 0).numpy(), atol=1e-4)
+
+
+def test_removing_the_first_component_makes_priors_blind_to_it(backbone):
+    embedder = Embedder.from_backbone(backbone("llama"), pooling="last", template=TEMPLATES["eol"], max_length=64)
+    prior = estimate_prior(embedder, CORPUS[:40], "first-component")
+    embeddings = embedder.embed(CORPUS[:40])
+    direction = torch.linalg.svd(embeddings, full_matrices=False).Vh[0]
+    assert abs(float(direction @ prior.direction)) == pytest.approx(1, abs=1e-4)
+    flat = embeddings - torch.outer(embeddings @ direction, direction)
+    torch.testing.assert_close(prior(CORPUS[:3]), embedder.head(flat[:3]), rtol=1e-3, atol=1e-3)
+
+
+def test_over_frequent_tokens_are_dropped_without_a_stop_list(backbone):
+    embedder = Embedder.from_backbone(backbone("llama"))
+    statistics = corpus_statistics(CORPUS, embedder.tokenizer, embedder.vocabulary_size, 64)
+    recipe = Recipe(backbone=backbone("llama"), stop_words="none", max_document_share=0.5)
+    targets = make_builders(embedder, statistics, CORPUS, recipe)[1](SENTENCES)
+    the = {i for i, s in enumerate(VOCABULARY.surfaces) if s == " the"}
+    assert statistics.document_frequency[list(the)].max() > 0.5 * len(CORPUS)
+    assert not any(the & set(ids.tolist()) for ids in targets.ids)
+
+
+def test_recipe_decides_the_second_stage(backbone):
+    embedder = Embedder.from_backbone(backbone("llama"))
+    statistics = CorpusStatistics(1, np.zeros(embedder.vocabulary_size, int), np.zeros(embedder.vocabulary_size, int))
+    names = {
+        mixing: make_builders(embedder, statistics, CORPUS, Recipe(backbone=backbone("llama"), mixing=mixing))[2].settings["builder"]
+        for mixing in (0.0, 0.5)
+    }
+    assert names == {0.0: "model-derived", 0.5: "combined"}
