@@ -17,7 +17,7 @@ from text2token.recipe import Recipe
 from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
 from text2token.targets.builders import make_builders
 from text2token.targets.combine import Combined
-from text2token.targets.data_driven import CorpusStatistics, DataDriven, corpus_statistics, count_tokens
+from text2token.targets.data_driven import CorpusStatistics, DataDriven, corpus_statistics, count_tokens, form_sharing
 from text2token.targets.model_derived import ModelDerived, estimate_prior
 from text2token.template import TEMPLATES
 from text2token.vocabulary import read_vocabulary
@@ -30,7 +30,7 @@ STATISTICS = corpus_statistics(CORPUS, TOKENIZER, SIZE, 64)
 
 def builder(weighting="tf-idf", keep=None):
     keep = VOCABULARY.meaningful if keep is None else keep
-    return DataDriven(TOKENIZER, STATISTICS, keep, VOCABULARY.special, weighting)
+    return DataDriven(TOKENIZER, STATISTICS, keep, VOCABULARY.special, weighting=weighting)
 
 
 def test_statistics_equal_a_naive_count():
@@ -80,8 +80,32 @@ def test_weightings_equal_the_formulas(weighting):
 def test_only_meaningful_tokens_of_the_text_are_targets():
     targets = builder()(SENTENCES)
     literal = count_tokens(TOKENIZER, SENTENCES, SIZE, None)
-    assert mass_beyond(targets, literal).max() == 0
+    assert mass_beyond(targets, literal, VOCABULARY.surface_groups).max() == 0
     assert all(VOCABULARY.meaningful[ids].all() for ids in targets.ids)
+
+
+def test_forms_share_the_weight_of_a_token_and_stay_within_the_text():
+    share = form_sharing(VOCABULARY)
+    np.testing.assert_allclose(share.sum(axis=1), 1, atol=1e-6)
+    merged = DataDriven(TOKENIZER, STATISTICS, VOCABULARY.meaningful, VOCABULARY.special, share)(SENTENCES)
+    plain = builder()(SENTENCES)
+    groups = VOCABULARY.surface_groups
+
+    def by_group(ids, weights):
+        return {g: weights[groups[ids] == g].sum() for g in set(groups[ids])}
+
+    for i in range(len(SENTENCES)):
+        assert by_group(merged.ids[i], merged.weights[i]) == pytest.approx(by_group(plain.ids[i], plain.weights[i]), abs=1e-5)
+    assert any(len(ids) > len(other) for ids, other in zip(merged.ids, plain.ids, strict=True))
+    literal = count_tokens(TOKENIZER, SENTENCES, SIZE, None)
+    assert mass_beyond(merged, literal, groups).max() == 0
+
+
+def test_mass_beyond_by_hand():
+    targets = Targets([np.array([1, 2, 3], np.int32)], [np.array([0.5, 0.3, 0.2], np.float32)])
+    counts = to_matrix(Targets([np.array([4], np.int32)], [np.array([1], np.float32)]), 5)
+    groups = np.array([0, 1, 2, 3, 1])  # 1 and 4 are forms of one word
+    assert mass_beyond(targets, counts, groups).tolist() == pytest.approx([0.5])
 
 
 def test_a_text_of_stop_words_keeps_them_and_one_without_tokens_has_no_target():
@@ -163,7 +187,7 @@ def test_removing_the_first_component_makes_priors_blind_to_it(backbone):
 def test_over_frequent_tokens_are_dropped_without_a_stop_list(backbone):
     embedder = Embedder.from_backbone(backbone("llama"))
     statistics = corpus_statistics(CORPUS, embedder.tokenizer, embedder.vocabulary_size, 64)
-    recipe = Recipe(backbone=backbone("llama"), stop_words="none", max_document_share=0.5)
+    recipe = Recipe(backbone=backbone("llama"), stop_words="none", max_document_share=0.5, merge_forms=False)
     targets = make_builders(embedder, statistics, CORPUS, recipe)[1](SENTENCES)
     the = {i for i, s in enumerate(VOCABULARY.surfaces) if s == " the"}
     assert statistics.document_frequency[list(the)].max() > 0.5 * len(CORPUS)

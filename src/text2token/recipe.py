@@ -34,6 +34,7 @@ class Recipe(BaseModel):
     stop_words: str = Field("en", description="languages of the stop lists, as 'en,de', or 'none'")
     max_document_share: Share = Field(0.1, description="tokens in a larger share of the texts are never targets")
     weighting: Literal["uniform", "tf-idf", "bm25", "pmi"] = Field("tf-idf", description="of data-driven targets")
+    merge_forms: bool = Field(True, description="share a token's weight among its forms (' cat', 'cat', 'Cat')")
     prior_templates: str = Field("keywords", description="templates whose priors model-derived targets average")
     prior_texts: Count = Field(500, description="texts whose common component is removed from the priors")
     common: Literal["mean", "first-component"] = Field("mean", description="what is removed from the priors")
@@ -42,7 +43,7 @@ class Recipe(BaseModel):
     mixing: Share = Field(0.5, description="share of data-driven targets in stage 2; 0: model-derived only")
 
     max_texts: Count = Field(4_000, description="texts drawn from the corpus to train on, both stages together")
-    stage_1: Share = Field(0.5, description="share of the texts that stage 1 trains on (data-driven targets)")
+    stage_1: Share = Field(0.25, description="share of the texts that stage 1 trains on (data-driven targets)")
     held_out: Count = Field(128, description="texts kept aside for the curves")
     max_minutes: float | None = Field(None, gt=0, description="training time limit, targets not counted")
     train_length: Count = Field(64, description="tokens of a text in training, template included")

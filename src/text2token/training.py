@@ -24,7 +24,7 @@ from text2token.objective import pad_rows, pad_targets, token_target_loss
 from text2token.progress import progress_bar
 from text2token.recipe import Recipe
 
-_EVALUATIONS = 10  # a stage: enough points for a curve, 5 % of the time
+_EVALUATIONS = 6  # a stage: enough points for a curve, some percent of the time
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
 
 

@@ -30,6 +30,7 @@ def recipe_options(command: Command) -> Command:
     for name, field in reversed(Recipe.model_fields.items()):
         flag = "--" + name.replace("_", "-")
         is_flag = field.annotation is bool
+        flag = f"{flag}/--no-{flag[2:]}" if is_flag else flag
         help_text = f"{field.description}  [default: {field.default}]"
         collect = click.option(flag, name, default=None, is_flag=is_flag, help=help_text, metavar=None if is_flag else "VALUE")(collect)
     file = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -46,13 +46,16 @@ def to_matrix(targets: Targets, vocabulary_size: int) -> sparse.csr_matrix:
     return sparse.csr_matrix(flat, shape=(len(targets.ids), vocabulary_size))
 
 
-def mass_beyond(targets: Targets, counts: sparse.csr_matrix) -> NDArray[np.float32]:
-    """Share of each text's target mass on tokens that are not its literal tokens; 0 for an empty target.
+def mass_beyond(targets: Targets, counts: sparse.csr_matrix, groups: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Share of each text's target mass on tokens beyond the text; 0 for an empty target.
+
+    A token is beyond the text when no literal token has its surface form: "Cat" is not, where the text has " cat".
 
     Args:
         targets: N rows.
         counts: Term frequencies of the same texts, N×V.
+        groups: V surface groups, see :attr:`text2token.vocabulary.Vocabulary.surface_groups`.
     """
     literal = np.split(counts.indices, counts.indptr[1:-1])
     rows = zip(targets.ids, targets.weights, literal, strict=True)
-    return np.array([weights[~np.isin(ids, tokens)].sum() for ids, weights, tokens in rows], dtype=np.float32)
+    return np.array([w[~np.isin(groups[ids], groups[tokens])].sum() for ids, w, tokens in rows], dtype=np.float32)

@@ -8,7 +8,7 @@ from text2token.embedder import Embedder
 from text2token.recipe import Recipe
 from text2token.targets.base import TargetBuilder
 from text2token.targets.combine import Combined
-from text2token.targets.data_driven import CorpusStatistics, DataDriven
+from text2token.targets.data_driven import CorpusStatistics, DataDriven, form_sharing
 from text2token.targets.model_derived import ModelDerived
 from text2token.vocabulary import read_vocabulary
 
@@ -29,7 +29,14 @@ def make_builders(
     frequent = statistics.document_frequency > recipe.max_document_share * statistics.texts
     keep = vocabulary.meaningful & ~frequent
     data_driven = DataDriven(
-        embedder.tokenizer, statistics, keep, vocabulary.special, recipe.weighting, recipe.train_length, filter_name(recipe)
+        embedder.tokenizer,
+        statistics,
+        keep,
+        vocabulary.special,
+        form_sharing(vocabulary) if recipe.merge_forms else None,
+        recipe.weighting,
+        recipe.train_length,
+        filter_name(recipe),
     )
     model_derived = ModelDerived(
         recipe.backbone,

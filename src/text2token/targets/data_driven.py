@@ -16,6 +16,7 @@ from scipy import sparse
 from transformers import PreTrainedTokenizerBase
 
 from text2token.targets.base import Targets, from_matrix
+from text2token.vocabulary import Vocabulary
 
 Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
 _BM25_K1, _BM25_B = 1.2, 0.75  # Robertson & Zaragoza 2009, section 3.4: the usual setting
@@ -61,6 +62,24 @@ def corpus_statistics(
     return CorpusStatistics(total, document, collection)
 
 
+def form_sharing(vocabulary: Vocabulary) -> sparse.csr_matrix:
+    """V×V: row i shares the weight of token i equally among the meaningful entries of its surface group.
+
+    A decoding head under a prompt says "Cat" or "cat" where the text has " cat"; the concept is the same, so the target
+    should not depend on the form (ours).
+    """
+    size = len(vocabulary.surfaces)
+    members = np.flatnonzero(vocabulary.meaningful)
+    groups = vocabulary.surface_groups
+    rows = sparse.csr_matrix((np.ones(size, np.float32), groups, np.arange(size + 1)))
+    columns = sparse.csr_matrix((np.ones(len(members), np.float32), (groups[members], members)), shape=(rows.shape[1], size))
+    counts = np.maximum(np.diff(columns.indptr), 1)
+    shared = rows @ sparse.diags_array(1 / counts).tocsr() @ columns
+    alone = np.flatnonzero(np.diff(shared.indptr) == 0)  # entries of groups without a meaningful member keep their weight
+    keep = sparse.csr_matrix((np.ones(len(alone), np.float32), (alone, alone)), shape=(size, size))
+    return (shared + keep).tocsr().astype(np.float32)
+
+
 @dataclass(frozen=True)
 class DataDriven:
     """Build targets from a text's own tokens: batch of texts → :class:`Targets`.
@@ -70,6 +89,7 @@ class DataDriven:
         statistics: Of the corpus.
         keep: V booleans, the entries that may be targets: meaningful, and not over-frequent.
         special: V booleans, entries that may never be.
+        forms: V×V, see :func:`form_sharing`; None leaves each weight with the very token.
         weighting: ``uniform``; ``tf-idf`` (logarithmic tf × idf); ``bm25`` (its impact: idf × saturated,
             length-normalised tf); ``pmi`` (positive pointwise mutual information of token and text).
         max_tokens: Tokens of a text that count: no more than the backbone will see.
@@ -80,6 +100,7 @@ class DataDriven:
     statistics: CorpusStatistics
     keep: NDArray[np.bool_]
     special: NDArray[np.bool_]
+    forms: sparse.csr_matrix | None = None
     weighting: Weighting = "tf-idf"
     max_tokens: int = 64
     filter_name: str = ""
@@ -91,6 +112,7 @@ class DataDriven:
             "builder": "data-driven",
             "weighting": self.weighting,
             "max_tokens": self.max_tokens,
+            "merge_forms": self.forms is not None,
             "filter": self.filter_name,
         }
 
@@ -102,7 +124,7 @@ class DataDriven:
         lost = np.asarray(weights.sum(axis=1)).ravel() == 0
         of_lost = np.repeat(lost, np.diff(counts.indptr))
         weights.data[of_lost] = ~self.special[counts.indices[of_lost]]
-        return from_matrix(weights)
+        return from_matrix(weights if self.forms is None else weights @ self.forms)
 
     def _weights(self, counts: sparse.csr_matrix) -> NDArray[np.float64]:
         """One weight for each stored count."""

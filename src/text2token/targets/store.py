@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +24,7 @@ from text2token.objective import pad_targets
 from text2token.progress import track
 from text2token.targets.base import TargetBuilder, mass_beyond
 from text2token.targets.data_driven import count_tokens
+from text2token.vocabulary import read_vocabulary
 
 _SHARD = 256  # texts a shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
 
@@ -34,7 +36,7 @@ class TargetStore:
     Attributes:
         path: Its folder.
         manifest: Builder settings, fingerprints, number of texts, and ``mass_beyond_text``: the mean share of target mass
-            outside the literal tokens.
+            on tokens beyond the text.
     """
 
     path: Path
@@ -92,10 +94,11 @@ def build_store(
     manifest = _open(path, wanted)
     if manifest.get("complete"):
         return TargetStore(path, manifest)
+    groups = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none").surface_groups
     starts = range(0, len(texts), _SHARD)
     done = sum(1 for start in starts if _shard(path, start).is_file())
     for start in track(starts[done:], "Targets", unit="texts", each=_SHARD, enabled=progress):
-        _write_shard(_shard(path, start), texts[start : start + _SHARD], builder, embedder)
+        _write_shard(_shard(path, start), texts[start : start + _SHARD], builder, embedder.tokenizer, groups)
     beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"].to_numpy() for start in starts])
     manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}
     write_json(path / "manifest.json", manifest)
@@ -125,15 +128,17 @@ def _shard(path: Path, start: int) -> Path:
     return path / f"shard-{start // _SHARD:06d}.parquet"
 
 
-def _write_shard(file: Path, texts: Sequence[str], builder: TargetBuilder, embedder: Embedder) -> None:
+def _write_shard(
+    file: Path, texts: Sequence[str], builder: TargetBuilder, tokenizer: PreTrainedTokenizerBase, groups: NDArray[np.int64]
+) -> None:
     targets = builder(texts)
-    literal = count_tokens(embedder.tokenizer, texts, embedder.vocabulary_size, max_tokens=None)
+    literal = count_tokens(tokenizer, texts, len(groups), max_tokens=None)
     table = pa.table(
         {
             "text": pa.array(texts, pa.string()),
             "ids": pa.array(targets.ids, pa.list_(pa.int32())),
             "weights": pa.array(targets.weights, pa.list_(pa.float32())),
-            "beyond": pa.array(mass_beyond(targets, literal), pa.float32()),
+            "beyond": pa.array(mass_beyond(targets, literal, groups), pa.float32()),
         }
     )
     with replacing(file) as part:
