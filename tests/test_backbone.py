@@ -92,6 +92,16 @@ def test_truncation_keeps_prefix_suffix_and_special_tokens(backbone, family):
     assert len(ids) == 32
 
 
+def test_a_chat_template_is_not_applied(backbone, tmp_path):
+    assert transformers.AutoTokenizer.from_pretrained(backbone("llama")).chat_template
+    encoder, _ = load_encoder(backbone("llama"), template=TEMPLATES["eol"])
+    encoder.save(str(tmp_path))
+    for candidate in (encoder, type(encoder)(str(tmp_path))):
+        ids = candidate.preprocess(SENTENCES[:1])["input_ids"][0].tolist()
+        assert ids == encoder.tokenizer(SENTENCES[0])["input_ids"]
+        assert encoder.tokenizer.eos_token_id not in ids
+
+
 def test_a_template_longer_than_the_text_limit_is_refused(backbone):
     with pytest.raises(UserError, match="leaves no room"):
         load_encoder(backbone("llama"), template=TEMPLATES["eol"], max_length=8)

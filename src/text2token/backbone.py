@@ -79,7 +79,8 @@ def load_encoder(
         raise UserError(f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from.")
     head = extract_head(model.eval())
     del model
-    transformer = Transformer(path, model_kwargs={"dtype": torch.float32})
+    # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
+    transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
     bake(transformer.tokenizer, template or Template(), max_length)
     _set_attention(transformer.auto_model, attention, name)
     pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])

@@ -57,7 +57,6 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
     tokenizer.model_max_length = max_length
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "right"
-    tokenizer.chat_template = None  # a chat wrapper around an embedder's input would be a second template
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
 
