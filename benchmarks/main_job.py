@@ -7,21 +7,21 @@ Every finished measurement is kept in runs/main_job/, so that a stopped run cont
 
 from __future__ import annotations
 
-import gc
 import json
-import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 import mteb
-from results_file import data_checksums, write_results
 from sentence_transformers import SentenceTransformer
 
+from results_file import data_checksums, write_results
 from text2token import Embedder, Recipe
 from text2token.atomic import write_json
 from text2token.cli.options import quiet_libraries
@@ -30,11 +30,14 @@ from text2token.targets.builders import make_builders
 from text2token.targets.data_driven import corpus_statistics
 
 RUNS = Path("runs/main_job")
-TASKS = {"stsb_validation": ("STSBenchmark", "validation"), "stsb_test": ("STSBenchmark", "test"), "scifact_ndcg10": ("SciFact", "test")}
+TASKS = {
+    "stsb_validation": ("STSBenchmark", "validation"),
+    "stsb_test": ("STSBenchmark", "test"),
+    "scifact_ndcg10": ("SciFact", "test"),
+}
 UNTRAINED = {
     "plain mean": Recipe(pooling="mean", template="none"),
     "PromptEOL": Recipe(template="eol"),
-    "keywords prompt": Recipe(template="keywords"),
     "keywords prompt, corrected": Recipe(template="keywords"),
 }
 REPEATS = 5  # of each timing
@@ -42,21 +45,18 @@ REPEATS = 5  # of each timing
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--skip-untrained-scifact", is_flag=True, help="the untrained settings on STSBenchmark only")
-def main(data: Path, skip_untrained_scifact: bool) -> None:
+def main(data: Path) -> None:
     """Measure the main job."""
     quiet_libraries()
     corpus = data / "corpus" / "wiki-sentences.txt"
     model = RUNS / "model"
     if not model.is_dir():
-        command = [sys.executable, "-m", "text2token", "fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml"]
-        subprocess.run(command, check=True)
+        arguments = ["fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml"]
+        subprocess.run([sys.executable, "-m", "text2token", *arguments], check=True)
     run = json.loads((model / "run.json").read_text())
-    scores: dict[str, dict[str, float]] = {}
-    scores["text2token"] = measure("text2token", lambda: Embedder.load(model), list(TASKS), data)
+    scores = {"text2token": measure("text2token", lambda: Embedder.load(model), data)}
     for name, recipe in UNTRAINED.items():
-        keys = [key for key in TASKS if not (skip_untrained_scifact and key == "scifact_ndcg10")]
-        scores[name] = measure(name, lambda r=recipe, n=name: untrained(r, corpus, corrected="corrected" in n), keys, data)  # type: ignore[misc]
+        scores[name] = measure(name, partial(untrained, recipe, corpus, corrected="corrected" in name), data)
     speed = once("targets_vs_tokenize", lambda: targets_vs_tokenize(corpus))
     figures = {
         **scores["text2token"],
@@ -64,10 +64,18 @@ def main(data: Path, skip_untrained_scifact: bool) -> None:
         "fit_minutes": sum(run["timings"].values()) / 60,
         "peak_rss_gib": run["peak_rss_gib"],
         "targets_vs_tokenize": speed["median"],
-        **{f"{key} ({name})": value for name, row in scores.items() if name != "text2token" for key, value in row.items()},
+        **{
+            f"{key} ({name})": value
+            for name, row in scores.items()
+            if name != "text2token"
+            for key, value in row.items()
+        },
     }
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
-    details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")}}
+    details = {
+        "targets_vs_tokenize": speed,
+        "fit": {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")},
+    }
     click.echo(write_results("main_job", run["seed"], checksums, figures, details))
 
 
@@ -80,13 +88,9 @@ def once(name: str, compute: Any) -> Any:
     return json.loads(file.read_text())
 
 
-def measure(name: str, load: Any, keys: list[str], data: Path) -> dict[str, float]:
+def measure(name: str, load: Callable[[], Embedder], data: Path) -> dict[str, float]:
     """Main scores × 100 of one model; each task kept when done."""
-    scores = {}
-    for key in keys:
-        scores[key] = once(f"{name}-{key}", lambda key=key: evaluate(load(), *TASKS[key], data))  # type: ignore[misc]
-        gc.collect()
-    return scores
+    return {key: once(f"{name}-{key}", lambda k=key: evaluate(load(), *TASKS[k], data)) for key in TASKS}
 
 
 def evaluate(embedder: Embedder, task_name: str, split: str, data: Path) -> float:
@@ -95,8 +99,10 @@ def evaluate(embedder: Embedder, task_name: str, split: str, data: Path) -> floa
     folder = data / "mteb" / Path(task.metadata.dataset["path"]).name
     task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "path": str(folder)}})
     model = SentenceTransformer(modules=embedder.dense_modules())
-    result = mteb.evaluate(model, task, cache=None, overwrite_strategy="always", encode_kwargs={"batch_size": 32}, show_progress_bar=False)
-    return 100 * result[0].get_score(splits=[split])
+    result = mteb.evaluate(
+        model, task, cache=None, overwrite_strategy="always", encode_kwargs={"batch_size": 32}, show_progress_bar=False
+    )
+    return 100 * float(result[0].get_score(splits=[split]))
 
 
 def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
@@ -129,7 +135,13 @@ def targets_vs_tokenize(corpus: Path) -> dict[str, Any]:
     seconds(tokenize), seconds(build)  # warm-up
     pairs = [(seconds(tokenize), seconds(build)) for _ in range(REPEATS)]
     ratios = sorted(alone / built for alone, built in pairs)
-    return {"median": ratios[len(ratios) // 2], "min": ratios[0], "max": ratios[-1], "texts": len(texts), "seconds": pairs}
+    return {
+        "median": ratios[len(ratios) // 2],
+        "min": ratios[0],
+        "max": ratios[-1],
+        "texts": len(texts),
+        "seconds": pairs,
+    }
 
 
 if __name__ == "__main__":

@@ -26,9 +26,22 @@ def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str,
     record = provenance.record()
     command = record.pop("command").replace(str(Path.cwd()) + "/", "")
     file = RESULTS / f"{name}.json"
-    keys = {"git": record["git"], "created": record["created"], "machine": record["machine"], "versions": record["versions"]}
+    keys = {
+        "git": record["git"],
+        "created": record["created"],
+        "machine": record["machine"],
+        "versions": record["versions"],
+    }
     write_json(
         file,
-        {"name": name, "command": f"python {command}", "seed": seed, **keys, "data": data, "figures": figures, "details": details},
+        {
+            "name": name,
+            "command": f"python {command}",
+            "seed": seed,
+            **keys,
+            "data": data,
+            "figures": figures,
+            "details": details,
+        },
     )
     return file

@@ -1,6 +1,6 @@
 """Write docs/results.md from benchmarks/results/*.json.
 
-    python benchmarks/tables.py
+python benchmarks/tables.py
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ COLUMNS = {
     "stsb_test": "STSBenchmark test",
     "scifact_ndcg10": "SciFact nDCG@10, dense",
 }
-ROWS = ["plain mean", "PromptEOL", "keywords prompt", "keywords prompt, corrected", "text2token"]
+ROWS = ["plain mean", "PromptEOL", "keywords prompt, corrected", "text2token"]
 COST = {
     "train_minutes": "minutes of training, both stages",
     "fit_minutes": "minutes of the whole fit, targets and measuring included",
@@ -51,7 +51,8 @@ def main() -> None:
         "|---|---|",
         *(f"| {label} | {figures[key]:.2f} |" for key, label in COST.items()),
         "",
-        f"Seed {result['seed']}, one run; {result['machine']['cores']} cores ({result['machine']['cpu']}), shared with other work while it ran; "
+        f"Seed {result['seed']}, one run; {result['machine']['cores']} cores ({result['machine']['cpu']}), "
+        "shared with other work while it ran; "
         f"revision `{result['git'][:12]}`; command `{result['command']}`.",
         "",
     ]

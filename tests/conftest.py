@@ -40,7 +40,11 @@ FAMILIES: dict[str, tuple[str, str, dict]] = {
     "llama": ("LlamaConfig", "LlamaForCausalLM", {**_SMALL, **_HEADS, "tie_word_embeddings": True}),
     "qwen3": ("Qwen3Config", "Qwen3ForCausalLM", {**_SMALL, **_HEADS}),
     "gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM", {**_SMALL, **_HEADS, "sliding_window": 16}),
-    "gemma2": ("Gemma2Config", "Gemma2ForCausalLM", {**_SMALL, **_HEADS, "sliding_window": 16, "final_logit_softcapping": 5.0}),
+    "gemma2": (
+        "Gemma2Config",
+        "Gemma2ForCausalLM",
+        {**_SMALL, **_HEADS, "sliding_window": 16, "final_logit_softcapping": 5.0},
+    ),
     "gpt_neox": ("GPTNeoXConfig", "GPTNeoXForCausalLM", {**_SMALL}),
     "opt": ("OPTConfig", "OPTForCausalLM", {**_SMALL, "ffn_dim": 64, "word_embed_proj_dim": 32}),
     "gpt2": ("GPT2Config", "GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 2}),
@@ -51,7 +55,11 @@ FAMILIES: dict[str, tuple[str, str, dict]] = {
     ),
     "bert": ("BertConfig", "BertForMaskedLM", _SMALL),
     "roberta": ("RobertaConfig", "RobertaForMaskedLM", {**_SMALL, "pad_token_id": 0}),
-    "distilbert": ("DistilBertConfig", "DistilBertForMaskedLM", {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64}),
+    "distilbert": (
+        "DistilBertConfig",
+        "DistilBertForMaskedLM",
+        {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    ),
 }
 DECODERS = ["llama", "qwen3", "gemma3", "gpt_neox", "opt"]
 MASKED = ["bert", "roberta", "distilbert"]
@@ -63,10 +71,14 @@ def byte_bpe() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator(CORPUS, trainer)
     chat = "{% for message in messages %}<|end|>{{ message['content'] }}{% endfor %}"  # as instruct models have one
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>", chat_template=chat)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>", chat_template=chat
+    )
 
 
 def word_piece() -> PreTrainedTokenizerFast:
@@ -76,10 +88,18 @@ def word_piece() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False))
+    tokenizer.train_from_iterator(
+        CORPUS, trainers.WordPieceTrainer(vocab_size=400, special_tokens=special, show_progress=False)
+    )
     pair = [("[CLS]", 2), ("[SEP]", 3)]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=pair)
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    names = {
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "cls_token": "[CLS]",
+        "sep_token": "[SEP]",
+        "mask_token": "[MASK]",
+    }
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import DECODERS, MASKED, SENTENCES
 
+from conftest import DECODERS, MASKED, SENTENCES
 from text2token.backbone import attends_ahead, load_encoder
 from text2token.errors import UserError
 from text2token.template import TEMPLATES, Template
@@ -70,7 +70,11 @@ def test_pooling_by_hand(backbone, attention):
     with torch.no_grad():
         hidden = encoder[0].auto_model(input_ids=ids).last_hidden_state[0]
     position = torch.arange(1, len(hidden) + 1)[:, None]
-    expected = {"mean": hidden.mean(0), "last": hidden[-1], "weighted-mean": (hidden * position).sum(0) / position.sum()}
+    expected = {
+        "mean": hidden.mean(0),
+        "last": hidden[-1],
+        "weighted-mean": (hidden * position).sum(0) / position.sum(),
+    }
     for pooling, vector in expected.items():
         encoder, _ = load_encoder(backbone("llama"), attention=attention, pooling=pooling)
         np.testing.assert_allclose(encoder.encode(texts)[0], vector.numpy(), atol=1e-5)

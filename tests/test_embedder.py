@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
+from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from text2token import Embedder, UserError
 from text2token.adapt import spectral_filter
 from text2token.head import DecodingHead
@@ -35,7 +35,9 @@ def test_saved_folders_are_plain_and_give_the_same_vectors(backbone, family, tmp
     again = Embedder.load(tmp_path)
     np.testing.assert_allclose(again.encode(SENTENCES), dense, atol=1e-5)
     np.testing.assert_allclose(again.encode_sparse(SENTENCES).weights, sparse.weights, atol=1e-4)
-    assert [[t.token for t in row] for row in again.explain(SENTENCES)] == [[t.token for t in row] for row in embedder.explain(SENTENCES)]
+    assert [[t.token for t in row] for row in again.explain(SENTENCES)] == [
+        [t.token for t in row] for row in embedder.explain(SENTENCES)
+    ]
 
 
 def test_dense_and_sparse_by_hand(backbone):

@@ -8,10 +8,10 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from conftest import CORPUS, SENTENCES, byte_bpe
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import CORPUS, SENTENCES, byte_bpe
 from text2token.embedder import Embedder
 from text2token.recipe import Recipe
 from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
@@ -62,7 +62,10 @@ def naive(weighting, text):
         weights[token] = {
             "uniform": 1.0,
             "tf-idf": (1 + math.log(tf)) * math.log(1 + n / (1 + df)),
-            "bm25": math.log(1 + (n - df + 0.5) / (df + 0.5)) * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * len(ids) / (total / n))),
+            "bm25": math.log(1 + (n - df + 0.5) / (df + 0.5))
+            * tf
+            * 2.2
+            / (tf + 1.2 * (0.25 + 0.75 * len(ids) / (total / n))),
             "pmi": max(0.0, math.log((tf / len(ids)) / (cf / total))),
         }[weighting]
     norm = sum(weights.values())
@@ -95,7 +98,9 @@ def test_forms_share_the_weight_of_a_token_and_stay_within_the_text():
         return {g: weights[groups[ids] == g].sum() for g in set(groups[ids])}
 
     for i in range(len(SENTENCES)):
-        assert by_group(merged.ids[i], merged.weights[i]) == pytest.approx(by_group(plain.ids[i], plain.weights[i]), abs=1e-5)
+        assert by_group(merged.ids[i], merged.weights[i]) == pytest.approx(
+            by_group(plain.ids[i], plain.weights[i]), abs=1e-5
+        )
     assert any(len(ids) > len(other) for ids, other in zip(merged.ids, plain.ids, strict=True))
     literal = count_tokens(TOKENIZER, SENTENCES, SIZE, None)
     assert mass_beyond(merged, literal, groups).max() == 0
@@ -133,7 +138,10 @@ def test_a_batch_is_its_texts():
 
 
 def test_matrix_and_back():
-    targets = Targets([np.array([2, 5], np.int32), np.array([], np.int32)], [np.array([0.25, 0.75], np.float32), np.array([], np.float32)])
+    targets = Targets(
+        [np.array([2, 5], np.int32), np.array([], np.int32)],
+        [np.array([0.25, 0.75], np.float32), np.array([], np.float32)],
+    )
     matrix = to_matrix(targets, 7)
     assert matrix.toarray().tolist() == [[0, 0, 0.25, 0, 0, 0.75, 0], [0] * 7]
     again = from_matrix(matrix)
@@ -142,18 +150,14 @@ def test_matrix_and_back():
 
 
 def fixed(ids, weights):
-    class Fixed:
-        settings = {"builder": "fixed"}
-
-        def __call__(self, texts):
-            return Targets([np.array(ids, np.int32)] * len(texts), [np.array(weights, np.float32)] * len(texts))
-
-    return Fixed()
+    return lambda texts: Targets([np.array(ids, np.int32)] * len(texts), [np.array(weights, np.float32)] * len(texts))
 
 
 def test_combined_by_hand():
     mixed = Combined(fixed([1, 2], [0.5, 0.5]), fixed([2, 3], [0.25, 0.75]), 0.4, 5)(["x"])
-    assert dict(zip(mixed.ids[0].tolist(), mixed.weights[0].tolist(), strict=True)) == pytest.approx({1: 0.2, 2: 0.35, 3: 0.45})
+    assert dict(zip(mixed.ids[0].tolist(), mixed.weights[0].tolist(), strict=True)) == pytest.approx(
+        {1: 0.2, 2: 0.35, 3: 0.45}
+    )
     alone = Combined(fixed([], []), fixed([2, 3], [0.25, 0.75]), 0.4, 5)(["x"])
     assert dict(zip(alone.ids[0].tolist(), alone.weights[0].tolist(), strict=True)) == pytest.approx({2: 0.25, 3: 0.75})
 
@@ -198,7 +202,9 @@ def test_recipe_decides_the_second_stage(backbone):
     embedder = Embedder.from_backbone(backbone("llama"))
     statistics = CorpusStatistics(1, np.zeros(embedder.vocabulary_size, int), np.zeros(embedder.vocabulary_size, int))
     names = {
-        mixing: make_builders(embedder, statistics, CORPUS, Recipe(backbone=backbone("llama"), mixing=mixing))[2].settings["builder"]
+        mixing: make_builders(embedder, statistics, CORPUS, Recipe(backbone=backbone("llama"), mixing=mixing))[
+            2
+        ].settings["builder"]
         for mixing in (0.0, 0.5)
     }
     assert names == {0.0: "model-derived", 0.5: "combined"}

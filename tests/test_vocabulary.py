@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from conftest import byte_bpe, word_piece
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from conftest import byte_bpe, word_piece
 from text2token.errors import UserError
 from text2token.vocabulary import read_vocabulary
 
@@ -30,7 +30,7 @@ def test_byte_level_bpe():
 
 def test_word_piece_word_starts():
     tokenizer = word_piece()
-    vocabulary, index = by_surface(tokenizer)
+    vocabulary, _index = by_surface(tokenizer)
     assert vocabulary.word_start[tokenizer.convert_tokens_to_ids("cat")]
     continuation = next(i for t, i in tokenizer.get_vocab().items() if t.startswith("##"))
     assert not vocabulary.word_start[continuation]
@@ -68,7 +68,7 @@ def test_surface_forms_share_a_group_and_fragments_have_no_word_of_their_own():
 
 
 def test_stop_lists():
-    german, index = by_surface(word_level(["und", "the"]), "de")
+    german, _index = by_surface(word_level(["und", "the"]), "de")
     assert german.stop_word.tolist()[1:3] == [True, False]
     none, _ = by_surface(word_level(["und", "the"]), "none")
     assert not none.stop_word.any()

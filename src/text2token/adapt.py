@@ -34,7 +34,7 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
 
 
 def correction_module(rows: Tensor, bias: Tensor) -> Dense:
-    """``x = rows · (h + bias)``, centring when the bias is minus the corpus mean, as a sentence-transformers module; rows k×d, bias d."""
+    """``x = rows · (h + bias)`` as a sentence-transformers module; rows k×d, bias d (minus the corpus mean centres)."""
     return Dense(
         rows.shape[1], rows.shape[0], bias=True, activation_function=torch.nn.Identity(),
         init_weight=rows, init_bias=rows @ bias,

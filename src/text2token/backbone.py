@@ -76,7 +76,9 @@ def load_encoder(
     body_prefix = model.base_model_prefix + "."
     lost = [key for key in info["missing_keys"] if not key.startswith(body_prefix)]
     if lost:
-        raise UserError(f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from.")
+        raise UserError(
+            f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from."
+        )
     head = extract_head(model.eval())
     del model
     # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.

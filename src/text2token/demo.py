@@ -49,8 +49,12 @@ def demo_data(pool: int = 200, seed: int = 0) -> DemoData:
     """
     docstrings = installed_docstrings()
     if len(docstrings) < _FEWEST:
-        raise UserError(f"Only {len(docstrings)} docstrings are installed here: run the demo where text2token's packages are.")
-    answers = [d for d in docstrings if d.name.endswith(tuple(f".{name.rpartition('.')[2]}" for name in QUESTIONS.values()))]
+        raise UserError(
+            f"Only {len(docstrings)} docstrings are installed here: run the demo where text2token's packages are."
+        )
+    answers = [
+        d for d in docstrings if d.name.endswith(tuple(f".{name.rpartition('.')[2]}" for name in QUESTIONS.values()))
+    ]
     random.Random(seed).shuffle(docstrings)
     held_out = list(dict.fromkeys([*answers, *docstrings]))[:pool]
     hidden = set(held_out)

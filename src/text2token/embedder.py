@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,7 +135,10 @@ class Embedder:
     def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Tensor:
         """Embeddings ``h``: pooled last hidden states, N×d float32 on the CPU, uncorrected."""
         vectors = self.encoder.encode(
-            list(texts), batch_size=batch_size, show_progress_bar=progress, convert_to_tensor=True
+            list(texts),
+            batch_size=batch_size,
+            show_progress_bar=progress and sys.stderr.isatty(),
+            convert_to_tensor=True,
         )
         return vectors.float().cpu()
 
@@ -185,11 +189,14 @@ class Embedder:
             for part in embeddings.split(_DECODE_BATCH)
         ]
         return SparseVectors(
-            torch.cat([part.indices for part in parts]).int().numpy(), torch.cat([part.values for part in parts]).numpy()
+            torch.cat([part.indices for part in parts]).int().numpy(),
+            torch.cat([part.values for part in parts]).numpy(),
         )
 
     @torch.no_grad()
-    def calibrate(self, texts: Sequence[str], keep_from: float = 0.0, keep_to: float = 1.0, *, progress: bool = False) -> None:
+    def calibrate(
+        self, texts: Sequence[str], keep_from: float = 0.0, keep_to: float = 1.0, *, progress: bool = False
+    ) -> None:
         """Learn the corpus means from a sample and set the correction: centring, then the spectral filter of the head.
 
         Args:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
@@ -29,13 +30,17 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
     """The decoding head as modules: transform where there is one, then ``ReLU(W·h + b − mean logits)``."""
     head = embedder.head
     if head is None or embedder.mean_logits is None:
-        raise UserError("A sparse folder needs a decoding head and corpus means: calibrate the embedder on texts first.")
+        raise UserError(
+            "A sparse folder needs a decoding head and corpus means: calibrate the embedder on texts first."
+        )
     vocabulary, dimension = head.weight.shape
     modules: list[nn.Module] = []
     if len(head.transform):
         linear, activation, norm = head.transform
         modules += [
-            Dense(dimension, dimension, activation_function=activation, init_weight=linear.weight, init_bias=linear.bias),
+            Dense(
+                dimension, dimension, activation_function=activation, init_weight=linear.weight, init_bias=linear.bias
+            ),
             _layer_norm(norm),
         ]
     decode = Dense(
@@ -62,20 +67,22 @@ def load_embedder(path: Path) -> Embedder:
         )
     if (path / "modules.json").is_file():
         return Embedder(encoder=SentenceTransformer(str(path), model_kwargs={"dtype": torch.float32}).eval())
-    raise UserError(f"'{path}' is no embedder: expected a folder that 'text2token fit' wrote, or a SentenceTransformer.")
+    raise UserError(
+        f"'{path}' is no embedder: expected a folder that 'text2token fit' wrote, or a SentenceTransformer."
+    )
 
 
-def _head_from_modules(modules: list[nn.Module]) -> DecodingHead:
+def _head_from_modules(modules: list[Any]) -> DecodingHead:
+    """The inverse of :func:`sparse_head_modules`; the corpus mean stays inside the bias."""
     *transform, decode = modules
-    parts = [part for module in transform for part in _unwrap(module)]
-    return DecodingHead(decode.linear.weight, decode.linear.bias, nn.Sequential(*parts) if parts else None)
+    if not transform:
+        return DecodingHead(decode.linear.weight, decode.linear.bias)
+    dense, norm = transform
+    parts = nn.Sequential(dense.linear, dense.activation_function, norm.norm)
+    return DecodingHead(decode.linear.weight, decode.linear.bias, parts)
 
 
-def _unwrap(module: nn.Module) -> list[nn.Module]:
-    return [module.linear, module.activation_function] if isinstance(module, Dense) else [module.norm]
-
-
-def _layer_norm(norm: nn.Module) -> LayerNorm:
+def _layer_norm(norm: Any) -> LayerNorm:
     module = LayerNorm(norm.normalized_shape[0])
     module.norm = norm
     return module

@@ -53,74 +53,76 @@ def fit(
         UserError: Anything the user can mend: corpus, recipe, backbone, output folder.
     """
     recipe = recipe or Recipe()
+    run = RunFolder.open(Path(output), overwrite=overwrite)
     opened = _open(corpus, text_column)
     texts, held_out = _draw(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
-    run = RunFolder.claim(Path(output), {"recipe": recipe.model_dump(), "corpus": opened.fingerprint()}, overwrite=overwrite)
+    fingerprint = opened.fingerprint()
+    with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
+        stages = _split(texts, recipe)
+        with run.clock("statistics"):
+            statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+        builders = make_builders(embedder, statistics, texts, recipe)
+        stores: dict[int, tuple[TargetStore, TargetStore]] = {}
+        for stage, own in stages.items():
+            with run.clock(f"targets {stage}"):
+                stores[stage] = (
+                    build_store(run.work / f"train-{stage}", own, builders[stage], embedder, progress=progress),
+                    build_store(run.work / f"held-out-{stage}", held_out, builders[stage], embedder),
+                )
+        del builders  # and with them the frozen copies of the backbone
 
-    stages = _split(texts, recipe)
-    with run.clock("statistics"):
-        statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
-    builders = make_builders(embedder, statistics, texts, recipe)
-    stores: dict[int, tuple[TargetStore, TargetStore]] = {}
-    for stage, own in stages.items():
-        with run.clock(f"targets {stage}"):
-            stores[stage] = (
-                build_store(run.work / f"train-{stage}", own, builders[stage], embedder, progress=progress),
-                build_store(run.work / f"held-out-{stage}", held_out, builders[stage], embedder),
-            )
-    del builders  # and with them the frozen copies of the backbone
+        def measure() -> dict[str, Any]:
+            embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
+            return _measure(embedder, held_out, {stage: test for stage, (_, test) in stores.items()})
 
-    def measure() -> dict[str, Any]:
-        embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
-        return _measure(embedder, held_out, {stage: test for stage, (_, test) in stores.items()})
+        with run.clock("measure before"):
+            before = run.once("before.json", measure)
+        log: list[dict[str, float]] = []
+        for stage, (train, test) in stores.items():
+            with run.clock(f"train {stage}"):
+                rows = train_stage(
+                    embedder.encoder, embedder.decoding_head, train.dataset(), test.dataset(), recipe,
+                    run.work / f"stage-{stage}",
+                    name=f"Training, stage {stage}",
+                    minutes=recipe.max_minutes and recipe.max_minutes * len(stages[stage]) / len(texts),
+                    progress=progress,
+                )  # fmt: skip
+            log += [{"stage": stage, **row} for row in rows]
+        merge(embedder.encoder)
+        with run.clock("measure after"):
+            after = measure()
 
-    with run.clock("measure before"):
-        before = run.once("before.json", measure)
-    log: list[dict[str, float]] = []
-    for stage, (train, test) in stores.items():
-        with run.clock(f"train {stage}"):
-            rows = train_stage(
-                embedder.encoder, embedder.decoding_head, train.dataset(), test.dataset(), recipe, run.work / f"stage-{stage}",
-                name=f"Training, stage {stage}",
-                minutes=recipe.max_minutes and recipe.max_minutes * len(stages[stage]) / len(texts),
-                progress=progress,
-            )  # fmt: skip
-        log += [{"stage": stage, **row} for row in rows]
-    merge(embedder.encoder)
-    with run.clock("measure after"):
-        after = measure()
-
-    embedder.save(run.result)
-    run.publish(
-        {
-            "recipe": recipe.model_dump(),
-            "seed": recipe.seed,
-            "corpus": {"name": opened.name, "fingerprint": opened.fingerprint(), "texts": statistics.texts},
-            "backbone": {
-                "name": recipe.backbone,
-                "dimension": embedder.decoding_head.weight.shape[1],
-                "vocabulary": embedder.vocabulary_size,
-                "weights_sha256": weights_checksum(embedder.decoding_head),
-            },
-            "targets": [
-                {
-                    "stage": stage,
-                    "builder": train.manifest["settings"]["builder"],
-                    "texts": train.manifest["texts"],
-                    "mass_beyond_text": train.manifest["mass_beyond_text"],
-                }
-                for stage, (train, _) in stores.items()
-            ],
-            "log": log,
-            "before": before["numbers"],
-            "after": after["numbers"],
-            "examples": [
-                {"text": text, "before": old, "after": new}
-                for text, old, new in zip(held_out[:_EXAMPLES], before["tokens"], after["tokens"], strict=True)
-            ],
-        }
-    )
+        embedder.save(run.result)
+        run.publish(
+            {
+                "recipe": recipe.model_dump(),
+                "seed": recipe.seed,
+                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": statistics.texts},
+                "backbone": {
+                    "name": recipe.backbone,
+                    "dimension": embedder.decoding_head.weight.shape[1],
+                    "vocabulary": embedder.vocabulary_size,
+                    "weights_sha256": weights_checksum(embedder.decoding_head),
+                },
+                "targets": [
+                    {
+                        "stage": stage,
+                        "builder": train.manifest["settings"]["builder"],
+                        "texts": train.manifest["texts"],
+                        "mass_beyond_text": train.manifest["mass_beyond_text"],
+                    }
+                    for stage, (train, _) in stores.items()
+                ],
+                "log": log,
+                "before": before["numbers"],
+                "after": after["numbers"],
+                "examples": [
+                    {"text": text, "before": old, "after": new}
+                    for text, old, new in zip(held_out[:_EXAMPLES], before["tokens"], after["tokens"], strict=True)
+                ],
+            }
+        )
     return embedder
 
 

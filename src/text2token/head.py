@@ -23,7 +23,11 @@ class DecodingHead(nn.Module):
     """
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None = None, transform: nn.Sequential | None = None, softcap: float | None = None
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        transform: nn.Sequential | None = None,
+        softcap: float | None = None,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(weight.detach(), requires_grad=False)
@@ -92,4 +96,6 @@ def _plain(activation: nn.Module) -> nn.Module:
     for candidate in (nn.GELU(), nn.ReLU(), nn.SiLU(), nn.Tanh()):
         if torch.allclose(candidate(grid), activation(grid), atol=1e-6):
             return candidate
-    raise UserError(f"The decoding head has the activation {type(activation).__name__}, which no plain folder can hold.")
+    raise UserError(
+        f"The decoding head has the activation {type(activation).__name__}, which no plain folder can hold."
+    )

@@ -56,7 +56,9 @@ class Recipe(BaseModel):
     seed: int = Field(0, description="of sampling, initialisation and order")
 
     calibration_texts: Count = Field(1_000, description="texts whose mean is removed from vectors and token logits")
-    keep_from: Share = Field(0.02, description="spectrum of the decoding head: start of the part that dense vectors keep")
+    keep_from: Share = Field(
+        0.02, description="spectrum of the decoding head: start of the part that dense vectors keep"
+    )
     keep_to: Share = Field(0.9, description="and its end")
     sparse_k: Count = Field(128, description="tokens of a sparse vector")
 
@@ -98,5 +100,7 @@ def named_template(name: str) -> Template:
         UserError: There is none of that name.
     """
     if name not in TEMPLATES:
-        raise UserError(f"There is no template '{name}': choose among {', '.join(TEMPLATES)}, or give --prefix and --suffix.")
+        raise UserError(
+            f"There is no template '{name}': choose among {', '.join(TEMPLATES)}, or give --prefix and --suffix."
+        )
     return TEMPLATES[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
 import shutil
 import time
@@ -19,6 +18,8 @@ from text2token.card import write_cards
 from text2token.errors import UserError
 from text2token.report import write_report
 
+_SETTINGS = "settings.json"
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -27,10 +28,12 @@ class RunFolder:
     Attributes:
         output: Appears when the run is done, whole.
         work: Hidden folder beside it with stores, checkpoints and notes; gone when the run is done.
+        overwrite: May what is at ``output``, or an unfinished run of other settings, be replaced?
     """
 
     output: Path
     work: Path
+    overwrite: bool
 
     @property
     def result(self) -> Path:
@@ -38,38 +41,60 @@ class RunFolder:
         return self.work / "result"
 
     @classmethod
-    def claim(cls, output: Path, settings: dict[str, Any], *, overwrite: bool) -> RunFolder:
-        """Take a new folder, or continue the unfinished run of the same settings.
+    def open(cls, output: Path, *, overwrite: bool) -> RunFolder:
+        """Where a run shall go; nothing is written yet, and whatever is there stays until :meth:`publish`.
 
         Raises:
-            UserError: The folder exists, or an unfinished run with other settings, and ``overwrite`` is not set.
+            UserError: There is something, and ``overwrite`` is not set.
         """
         output = output.absolute()
+        work = output.with_name(f".{output.name}.work")
+        if work.is_dir() and not (work / _SETTINGS).is_file():
+            shutil.rmtree(work)  # of a run that was killed while it tidied up
         if output.exists() and not overwrite:
             raise UserError(f"The output '{output}' exists: choose another folder, or pass --overwrite.")
-        work = output.with_name(f".{output.name}.work")
-        note = work / "settings.json"
+        return cls(output, work, overwrite)
+
+    @contextmanager
+    def claimed(self, settings: dict[str, Any]) -> Iterator[None]:
+        """Start in a new work folder, or continue in that of an unfinished run of the same settings.
+
+        A new run that ends in a :class:`UserError` is cleared away: its settings cannot work, and are not to stand in the
+        way of better ones.
+
+        Raises:
+            UserError: An unfinished run has other settings, and ``overwrite`` is not set.
+        """
+        note = self.work / _SETTINGS
         settings = json.loads(json.dumps(settings))
-        if note.is_file() and json.loads(note.read_text()) != settings:
-            if not overwrite:
+        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
+            if not self.overwrite:
                 raise UserError(
-                    f"An unfinished run with other settings or texts waits for '{output}' (in '{work.name}'): "
+                    f"An unfinished run with other settings or texts waits for '{self.output}' (in '{self.work.name}'): "
                     "repeat its command to continue it, choose another folder, or pass --overwrite."
                 )
-            shutil.rmtree(work)
-        work.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.work)
+        resumed = note.is_file()
+        self.work.mkdir(parents=True, exist_ok=True)
         write_json(note, settings)
-        return cls(output, work)
+        try:
+            yield
+        except UserError:
+            if not resumed:
+                shutil.rmtree(self.work)
+            raise
 
     @contextmanager
     def clock(self, step: str) -> Iterator[None]:
-        """Add the seconds of a step to the run's timings, those before a kill included."""
+        """Add the seconds of a step to the run's timings, interrupted attempts included (but for a ``kill -9``)."""
         started = time.monotonic()
-        yield
-        file = self.work / "timings.json"
-        timings = json.loads(file.read_text()) if file.is_file() else {}
-        timings[step] = timings.get(step, 0.0) + time.monotonic() - started
-        write_json(file, timings)
+        try:
+            yield
+        finally:
+            file = self.work / "timings.json"
+            timings = json.loads(file.read_text()) if file.is_file() else {}
+            timings[step] = timings.get(step, 0.0) + time.monotonic() - started
+            write_json(file, timings)
 
     def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The JSON value of ``compute``, kept in the work folder so that a resumed run does not compute it again."""
@@ -95,6 +120,9 @@ class RunFolder:
         write_report(run, self.result / "report.html")
         write_cards(run, self.result)
         if self.output.exists():
-            os.replace(self.output, self.work / "replaced")
-        os.replace(self.result, self.output)
+            replaced = self.work / "replaced"
+            shutil.rmtree(replaced, ignore_errors=True)  # there when an earlier attempt was killed right here
+            self.output.replace(replaced)
+        self.result.replace(self.output)
+        (self.work / _SETTINGS).unlink()  # from here on the work folder is rubbish, see open
         shutil.rmtree(self.work)

@@ -51,7 +51,9 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
             f"The template takes {len(prefix) + len(suffix)} tokens, which leaves no room for text in {max_length}: "
             "raise --max-length or shorten the template."
         )
-    named = [(f"[p{i}]", token) for i, token in enumerate(prefix)] + [(f"[s{i}]", token) for i, token in enumerate(suffix)]
+    named = [(f"[p{i}]", token) for i, token in enumerate(prefix)] + [
+        (f"[s{i}]", token) for i, token in enumerate(suffix)
+    ]
     pieces = [name for name, _ in named[: len(prefix)]] + ["$A"] + [name for name, _ in named[len(prefix) :]]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=pieces, special_tokens=named)
     tokenizer.model_max_length = max_length

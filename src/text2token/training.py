@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,18 +13,29 @@ import datasets
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from rich.progress import Progress
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EvalPrediction,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 from transformers.trainer_callback import ExportableState, PrinterCallback
 
+from text2token.atomic import write_json
+from text2token.errors import UserError
 from text2token.head import DecodingHead
 from text2token.objective import pad_rows, pad_targets, token_target_loss
 from text2token.progress import progress_bar
 from text2token.recipe import Recipe
 
 _EVALUATIONS = 6  # a stage: enough points for a curve, some percent of the time
+_SEAL = "sizes.json"
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
 
 
@@ -60,23 +71,24 @@ def train_stage(
     transformer = encoder[0]
     final = folder / "final"
     if final.is_dir():
-        transformer.model = _restore(transformer.model, final, trainable=True)
+        transformer.model = _restore(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = _trainable(transformer.model, recipe)
-    tokenize = _tokenizer(encoder, recipe.train_length)
-    trainer = _TokenTargetTrainer(
-        model=body,
-        args=_arguments(recipe, folder, len(targets)),
-        train_dataset=targets.map(tokenize, batched=True, desc=None),
-        eval_dataset=held_out.map(tokenize, batched=True, desc=None),
-        data_collator=lambda rows: _collate(rows, encoder.tokenizer.pad_token_id),
-        compute_metrics=_metrics,
-        callbacks=[_TimeLimit(minutes), _Progress(name, recipe.batch_size * recipe.accumulation, progress)],
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.pooling, trainer.head = encoder[1], head.to(trainer.args.device)
-    trainer.train(resume_from_checkpoint=_last_finished_checkpoint(folder))
-    log = cast(list[dict[str, float]], trainer.state.log_history)
+    tokenize = partial(_tokenize, encoder.tokenizer, recipe.train_length)
+    with progress_bar(enabled=progress) as bar:
+        trainer = _TokenTargetTrainer(
+            model=body,
+            args=_arguments(recipe, folder, len(targets)),
+            train_dataset=targets.map(tokenize, batched=True, desc=None),
+            eval_dataset=held_out.map(tokenize, batched=True, desc=None),
+            data_collator=lambda rows: _collate(rows, encoder.tokenizer.pad_token_id),
+            compute_metrics=_metrics,
+            callbacks=[_TimeLimit(minutes), _Seal(), _Progress(bar, name, recipe.batch_size * recipe.accumulation)],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.pooling, trainer.head = encoder[1], head.to(trainer.args.device)
+        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    log = _curves(trainer.state.log_history)
     _keep(body, log, final)
     transformer.model = body
     return log
@@ -100,12 +112,18 @@ class _TokenTargetTrainer(Trainer):
         self.model_accepts_loss_kwargs = False  # our loss is a mean: let the Trainer divide by the accumulation
 
     def compute_loss(
-        self, model: torch.nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         mask = inputs["attention_mask"]
         hidden = model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
         embeddings = self.pooling({"token_embeddings": hidden, "attention_mask": mask})["sentence_embedding"]
         loss = token_target_loss(self.head(embeddings), inputs["target_ids"], inputs["target_weights"])
+        if not torch.isfinite(loss):
+            raise UserError("The training diverged, its loss is no number any more: lower --learning-rate.")
         return (loss, {"loss": loss, "embeddings": embeddings}) if return_outputs else loss
 
 
@@ -127,27 +145,32 @@ class _TimeLimit(TrainerCallback, ExportableState):
             control.should_training_stop = True
 
 
-class _Progress(TrainerCallback):
-    """Steps of one stage as a bar: texts/s, loss, time left."""
+class _Seal(TrainerCallback):
+    """Notes the sizes of a checkpoint's files when all are written, which tells a whole checkpoint from a cut-off one."""
 
-    def __init__(self, name: str, texts_a_step: int, enabled: bool) -> None:
-        self._bar = progress_bar(enabled=enabled)
-        self._name, self._texts, self._note = name, texts_a_step, ""
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        write_json(checkpoint / _SEAL, _sizes(checkpoint))
+
+
+class _Progress(TrainerCallback):
+    """Steps of one stage as a task of a bar: texts/s, the latest losses and pair cosine, time left."""
+
+    def __init__(self, bar: Progress, name: str, texts_a_step: int) -> None:
+        self._bar, self._name, self._texts = bar, name, texts_a_step
+        self._latest: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.start()
         done, total = (steps * self._texts for steps in (state.global_step, state.max_steps))
         self._task = self._bar.add_task(self._name, total=total, completed=done, unit="texts", note="")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        if "loss" in logs:
-            self._note = f"loss {float(logs['loss']):.3f}"
+        shown = {"loss": "loss", "eval_loss": "held out", "eval_pair_cosine": "pair cosine"}
+        self._latest |= {label: float(logs[key]) for key, label in shown.items() if key in logs}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.update(self._task, completed=state.global_step * self._texts, note=self._note)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._bar.stop()
+        note = ", ".join(f"{label} {value:.3f}" for label, value in self._latest.items())
+        self._bar.update(self._task, completed=state.global_step * self._texts, note=note)
 
 
 def _trainable(body: PreTrainedModel | PeftModel, recipe: Recipe) -> PreTrainedModel | PeftModel:
@@ -163,19 +186,19 @@ def _trainable(body: PreTrainedModel | PeftModel, recipe: Recipe) -> PreTrainedM
     )  # alpha as LLM2Vec; no dropout: one pass over the texts cannot overfit, and it costs a fifth of the speed
 
 
-def _restore(body: PreTrainedModel | PeftModel, final: Path, *, trainable: bool) -> PreTrainedModel | PeftModel:
+def _restore(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel | PeftModel:
     """The body as a finished stage left it."""
     if not (final / "adapter_config.json").is_file():
         return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
     base = body.get_base_model() if isinstance(body, PeftModel) else body
-    return PeftModel.from_pretrained(base, final, is_trainable=trainable)
+    return PeftModel.from_pretrained(base, final, is_trainable=True)
 
 
 def _keep(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final: Path) -> None:
     part = final.with_suffix(".part")
     body.save_pretrained(part)
     (part / "log.json").write_text(json.dumps(log))
-    os.replace(part, final)
+    part.replace(final)
 
 
 def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
@@ -207,12 +230,9 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
     )
 
 
-def _tokenizer(encoder: SentenceTransformer, max_length: int) -> Any:
-    def tokenize(rows: dict[str, list[str]]) -> dict[str, list[Any]]:
-        ids = encoder.tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
-        return {"input_ids": ids, "length": [len(row) for row in ids]}
-
-    return tokenize
+def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, rows: dict[str, list[str]]) -> dict[str, list[Any]]:
+    ids = tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
+    return {"input_ids": ids, "length": [len(row) for row in ids]}
 
 
 def _collate(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
@@ -239,16 +259,26 @@ def _metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"pair_cosine": pair_cosine(torch.from_numpy(prediction.predictions))}
 
 
-def _last_finished_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that was written to its end; the Trainer writes its state last."""
+def _curves(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The rows with a loss; a resumed training evaluates once more where it starts, and that row is left out."""
+    curves: dict[tuple[float, bool], dict[str, float]] = {}
+    for row in history:
+        if "loss" in row or "eval_loss" in row:
+            curves.setdefault((row["step"], "loss" in row), row)
+    return list(curves.values())
+
+
+def _last_whole_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint that has all of its files."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    finished = [path for path in checkpoints if _is_json(path / "trainer_state.json")]
-    return str(finished[-1]) if finished else None
+    whole = [path for path in checkpoints if _is_whole(path)]
+    return str(whole[-1]) if whole else None
 
 
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text())
-    except (OSError, ValueError):
-        return False
-    return True
+def _is_whole(checkpoint: Path) -> bool:
+    seal = checkpoint / _SEAL
+    return seal.is_file() and json.loads(seal.read_text()) == _sizes(checkpoint)
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in checkpoint.iterdir() if file.name != _SEAL}

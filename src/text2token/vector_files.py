@@ -32,7 +32,9 @@ def write_sparse(embedder: Embedder, texts: Sequence[str], file: Path, *, batch_
     table = {
         "text": pa.array(texts, pa.string()),
         "ids": pa.array([row[mask] for row, mask in zip(vectors.ids, used, strict=True)], pa.list_(pa.int32())),
-        "weights": pa.array([row[mask] for row, mask in zip(vectors.weights, used, strict=True)], pa.list_(pa.float32())),
+        "weights": pa.array(
+            [row[mask] for row, mask in zip(vectors.weights, used, strict=True)], pa.list_(pa.float32())
+        ),
     }
     with replacing(file) as part:
         pq.write_table(pa.table(table), part)

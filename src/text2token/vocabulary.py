@@ -101,5 +101,7 @@ def _stop_list(languages: str) -> frozenset[str]:
     codes = languages.split(",")
     for code in codes:
         if not stopwordsiso.has_lang(code):
-            raise UserError(f"No stop list for language '{code}'; known are {', '.join(sorted(stopwordsiso.langs()))}, or 'none'.")
+            raise UserError(
+                f"No stop list for language '{code}'; known are {', '.join(sorted(stopwordsiso.langs()))}, or 'none'."
+            )
     return frozenset(word.casefold() for word in stopwordsiso.stopwords(codes))

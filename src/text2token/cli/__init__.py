@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -19,6 +20,9 @@ _VERBS = {
     "explain": "Read the vector of a text as weighted tokens.",
     "demo": "The whole of it on the docstrings of this Python environment.",
 }
+
+# In the words of the operating system and safetensors, of NumPy, and of torch.save (the last two).
+_DISK_FULL = (os.strerror(errno.ENOSPC), " requested and ", "PytorchStreamWriter", "inline_container.cc")
 
 
 class _Verbs(click.Group):
@@ -40,22 +44,35 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            click.echo(f"Error: {error}", err=True)
         except KeyboardInterrupt:
-            click.echo("\nStopped. The same command continues where it was.", err=True)
+            click.echo("\nStopped. Repeat the command to continue.", err=True)
             sys.exit(130)
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except Exception as error:
+            sentence = _sentence(error)
+            if sentence is None:
                 raise
-            click.echo(f"Error: The disk is full ({error.filename or 'while writing'}): free some space and repeat the command.", err=True)
-        sys.exit(2)
+            click.echo(f"Error: {' '.join(sentence.split())}", err=True)
+            sys.exit(2)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What a user can mend, in a sentence; None for anything else, whose traceback is worth more."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "text2token"
+        return f"{error.format_message().rstrip('.')} (see '{command} --help')."
+    if any(sign in str(error) for sign in _DISK_FULL):
+        return "The disk is full: free some space and repeat the command."
+    if isinstance(error, OSError) and error.filename:
+        return f"Cannot use '{error.filename}': {error.strerror}."
+    return None
 
 
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="text2token")
 def main() -> None:
-    """Raw text in, a readable embedder out.
+    r"""Raw text in, a readable embedder out.
 
     \b
     Example:

@@ -21,7 +21,7 @@ from text2token.recipe import Recipe
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 @recipe_options
 def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
-    """Fit the docstrings of this Python environment, and compare before with after.
+    r"""Fit the docstrings of this Python environment, and compare before with after.
 
     Known-item retrieval on held-out docstrings (query: the summary line; document: the rest), the aligned tokens of five
     of them, and three questions searched by meaning.
@@ -42,7 +42,11 @@ def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
 
 
 def _show(result: dict[str, Any], console: Console) -> None:
-    scores = Table("", *next(iter(result["retrieval"].values())), title=f"Finding {result['documents']} held-out docstrings by their summary")
+    scores = Table(
+        "",
+        *next(iter(result["retrieval"].values())),
+        title=f"Finding {result['documents']} held-out docstrings by their summary",
+    )
     for name, row in result["retrieval"].items():
         scores.add_row(name, *(f"{value:.3f}" for value in row.values()))
     tokens = Table("Text", "Before", "After", title="Aligned tokens", show_lines=True)
@@ -51,6 +55,6 @@ def _show(result: dict[str, Any], console: Console) -> None:
         tokens.add_row(Text(example["text"]), *read)
     answers = Table("Question", "Plain mean pooling", "text2token", title="Nearest docstrings", show_lines=True)
     for question, found in result["answers"].items():
-        answers.add_row(question, "\n".join(found["before"]), "\n".join(found["after"]))
+        answers.add_row(*map(Text, (question, "\n".join(found["before"]), "\n".join(found["after"]))))
     for table in (scores, tokens, answers):
         console.print(table)

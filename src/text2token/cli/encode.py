@@ -14,11 +14,14 @@ from text2token.errors import UserError
 @click.argument("model")
 @click.argument("file")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help=".npy or .parquet")
+@click.option("--overwrite", is_flag=True, help="replace the output file")
 @click.option("--sparse", is_flag=True, help="(ids, weights) of the aligned tokens; .parquet only")
 @click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="texts at once")
-def encode(model: str, file: str, output: Path, sparse: bool, text_column: str, batch_size: int) -> None:
-    """Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
+def encode(
+    model: str, file: str, output: Path, overwrite: bool, sparse: bool, text_column: str, batch_size: int
+) -> None:
+    r"""Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
 
     MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer folder, or a backbone. A row of the Parquet output
     is a text with its 'vector', or with the 'ids' and 'weights' of its tokens, heaviest first.
@@ -29,7 +32,12 @@ def encode(model: str, file: str, output: Path, sparse: bool, text_column: str, 
       text2token encode model notes.jsonl --sparse --output tokens.parquet
     """
     if output.suffix not in ({".parquet"} if sparse else {".npy", ".parquet"}):
-        raise UserError(f"Cannot write '{output}': name a .parquet file" + (" for sparse vectors." if sparse else " or a .npy file."))
+        raise UserError(
+            f"Cannot write '{output}': name a .parquet file"
+            + (" for sparse vectors." if sparse else " or a .npy file.")
+        )
+    if output.exists() and not overwrite:
+        raise UserError(f"The output '{output}' exists: choose another file, or pass --overwrite.")
     quiet_libraries()
     from text2token.corpus import open_corpus
     from text2token.embedder import Embedder
@@ -37,6 +45,7 @@ def encode(model: str, file: str, output: Path, sparse: bool, text_column: str, 
 
     texts = list(open_corpus(file, text_column=text_column))
     embedder = Embedder.open(model)
+    output.parent.mkdir(parents=True, exist_ok=True)
     write = write_sparse if sparse else write_dense
     write(embedder, texts, output, batch_size=batch_size)
     click.echo(f"{len(texts)} vectors in {output}", err=True)

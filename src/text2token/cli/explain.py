@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import click
-from rich.console import Console
+from rich.bar import Bar
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -20,10 +21,14 @@ _BAR = 20  # characters of the longest bar
 @click.argument("texts", nargs=-1, required=True)
 @click.option("--against", metavar="OTHER_MODEL", help="show another model's tokens beside")
 @click.option("--tokens", "-k", type=click.IntRange(1), default=10, show_default=True, help="how many")
-@click.option("--filtered", is_flag=True, help="meaningful tokens only: no stop words, punctuation or pieces of characters")
+@click.option(
+    "--filtered", is_flag=True, help="meaningful tokens only: no stop words, punctuation or pieces of characters"
+)
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
-def explain(model: str, texts: tuple[str, ...], against: str | None, tokens: int, filtered: bool, as_json: bool) -> None:
-    """Read the vector of each text as its aligned tokens, heaviest first.
+def explain(
+    model: str, texts: tuple[str, ...], against: str | None, tokens: int, filtered: bool, as_json: bool
+) -> None:
+    r"""Read the vector of each text as its aligned tokens, heaviest first.
 
     MODEL is a folder that 'text2token fit' wrote, or an untrained backbone. The weight of a token is its logit above the
     mean of the training corpus; an untrained backbone has no such mean, and its weights are plain logits.
@@ -34,28 +39,33 @@ def explain(model: str, texts: tuple[str, ...], against: str | None, tokens: int
       text2token explain model "The cat sat on the mat." --against smollm2-135m --json
     """
     quiet_libraries()
+    from text2token.corpus import Corpus
     from text2token.embedder import Embedder
 
+    cleaned = list(Corpus.from_texts(texts))
     names = [model, against] if against else [model]
-    read = {name: Embedder.open(name).explain(texts, k=tokens, filtered=filtered) for name in names}
+    read = {name: Embedder.open(name).explain(cleaned, k=tokens, filtered=filtered) for name in names}
     if as_json:
-        rows = [{"text": text, "tokens": {name: read[name][i] for name in names}} for i, text in enumerate(texts)]
+        rows = [{"text": text, "tokens": {name: read[name][i] for name in names}} for i, text in enumerate(cleaned)]
         click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
         return
-    for i, text in enumerate(texts):
+    for i, text in enumerate(cleaned):
         Console().print(_table(text, {name: read[name][i] for name in names}))
 
 
 def _table(text: str, columns: dict[str, list[Any]]) -> Table:
     table = Table(title=Text(text), title_justify="left")
     for name in columns:
-        for header in (name, "weight", ""):
-            table.add_column(header, justify="right" if header == "weight" else "left")
+        table.add_column(Text(name))
+        table.add_column("weight", justify="right")
+        table.add_column(max_width=_BAR)
     for rank in range(max(map(len, columns.values()))):
-        cells: list[Text] = []
+        cells: list[RenderableType] = []
         for tokens in columns.values():
             token, weight = tokens[rank] if rank < len(tokens) else ("", 0.0)
-            width = round(_BAR * weight / tokens[0].weight) if weight else 0
-            cells += [Text(token.replace("\n", "⏎")), Text(f"{weight:.2f}" if weight else ""), Text("█" * width)]
+            if weight:
+                cells += [Text(token.replace("\n", "⏎")), f"{weight:.2f}", Bar(tokens[0].weight, 0, weight)]
+            else:
+                cells += ["", "", ""]
         table.add_row(*cells)
     return table

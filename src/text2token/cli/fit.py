@@ -17,7 +17,7 @@ from text2token.recipe import Recipe
 @click.option("--overwrite", is_flag=True, help="replace the output folder")
 @recipe_options
 def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
-    """Turn a language model and unlabelled texts into an embedder.
+    r"""Turn a language model and unlabelled texts into an embedder.
 
     CORPUS is one or more .txt (a text a line), .jsonl, .csv or .parquet files, folders or globs of them, '-' for standard
     input, or a datasets-hub name. Interrupted, the same command continues.
@@ -32,4 +32,6 @@ def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool
     from text2token.fit import fit as run
 
     run(open_corpus(corpus, text_column=text_column), output, recipe, overwrite=overwrite, progress=True)
-    click.echo(f"{output}/dense and {output}/sparse load with sentence-transformers; {output}/report.html shows what was learnt.")
+    click.echo(
+        f"{output}/dense and {output}/sparse load with sentence-transformers; {output}/report.html shows what was learnt."
+    )

@@ -32,9 +32,13 @@ def recipe_options(command: Command) -> Command:
         is_flag = field.annotation is bool
         flag = f"{flag}/--no-{flag[2:]}" if is_flag else flag
         help_text = f"{field.description}  [default: {field.default}]"
-        collect = click.option(flag, name, default=None, is_flag=is_flag, help=help_text, metavar=None if is_flag else "VALUE")(collect)
+        collect = click.option(
+            flag, name, default=None, is_flag=is_flag, help=help_text, metavar=None if is_flag else "VALUE"
+        )(collect)
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    return click.option("--recipe", type=file, help="YAML file of the settings below; options given here override it")(collect)  # type: ignore[return-value]
+    return click.option("--recipe", type=file, help="YAML file of the settings below; options given here override it")(
+        collect
+    )  # type: ignore[return-value]
 
 
 def quiet_libraries() -> None:

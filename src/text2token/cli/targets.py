@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from text2token.cli.options import quiet_libraries, recipe_options
 from text2token.recipe import Recipe
@@ -18,7 +19,9 @@ _SHOWN = 12  # tokens of an example
 @click.command()
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder of the target store")
-@click.option("--stage", type=click.IntRange(1, 2), default=2, show_default=True, help="1: data-driven; 2: the recipe's second")
+@click.option(
+    "--stage", type=click.IntRange(1, 2), default=2, show_default=True, help="1: data-driven; 2: the recipe's second"
+)
 @click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
 @click.option("--examples", type=click.IntRange(0), default=5, show_default=True, help="how many to show")
 @click.option("--json", "as_json", is_flag=True, help="print manifest and examples as JSON")
@@ -26,7 +29,7 @@ _SHOWN = 12  # tokens of an example
 def targets(
     corpus: tuple[str, ...], output: Path, stage: int, text_column: str, examples: int, as_json: bool, recipe: Recipe
 ) -> None:
-    """Build the token targets of a corpus, and show some to judge by eye.
+    r"""Build the token targets of a corpus, and show some to judge by eye.
 
     A half-built store is continued, a finished one shown again, one of other texts or settings refused.
 
@@ -39,7 +42,9 @@ def targets(
     from text2token.corpus import open_corpus
     from text2token.fit import prepare_targets
 
-    store, tokenizer = prepare_targets(open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True)
+    store, tokenizer = prepare_targets(
+        open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True
+    )
     shown = [
         {"text": row["text"], "target": [[tokenizer.decode([i]), round(w, 4)] for i, w in ranked(row)[:_SHOWN]]}
         for row in store.dataset().take(examples)
@@ -47,9 +52,11 @@ def targets(
     if as_json:
         click.echo(json.dumps({"manifest": store.manifest, "examples": shown}, ensure_ascii=False, indent=2))
         return
-    table = Table("Text", "Target", title=f"Targets of {store.manifest['texts']} texts in {output}", show_lines=True)
+    title = Text(f"Targets of {store.manifest['texts']} texts in {output}")
+    table = Table("Text", "Target", title=title, show_lines=True)
     for example in shown:
-        table.add_row(example["text"][:300], "  ".join(f"{token.strip()!s} [dim]{w:.2f}[/dim]" for token, w in example["target"]))
+        parts = [Text.assemble(token.strip(), " ", (f"{weight:.2f}", "dim")) for token, weight in example["target"]]
+        table.add_row(Text(example["text"][:300]), Text("  ").join(parts))
     Console().print(table)
     click.echo(f"Share of target mass beyond the text: {store.manifest['mass_beyond_text']:.1%}")
 

@@ -1,0 +1,1 @@
+"""Token targets: builders, and their store on disk."""

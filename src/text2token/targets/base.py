@@ -23,10 +23,14 @@ class Targets(NamedTuple):
 class TargetBuilder(Protocol):
     """A callable, batch of texts → :class:`Targets`; ``settings`` says all that its outcome depends on but the texts."""
 
-    def __call__(self, texts: Sequence[str]) -> Targets: ...
+    def __call__(self, texts: Sequence[str]) -> Targets:
+        """Targets of a batch."""
+        ...
 
     @property
-    def settings(self) -> dict[str, object]: ...
+    def settings(self) -> dict[str, object]:
+        """All that the targets depend on but text, corpus and tokenizer."""
+        ...
 
 
 def from_matrix(matrix: sparse.csr_matrix) -> Targets:

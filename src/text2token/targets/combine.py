@@ -29,7 +29,12 @@ class Combined:
     @property
     def settings(self) -> dict[str, object]:
         """All that the targets depend on but text, corpus and tokenizer."""
-        return {"builder": "combined", "mixing": self.mixing, "first": self.first.settings, "second": self.second.settings}
+        return {
+            "builder": "combined",
+            "mixing": self.mixing,
+            "first": self.first.settings,
+            "second": self.second.settings,
+        }
 
     def __call__(self, texts: Sequence[str]) -> Targets:
         """Targets of a batch."""

@@ -23,7 +23,9 @@ _BM25_K1, _BM25_B = 1.2, 0.75  # Robertson & Zaragoza 2009, section 3.4: the usu
 _BATCH = 1024  # texts tokenised at once: keeps the tokenizer's threads busy and little in memory
 
 
-def count_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int, max_tokens: int | None) -> sparse.csr_matrix:
+def count_tokens(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int, max_tokens: int | None
+) -> sparse.csr_matrix:
     """Term frequencies, B×V: how often each vocabulary entry stands among the first ``max_tokens`` (None: all) of each text."""
     encodings = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     rows = [encoding.ids[:max_tokens] for encoding in encodings]
@@ -72,10 +74,14 @@ def form_sharing(vocabulary: Vocabulary) -> sparse.csr_matrix:
     members = np.flatnonzero(vocabulary.meaningful)
     groups = vocabulary.surface_groups
     rows = sparse.csr_matrix((np.ones(size, np.float32), groups, np.arange(size + 1)))
-    columns = sparse.csr_matrix((np.ones(len(members), np.float32), (groups[members], members)), shape=(rows.shape[1], size))
+    columns = sparse.csr_matrix(
+        (np.ones(len(members), np.float32), (groups[members], members)), shape=(rows.shape[1], size)
+    )
     counts = np.maximum(np.diff(columns.indptr), 1)
     shared = rows @ sparse.diags_array(1 / counts).tocsr() @ columns
-    alone = np.flatnonzero(np.diff(shared.indptr) == 0)  # entries of groups without a meaningful member keep their weight
+    alone = np.flatnonzero(
+        np.diff(shared.indptr) == 0
+    )  # entries of groups without a meaningful member keep their weight
     keep = sparse.csr_matrix((np.ones(len(alone), np.float32), (alone, alone)), shape=(size, size))
     return (shared + keep).tocsr().astype(np.float32)
 
@@ -140,5 +146,8 @@ class DataDriven:
             average = self.statistics.collection_frequency.sum() / n
             saturated = tf * (_BM25_K1 + 1) / (tf + _BM25_K1 * (1 - _BM25_B + _BM25_B * length / average))
             return np.log1p((n - df + 0.5) / (df + 0.5)) * saturated
-        share = np.maximum(self.statistics.collection_frequency[counts.indices], 1) / self.statistics.collection_frequency.sum()
+        share = (
+            np.maximum(self.statistics.collection_frequency[counts.indices], 1)
+            / self.statistics.collection_frequency.sum()
+        )
         return np.maximum(np.log(tf / length / share), 0.0)

@@ -26,6 +26,7 @@ from text2token.targets.base import TargetBuilder, mass_beyond
 from text2token.targets.data_driven import count_tokens
 from text2token.vocabulary import read_vocabulary
 
+_MANIFEST = "manifest.json"
 _SHARD = 256  # texts a shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
 
 
@@ -48,9 +49,16 @@ class TargetStore:
         return sorted(self.path.glob("shard-*.parquet"))
 
     def dataset(self) -> datasets.Dataset:
-        """All rows that have a target, memory-mapped."""
+        """All rows that have a target, memory-mapped.
+
+        Raises:
+            UserError: There is none.
+        """
         rows = datasets.Dataset.from_parquet([str(shard) for shard in self.shards], cache_dir=str(self.path / ".cache"))
-        return rows.filter(len, input_columns="ids")
+        rows = rows.filter(len, input_columns="ids")
+        if not len(rows):
+            raise UserError("No text has a target, all tokens are filtered out: raise --max-document-share.")
+        return rows
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """All targets as the two N×K tensors of the token target loss; for small stores."""
@@ -91,49 +99,52 @@ def build_store(
         "tokenizer": tokenizer_fingerprint(embedder.tokenizer),
         "texts": len(texts),
     }
-    manifest = _open(path, wanted)
-    if manifest.get("complete"):
-        return TargetStore(path, manifest)
+    found = _manifest_of(path, wanted)
+    if found.get("complete"):
+        return TargetStore(path, found)
     groups = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none").surface_groups
     starts = range(0, len(texts), _SHARD)
     done = sum(1 for start in starts if _shard(path, start).is_file())
     for start in track(starts[done:], "Targets", unit="texts", each=_SHARD, enabled=progress):
-        _write_shard(_shard(path, start), texts[start : start + _SHARD], builder, embedder.tokenizer, groups)
-    beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"].to_numpy() for start in starts])
+        shard = _build_shard(texts[start : start + _SHARD], builder, embedder.tokenizer, groups)
+        if not found:  # only now, since settings that cannot work shall leave no store behind
+            path.mkdir(parents=True, exist_ok=True)
+            write_json(path / _MANIFEST, wanted)
+            found = wanted
+        with replacing(_shard(path, start)) as part:
+            pq.write_table(shard, part)
+    beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"] for start in starts])
     manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}
-    write_json(path / "manifest.json", manifest)
+    write_json(path / _MANIFEST, manifest)
     return TargetStore(path, manifest)
 
 
-def _open(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The manifest on disk, checked against what is wanted; written where there is none."""
-    manifest_file = path / "manifest.json"
-    wanted = json.loads(json.dumps(wanted))
-    if manifest_file.is_file():
-        manifest: dict[str, Any] = json.loads(manifest_file.read_text())
-        other = [key for key, value in wanted.items() if manifest.get(key) != value]
-        if other:
-            raise UserError(
-                f"The target store '{path}' was built with another {', '.join(other)}: choose another folder, or delete it."
-            )
-        return manifest
-    path.mkdir(parents=True, exist_ok=True)
-    if any(path.iterdir()):
-        raise UserError(f"'{path}' is not empty and no target store: choose another folder.")
-    write_json(manifest_file, wanted)
-    return wanted
+def _manifest_of(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
+    """The manifest on disk, checked against what is wanted; empty where there is no store yet."""
+    file = path / _MANIFEST
+    if not file.is_file():
+        if path.exists() and (not path.is_dir() or any(other.name != f"{_MANIFEST}.part" for other in path.iterdir())):
+            raise UserError(f"'{path}' exists and is no target store: choose another folder.")
+        return {}
+    manifest: dict[str, Any] = json.loads(file.read_text())
+    different = [key for key, value in json.loads(json.dumps(wanted)).items() if manifest.get(key) != value]
+    if different:
+        raise UserError(
+            f"The target store '{path}' was built with different {', '.join(different)}: choose another folder, or delete it."
+        )
+    return manifest
 
 
 def _shard(path: Path, start: int) -> Path:
     return path / f"shard-{start // _SHARD:06d}.parquet"
 
 
-def _write_shard(
-    file: Path, texts: Sequence[str], builder: TargetBuilder, tokenizer: PreTrainedTokenizerBase, groups: NDArray[np.int64]
-) -> None:
+def _build_shard(
+    texts: Sequence[str], builder: TargetBuilder, tokenizer: PreTrainedTokenizerBase, groups: NDArray[np.int64]
+) -> pa.Table:
     targets = builder(texts)
     literal = count_tokens(tokenizer, texts, len(groups), max_tokens=None)
-    table = pa.table(
+    return pa.table(
         {
             "text": pa.array(texts, pa.string()),
             "ids": pa.array(targets.ids, pa.list_(pa.int32())),
@@ -141,5 +152,3 @@ def _write_shard(
             "beyond": pa.array(mass_beyond(targets, literal, groups), pa.float32()),
         }
     )
-    with replacing(file) as part:
-        pq.write_table(table, part)
