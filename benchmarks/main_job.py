@@ -54,29 +54,25 @@ def main(data: Path) -> None:
         arguments = ["fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml"]
         subprocess.run([sys.executable, "-m", "text2token", *arguments], check=True)
     run = json.loads((model / "run.json").read_text())
-    scores = {"text2token": measure("text2token", lambda: Embedder.load(model), data)}
-    for name, recipe in UNTRAINED.items():
-        scores[name] = measure(name, partial(untrained, recipe, corpus, corrected="corrected" in name), data)
     speed = once("targets_vs_tokenize", lambda: targets_vs_tokenize(corpus))
     figures = {
-        **scores["text2token"],
         "train_minutes": (run["timings"]["train 1"] + run["timings"]["train 2"]) / 60,
         "fit_minutes": sum(run["timings"].values()) / 60,
         "peak_rss_gib": run["peak_rss_gib"],
         "targets_vs_tokenize": speed["median"],
-        **{
-            f"{key} ({name})": value
-            for name, row in scores.items()
-            if name != "text2token"
-            for key, value in row.items()
-        },
     }
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
-    details = {
-        "targets_vs_tokenize": speed,
-        "fit": {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")},
-    }
-    click.echo(write_results("main_job", run["seed"], checksums, figures, details))
+    kept = ("recipe", "timings", "targets", "before", "after", "git")
+    details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in kept}}
+    settings: dict[str, Callable[[], Embedder]] = {"text2token": lambda: Embedder.load(model)}
+    for name, recipe in UNTRAINED.items():
+        settings[name] = partial(untrained, recipe, corpus, corrected="corrected" in name)
+    for name, load in settings.items():
+        for key, task in TASKS.items():
+            score = once(f"{name}-{key}", partial(evaluate, load, *task, data))
+            figures[key if name == "text2token" else f"{key} ({name})"] = score
+            file = write_results("main_job", run["seed"], checksums, figures, details)  # what is finished is never lost
+    click.echo(file)
 
 
 def once(name: str, compute: Any) -> Any:
@@ -88,17 +84,12 @@ def once(name: str, compute: Any) -> Any:
     return json.loads(file.read_text())
 
 
-def measure(name: str, load: Callable[[], Embedder], data: Path) -> dict[str, float]:
-    """Main scores × 100 of one model; each task kept when done."""
-    return {key: once(f"{name}-{key}", lambda k=key: evaluate(load(), *TASKS[k], data)) for key in TASKS}
-
-
-def evaluate(embedder: Embedder, task_name: str, split: str, data: Path) -> float:
+def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Path) -> float:
     """Main score × 100 of one task on the local mirror."""
     (task,) = mteb.get_tasks(tasks=[task_name], eval_splits=[split])
     folder = data / "mteb" / Path(task.metadata.dataset["path"]).name
     task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "path": str(folder)}})
-    model = SentenceTransformer(modules=embedder.dense_modules())
+    model = SentenceTransformer(modules=load().dense_modules())
     result = mteb.evaluate(
         model, task, cache=None, overwrite_strategy="always", encode_kwargs={"batch_size": 32}, show_progress_bar=False
     )

@@ -34,7 +34,7 @@ from text2token.objective import pad_rows, pad_targets, token_target_loss
 from text2token.progress import progress_bar
 from text2token.recipe import Recipe
 
-_EVALUATIONS = 6  # a stage: enough points for a curve, some percent of the time
+_EVALUATIONS = 4  # a stage: enough points for a curve, some percent of the time
 _SEAL = "sizes.json"
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
 
@@ -223,6 +223,7 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
         save_steps=_CHECKPOINT_STEPS,
         save_total_limit=2,
         restore_callback_states_from_checkpoint=True,
+        dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
         label_names=["target_ids"],
         disable_tqdm=True,
@@ -260,7 +261,7 @@ def _metrics(prediction: EvalPrediction) -> dict[str, float]:
 
 
 def _curves(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The rows with a loss; a resumed training evaluates once more where it starts, and that row is left out."""
+    """The rows with a loss; of a step that a resumed training evaluated again, the first."""
     curves: dict[tuple[float, bool], dict[str, float]] = {}
     for row in history:
         if "loss" in row or "eval_loss" in row:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import re
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import click
@@ -21,8 +23,8 @@ _VERBS = {
     "demo": "The whole of it on the docstrings of this Python environment.",
 }
 
-# In the words of the operating system and safetensors, of NumPy, and of torch.save (the last two).
-_DISK_FULL = (os.strerror(errno.ENOSPC), " requested and ", "PytorchStreamWriter", "inline_container.cc")
+# In the words of the operating system and safetensors, of NumPy, and of torch.save.
+_DISK_FULL = re.compile(rf"{os.strerror(errno.ENOSPC)}|\d+ requested and \d+ written|inline_container\.cc")
 
 
 class _Verbs(click.Group):
@@ -62,17 +64,24 @@ def _sentence(error: Exception) -> str | None:
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx else "text2token"
         return f"{error.format_message().rstrip('.')} (see '{command} --help')."
-    if any(sign in str(error) for sign in _DISK_FULL):
+    if any(_DISK_FULL.search(str(link)) for link in _chain(error)):
         return "The disk is full: free some space and repeat the command."
     if isinstance(error, OSError) and error.filename:
         return f"Cannot use '{error.filename}': {error.strerror}."
     return None
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes: datasets wraps those of the disk into its own."""
+    while error:
+        yield error
+        error = error.__cause__
+
+
 @click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="text2token")
 def main() -> None:
-    r"""Raw text in, a readable embedder out.
+    """Raw text in, a readable embedder out.
 
     \b
     Example:

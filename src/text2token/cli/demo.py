@@ -21,7 +21,7 @@ from text2token.recipe import Recipe
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 @recipe_options
 def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
-    r"""Fit the docstrings of this Python environment, and compare before with after.
+    """Fit the docstrings of this Python environment, and compare before with after.
 
     Known-item retrieval on held-out docstrings (query: the summary line; document: the rest), the aligned tokens of five
     of them, and three questions searched by meaning.

@@ -21,7 +21,7 @@ from text2token.errors import UserError
 def encode(
     model: str, file: str, output: Path, overwrite: bool, sparse: bool, text_column: str, batch_size: int
 ) -> None:
-    r"""Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
+    """Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
 
     MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer folder, or a backbone. A row of the Parquet output
     is a text with its 'vector', or with the 'ids' and 'weights' of its tokens, heaviest first.

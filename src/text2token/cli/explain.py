@@ -28,7 +28,7 @@ _BAR = 20  # characters of the longest bar
 def explain(
     model: str, texts: tuple[str, ...], against: str | None, tokens: int, filtered: bool, as_json: bool
 ) -> None:
-    r"""Read the vector of each text as its aligned tokens, heaviest first.
+    """Read the vector of each text as its aligned tokens, heaviest first.
 
     MODEL is a folder that 'text2token fit' wrote, or an untrained backbone. The weight of a token is its logit above the
     mean of the training corpus; an untrained backbone has no such mean, and its weights are plain logits.

@@ -17,7 +17,7 @@ from text2token.recipe import Recipe
 @click.option("--overwrite", is_flag=True, help="replace the output folder")
 @recipe_options
 def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
-    r"""Turn a language model and unlabelled texts into an embedder.
+    """Turn a language model and unlabelled texts into an embedder.
 
     CORPUS is one or more .txt (a text a line), .jsonl, .csv or .parquet files, folders or globs of them, '-' for standard
     input, or a datasets-hub name. Interrupted, the same command continues.

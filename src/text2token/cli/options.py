@@ -2,43 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, get_args, get_origin
 
 import click
 
 from text2token.recipe import Recipe
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 
-
-def recipe_options(command: Command) -> Command:
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """``--recipe FILE`` and one option for each recipe setting, by the same name; all arrive as ``recipe``."""
 
+    @functools.wraps(command)
     def collect(**arguments: Any) -> Any:
         given = {name: arguments.pop(name) for name in Recipe.model_fields}
         overrides = {name: value for name, value in given.items() if value is not None}
         return command(recipe=Recipe.load(arguments.pop("recipe"), **overrides), **arguments)
 
-    collect.__doc__ = command.__doc__
-    collect.__name__ = command.__name__
-    collect.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
     for name, field in reversed(Recipe.model_fields.items()):
         flag = "--" + name.replace("_", "-")
-        is_flag = field.annotation is bool
-        flag = f"{flag}/--no-{flag[2:]}" if is_flag else flag
-        help_text = f"{field.description}  [default: {field.default}]"
-        collect = click.option(
-            flag, name, default=None, is_flag=is_flag, help=help_text, metavar=None if is_flag else "VALUE"
-        )(collect)
+        default = "" if field.default is None else f"  [default: {field.default}]"
+        kind: dict[str, Any] = {"metavar": "VALUE"}
+        if field.annotation is bool:
+            flag, kind = f"{flag}/--no-{flag[2:]}", {"is_flag": True}
+        elif get_origin(field.annotation) is Literal:
+            kind = {"type": click.Choice(get_args(field.annotation))}
+        collect = click.option(flag, name, default=None, help=f"{field.description}{default}", **kind)(collect)
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    return click.option("--recipe", type=file, help="YAML file of the settings below; options given here override it")(
+    return click.option("--recipe", type=file, help="YAML file of the settings below; options here override it")(
         collect
-    )  # type: ignore[return-value]
+    )
 
 
 def quiet_libraries() -> None:

@@ -29,7 +29,7 @@ _SHOWN = 12  # tokens of an example
 def targets(
     corpus: tuple[str, ...], output: Path, stage: int, text_column: str, examples: int, as_json: bool, recipe: Recipe
 ) -> None:
-    r"""Build the token targets of a corpus, and show some to judge by eye.
+    """Build the token targets of a corpus, and show some to judge by eye.
 
     A half-built store is continued, a finished one shown again, one of other texts or settings refused.
 
