@@ -162,7 +162,7 @@ def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
             f"give at least {_FEWEST_TEXTS}, better some thousands."
         )
     kept = min(recipe.held_out, max(2, len(drawn) // 10))
-    return drawn[kept:], drawn[:kept]
+    return drawn[kept:][: recipe.max_texts], drawn[:kept]
 
 
 def _split(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:

@@ -190,7 +190,7 @@ def _restore(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel 
     """The body as a finished stage left it."""
     if not (final / "adapter_config.json").is_file():
         return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
-    base = body.get_base_model() if isinstance(body, PeftModel) else body
+    base = body.unload() if isinstance(body, PeftModel) else body
     return PeftModel.from_pretrained(base, final, is_trainable=True)
 
 

@@ -44,11 +44,11 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for name in ("transformers", "sentence_transformers", "datasets", "accelerate"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     import datasets
     import transformers
 
+    for name in ("transformers", "sentence_transformers", "datasets", "accelerate", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.ERROR)  # after the imports, which set levels themselves
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
