@@ -25,6 +25,7 @@ def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str,
     """Write one results file with where it comes from."""
     record = provenance.record()
     command = record.pop("command").replace(str(Path.cwd()) + "/", "")
+    RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     keys = {
         "git": record["git"],

@@ -125,7 +125,7 @@ def test_fit_writes_plain_folders_a_record_and_a_report(model, place, backbone):
     assert {"git", "command", "seed", "machine", "created", "peak_rss_gib"} <= run.keys()
     assert set(run["timings"]) >= {"targets 1", "targets 2", "train 1", "train 2"}
     assert run["corpus"]["texts"] == len(CORPUS)
-    assert len(run["corpus"]["fingerprint"]) == len(run["backbone"]["weights_sha256"]) == 64
+    assert len(run["corpus"]["fingerprint"]) == len(run["backbone"]["head_sha256"]) == 64
     assert run["files"] == {str(f.relative_to(model)): file_checksum(f) for f in model.rglob("*.safetensors")}
     page = (model / "report.html").read_text()
     assert "<svg" in page

@@ -16,10 +16,10 @@ import torch
 from conftest import CORPUS, SENTENCES
 from text2token import Recipe, UserError
 from text2token.cli import main
-from text2token.fit import fit
+from text2token.pipeline import fit
 from text2token.run_folder import RunFolder
 
-IMPORTED_ONCE = ["text2token.cli.fit", "text2token.fit", "text2token.export"]
+IMPORTED_ONCE = ["text2token.cli.fit", "text2token.pipeline", "text2token.export"]
 TEXTS = [f"{text[:-1]}, part {i} of {j}." for i in range(5) for j in range(4) for text in SENTENCES]
 STEPS = {"max_texts": 184, "held_out": 16, "batch_size": 4}  # 23 a stage, with checkpoints at 20 and 23
 QUICK = {
@@ -186,7 +186,7 @@ def test_an_output_that_exists_is_refused_before_any_work(quick, tmp_path):
 
 
 def test_an_unfinished_run_is_kept_from_other_settings(quick, tmp_path, monkeypatch):
-    module = importlib.import_module("text2token.fit")
+    module = importlib.import_module("text2token.pipeline")
 
     def stop_with(error):
         def stop(*arguments, **settings):

@@ -12,8 +12,7 @@ from text2token.errors import UserError
 if TYPE_CHECKING:
     from text2token.corpus import Corpus
     from text2token.embedder import Embedder
-    from text2token.fit import fit
-    from text2token.fit import prepare_targets as build_targets
+    from text2token.pipeline import build_targets, fit
     from text2token.recipe import Recipe
 
 __all__ = ["Corpus", "Embedder", "Recipe", "UserError", "build_targets", "fit"]
@@ -22,8 +21,8 @@ _HOMES = {
     "Corpus": ("corpus", "Corpus"),
     "Embedder": ("embedder", "Embedder"),
     "Recipe": ("recipe", "Recipe"),
-    "build_targets": ("fit", "prepare_targets"),
-    "fit": ("fit", "fit"),
+    "build_targets": ("pipeline", "build_targets"),
+    "fit": ("pipeline", "fit"),
 }
 
 

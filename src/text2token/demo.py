@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from text2token.docstrings import Docstring, installed_docstrings
 from text2token.embedder import Embedder
 from text2token.errors import UserError
-from text2token.fit import fit
+from text2token.pipeline import fit
 from text2token.recipe import Recipe
 
 QUESTIONS = {

@@ -22,7 +22,7 @@ TEMPLATES = {
     "none": Template(),
     # PromptEOL, "explicit one word limitation": arXiv 2307.16645, section 3.
     "eol": Template('This sentence : "', '" means in one word:"'),
-    # Ours, EOL templates that ask for what a text is about; better than PromptEOL on STSBenchmark validation (docs/targets.md).
+    # Ours, EOL templates that ask for what a text is about; better than PromptEOL on STSBenchmark validation (docs/results.md).
     "keywords": Template('Text: "', '"\nKeywords: "'),
     "topic": Template('Text: "', '"\nThe topic of this text, in one word:"'),
 }

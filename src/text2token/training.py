@@ -165,11 +165,11 @@ class _Progress(TrainerCallback):
         self._task = self._bar.add_task(self._name, total=total, completed=done, unit="texts", note="")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        shown = {"loss": "loss", "eval_loss": "held out", "eval_pair_cosine": "pair cosine"}
+        shown = {"loss": "loss", "eval_loss": "held out", "eval_pair_cosine": "cosine"}
         self._latest |= {label: float(logs[key]) for key, label in shown.items() if key in logs}
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        note = ", ".join(f"{label} {value:.3f}" for label, value in self._latest.items())
+        note = ", ".join(f"{label} {value:.2f}" for label, value in self._latest.items())
         self._bar.update(self._task, completed=state.global_step * self._texts, note=note)
 
 

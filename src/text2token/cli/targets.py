@@ -40,11 +40,9 @@ def targets(
     """
     quiet_libraries()
     from text2token.corpus import open_corpus
-    from text2token.fit import prepare_targets
+    from text2token.pipeline import build_targets
 
-    store, tokenizer = prepare_targets(
-        open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True
-    )
+    store, tokenizer = build_targets(open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True)
     shown = [
         {"text": row["text"], "target": [[tokenizer.decode([i]), round(w, 4)] for i, w in ranked(row)[:_SHOWN]]}
         for row in store.dataset().take(examples)

@@ -20,6 +20,8 @@ from text2token.targets.data_driven import corpus_statistics
 from text2token.targets.store import TargetStore, build_store
 from text2token.training import merge, pair_cosine, train_stage
 
+Stores = tuple[TargetStore, TargetStore]  # to train on, and held out
+
 _FEWEST_TEXTS = 16  # below, document frequencies and means say nothing
 _EXAMPLES = 5
 
@@ -60,17 +62,7 @@ def fit(
     fingerprint = opened.fingerprint()
     with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
         stages = _split(texts, recipe)
-        with run.clock("statistics"):
-            statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
-        builders = make_builders(embedder, statistics, texts, recipe)
-        stores: dict[int, tuple[TargetStore, TargetStore]] = {}
-        for stage, own in stages.items():
-            with run.clock(f"targets {stage}"):
-                stores[stage] = (
-                    build_store(run.work / f"train-{stage}", own, builders[stage], embedder, progress=progress),
-                    build_store(run.work / f"held-out-{stage}", held_out, builders[stage], embedder),
-                )
-        del builders  # and with them the frozen copies of the backbone
+        stores = _build_targets(run, opened, embedder, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
             embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
@@ -78,55 +70,30 @@ def fit(
 
         with run.clock("measure before"):
             before = run.once("before.json", measure)
-        log: list[dict[str, float]] = []
-        for stage, (train, test) in stores.items():
-            with run.clock(f"train {stage}"):
-                rows = train_stage(
-                    embedder.encoder, embedder.decoding_head, train.dataset(), test.dataset(), recipe,
-                    run.work / f"stage-{stage}",
-                    name=f"Training, stage {stage}",
-                    minutes=recipe.max_minutes and recipe.max_minutes * len(stages[stage]) / len(texts),
-                    progress=progress,
-                )  # fmt: skip
-            log += [{"stage": stage, **row} for row in rows]
-        merge(embedder.encoder)
+        log = _train(run, embedder, stores, recipe, progress)
         with run.clock("measure after"):
             after = measure()
-
         embedder.save(run.result)
         run.publish(
             {
                 "recipe": recipe.model_dump(),
                 "seed": recipe.seed,
-                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": statistics.texts},
-                "backbone": {
-                    "name": recipe.backbone,
-                    "dimension": embedder.decoding_head.weight.shape[1],
-                    "vocabulary": embedder.vocabulary_size,
-                    "weights_sha256": weights_checksum(embedder.decoding_head),
-                },
-                "targets": [
-                    {
-                        "stage": stage,
-                        "builder": train.manifest["settings"]["builder"],
-                        "texts": train.manifest["texts"],
-                        "mass_beyond_text": train.manifest["mass_beyond_text"],
-                    }
-                    for stage, (train, _) in stores.items()
-                ],
+                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts)},
+                "backbone": _describe_backbone(embedder, recipe),
+                "targets": [_describe_store(stage, train) for stage, (train, _) in stores.items()],
                 "log": log,
                 "before": before["numbers"],
                 "after": after["numbers"],
                 "examples": [
                     {"text": text, "before": old, "after": new}
-                    for text, old, new in zip(held_out[:_EXAMPLES], before["tokens"], after["tokens"], strict=True)
+                    for text, old, new in zip(held_out, before["tokens"], after["tokens"], strict=False)
                 ],
             }
         )
     return embedder
 
 
-def prepare_targets(
+def build_targets(
     corpus: Corpus, output: Path, stage: int, recipe: Recipe, *, progress: bool = False
 ) -> tuple[TargetStore, PreTrainedTokenizerBase]:
     """The target store of one stage of :func:`fit`, of the texts that it would train on, in ``output``.
@@ -171,6 +138,55 @@ def _split(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:
     return {stage: own for stage, own in ((1, texts[:cut]), (2, texts[cut:])) if own}
 
 
+def _build_targets(
+    run: RunFolder,
+    corpus: Corpus,
+    embedder: Embedder,
+    stages: dict[int, list[str]],
+    held_out: list[str],
+    recipe: Recipe,
+    progress: bool,
+) -> dict[int, Stores]:
+    """For each stage the targets of its own texts, and those of the held-out ones."""
+    texts = [text for own in stages.values() for text in own]
+    with run.clock("statistics"):
+        statistics = corpus_statistics(corpus, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+    builders = make_builders(embedder, statistics, texts, recipe)
+    stores: dict[int, Stores] = {}
+    for stage, own in stages.items():
+        with run.clock(f"targets {stage}"):
+            stores[stage] = (
+                build_store(run.work / f"train-{stage}", own, builders[stage], embedder, progress=progress),
+                build_store(run.work / f"held-out-{stage}", held_out, builders[stage], embedder),
+            )
+    return stores
+
+
+def _train(
+    run: RunFolder, embedder: Embedder, stores: dict[int, Stores], recipe: Recipe, progress: bool
+) -> list[dict[str, float]]:
+    """Train the embedder in place through all stages; returns their logs."""
+    total = sum(train.manifest["texts"] for train, _ in stores.values())
+    log: list[dict[str, float]] = []
+    for stage, (train, test) in stores.items():
+        minutes = recipe.max_minutes and recipe.max_minutes * train.manifest["texts"] / total
+        with run.clock(f"train {stage}"):
+            rows = train_stage(
+                embedder.encoder,
+                embedder.decoding_head,
+                train.dataset(),
+                test.dataset(),
+                recipe,
+                run.work / f"stage-{stage}",
+                name=f"Stage {stage}",
+                minutes=minutes,
+                progress=progress,
+            )
+        log += [{"stage": stage, **row} for row in rows]
+    merge(embedder.encoder)
+    return log
+
+
 def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetStore]) -> dict[str, Any]:
     """Numbers and aligned tokens of a calibrated embedder on held-out texts."""
     embeddings = embedder.embed(held_out)
@@ -181,3 +197,18 @@ def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetSt
     numbers["pair_cosine"] = pair_cosine(embeddings)
     numbers["pair_cosine_dense"] = pair_cosine(embedder.densify(embeddings))
     return {"numbers": numbers, "tokens": embedder.explain(held_out[:_EXAMPLES])}
+
+
+def _describe_backbone(embedder: Embedder, recipe: Recipe) -> dict[str, Any]:
+    vocabulary, dimension = embedder.decoding_head.weight.shape
+    checksum = weights_checksum(embedder.decoding_head)
+    return {"name": recipe.backbone, "dimension": dimension, "vocabulary": vocabulary, "head_sha256": checksum}
+
+
+def _describe_store(stage: int, store: TargetStore) -> dict[str, Any]:
+    return {
+        "stage": stage,
+        "builder": store.manifest["settings"]["builder"],
+        "texts": store.manifest["texts"],
+        "mass_beyond_text": store.manifest["mass_beyond_text"],
+    }
