@@ -24,7 +24,6 @@ def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
 def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str, float], details: Any) -> Path:
     """Write one results file with where it comes from."""
     record = provenance.record()
-    command = record.pop("command").replace(str(Path.cwd()) + "/", "")
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     keys = {
@@ -37,7 +36,7 @@ def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str,
         file,
         {
             "name": name,
-            "command": f"python {command}",
+            "command": f"python benchmarks/{record['command']}",
             "seed": seed,
             **keys,
             "data": data,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import multiprocessing
 import os
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from conftest import CORPUS, SENTENCES
-from text2token import Recipe, UserError
+from text2token import Recipe, UserError, pipeline
 from text2token.cli import main
 from text2token.pipeline import fit
 from text2token.run_folder import RunFolder
@@ -186,18 +185,16 @@ def test_an_output_that_exists_is_refused_before_any_work(quick, tmp_path):
 
 
 def test_an_unfinished_run_is_kept_from_other_settings(quick, tmp_path, monkeypatch):
-    module = importlib.import_module("text2token.pipeline")
-
     def stop_with(error):
         def stop(*arguments, **settings):
             raise error
 
-        monkeypatch.setattr(module, "train_stage", stop)
+        monkeypatch.setattr(pipeline, "train_stage", stop)
 
     def work():
         return {file: file.stat().st_mtime_ns for file in (tmp_path / ".m.work").rglob("*.parquet")}
 
-    train = module.train_stage
+    train = pipeline.train_stage
     stop_with(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
         fit(TEXTS, tmp_path / "m", quick())
@@ -211,7 +208,7 @@ def test_an_unfinished_run_is_kept_from_other_settings(quick, tmp_path, monkeypa
         fit(TEXTS, tmp_path / "m", quick())
     assert work() == before
 
-    monkeypatch.setattr(module, "train_stage", train)
+    monkeypatch.setattr(pipeline, "train_stage", train)
     fit(TEXTS, tmp_path / "m", quick(seed=1), overwrite=True)
     assert read_run(tmp_path / "m")["seed"] == 1
     assert names(tmp_path) == ["m"]

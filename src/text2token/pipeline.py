@@ -16,7 +16,7 @@ from text2token.provenance import weights_checksum
 from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
 from text2token.targets.builders import make_builders
-from text2token.targets.data_driven import corpus_statistics
+from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
 from text2token.targets.store import TargetStore, build_store
 from text2token.training import merge, pair_cosine, train_stage
 
@@ -62,7 +62,9 @@ def fit(
     fingerprint = opened.fingerprint()
     with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
         stages = _split(texts, recipe)
-        stores = _build_targets(run, opened, embedder, stages, held_out, recipe, progress)
+        with run.clock("statistics"):
+            statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+        stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
             embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
@@ -78,7 +80,7 @@ def fit(
             {
                 "recipe": recipe.model_dump(),
                 "seed": recipe.seed,
-                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts)},
+                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": statistics.texts},
                 "backbone": _describe_backbone(embedder, recipe),
                 "targets": [_describe_store(stage, train) for stage, (train, _) in stores.items()],
                 "log": log,
@@ -140,7 +142,7 @@ def _split(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:
 
 def _build_targets(
     run: RunFolder,
-    corpus: Corpus,
+    statistics: CorpusStatistics,
     embedder: Embedder,
     stages: dict[int, list[str]],
     held_out: list[str],
@@ -149,8 +151,6 @@ def _build_targets(
 ) -> dict[int, Stores]:
     """For each stage the targets of its own texts, and those of the held-out ones."""
     texts = [text for own in stages.values() for text in own]
-    with run.clock("statistics"):
-        statistics = corpus_statistics(corpus, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
     builders = make_builders(embedder, statistics, texts, recipe)
     stores: dict[int, Stores] = {}
     for stage, own in stages.items():

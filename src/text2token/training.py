@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +12,6 @@ import datasets
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from rich.progress import Progress
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
@@ -22,12 +20,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
-from transformers.trainer_callback import ExportableState, PrinterCallback
+from transformers.trainer_callback import PrinterCallback
 
-from text2token.atomic import write_json
+from text2token.callbacks import Seal, ShowProgress, TimeLimit, last_whole_checkpoint
 from text2token.errors import UserError
 from text2token.head import DecodingHead
 from text2token.objective import pad_rows, pad_targets, token_target_loss
@@ -35,7 +32,6 @@ from text2token.progress import progress_bar
 from text2token.recipe import Recipe
 
 _EVALUATIONS = 4  # a stage: enough points for a curve, some percent of the time
-_SEAL = "sizes.json"
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
 
 
@@ -83,11 +79,11 @@ def train_stage(
             eval_dataset=held_out.map(tokenize, batched=True, desc=None),
             data_collator=lambda rows: _collate(rows, encoder.tokenizer.pad_token_id),
             compute_metrics=_metrics,
-            callbacks=[_TimeLimit(minutes), _Seal(), _Progress(bar, name, recipe.batch_size * recipe.accumulation)],
+            callbacks=[TimeLimit(minutes), Seal(), ShowProgress(bar, name, recipe.batch_size * recipe.accumulation)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.pooling, trainer.head = encoder[1], head.to(trainer.args.device)
-        trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     log = _curves(trainer.state.log_history)
     _keep(body, log, final)
     transformer.model = body
@@ -125,52 +121,6 @@ class _TokenTargetTrainer(Trainer):
         if not torch.isfinite(loss):
             raise UserError("The training diverged, its loss is no number any more: lower --learning-rate.")
         return (loss, {"loss": loss, "embeddings": embeddings}) if return_outputs else loss
-
-
-class _TimeLimit(TrainerCallback, ExportableState):
-    """Stop after so many minutes of training, those before a resume counted."""
-
-    def __init__(self, minutes: float | None, spent: float = 0.0) -> None:
-        self.minutes, self.spent, self._since = minutes, spent, time.monotonic()
-
-    def state(self) -> dict[str, Any]:
-        return {"args": {"minutes": self.minutes}, "attributes": {"spent": self.spent}}
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._since = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.spent += (time.monotonic() - self._since) / 60
-        if self.minutes is not None and self.spent >= self.minutes:
-            control.should_training_stop = True
-
-
-class _Seal(TrainerCallback):
-    """Notes the sizes of a checkpoint's files when all are written, which tells a whole checkpoint from a cut-off one."""
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(checkpoint / _SEAL, _sizes(checkpoint))
-
-
-class _Progress(TrainerCallback):
-    """Steps of one stage as a task of a bar: texts/s, the latest losses and pair cosine, time left."""
-
-    def __init__(self, bar: Progress, name: str, texts_a_step: int) -> None:
-        self._bar, self._name, self._texts = bar, name, texts_a_step
-        self._latest: dict[str, float] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        done, total = (steps * self._texts for steps in (state.global_step, state.max_steps))
-        self._task = self._bar.add_task(self._name, total=total, completed=done, unit="texts", note="")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
-        shown = {"loss": "loss", "eval_loss": "held out", "eval_pair_cosine": "cosine"}
-        self._latest |= {label: float(logs[key]) for key, label in shown.items() if key in logs}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        note = ", ".join(f"{label} {value:.2f}" for label, value in self._latest.items())
-        self._bar.update(self._task, completed=state.global_step * self._texts, note=note)
 
 
 def _trainable(body: PreTrainedModel | PeftModel, recipe: Recipe) -> PreTrainedModel | PeftModel:
@@ -267,19 +217,3 @@ def _curves(history: list[dict[str, float]]) -> list[dict[str, float]]:
         if "loss" in row or "eval_loss" in row:
             curves.setdefault((row["step"], "loss" in row), row)
     return list(curves.values())
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that has all of its files."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in checkpoints if _is_whole(path)]
-    return str(whole[-1]) if whole else None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    seal = checkpoint / _SEAL
-    return seal.is_file() and json.loads(seal.read_text()) == _sizes(checkpoint)
-
-
-def _sizes(checkpoint: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in checkpoint.iterdir() if file.name != _SEAL}
