@@ -14,6 +14,7 @@ from text2token.docstrings import Docstring, installed_docstrings
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.pipeline import fit
+from text2token.progress import step
 from text2token.recipe import Recipe
 
 QUESTIONS = {
@@ -37,7 +38,7 @@ class DemoData:
     held_out: list[Docstring]
 
 
-def demo_data(pool: int = 200, seed: int = 0) -> DemoData:
+def demo_data(pool: int = 120, seed: int = 0) -> DemoData:
     """Split the docstrings of this environment; the answers to the questions are always held out.
 
     Args:
@@ -92,20 +93,24 @@ def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress:
     Returns:
         ``retrieval`` a setting, ``answers`` a question and setting, and ``tokens`` of five held-out summaries.
     """
-    data = demo_data()
-    plain = Embedder.from_recipe(recipe.model_copy(update={"pooling": "mean", "template": "none"}))
-    prompted = Embedder.from_recipe(recipe)
-    retrieval = {
-        "plain mean pooling": known_item_retrieval(plain, data.held_out),
-        "same prompt, untrained": known_item_retrieval(prompted, data.held_out),
-    }
-    before = answer(plain, list(QUESTIONS), data.held_out)
+    with step("Reading the docstrings of the installed packages", enabled=progress):
+        data = demo_data()
     shown = [d.summary for d in data.held_out[:5]]
-    tokens_before = prompted.explain(shown)
-    del plain, prompted
+    retrieval = {}
+    with step("Measuring plain mean pooling", enabled=progress):
+        plain = Embedder.from_recipe(recipe.model_copy(update={"pooling": "mean", "template": "none"}))
+        retrieval["plain mean pooling"] = known_item_retrieval(plain, data.held_out)
+        before = answer(plain, list(QUESTIONS), data.held_out)
+        del plain
+    with step("Measuring the same prompt without training", enabled=progress):
+        prompted = Embedder.from_recipe(recipe)
+        retrieval["same prompt, untrained"] = known_item_retrieval(prompted, data.held_out)
+        tokens_before = prompted.explain(shown)
+        del prompted
     fitted = fit(data.texts, output, recipe, overwrite=overwrite, progress=progress)
-    retrieval["text2token"] = known_item_retrieval(fitted, data.held_out)
-    after = answer(fitted, list(QUESTIONS), data.held_out)
+    with step("Measuring the finished embedder", enabled=progress):
+        retrieval["text2token"] = known_item_retrieval(fitted, data.held_out)
+        after = answer(fitted, list(QUESTIONS), data.held_out)
     return {
         "documents": len(data.held_out),
         "trained_on": len(data.texts),

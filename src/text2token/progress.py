@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 from rich.console import Console
@@ -32,6 +33,11 @@ def progress_bar(*, enabled: bool = True) -> Progress:
         console=Console(stderr=True),
         disable=not enabled or not sys.stderr.isatty(),
     )
+
+
+def step(message: str, *, enabled: bool = True) -> AbstractContextManager[object]:
+    """Say what is going on while it lasts, on a terminal."""
+    return Console(stderr=True).status(message) if enabled and sys.stderr.isatty() else nullcontext()
 
 
 def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, enabled: bool = True) -> Iterator[T]:
