@@ -111,6 +111,11 @@ def test_a_template_longer_than_the_text_limit_is_refused(backbone):
         load_encoder(backbone("llama"), template=TEMPLATES["eol"], max_length=8)
 
 
+def test_more_tokens_than_positions_are_refused(backbone):
+    with pytest.raises(UserError, match="reads at most 160 tokens"):
+        load_encoder(backbone("opt"), max_length=161)
+
+
 def test_a_model_without_head_is_refused(backbone, tmp_path):
     transformers.AutoModel.from_pretrained(backbone("bert")).save_pretrained(tmp_path)
     transformers.AutoTokenizer.from_pretrained(backbone("bert")).save_pretrained(tmp_path)

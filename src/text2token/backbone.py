@@ -83,6 +83,8 @@ def load_encoder(
     del model
     # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
     transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
+    if max_length > transformer.tokenizer.model_max_length:
+        raise UserError(f"'{name}' reads at most {transformer.tokenizer.model_max_length} tokens: lower --max-length.")
     bake(transformer.tokenizer, template or Template(), max_length)
     _set_attention(transformer.auto_model, attention, name)
     pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])

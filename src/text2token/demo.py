@@ -16,6 +16,7 @@ from text2token.errors import UserError
 from text2token.pipeline import fit
 from text2token.progress import step
 from text2token.recipe import Recipe
+from text2token.run_folder import RunFolder
 
 QUESTIONS = {
     "stack arrays vertically": "numpy.vstack",
@@ -93,6 +94,7 @@ def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress:
     Returns:
         ``retrieval`` a setting, ``answers`` a question and setting, and ``tokens`` of five held-out summaries.
     """
+    RunFolder.open(output, overwrite=overwrite)  # refuse before the work, not after it
     with step("Reading the docstrings of the installed packages", enabled=progress):
         data = demo_data()
     shown = [d.summary for d in data.held_out[:5]]

@@ -148,6 +148,7 @@ class Embedder:
 
     def encode_sparse(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> SparseVectors:
         """Sparse vectors: the ``top_k`` token logits above their corpus mean. The same as the exported sparse folder gives."""
+        _ = self.decoding_head  # refuse before the work, not after it
         return self.sparsify(self.embed(texts, batch_size=batch_size, progress=progress))
 
     def explain(self, texts: Sequence[str], *, k: int = 10, filtered: bool = False) -> list[list[AlignedToken]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from text2token.errors import UserError
 from text2token.template import TEMPLATES, Template
@@ -44,7 +44,7 @@ class Recipe(BaseModel):
 
     max_texts: Count = Field(4_000, description="texts drawn from the corpus to train on, both stages together")
     stage_1: Share = Field(0.25, description="share of the texts that stage 1 trains on (data-driven targets)")
-    held_out: Count = Field(128, description="texts kept aside for the curves")
+    held_out: int = Field(128, ge=2, description="texts kept aside for the curves")
     max_minutes: float | None = Field(None, gt=0, description="training time limit, targets not counted")
     train_length: Count = Field(64, description="tokens of a text in training, template included")
     batch_size: Count = Field(32, description="texts a step, per device")
@@ -53,7 +53,7 @@ class Recipe(BaseModel):
     warmup: Share = Field(0.1, description="share of the steps")
     lora_rank: Count = Field(16, description="of the adapters on all linear layers; LLM2Vec's")
     full: bool = Field(False, description="train all weights instead of adapters")
-    seed: int = Field(0, description="of sampling, initialisation and order")
+    seed: int = Field(0, ge=0, lt=2**32, description="of sampling, initialisation and order")
 
     calibration_texts: Count = Field(1_000, description="texts whose mean is removed from vectors and token logits")
     keep_from: Share = Field(
@@ -70,17 +70,26 @@ class Recipe(BaseModel):
             UserError: No such file, no YAML mapping, an unknown name or a value out of range.
         """
         try:
-            content = yaml.safe_load(file.read_text()) if file else {}
-        except (OSError, yaml.YAMLError) as error:
+            content = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file else {}
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise UserError(f"Cannot read the recipe '{file}': {str(error).splitlines()[0]}.") from error
-        if not isinstance(content, dict):
+        if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise UserError(f"The recipe '{file}' is no mapping: write one 'name: value' a line.")
         try:
             return cls(**(content | overrides))
         except ValidationError as error:
             first = error.errors()[0]
             known = "" if first["type"] != "extra_forbidden" else f"; known are {', '.join(cls.model_fields)}"
-            raise UserError(f"Recipe setting '{'.'.join(map(str, first['loc']))}': {first['msg']}{known}.") from error
+            name = f" setting '{first['loc'][0]}'" if first["loc"] else ""
+            raise UserError(f"Recipe{name}: {first['msg']}{known}.") from error
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Recipe:
+        if self.train_length > self.max_length:
+            raise ValueError(f"train_length ({self.train_length}) must not be above max_length ({self.max_length})")
+        if self.keep_from >= self.keep_to:
+            raise ValueError(f"keep_from ({self.keep_from}) must be below keep_to ({self.keep_to})")
+        return self
 
     def text_template(self) -> Template:
         """The template by name, or prefix and suffix as given."""

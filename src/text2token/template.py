@@ -49,7 +49,7 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
     if max_length < len(prefix) + len(suffix) + 4:
         raise UserError(
             f"The template takes {len(prefix) + len(suffix)} tokens, which leaves no room for text in {max_length}: "
-            "raise --max-length or shorten the template."
+            "raise --max-length (or --train-length), or shorten the template."
         )
     named = [(f"[p{i}]", token) for i, token in enumerate(prefix)] + [
         (f"[s{i}]", token) for i, token in enumerate(suffix)

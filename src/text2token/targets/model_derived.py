@@ -5,6 +5,7 @@ Text2Token (arXiv 2510.10224) derives targets from the backbone's prior; templat
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -102,6 +103,7 @@ class ModelDerived:
             "backbone": self.backbone,
             "templates": [asdict(template) for template in self.templates],
             "common": self.common,
+            "common_texts": hashlib.sha256("\0".join(self.sample).encode()).hexdigest(),
             "top_k": self.top_k,
             "temperature": self.temperature,
             "max_length": self.max_length,
