@@ -53,7 +53,8 @@ def main() -> None:
         "",
         f"Seed {result['seed']}, one run; {result['machine']['cores']} cores ({result['machine']['cpu']}), "
         "shared with other work while it ran; "
-        f"model fitted at revision `{result['details']['fit']['git'][:12]}`, measured at `{result['git'][:12]}`; command `{result['command']}`.",
+        f"model fitted at revision `{result['details']['fit']['git'][:12]}`, "
+        f"measured at `{result['git'][:12]}`; command `{result['command']}`.",
         "",
     ]
     (HERE.parent / "docs" / "results.md").write_text("\n".join(lines))
