@@ -56,5 +56,7 @@ def _show(result: dict[str, Any], console: Console) -> None:
     answers = Table("Question", "Plain mean pooling", "text2token", title="Nearest docstrings", show_lines=True)
     for question, found in result["answers"].items():
         answers.add_row(*map(Text, (question, "\n".join(found["before"]), "\n".join(found["after"]))))
+    for column in answers.columns:
+        column.overflow = "fold"  # names of functions are read to their end
     for table in (scores, tokens, answers):
         console.print(table)
