@@ -383,7 +383,7 @@ OPTIONS = {
     "--template riddle": "no template 'riddle'",
     "--prior-templates riddle": "no template 'riddle'",
     "--train-length 5": "no room for text in 5",
-    "--max-length 5": "no room for text in 5",
+    "--max-length 5": "train_length (40) must not be above max_length (5)",
     "--learning-rate 1e30": "diverged",
     "--output texts.txt": "exists",
     "--output texts.txt/model": "texts.txt",

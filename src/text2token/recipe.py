@@ -81,7 +81,7 @@ class Recipe(BaseModel):
             first = error.errors()[0]
             known = "" if first["type"] != "extra_forbidden" else f"; known are {', '.join(cls.model_fields)}"
             name = f" setting '{first['loc'][0]}'" if first["loc"] else ""
-            raise UserError(f"Recipe{name}: {first['msg']}{known}.") from error
+            raise UserError(f"Recipe{name}: {first['msg'].removeprefix('Value error, ')}{known}.") from error
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
