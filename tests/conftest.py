@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -17,6 +18,8 @@ from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+# A background job of a shell ignores Ctrl-C and hands that on; the processes whose interruption we test must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("steady", deadline=None)  # tests check results, not clocks
 settings.load_profile("steady")
 
