@@ -26,6 +26,7 @@ from text2token import Embedder, Recipe
 from text2token.atomic import write_json
 from text2token.cli.options import quiet_libraries
 from text2token.corpus import open_corpus
+from text2token.precision import mixed_precision
 from text2token.targets.builders import make_builders
 from text2token.targets.data_driven import corpus_statistics
 
@@ -67,8 +68,8 @@ def main(data: Path) -> None:
     settings: dict[str, Callable[[], Embedder]] = {"text2token": lambda: Embedder.load(model)}
     for name, recipe in UNTRAINED.items():
         settings[name] = partial(untrained, recipe, corpus, corrected="corrected" in name)
-    for name, load in settings.items():
-        for key, task in TASKS.items():
+    for key, task in TASKS.items():
+        for name, load in settings.items():
             score = once(f"{name}-{key}", partial(evaluate, load, *task, data))
             figures[key if name == "text2token" else f"{key} ({name})"] = score
             file = write_results("main_job", run["seed"], checksums, figures, details)  # what is finished is never lost
@@ -85,14 +86,20 @@ def once(name: str, compute: Any) -> Any:
 
 
 def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Path) -> float:
-    """Main score × 100 of one task on the local mirror."""
+    """Main score × 100 of one task on the local mirror, encoded in bf16 where the hardware has it."""
     (task,) = mteb.get_tasks(tasks=[task_name], eval_splits=[split])
     folder = data / "mteb" / Path(task.metadata.dataset["path"]).name
     task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "path": str(folder)}})
     model = SentenceTransformer(modules=load().dense_modules())
-    result = mteb.evaluate(
-        model, task, cache=None, overwrite_strategy="always", encode_kwargs={"batch_size": 32}, show_progress_bar=False
-    )
+    with mixed_precision(model[0].model):
+        result = mteb.evaluate(
+            model,
+            task,
+            cache=None,
+            overwrite_strategy="always",
+            encode_kwargs={"batch_size": 32},
+            show_progress_bar=False,
+        )
     return 100 * float(result[0].get_score(splits=[split]))
 
 

@@ -45,14 +45,14 @@ def main() -> None:
         "",
         "All but the last row are untrained. *Corrected* is centring and spectral filter, as the trained model has them. "
         "STSBenchmark validation was used for choosing prompt, filter and targets; test sets were not. "
-        "Both sets are read from a local mirror; texts are cut at 128 tokens, the recipe's `max_length`.",
+        "Both sets are read from a local mirror; texts are cut at "
+        f"{result['details']['fit']['recipe']['max_length']} tokens, the recipe's `max_length`.",
         "",
         "| cost | |",
         "|---|---|",
         *(f"| {label} | {figures[key]:.2f} |" for key, label in COST.items()),
         "",
         f"Seed {result['seed']}, one run; {result['machine']['cores']} cores ({result['machine']['cpu']}), "
-        "shared with other work while it ran; "
         f"model fitted at revision `{result['details']['fit']['git'][:12]}`, "
         f"measured at `{result['git'][:12]}`; command `{result['command']}`.",
         "",

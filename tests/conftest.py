@@ -126,7 +126,7 @@ def write_backbone(family: str, folder: Path) -> Path:
     tokenizer = word_piece() if family in MASKED else byte_bpe()
     torch.manual_seed(0)
     config = getattr(transformers, config_name)(
-        vocab_size=len(tokenizer), max_position_embeddings=160, pad_token_id=0, bos_token_id=0, eos_token_id=0,
+        vocab_size=len(tokenizer), max_position_embeddings=320, pad_token_id=0, bos_token_id=0, eos_token_id=0,
         initializer_range=0.2, **{k: v for k, v in settings.items() if k != "pad_token_id"},
     )  # fmt: skip
     model = getattr(transformers, model_name)(config).eval()
@@ -138,3 +138,10 @@ def write_backbone(family: str, folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def corpus() -> list[str]:
     return list(CORPUS)
+
+
+@pytest.fixture(autouse=True)
+def exact(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """float32 throughout, on any machine, so that hand-computed values hold; real runs are as the hardware has it."""
+    if "slow" not in request.keywords:
+        monkeypatch.setattr("text2token.precision.has_bf16", lambda device: False)

@@ -112,8 +112,8 @@ def test_a_template_longer_than_the_text_limit_is_refused(backbone):
 
 
 def test_more_tokens_than_positions_are_refused(backbone):
-    with pytest.raises(UserError, match="reads at most 160 tokens"):
-        load_encoder(backbone("opt"), max_length=161)
+    with pytest.raises(UserError, match="reads at most 320 tokens"):
+        load_encoder(backbone("opt"), max_length=321)
 
 
 def test_a_model_without_head_is_refused(backbone, tmp_path):

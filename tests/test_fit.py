@@ -150,6 +150,15 @@ def test_the_seed_decides(quick, tmp_path):
     assert np.abs(vectors[0] - vectors[2]).max() > 0.01
 
 
+@pytest.mark.parametrize("full", [False, True])
+def test_mixed_precision_learns_the_same(quick, tmp_path, monkeypatch, full):
+    exact = fit(TEXTS, tmp_path / "exact", quick(full=full)).encode(SENTENCES)
+    monkeypatch.setattr("text2token.precision.has_bf16", lambda device: True)
+    mixed = fit(TEXTS, tmp_path / "mixed", quick(full=full)).encode(SENTENCES)
+    assert (exact * mixed).sum(axis=1).min() > 0.99
+    assert not np.array_equal(exact, mixed)
+
+
 @pytest.mark.parametrize(("share", "stages"), [(0.0, {2}), (1.0, {1})])
 def test_a_stage_without_texts_is_left_out(quick, tmp_path, share, stages):
     fit(TEXTS, tmp_path / "m", quick(stage_1=share))

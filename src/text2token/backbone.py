@@ -45,7 +45,7 @@ def load_encoder(
     attention: Attention = "own",
     pooling: PoolingMode = "mean",
     template: Template | None = None,
-    max_length: int = 128,
+    max_length: int = 256,
 ) -> tuple[SentenceTransformer, DecodingHead]:
     """Load a language model as an encoder of pooled hidden states, beside the decoding head that reads them.
 

@@ -67,7 +67,7 @@ class Embedder:
         attention: Attention = "own",
         pooling: PoolingMode = "mean",
         template: Template | None = None,
-        max_length: int = 128,
+        max_length: int = 256,
     ) -> Embedder:
         """An untrained embedder; arguments and errors as :func:`text2token.backbone.load_encoder`."""
         return cls(*load_encoder(name, attention=attention, pooling=pooling, template=template, max_length=max_length))

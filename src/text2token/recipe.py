@@ -29,7 +29,7 @@ class Recipe(BaseModel):
     template: str = Field("keywords", description=f"one of {', '.join(TEMPLATES)}; or use prefix and suffix")
     prefix: str | None = Field(None, description="text before every text, instead of the template's")
     suffix: str | None = Field(None, description="text after every text, instead of the template's")
-    max_length: Count = Field(128, description="tokens of a text that the finished embedder reads, template included")
+    max_length: Count = Field(256, description="tokens of a text that the finished embedder reads, template included")
 
     stop_words: str = Field("en", description="languages of the stop lists, as 'en,de', or 'none'")
     max_document_share: Share = Field(0.1, description="tokens in a larger share of the texts are never targets")

@@ -28,6 +28,7 @@ from text2token.callbacks import Seal, ShowProgress, TimeLimit, last_whole_check
 from text2token.errors import UserError
 from text2token.head import DecodingHead
 from text2token.objective import pad_rows, pad_targets, token_target_loss
+from text2token.precision import mixed_precision
 from text2token.progress import progress_bar
 from text2token.recipe import Recipe
 
@@ -71,7 +72,7 @@ def train_stage(
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = _trainable(transformer.model, recipe)
     tokenize = partial(_tokenize, encoder.tokenizer, recipe.train_length)
-    with progress_bar(enabled=progress) as bar:
+    with progress_bar(enabled=progress) as bar, mixed_precision(body):
         trainer = _TokenTargetTrainer(
             model=body,
             args=_arguments(recipe, folder, len(targets)),
@@ -165,7 +166,6 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
         seed=recipe.seed,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         logging_steps=max(1, steps // 50),
         eval_strategy="steps",
         eval_steps=max(1, steps // _EVALUATIONS),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from text2token.embedder import Embedder
+from text2token.precision import mixed_precision
 from text2token.targets.base import Targets
 from text2token.template import Template
 
@@ -40,7 +41,7 @@ class Prior:
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """N×V float32 logits."""
-        embeddings = self.embedder.embed(texts)
+        embeddings = _embed(self.embedder, texts)
         rest = embeddings - torch.outer(embeddings @ self.direction, self.direction)
         logits: Tensor = self.embedder.decoding_head(rest)
         return logits - self.mean_logits
@@ -55,7 +56,7 @@ def estimate_prior(embedder: Embedder, sample: Sequence[str], common: CommonComp
         common: ``mean``: the corpus-mean logits. ``first-component``: the first right singular vector of the uncentred
             embeddings, the u₁ of arXiv 2406.17378.
     """
-    embeddings = embedder.embed(sample)
+    embeddings = _embed(embedder, sample)
     zeros = Prior(embedder, torch.zeros(embedder.vocabulary_size), torch.zeros(embeddings.shape[1]))
     if common == "first-component":
         _, directions = torch.linalg.eigh(embeddings.T @ embeddings)
@@ -63,6 +64,11 @@ def estimate_prior(embedder: Embedder, sample: Sequence[str], common: CommonComp
     with torch.no_grad():
         sums = [embedder.decoding_head(part).sum(dim=0) for part in embeddings.split(256)]
     return Prior(embedder, torch.stack(sums).sum(dim=0) / len(embeddings), zeros.direction)
+
+
+def _embed(embedder: Embedder, texts: Sequence[str]) -> Tensor:
+    with mixed_precision(embedder.encoder[0].model):
+        return embedder.embed(texts)
 
 
 @dataclass(frozen=True)
