@@ -107,7 +107,7 @@ def test_data_numbers_limits_and_origin_are_told(tmp_path):
         assert "Trained on: 3,500 of these" in card
         assert "| 9.100 | 6.100 | lower is better |" in card
         assert "| – | 0.500 | lower is better, 1 means collapse |" in card
-        assert "longer than 128 tokens" in card
+        assert "longer than 256 tokens" in card
         assert block(card, "Reproduction").strip() == RUN["command"]
         assert "Seed: `7`" in card
         assert "python 3.11.7, torch 2.13.0" in card
