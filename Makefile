@@ -16,7 +16,7 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/bench  ## needs DATA=folder with corpus/ and mteb/
+bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)
 
 clean:
@@ -28,9 +28,6 @@ clean:
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev]'
+	$(PIP) --editable '.[dev,eval]'
 	touch $@
 
-.venv/bench: .venv/dev
-	$(PIP) --editable '.[eval]'
-	touch $@

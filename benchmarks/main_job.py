@@ -108,7 +108,7 @@ def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
     embedder = Embedder.from_recipe(recipe)
     if corrected:
         texts = list(islice(open_corpus(str(corpus)), recipe.calibration_texts))
-        embedder.calibrate(texts, recipe.keep_from, recipe.keep_to)
+        embedder.calibrate(texts, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
     return embedder
 
 

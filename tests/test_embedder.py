@@ -9,15 +9,15 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from text2token import Embedder, UserError
-from text2token.adapt import spectral_filter
+from text2token.adapt import correction, spectral_filter
 from text2token.head import DecodingHead
 from text2token.template import TEMPLATES
 
 
-def calibrated(path, keep=(0.1, 0.9), **settings):
+def calibrated(path, steps=("centre", "filter"), **settings):
     embedder = Embedder.from_backbone(path, template=TEMPLATES["keywords"], pooling="last", max_length=64, **settings)
     embedder.top_k = 12
-    embedder.calibrate(CORPUS, *keep)
+    embedder.calibrate(CORPUS, steps, (0.1, 0.9))
     return embedder
 
 
@@ -31,19 +31,19 @@ def test_saved_folders_are_plain_and_give_the_same_vectors(backbone, family, tmp
     rows = SparseEncoder(str(tmp_path / "sparse")).encode(SENTENCES, convert_to_sparse_tensor=False).numpy(force=True)
     ours = np.zeros_like(rows)
     np.put_along_axis(ours, sparse.ids.astype(int), sparse.weights, axis=1)
-    np.testing.assert_allclose(rows, ours, atol=1e-4)
+    np.testing.assert_allclose(rows, ours, atol=1e-4, rtol=1e-4)
     again = Embedder.load(tmp_path)
     np.testing.assert_allclose(again.encode(SENTENCES), dense, atol=1e-5)
-    np.testing.assert_allclose(again.encode_sparse(SENTENCES).weights, sparse.weights, atol=1e-4)
+    np.testing.assert_allclose(again.encode_sparse(SENTENCES).weights, sparse.weights, atol=1e-4, rtol=1e-4)
     assert [[t.token for t in row] for row in again.explain(SENTENCES)] == [
         [t.token for t in row] for row in embedder.explain(SENTENCES)
     ]
 
 
 def test_dense_and_sparse_by_hand(backbone):
-    embedder = calibrated(backbone("llama"), keep=(0.0, 1.0))
+    embedder = calibrated(backbone("llama"), ["centre"])
     h, mean = embedder.embed(SENTENCES), embedder.embed(CORPUS).mean(0)
-    torch.testing.assert_close(  # with the whole spectrum kept the correction is a rotation: cosines are of centred vectors
+    torch.testing.assert_close(
         torch.from_numpy(embedder.encode(SENTENCES) @ embedder.encode(SENTENCES).T),
         torch.nn.functional.cosine_similarity((h - mean)[:, None], (h - mean)[None], dim=-1), atol=1e-4, rtol=1e-4,
     )  # fmt: skip
@@ -64,6 +64,20 @@ def test_spectral_filter_keeps_the_middle():
     assert (rows @ axes[:, 0]).abs().max() < 0.1
     assert (rows @ axes[:, 5]).abs().max() < 0.1
     torch.testing.assert_close(spectral_filter(head, 0, 1) @ axes, torch.diag(torch.ones(6)), atol=2.0, rtol=0)
+
+
+def test_corrections_in_a_chain_are_those_one_after_another():
+    torch.manual_seed(0)
+    h, head = torch.randn(50, 6) + 3, DecodingHead(torch.randn(40, 6))
+    mean = h.mean(0)
+    chain = correction(["centre", "first-component", "filter"], h, head, (0.2, 0.9))
+    first = torch.linalg.svd(h - mean)[2][0]
+    rest = (h - mean) - torch.outer((h - mean) @ first, first)
+    expected = rest @ spectral_filter(head, 0.2, 0.9).T
+    torch.testing.assert_close(chain({"sentence_embedding": h})["sentence_embedding"], expected, atol=1e-4, rtol=1e-4)
+    uncentred = correction(["first-component"], h, head)({"sentence_embedding": h})["sentence_embedding"]
+    assert (uncentred @ torch.linalg.svd(h)[2][0]).abs().max() < 1e-4
+    assert correction([], h, head) is None
 
 
 def test_explain_filtered_shows_meaningful_tokens_only(backbone):

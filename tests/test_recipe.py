@@ -50,6 +50,8 @@ def test_templates():
         (b"held_out: 1\n", "'held_out'"),
         (b"mixing: 2\n", "'mixing'"),
         (b"keep_from: 0.9\nkeep_to: 0.1\n", r"keep_from \(0.9\) must be below keep_to \(0.1\)"),
+        (b"correction: center\n", "no correction 'center'"),
+        (b"correction: filter+centre\n", "'filter' changes the dimension"),
         (b"max_length: 32\n", r"train_length \(64\) must not be above max_length \(32\)"),
     ],
 )

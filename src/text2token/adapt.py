@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor
@@ -33,9 +35,39 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
     return ranked[round(low * dimension) : round(high * dimension)].clone()
 
 
-def correction_module(rows: Tensor, bias: Tensor) -> Dense:
-    """``x = rows · (h + bias)`` as a sentence-transformers module; rows k×d, bias d (minus the corpus mean centres)."""
+def correction(
+    steps: Sequence[str], embeddings: Tensor, head: DecodingHead, keep: tuple[float, float] = (0.0, 1.0)
+) -> Dense | None:
+    """Learn corrections from a sample of embeddings, one after another, and fold them into one module.
+
+    Args:
+        steps: In order. ``centre`` subtracts the mean; ``first-component`` projects out the first right singular
+            vector of the (uncentred, as in arXiv 2406.17378, unless centred before) embeddings; ``filter`` is
+            :func:`spectral_filter`, and comes last since it changes the dimension.
+        embeddings: Sample, N×d.
+        head: The backbone's.
+        keep: Of the spectral filter.
+
+    Returns:
+        ``x = A·h + c`` as a sentence-transformers module, A k×d; None without steps.
+    """
+    if not steps:
+        return None
+    dimension = embeddings.shape[1]
+    matrix, offset = torch.eye(dimension), torch.zeros(dimension)
+    for step in steps:
+        if step == "centre":
+            offset = offset - (embeddings @ matrix.T + offset).mean(dim=0)
+            continue
+        rows = spectral_filter(head, *keep) if step == "filter" else _without_first(embeddings @ matrix.T + offset)
+        matrix, offset = rows @ matrix, rows @ offset
     return Dense(
-        rows.shape[1], rows.shape[0], bias=True, activation_function=torch.nn.Identity(),
-        init_weight=rows, init_bias=rows @ bias,
+        dimension, len(matrix), bias=True, activation_function=torch.nn.Identity(), init_weight=matrix, init_bias=offset
     )  # fmt: skip
+
+
+def _without_first(embeddings: Tensor) -> Tensor:
+    """The projector I − u₁u₁ᵀ, d×d."""
+    _, directions = torch.linalg.eigh(embeddings.double().T @ embeddings.double())
+    first = directions[:, -1].float()
+    return torch.eye(len(first)) - torch.outer(first, first)

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.adapt import correction_module, spectral_filter
+from text2token.adapt import correction
 from text2token.backbone import Attention, PoolingMode, load_encoder
 from text2token.errors import UserError
 from text2token.head import DecodingHead
@@ -196,22 +196,26 @@ class Embedder:
 
     @torch.no_grad()
     def calibrate(
-        self, texts: Sequence[str], keep_from: float = 0.0, keep_to: float = 1.0, *, progress: bool = False
+        self,
+        texts: Sequence[str],
+        steps: Sequence[str] = ("centre",),
+        keep: tuple[float, float] = (0.0, 1.0),
+        *,
+        progress: bool = False,
     ) -> None:
-        """Learn the corpus means from a sample and set the correction: centring, then the spectral filter of the head.
+        """Learn the corpus means from a sample, and set the correction of dense vectors.
 
         Args:
             texts: A sample of the corpus; 1,000 texts settle a mean to about 3 % of the spread.
-            keep_from: See :func:`text2token.adapt.spectral_filter`; 0 and 1 keep every direction.
-            keep_to: The same.
+            steps: Of the correction, see :func:`text2token.adapt.correction`.
+            keep: The part of the spectrum that its filter keeps.
             progress: Show a bar.
         """
         embeddings = self.embed(texts, progress=progress)
         head = self.decoding_head
         sums = [head.uncapped(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
         self.mean_logits = (torch.stack(sums).sum(dim=0) / len(embeddings)).float()
-        rows = spectral_filter(head, keep_from, keep_to)
-        self.correction = correction_module(rows, -embeddings.mean(dim=0))
+        self.correction = correction(steps, embeddings, head, keep)
 
     def save(self, path: str | Path) -> None:
         """Write ``path/dense`` and ``path/sparse``, see :func:`text2token.export.save_embedder`."""

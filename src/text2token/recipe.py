@@ -13,6 +13,7 @@ from text2token.template import TEMPLATES, Template
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+STEPS = ("centre", "first-component", "filter")  # of text2token.adapt.correction, without importing torch
 
 
 class Recipe(BaseModel):
@@ -56,6 +57,9 @@ class Recipe(BaseModel):
     seed: int = Field(0, ge=0, lt=2**32, description="of sampling, initialisation and order")
 
     calibration_texts: Count = Field(1_000, description="texts whose mean is removed from vectors and token logits")
+    correction: str = Field(
+        "centre+filter", description=f"of dense vectors: none, or {', '.join(STEPS)} in order, joined by + (val)"
+    )
     keep_from: Share = Field(
         0.02, description="spectrum of the decoding head: start of the part that dense vectors keep"
     )
@@ -89,6 +93,11 @@ class Recipe(BaseModel):
             raise ValueError(f"train_length ({self.train_length}) must not be above max_length ({self.max_length})")
         if self.keep_from >= self.keep_to:
             raise ValueError(f"keep_from ({self.keep_from}) must be below keep_to ({self.keep_to})")
+        steps = self.correction_steps()
+        if unknown := [step for step in steps if step not in STEPS]:
+            raise ValueError(f"there is no correction '{unknown[0]}': none, or {', '.join(STEPS)}, joined by +")
+        if "filter" in steps[:-1]:
+            raise ValueError("the correction 'filter' changes the dimension: name it once, as the last step")
         return self
 
     def text_template(self) -> Template:
@@ -96,6 +105,10 @@ class Recipe(BaseModel):
         if self.prefix is not None or self.suffix is not None:
             return Template(self.prefix or "", self.suffix or "")
         return named_template(self.template)
+
+    def correction_steps(self) -> list[str]:
+        """The steps of :func:`text2token.adapt.correction`."""
+        return [] if self.correction == "none" else self.correction.split("+")
 
     def prior_text_templates(self) -> list[Template]:
         """The templates of model-derived targets."""

@@ -20,6 +20,8 @@ _VERBS = {
     "fit": "Turn a language model and unlabelled texts into an embedder.",
     "encode": "Dense or sparse vectors of the texts in a file.",
     "explain": "Read the vector of a text as weighted tokens.",
+    "evaluate": "Score a model on MTEB(eng, v2), or on data of your own.",
+    "compare": "Results side by side, with intervals, tables and a picture.",
     "demo": "The whole of it on the docstrings of this Python environment.",
 }
 

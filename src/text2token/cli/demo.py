@@ -19,7 +19,7 @@ from text2token.recipe import Recipe
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
 @click.option("--overwrite", is_flag=True, help="replace the output folder")
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
-@recipe_options
+@recipe_options()
 def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
     """Fit the docstrings of this Python environment, and compare before with after.
 

@@ -15,7 +15,7 @@ from text2token.recipe import Recipe
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
 @click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
 @click.option("--overwrite", is_flag=True, help="replace the output folder")
-@recipe_options
+@recipe_options()
 def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
     """Turn a language model and unlabelled texts into an embedder.
 

@@ -15,28 +15,32 @@ import click
 from text2token.recipe import Recipe
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """``--recipe FILE`` and one option for each recipe setting, by the same name; all arrive as ``recipe``."""
+def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--recipe FILE`` and one option for each recipe setting (or the ones named); all arrive as ``recipe``."""
+    fields = {name: Recipe.model_fields[name] for name in names or Recipe.model_fields}
 
-    @functools.wraps(command)
-    def collect(**arguments: Any) -> Any:
-        given = {name: arguments.pop(name) for name in Recipe.model_fields}
-        overrides = {name: value for name, value in given.items() if value is not None}
-        return command(recipe=Recipe.load(arguments.pop("recipe"), **overrides), **arguments)
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(command)
+        def collect(**arguments: Any) -> Any:
+            given = {name: arguments.pop(name) for name in fields}
+            overrides = {name: value for name, value in given.items() if value is not None}
+            return command(recipe=Recipe.load(arguments.pop("recipe"), **overrides), **arguments)
 
-    for name, field in reversed(Recipe.model_fields.items()):
-        flag = "--" + name.replace("_", "-")
-        default = "" if field.default is None else f"  [default: {field.default}]"
-        kind: dict[str, Any] = {"metavar": "VALUE"}
-        if field.annotation is bool:
-            flag, kind = f"{flag}/--no-{flag[2:]}", {"is_flag": True}
-        elif get_origin(field.annotation) is Literal:
-            kind = {"type": click.Choice(get_args(field.annotation))}
-        collect = click.option(flag, name, default=None, help=f"{field.description}{default}", **kind)(collect)
-    file = click.Path(exists=True, dir_okay=False, path_type=Path)
-    return click.option("--recipe", type=file, help="YAML file of the settings below; options here override it")(
-        collect
-    )
+        for name, field in reversed(fields.items()):
+            flag = "--" + name.replace("_", "-")
+            default = "" if field.default is None else f"  [default: {field.default}]"
+            kind: dict[str, Any] = {"metavar": "VALUE"}
+            if field.annotation is bool:
+                flag, kind = f"{flag}/--no-{flag[2:]}", {"is_flag": True}
+            elif get_origin(field.annotation) is Literal:
+                kind = {"type": click.Choice(get_args(field.annotation))}
+            collect = click.option(flag, name, default=None, help=f"{field.description}{default}", **kind)(collect)
+        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        return click.option("--recipe", type=file, help="YAML file of the settings below; options here override it")(
+            collect
+        )
+
+    return decorate
 
 
 def quiet_libraries() -> None:

@@ -25,7 +25,7 @@ _SHOWN = 12  # tokens of an example
 @click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
 @click.option("--examples", type=click.IntRange(0), default=5, show_default=True, help="how many to show")
 @click.option("--json", "as_json", is_flag=True, help="print manifest and examples as JSON")
-@recipe_options
+@recipe_options()
 def targets(
     corpus: tuple[str, ...], output: Path, stage: int, text_column: str, examples: int, as_json: bool, recipe: Recipe
 ) -> None:

@@ -1,0 +1,49 @@
+"""``text2token compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from text2token.errors import UserError
+
+
+@click.command()
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and picture")
+@click.option("--published", type=click.Path(path_type=Path), help="JSON of published scores: model, task, points")
+@click.option("--models", help="which of the published models, joined by commas  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="write the comparison as JSON, too")
+def compare(results: tuple[Path, ...], output: Path, published: Path | None, models: str | None, as_json: bool) -> None:
+    """Put RESULTS of 'text2token evaluate' side by side; differences are the first minus each other.
+
+    Writes compare.md, compare.html, compare.svg, compare.png and compare.json.
+
+    \b
+    Example:
+      text2token compare results/model results/eol results/bm25 --output comparison
+    """
+    from text2token.evaluation.compare import compare as side_by_side
+    from text2token.evaluation.comparison_page import write_comparison
+
+    comparison = side_by_side(results, _published(published, models))
+    write_comparison(comparison, output)
+    click.echo(
+        json.dumps(comparison.to_json(), indent=2) if as_json else (output / "compare.md").read_text(encoding="utf-8")
+    )
+
+
+def _published(file: Path | None, models: str | None) -> dict[str, dict[str, float]]:
+    if file is None:
+        return {}
+    try:
+        found: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{file}' is no JSON: expected {{model: {{task: score}}}}.") from error
+    wanted = models.split(",") if models else list(found)
+    for name in wanted:
+        if name not in found:
+            raise UserError(f"'{file}' has no model '{name}': it has {', '.join(sorted(found)[:8])} …")
+    return {name: found[name] for name in wanted}

@@ -1,0 +1,123 @@
+"""``text2token evaluate``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.errors import UserError
+from text2token.recipe import Recipe
+
+if TYPE_CHECKING:
+    from text2token.evaluation.contender import Contender
+
+_SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
+_folder = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model")
+@click.option("--output", "-o", type=_folder, required=True, help="folder of the results; repeat to resume")
+@click.option("--data-root", type=_folder, help="local mirror of mteb's data sets; without it they come from the hub")
+@click.option("--data", "folders", type=_folder, multiple=True, help="a task of your own, a folder; may be repeated")
+@click.option("--tasks", help="names joined by commas, of the benchmark or any that mteb knows")
+@click.option("--types", help="task types joined by commas, as STS,Retrieval")
+@click.option("--max-docs", type=click.IntRange(2), help="cut tasks down to so many texts, for a quick look")
+@click.option("--instructions", is_flag=True, help="the benchmark's own, for models without prompts; off by default")
+@click.option(
+    "--bf16", is_flag=True, help="encode in half the time where the hardware has it; scores move by hundredths"
+)
+@click.option("--mode", default="dense", show_default=True, help="of a fitted folder: dense, sparse or dense+sparse")
+@click.option("--corpus", help="texts that the correction of an untrained backbone is learnt from")
+@click.option("--json", "as_json", is_flag=True, help="write the summary as JSON")
+@recipe_options(*_SETTING)
+def evaluate(
+    model: str,
+    output: Path,
+    data_root: Path | None,
+    folders: tuple[Path, ...],
+    tasks: str | None,
+    types: str | None,
+    mode: str,
+    corpus: str | None,
+    as_json: bool,
+    recipe: Recipe,
+    **options: Any,
+) -> None:
+    """Score MODEL on MTEB(eng, v2), through mteb, or on data of your own.
+
+    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer or SparseEncoder folder, 'bm25', 'all-minilm-l6-v2', or
+    an untrained backbone under the settings below. A folder is a task of your own when it holds corpus.jsonl, queries.jsonl and
+    qrels/test.tsv (BEIR), or test.jsonl with sentence1, sentence2 and score or label, or with text and label.
+
+    \b
+    Example:
+      text2token evaluate model --data my-beir-folder --output results/model
+      text2token evaluate model --data-root mirror --types STS --output results/model-sts
+      text2token evaluate smollm2-135m --template eol --correction centre --corpus notes.txt --output results/eol
+    """
+    quiet_libraries()
+    warnings.filterwarnings("ignore", module="sklearn")  # a label that a classifier never predicts is no news
+    warnings.filterwarnings("ignore", message=".*superseded")  # the benchmark decides which version runs
+    for name in ("mteb", "bm25s"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        from text2token.evaluation import judge
+        from text2token.evaluation import tasks as task_choice
+    except ModuleNotFoundError as error:
+        raise UserError(f"Evaluation needs '{error.name}': pip install 'text2token[eval]'.") from error
+    selection = task_choice.select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
+    contender = _contender(model, mode, recipe, corpus)
+    summary = judge.evaluate(contender, selection, output, progress=True, **options)
+    if as_json:
+        click.echo(json.dumps(summary, indent=2))
+    else:
+        _show(summary)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    table = Table(title=summary["name"], title_justify="left", caption=summary["coverage"], caption_justify="left")
+    for heading in ("Task", "Type", "Score", "95 % interval"):
+        table.add_column(heading, justify="left" if heading in {"Task", "Type"} else "right")
+    for row in summary["tasks"]:
+        low, high = row["interval"]
+        name = row["task"] + (f" ({row['max_docs']} texts)" if row["max_docs"] else "")
+        table.add_row(name, row["type"], f"{100 * row['score']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}")
+    table.add_section()
+    for kind, mean in summary["mean_by_type"].items():
+        table.add_row("mean", kind, f"{mean:.2f}", "")
+    if summary["tasks"]:
+        table.add_row("mean", "all tasks", f"{summary['mean_over_tasks']:.2f}", "", style="bold")
+    console = Console()
+    console.print(table)
+    for name, reason in summary["skipped"].items():
+        console.print(f"Skipped: {name}, {reason}", highlight=False)
+
+
+def _names(joined: str | None) -> list[str]:
+    return [name.strip() for name in joined.split(",")] if joined else []
+
+
+def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None) -> Contender:
+    from text2token.evaluation import contender
+    from text2token.packaged import REFERENCES, fetch
+
+    if mode not in contender.MODES:
+        raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
+    if model == contender.BM25:
+        return contender.bm25()
+    if model in REFERENCES:
+        return contender.saved(fetch(model), mode)
+    if (path := Path(model)).is_dir() and any((path / part).exists() for part in ("modules.json", "dense", "sparse")):
+        return contender.saved(path, mode)
+    if mode != "dense":
+        raise UserError(f"An untrained backbone has no {mode} vectors to judge: fit it first, or leave --mode out.")
+    return contender.untrained(model, recipe, corpus)

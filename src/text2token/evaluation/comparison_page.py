@@ -1,0 +1,100 @@
+"""A comparison for readers: Markdown, one HTML page that opens anywhere, and one picture."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from jinja2 import ChainableUndefined, Environment, PackageLoader
+from matplotlib import style
+from matplotlib.colors import TABLEAU_COLORS
+from matplotlib.figure import Figure
+
+from text2token.atomic import replacing, write_json
+from text2token.evaluation.compare import Comparison
+
+_HEIGHT = 0.42  # inches a task
+_STYLE = {
+    "svg.hashsalt": "compare",  # equal figures are equal files
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "grid.color": "#e3e6eb",
+    "axes.axisbelow": True,
+    "font.size": 10,
+}
+
+
+def write_comparison(comparison: Comparison, output: Path) -> None:
+    """Write ``compare.md``, ``compare.html``, ``compare.svg``, ``compare.png`` and ``compare.json`` to a folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    environment = Environment(
+        autoescape=lambda name: bool(name and ".html" in name),
+        loader=PackageLoader("text2token", "templates"),
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figure = draw(comparison)
+    pictures = {kind: _picture(figure, kind) for kind in ("svg", "png")}
+    svg = pictures["svg"].decode()
+    context = {
+        "comparison": comparison,
+        "columns": comparison.measured + comparison.published,
+        "first": comparison.measured[0],
+        "others": comparison.measured[1:],
+        "svg": svg[svg.index("<svg") :],
+    }
+    for kind in ("md", "html"):
+        with replacing(output / f"compare.{kind}") as part:
+            part.write_text(environment.get_template(f"compare.{kind}.j2").render(context), encoding="utf-8")
+    for kind, picture in pictures.items():
+        with replacing(output / f"compare.{kind}") as part:
+            part.write_bytes(picture)
+    write_json(output / "compare.json", comparison.to_json())
+
+
+def draw(comparison: Comparison) -> Figure:
+    """A line a task, a dot a model with its interval, the means below: further right is better."""
+    rows = comparison.tasks + comparison.means
+    columns = comparison.measured + comparison.published
+    colours = list(TABLEAU_COLORS)
+    with style.context(["default", _STYLE]):
+        figure = Figure(figsize=(9.0, 1.4 + _HEIGHT * len(rows)), layout="constrained")
+        axes = figure.add_subplot(xlabel="score × 100, with 95 % interval; further right is better")
+        spread = 0.5 / max(len(columns) - 1, 1)
+        for number, column in enumerate(columns):
+            own = [(place, row) for place, row in enumerate(rows) if column in row.scores]
+            for place, row in own:
+                if column in row.intervals:
+                    height = place + (number - (len(columns) - 1) / 2) * spread
+                    axes.plot(
+                        row.intervals[column], (height, height), color=colours[number % len(colours)], linewidth=1.5
+                    )
+            heights = [place + (number - (len(columns) - 1) / 2) * spread for place, _ in own]
+            published = column in comparison.published
+            axes.plot(
+                [row.scores[column] for _, row in own],
+                heights,
+                linestyle="none",
+                marker="D" if published else "o",
+                markersize=5,
+                color=colours[number % len(colours)],
+                markerfacecolor="white" if published else colours[number % len(colours)],
+                label=f"{column} (published)" if published else column,
+            )
+        axes.axhline(len(comparison.tasks) - 0.5, color="#59616e", linewidth=1)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        figure.legend(loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def _picture(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    with style.context(["default", _STYLE]):
+        plain = dict.fromkeys(("Creator", "Date", "Format", "Type")) if kind == "svg" else None
+        figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
+    return buffer.getvalue()

@@ -1,0 +1,163 @@
+"""A folder of the user's as an mteb task: what its files hold decides what is measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import datasets
+from datasets import Dataset, DatasetDict
+from mteb.abstasks import (
+    AbsTask,
+    AbsTaskClassification,
+    AbsTaskClustering,
+    AbsTaskPairClassification,
+    AbsTaskRetrieval,
+    AbsTaskSTS,
+)
+from mteb.abstasks.task_metadata import TaskMetadata
+
+from text2token.errors import UserError
+
+_TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
+_SHAPES = (
+    "corpus.jsonl, queries.jsonl and qrels/test.tsv (retrieval), or a test.jsonl/.csv/.parquet with the columns "
+    "sentence1, sentence2 and score (STS), sentence1, sentence2 and label 0/1 (pair classification), or "
+    "text and label (clustering; classification when a train file stands beside it)"
+)
+_CLUSTERED = 2_048  # documents, as most clustering tasks of MTEB(eng, v2) take
+
+
+def folder_task(folder: Path) -> AbsTask:
+    """The task that a folder holds, named after the folder.
+
+    ========================================  =====================  ==================
+    files                                     task                   main score
+    ========================================  =====================  ==================
+    ``corpus.jsonl``, ``queries.jsonl``,      retrieval (BEIR)       nDCG@10
+    ``qrels/test.tsv``
+    ``test``: sentence1, sentence2, score     STS                    cosine Spearman
+    ``test``: sentence1, sentence2, label     pair classification    average precision
+    ``train`` and ``test``: text, label       classification         accuracy
+    ``test``: text, label                     clustering             V-measure
+    ========================================  =====================  ==================
+
+    Raises:
+        UserError: The folder is none of these, or its rows do not fit together.
+    """
+    if not folder.is_dir():
+        raise UserError(f"There is no folder '{folder}': a task of your own is a folder with {_SHAPES}.")
+    if (folder / "corpus.jsonl").is_file():
+        return _retrieval(folder)
+    splits = {split: table for split in ("train", "test") if (table := _table(folder, split)) is not None}
+    columns = set(splits["test"].column_names) if "test" in splits else set()
+    if {"sentence1", "sentence2", "score"} <= columns:
+        scores = splits["test"]["score"]
+        return _task(folder, AbsTaskSTS, "STS", "cosine_spearman", splits, min_score=min(scores), max_score=max(scores))
+    if {"sentence1", "sentence2", "label"} <= columns:
+        _check_labels(folder, splits["test"]["label"])
+        return _task(
+            folder, AbsTaskPairClassification, "PairClassification", "max_ap", splits, label_column_name="label"
+        )
+    if {"text", "label"} <= columns and "train" in splits:
+        return _task(folder, AbsTaskClassification, "Classification", "accuracy", splits)
+    if {"text", "label"} <= columns:
+        size = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": _CLUSTERED}
+        names = {"input_column_name": "text", "label_column_name": "label"}
+        return _task(folder, AbsTaskClustering, "Clustering", "v_measure", splits, **size, **names)
+    raise UserError(f"The folder '{folder}' is no task: expected {_SHAPES}.")
+
+
+def _task(
+    folder: Path, kind: type[AbsTask], type_name: str, main_score: str, data: dict[str, Any], **attributes: Any
+) -> AbsTask:
+    metadata = TaskMetadata(
+        name=folder.resolve().name,
+        description=f"The folder {folder.name}.",
+        dataset={"path": str(folder), "revision": "local"},
+        type=type_name,
+        category="t2t",
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score=main_score,
+    )
+    task = type(kind.__name__, (kind,), {"metadata": metadata, **attributes})()
+    task.dataset = DatasetDict(data) if isinstance(data.get("test"), Dataset) else data
+    task.data_loaded = True
+    return task
+
+
+def _table(folder: Path, split: str) -> Dataset | None:
+    for suffix, reader in _TABLES.items():
+        file = folder / f"{split}{suffix}"
+        if file.is_file():
+            try:
+                return datasets.load_dataset(reader, data_files=str(file), split="train")
+            except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+                raise UserError(
+                    f"Cannot read '{file}' as a table: {error.__cause__ or error}; check its format."
+                ) from error
+    return None
+
+
+def _check_labels(folder: Path, labels: Iterable[Any]) -> None:
+    other = set(labels) - {0, 1}
+    if other:
+        raise UserError(f"The labels of '{folder}' must be 0 or 1, found {sorted(map(str, other))[:3]}.")
+
+
+def _retrieval(folder: Path) -> AbsTask:
+    documents = {row["_id"]: row for row in _rows(folder / "corpus.jsonl", ("_id", "text"))}
+    queries = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl", ("_id", "text"))}
+    judgements = _judgements(folder / "qrels")
+    unknown = {document for judged in judgements.values() for document in judged} - documents.keys()
+    if unknown:
+        raise UserError(f"The qrels of '{folder}' name {len(unknown)} unknown documents, '{min(unknown)}' for one.")
+    unknown = judgements.keys() - queries.keys()
+    if unknown:
+        raise UserError(f"The qrels of '{folder}' name {len(unknown)} unknown queries, '{min(unknown)}' for one.")
+    empty = [query for query in judgements if not queries[query].strip()]
+    if empty:
+        raise UserError(f"The query '{empty[0]}' of '{folder}' is empty: give it a text or take it out of the qrels.")
+    corpus = [
+        {"id": name, "title": row.get("title") or "", "text": row["text"] or ""} for name, row in documents.items()
+    ]
+    split = {
+        "corpus": Dataset.from_list(corpus),
+        "queries": Dataset.from_list([{"id": query, "text": queries[query]} for query in judgements]),
+        "relevant_docs": judgements,
+        "top_ranked": None,
+    }
+    return _task(folder, AbsTaskRetrieval, "Retrieval", "ndcg_at_10", {"default": {"test": split}})
+
+
+def _rows(file: Path, columns: tuple[str, ...]) -> Iterable[dict[str, Any]]:
+    if not file.is_file():
+        raise UserError(f"There is no '{file}': a retrieval folder has {_SHAPES.partition(' (')[0]}.")
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                missing = [column for column in columns if column not in row]
+            except (json.JSONDecodeError, TypeError) as error:
+                raise UserError(f"'{file}', line {number}: no JSON object.") from error
+            if missing:
+                raise UserError(f"'{file}', line {number}: the field '{missing[0]}' is missing.")
+            yield {**row, "_id": str(row["_id"])}
+
+
+def _judgements(folder: Path) -> dict[str, dict[str, int]]:
+    """Query → document → relevance > 0 or not, of ``test.tsv`` with a header."""
+    file = folder / "test.tsv"
+    if not file.is_file():
+        raise UserError(f"There is no '{file}': columns query-id, corpus-id and score, with a header.")
+    judged: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()[1:], start=2):
+        try:
+            query, document, score = line.split("\t")
+            judged.setdefault(query, {})[document] = int(float(score))
+        except ValueError as error:
+            raise UserError(f"'{file}', line {number}: expected query, document and score between tabs.") from error
+    return judged

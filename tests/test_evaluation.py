@@ -1,0 +1,389 @@
+"""The judge: mteb's own scores, intervals that mean what they say, nothing encoded twice, no score of another model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mteb.types import PromptType
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sklearn.metrics import average_precision_score
+
+from conftest import CORPUS, SENTENCES
+from text2token import Embedder, Recipe, UserError
+from text2token.cli import main
+from text2token.evaluation import contender, judge
+from text2token.evaluation.compare import compare
+from text2token.evaluation.comparison_page import write_comparison
+from text2token.evaluation.items import DRAWS, Items, Part
+from text2token.evaluation.tasks import select_tasks
+from text2token.evaluation.vector_store import VectorStore, text_key
+
+RNG = np.random.default_rng(0)
+PAIRS = [(a, b) for i, a in enumerate(SENTENCES) for b in CORPUS[i : i + 6]]
+
+
+def write_lines(file, rows):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_search(folder, texts=CORPUS):
+    documents = [{"_id": str(i), "title": text.split()[0], "text": text} for i, text in enumerate(texts)]
+    write_lines(folder / "corpus.jsonl", documents)
+    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[-4:])} for i, text in enumerate(texts[:12])]
+    write_lines(folder / "queries.jsonl", queries)
+    rows = "".join(f"q{i}\t{i}\t1\nq{i}\t{(i + 1) % len(texts)}\t1\n" for i in range(len(queries)))
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A folder of each kind of task, and a mirror with two of mteb's."""
+    root = tmp_path_factory.mktemp("data")
+    pairs = [
+        {"sentence1": a, "sentence2": b, "score": float(RNG.integers(0, 50)) / 10, "label": int(RNG.integers(2))}
+        for a, b in PAIRS
+    ]
+    labelled = [{"text": text, "label": i % 3} for i, text in enumerate(CORPUS)]
+    own = root / "own"
+    write_search(own / "search")
+    write_lines(own / "similar" / "test.jsonl", [{k: v for k, v in row.items() if k != "label"} for row in pairs])
+    write_lines(own / "paired" / "test.jsonl", [{k: v for k, v in row.items() if k != "score"} for row in pairs])
+    write_lines(own / "grouped" / "test.jsonl", labelled)
+    write_lines(own / "classes" / "train.jsonl", labelled)
+    write_lines(own / "classes" / "test.jsonl", labelled[::-1])
+    write_lines(root / "mirror" / "biosses-sts" / "test.jsonl", pairs)
+    write_lines(root / "mirror" / "mteb" / "banking77" / "train.jsonl", labelled)
+    write_lines(root / "mirror" / "mteb" / "banking77" / "test.jsonl", labelled)
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(backbone, tmp_path_factory):
+    embedder = Embedder.from_recipe(Recipe(backbone=backbone("llama"), max_length=128))
+    embedder.calibrate(CORPUS, ["centre"])
+    embedder.save(tmp_path_factory.mktemp("models") / "model")
+    return tmp_path_factory.getbasetemp() / "models0" / "model"
+
+
+def own_folders(tasks):
+    return sorted((tasks / "own").iterdir())
+
+
+@pytest.fixture(scope="module")
+def results(model, tasks, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "model"
+    selection = select_tasks(data_root=tasks / "mirror", folders=own_folders(tasks))
+    return output, judge.evaluate(contender.saved(model), selection, output)
+
+
+def test_every_kind_of_task_is_scored_as_mteb_scores_it(results):
+    output, summary = results
+    assert {row["type"] for row in summary["tasks"]} == {
+        "STS", "PairClassification", "Classification", "Clustering", "Retrieval",
+    }  # fmt: skip
+    for row in summary["tasks"]:
+        items = Items.load(output / "items" / f"{row['task']}.npz")
+        assert items.score == pytest.approx(row["score"], abs=2e-5)  # mteb rounds search scores to five places
+        low, high = row["interval"]
+        assert low <= row["score"] <= high
+        assert row["items"] == len(items)
+
+
+def test_scores_equal_those_computed_by_hand(results, model, tasks):
+    scores = {row["task"]: row["score"] for row in results[1]["tasks"]}
+    encoder = SentenceTransformer(str(model / "dense"))
+    rows = [json.loads(line) for line in (tasks / "own" / "similar" / "test.jsonl").read_text().splitlines()]
+    first, second = (encoder.encode([row[key] for row in rows]) for key in ("sentence1", "sentence2"))
+    cosines = (first * second).sum(axis=1)
+    assert scores["similar"] == pytest.approx(spearmanr(cosines, [row["score"] for row in rows])[0], abs=1e-3)
+    queries = encoder.encode([" ".join(text.split()[-4:]) for text in CORPUS[:12]])
+    documents = encoder.encode([f"{text.split()[0]} {text}" for text in CORPUS])
+    ranked = (-(queries @ documents.T)).argsort(axis=1)[:, :10]
+    gains = np.array([[document in (query, query + 1) for document in row] for query, row in enumerate(ranked)])
+    discounts = 1 / np.log2(np.arange(2, 12))
+    assert scores["search"] == pytest.approx((gains @ discounts / discounts[:2].sum()).mean(), abs=1e-3)
+
+
+def test_what_the_mirror_lacks_is_named(results):
+    summary = results[1]
+    assert len(summary["skipped"]) == 39
+    assert "no folder 'sts12-sts'" in summary["skipped"]["STS12"]
+    assert summary["coverage"] == "mean over 7 tasks, 2 of them among the 41 of MTEB(eng, v2)"
+
+
+def test_clustering_draws_the_same_documents_in_a_second_evaluation(results, model, tasks, tmp_path):
+    (again,) = judge.evaluate(contender.saved(model), select_tasks(folders=[tasks / "own" / "grouped"]), tmp_path)[
+        "tasks"
+    ]
+    (before,) = [row for row in results[1]["tasks"] if row["task"] == "grouped"]
+    assert again["score"] == before["score"]
+
+
+def test_a_second_run_encodes_nothing_and_another_model_is_refused(results, model, tasks, monkeypatch, backbone):
+    output, summary = results
+    selection = select_tasks(data_root=tasks / "mirror", folders=own_folders(tasks))
+    monkeypatch.setattr(judge, "_measure", lambda *_: pytest.fail("run again"))
+    again = judge.evaluate(contender.saved(model), selection, output)
+    assert again["tasks"] == summary["tasks"]
+    other = contender.untrained(backbone("llama"), Recipe(correction="none", template="none"), None)
+    with pytest.raises(UserError, match="another model or setting"):
+        judge.evaluate(other, selection, output)
+    with pytest.raises(UserError, match="another model or setting"):
+        judge.evaluate(contender.saved(model), selection, output, max_docs=5)
+
+
+def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatch):
+    selection = select_tasks(folders=own_folders(tasks))
+    encoded = []
+    real = SentenceTransformer.encode
+
+    def count(self, texts, **options):
+        encoded.extend(texts)
+        return real(self, texts, **options)
+
+    measure = judge._measure
+
+    def die(task, *rest):
+        scores = measure(task, *rest)
+        if task.metadata.name == "paired":
+            raise KeyboardInterrupt
+        return scores
+
+    monkeypatch.setattr(SentenceTransformer, "encode", count)
+    monkeypatch.setattr(judge, "_measure", die)
+    with pytest.raises(KeyboardInterrupt):
+        judge.evaluate(contender.saved(model), selection, tmp_path / "r")
+    monkeypatch.setattr(judge, "_measure", measure)
+    selection = select_tasks(folders=own_folders(tasks))
+    summary = judge.evaluate(contender.saved(model), selection, tmp_path / "r")
+    assert len(summary["tasks"]) == 5
+    assert len(encoded) == len(set(encoded))  # no text twice: not over tasks, and not over the kill
+    assert not (tmp_path / "r" / "vectors").exists()
+
+
+def test_the_revision_is_the_content(backbone, model):
+    load = backbone("llama")
+    views = {
+        "plain": Recipe(correction="none", template="none"),
+        "pooling": Recipe(correction="none", template="none", pooling="mean"),
+        "template": Recipe(correction="none", suffix=" so"),
+        "attention": Recipe(correction="none", template="none", attention="bidirectional"),
+        "length": Recipe(correction="none", template="none", max_length=64),
+    }
+    revisions = {name: contender.untrained(load, recipe, None).revision for name, recipe in views.items()}
+    assert len(set(revisions.values())) == len(views)
+    assert contender.untrained(load, views["plain"], None).revision == revisions["plain"]
+    first, second = contender.saved(model), contender.saved(model, "sparse")
+    assert first.revision == contender.saved(model / "dense").revision != second.revision
+    changed = SentenceTransformer(str(model / "dense"))
+    with torch.no_grad():
+        next(changed.parameters())[0] += 1e-3
+    assert contender.content_hash(changed) != first.revision
+
+
+def test_sparse_and_fused(model, tasks, tmp_path):
+    folders = [tasks / "own" / "search", tasks / "own" / "similar"]
+    sparse = judge.evaluate(contender.saved(model, "sparse"), select_tasks(folders=folders), tmp_path / "s")
+    encoder = SparseEncoder(str(model / "sparse"))
+    queries = encoder.encode([" ".join(text.split()[-4:]) for text in CORPUS[:12]])
+    documents = encoder.encode([f"{text.split()[0]} {text}" for text in CORPUS])
+    ranked = (-(queries.to_dense() @ documents.to_dense().T)).argsort(dim=1, stable=True)[:, :10].numpy()
+    gains = np.array([[document in (query, query + 1) for document in row] for query, row in enumerate(ranked)])
+    discounts = 1 / np.log2(np.arange(2, 12))
+    assert sparse["tasks"][0]["score"] == pytest.approx((gains @ discounts / discounts[:2].sum()).mean(), abs=1e-3)
+    fused = judge.evaluate(contender.saved(model, "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
+    assert [row["task"] for row in fused["tasks"]] == ["search"]
+    assert "only ranks" in fused["skipped"]["similar"]
+
+
+def test_bm25_finds_words(tmp_path):
+    search = write_search(tmp_path / "search", SENTENCES)
+    summary = judge.evaluate(contender.bm25(), select_tasks(folders=[search]), tmp_path / "b")
+    first_of_two = 1 / (1 + 1 / np.log2(3))  # of the two documents judged, the one that holds the words comes first
+    assert summary["tasks"][0]["score"] >= first_of_two
+
+
+def test_fewer_documents_are_marked(model, tasks, tmp_path):
+    selection = select_tasks(folders=own_folders(tasks))
+    summary = judge.evaluate(contender.saved(model), selection, tmp_path / "r", max_docs=10)
+    by_name = {row["task"]: row for row in summary["tasks"]}
+    assert all(row["max_docs"] == 10 for row in by_name.values())
+    assert by_name["similar"]["items"] == by_name["classes"]["items"] == 10
+    assert 1 <= by_name["search"]["items"] < 10  # two documents each
+
+
+def test_instructions_are_for_queries_and_only_when_asked_for(model, tasks, tmp_path):
+    session, asked = contender.Session(tmp_path), contender.Session(tmp_path, instructions=True)
+    (task,) = select_tasks(names=["SciFact"]).tasks
+    encoder = contender.saved(model)
+    query, document = PromptType.query, PromptType.document
+    assert encoder.prepare(session)._prompt(task.metadata, query) is None
+    assert encoder.prepare(asked)._prompt(task.metadata, document) is None
+    assert encoder.prepare(asked)._prompt(task.metadata, query).startswith("Instruct: Given a scientific claim")
+
+
+def test_vectors_come_back_in_order_and_survive(tmp_path):
+    keys = [text_key("p", str(i)) for i in range(1200)]
+    vectors = RNG.normal(size=(1200, 3)).astype(np.float32)
+    store = VectorStore(tmp_path / "v")
+    store.put(keys[:700], vectors[:700])
+    assert store.missing(keys) == set(keys[700:])
+    store.put(keys[700:], vectors[700:])
+    again = VectorStore(tmp_path / "v")
+    order = [*RNG.permutation(1200).tolist(), 3, 3]
+    np.testing.assert_array_equal(again.get([keys[i] for i in order]), vectors[order])
+    assert text_key("a", "b") != text_key("ab", "")
+
+
+def mean_items(values):
+    return Items("query", (Part("mean", np.asarray(values, float), np.empty(0)),))
+
+
+def test_the_interval_of_a_mean_is_that_of_statistics():
+    values = RNG.normal(0.5, 0.2, size=400)
+    low, high = mean_items(values).interval()
+    error = 1.96 * values.std() / 20
+    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.15 * error)
+
+
+def test_paired_differences_see_what_intervals_do_not():
+    hard = RNG.uniform(size=300)
+    ours, theirs = mean_items(hard + 0.01), mean_items(hard)
+    draws = ours.differences(theirs)
+    assert len(draws) == DRAWS
+    assert draws == pytest.approx(0.01)
+    assert ours.interval()[0] < theirs.interval()[1]
+    with pytest.raises(ValueError, match="same items"):
+        ours.differences(mean_items(hard[:9]))
+
+
+def test_spearman_and_precision_of_items():
+    values, gold = RNG.normal(size=50), RNG.integers(0, 2, size=50).astype(float)
+    spearman = Items("pair", (Part("spearman", values, gold),))
+    assert spearman.score == pytest.approx(spearmanr(values, gold)[0])
+    precision = Items("pair", (Part("average_precision", values, gold),))
+    assert precision.score == pytest.approx(average_precision_score(gold, values))
+    both = Items("pair", (*spearman.parts, *precision.parts))
+    assert both.score == pytest.approx((spearman.score + precision.score) / 2)
+
+
+@pytest.fixture(scope="module")
+def second(model, tasks, backbone, tmp_path_factory):
+    output = tmp_path_factory.mktemp("results") / "plain"
+    plain = contender.untrained(backbone("llama"), Recipe(correction="none", template="none", pooling="mean"), None)
+    judge.evaluate(plain, select_tasks(folders=own_folders(tasks)), output)
+    return output
+
+
+def test_side_by_side(results, second, tmp_path):
+    first, summary = results
+    published = {"Famous": {"BIOSSES": 80.0, "similar": 99.0}}
+    found = compare([first, second], published)
+    ours, theirs = found.measured
+    rows = {row.label: row for row in found.tasks}
+    assert theirs not in rows["BIOSSES"].scores
+    assert rows["BIOSSES"].scores["Famous"] == 80
+    difference = rows["search"].differences[theirs]
+    assert difference.points == pytest.approx(rows["search"].scores[ours] - rows["search"].scores[theirs])
+    assert difference.low <= difference.points <= difference.high
+    means = {row.label: row for row in found.means}
+    assert means["mean over 7 tasks"].scores == {ours: pytest.approx(summary["mean_over_tasks"])}
+    assert means["Clustering, 1 task"].scores[theirs] == rows["grouped"].scores[theirs]
+    write_comparison(found, tmp_path / "c")
+    markdown = (tmp_path / "c" / "compare.md").read_text()
+    assert "**99.0**" in markdown
+    assert "Famous (published)" in markdown
+    page = (tmp_path / "c" / "compare.html").read_text()
+    assert "<svg" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert json.loads((tmp_path / "c" / "compare.json").read_text())["measured"] == [ours, theirs]
+    assert (tmp_path / "c" / "compare.png").stat().st_size > 5_000
+
+
+def refused(capsys, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        main([str(argument) for argument in arguments])
+    assert exit_.value.code == 2
+    said = capsys.readouterr().err.strip()
+    assert said.count("\n") == 0
+    return said
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--tasks STSBenchmrk", "did you mean 'STSBenchmark'"),
+        ("--data-root no-mirror", "no folder 'no-mirror'"),
+        ("--data-root DATA/own", "None of the 41 tasks"),
+        ("--data-root DATA/mirror --types Retreival", "No task is of type 'Retreival'"),
+        ("--data DATA/mirror", "is no task"),
+        ("--data DATA/own/similar --mode thick", "no mode 'thick'"),
+        ("--data DATA/own/similar --output DATA/own", "something else than results"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_one_sentence(capsys, model, tasks, tmp_path, options, sentence):
+    line = f"evaluate {model} --output {tmp_path / 'r'} {options.replace('DATA', str(tasks))}"
+    assert sentence in refused(capsys, *line.split())
+    assert not (tmp_path / "r").exists()
+
+
+def broken(folder, name, change):
+    write_search(folder)
+    file = folder / name
+    file.write_text(change(file.read_text()))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("qrels/test.tsv", lambda text: text + "q1\tnowhere\t1\n", "1 unknown documents, 'nowhere'"),
+        ("qrels/test.tsv", lambda text: text + "q99\t1\t1\n", "1 unknown queries, 'q99'"),
+        ("qrels/test.tsv", lambda text: text + "q1 1 1\n", "line 26"),
+        ("queries.jsonl", lambda text: text.replace(json.loads(text.split("\n")[2])["text"], "  "), "'q2'.*is empty"),
+        ("corpus.jsonl", lambda text: text.replace('"text"', '"body"', 1), "line 1: the field 'text'"),
+        ("corpus.jsonl", lambda text: text + "{\n", "no JSON object"),
+    ],
+)
+def test_a_broken_search_folder_is_one_sentence(tmp_path, name, change, sentence):
+    with pytest.raises(UserError, match=sentence):
+        select_tasks(folders=[broken(tmp_path / "search", name, change)])
+
+
+def test_a_mirror_without_a_split_or_a_column_keeps_what_was_finished(model, tasks, tmp_path, capsys):
+    mirror = tmp_path / "mirror"
+    write_lines(mirror / "biosses-sts" / "test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1.0}] * 3)
+    write_lines(mirror / "sts12-sts" / "train.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1.0}])
+    output = tmp_path / "r"
+    said = refused(capsys, "evaluate", model, "--data-root", mirror, "--tasks", "BIOSSES,STS12", "--output", output)
+    assert "STS12" in said
+    assert (output / "tasks" / "BIOSSES.json").is_file()
+
+
+def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
+    encoder = SentenceTransformer(str(model / "dense"))
+    with torch.no_grad():
+        encoder[0].model.embed_tokens.weight.fill_(torch.nan)
+    encoder.save(str(tmp_path / "nan"), create_model_card=False)
+    with pytest.raises(UserError, match="no finite vector"):
+        judge.evaluate(
+            contender.saved(tmp_path / "nan"), select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r"
+        )
+
+
+def test_an_untrained_setting_from_the_command_line(capsys, backbone, tasks, tmp_path):
+    line = ["evaluate", backbone("llama"), "--data", str(tasks / "own" / "similar"), "--output", str(tmp_path / "r")]
+    assert "learnt from texts" in refused(capsys, *line)
+    (tmp_path / "texts.txt").write_text("\n".join(CORPUS))
+    with pytest.raises(SystemExit):
+        main([*line, "--corpus", str(tmp_path / "texts.txt"), "--correction", "centre+first-component", "--json"])
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["name"] == f"{Path(backbone('llama')).name}, last, keywords, centre+first-component"
