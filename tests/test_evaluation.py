@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import mteb
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sklearn.metrics import average_precision_score
+from torch.utils.data import DataLoader
 
 from conftest import CORPUS, SENTENCES
 from text2token import Embedder, Recipe, UserError
@@ -19,6 +23,7 @@ from text2token.cli import main
 from text2token.evaluation import contender, judge
 from text2token.evaluation.compare import compare
 from text2token.evaluation.comparison_page import write_comparison
+from text2token.evaluation.encoders import Session, Work
 from text2token.evaluation.items import DRAWS, Items, Part
 from text2token.evaluation.tasks import select_tasks
 from text2token.evaluation.vector_store import VectorStore, text_key
@@ -81,7 +86,7 @@ def own_folders(tasks):
 def results(model, tasks, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "model"
     selection = select_tasks(data_root=tasks / "mirror", folders=own_folders(tasks))
-    return output, judge.evaluate(contender.saved(model), selection, output)
+    return output, judge.evaluate(contender.saved(str(model)), selection, output)
 
 
 def test_every_kind_of_task_is_scored_as_mteb_scores_it(results):
@@ -115,12 +120,12 @@ def test_scores_equal_those_computed_by_hand(results, model, tasks):
 def test_what_the_mirror_lacks_is_named(results):
     summary = results[1]
     assert len(summary["skipped"]) == 39
-    assert "no folder 'sts12-sts'" in summary["skipped"]["STS12"]
+    assert summary["skipped"]["STS12"].startswith("not in ")
     assert summary["coverage"] == "mean over 7 tasks, 2 of them among the 41 of MTEB(eng, v2)"
 
 
 def test_clustering_draws_the_same_documents_in_a_second_evaluation(results, model, tasks, tmp_path):
-    (again,) = judge.evaluate(contender.saved(model), select_tasks(folders=[tasks / "own" / "grouped"]), tmp_path)[
+    (again,) = judge.evaluate(contender.saved(str(model)), select_tasks(folders=[tasks / "own" / "grouped"]), tmp_path)[
         "tasks"
     ]
     (before,) = [row for row in results[1]["tasks"] if row["task"] == "grouped"]
@@ -131,13 +136,13 @@ def test_a_second_run_encodes_nothing_and_another_model_is_refused(results, mode
     output, summary = results
     selection = select_tasks(data_root=tasks / "mirror", folders=own_folders(tasks))
     monkeypatch.setattr(judge, "_measure", lambda *_: pytest.fail("run again"))
-    again = judge.evaluate(contender.saved(model), selection, output)
+    again = judge.evaluate(contender.saved(str(model)), selection, output)
     assert again["tasks"] == summary["tasks"]
     other = contender.untrained(backbone("llama"), Recipe(correction="none", template="none"), None)
     with pytest.raises(UserError, match="another model or setting"):
         judge.evaluate(other, selection, output)
     with pytest.raises(UserError, match="another model or setting"):
-        judge.evaluate(contender.saved(model), selection, output, max_docs=5)
+        judge.evaluate(contender.saved(str(model)), selection, output, max_docs=5)
 
 
 def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatch):
@@ -145,9 +150,9 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     encoded = []
     real = SentenceTransformer.encode
 
-    def count(self, texts, **options):
-        encoded.extend(texts)
-        return real(self, texts, **options)
+    def count(self, inputs, **options):
+        encoded.extend(inputs)
+        return real(self, inputs, **options)
 
     measure = judge._measure
 
@@ -160,13 +165,13 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     monkeypatch.setattr(SentenceTransformer, "encode", count)
     monkeypatch.setattr(judge, "_measure", die)
     with pytest.raises(KeyboardInterrupt):
-        judge.evaluate(contender.saved(model), selection, tmp_path / "r")
+        judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r")
     monkeypatch.setattr(judge, "_measure", measure)
     selection = select_tasks(folders=own_folders(tasks))
-    summary = judge.evaluate(contender.saved(model), selection, tmp_path / "r")
+    summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r")
     assert len(summary["tasks"]) == 5
     assert len(encoded) == len(set(encoded))  # no text twice: not over tasks, and not over the kill
-    assert not (tmp_path / "r" / "vectors").exists()
+    assert not list((tmp_path / "r").glob("vectors*"))
 
 
 def test_the_revision_is_the_content(backbone, model):
@@ -181,8 +186,8 @@ def test_the_revision_is_the_content(backbone, model):
     revisions = {name: contender.untrained(load, recipe, None).revision for name, recipe in views.items()}
     assert len(set(revisions.values())) == len(views)
     assert contender.untrained(load, views["plain"], None).revision == revisions["plain"]
-    first, second = contender.saved(model), contender.saved(model, "sparse")
-    assert first.revision == contender.saved(model / "dense").revision != second.revision
+    first, second = contender.saved(str(model)), contender.saved(str(model), "sparse")
+    assert first.revision == contender.saved(f"{model}/dense").revision != second.revision
     changed = SentenceTransformer(str(model / "dense"))
     with torch.no_grad():
         next(changed.parameters())[0] += 1e-3
@@ -191,7 +196,7 @@ def test_the_revision_is_the_content(backbone, model):
 
 def test_sparse_and_fused(model, tasks, tmp_path):
     folders = [tasks / "own" / "search", tasks / "own" / "similar"]
-    sparse = judge.evaluate(contender.saved(model, "sparse"), select_tasks(folders=folders), tmp_path / "s")
+    sparse = judge.evaluate(contender.saved(str(model), "sparse"), select_tasks(folders=folders), tmp_path / "s")
     encoder = SparseEncoder(str(model / "sparse"))
     queries = encoder.encode([" ".join(text.split()[-4:]) for text in CORPUS[:12]])
     documents = encoder.encode([f"{text.split()[0]} {text}" for text in CORPUS])
@@ -199,7 +204,7 @@ def test_sparse_and_fused(model, tasks, tmp_path):
     gains = np.array([[document in (query, query + 1) for document in row] for query, row in enumerate(ranked)])
     discounts = 1 / np.log2(np.arange(2, 12))
     assert sparse["tasks"][0]["score"] == pytest.approx((gains @ discounts / discounts[:2].sum()).mean(), abs=1e-3)
-    fused = judge.evaluate(contender.saved(model, "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
+    fused = judge.evaluate(contender.saved(str(model), "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
     assert [row["task"] for row in fused["tasks"]] == ["search"]
     assert "only ranks" in fused["skipped"]["similar"]
 
@@ -213,21 +218,48 @@ def test_bm25_finds_words(tmp_path):
 
 def test_fewer_documents_are_marked(model, tasks, tmp_path):
     selection = select_tasks(folders=own_folders(tasks))
-    summary = judge.evaluate(contender.saved(model), selection, tmp_path / "r", max_docs=10)
+    summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r", max_docs=10)
     by_name = {row["task"]: row for row in summary["tasks"]}
     assert all(row["max_docs"] == 10 for row in by_name.values())
     assert by_name["similar"]["items"] == by_name["classes"]["items"] == 10
     assert 1 <= by_name["search"]["items"] < 10  # two documents each
 
 
-def test_instructions_are_for_queries_and_only_when_asked_for(model, tasks, tmp_path):
-    session, asked = contender.Session(tmp_path), contender.Session(tmp_path, instructions=True)
+PROMPTS = {
+    "none": {},
+    "by role": {"query": "find: ", "document": "read: "},
+    "by task": {"STS": "same: ", "query": "find: ", "Retrieval-document": ""},
+}
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_prompts_are_chosen_as_mteb_chooses_them(name, model, tmp_path):
+    encoder = SentenceTransformer(str(model / "dense"), prompts=PROMPTS[name])
+    if name == "by task":
+        encoder.default_prompt_name = "query"
+    encoder.save(str(tmp_path / "m"), create_model_card=False)
+    session = Session(VectorStore(tmp_path / "v"), instructions=False, progress=False, work=Work())
+    once = contender.saved(str(tmp_path / "m")).prepare(session)
+    theirs = SentenceTransformerEncoderWrapper(SentenceTransformer(str(tmp_path / "m")))
+    batches = DataLoader(Dataset.from_dict({"text": SENTENCES}), batch_size=4)
+    for task in mteb.get_tasks(["SciFact", "BIOSSES"]):
+        for role in (None, PromptType.query, PromptType.document):
+            options = {"task_metadata": task.metadata, "hf_split": "test", "hf_subset": "default", "prompt_type": role}
+            np.testing.assert_allclose(
+                once.encode(batches, **options), theirs.encode(batches, show_progress_bar=False, **options), atol=1e-5
+            )
+
+
+def test_instructions_are_for_queries_and_only_when_asked_for(model, tmp_path):
     (task,) = select_tasks(names=["SciFact"]).tasks
-    encoder = contender.saved(model)
-    query, document = PromptType.query, PromptType.document
-    assert encoder.prepare(session)._prompt(task.metadata, query) is None
-    assert encoder.prepare(asked)._prompt(task.metadata, document) is None
-    assert encoder.prepare(asked)._prompt(task.metadata, query).startswith("Instruct: Given a scientific claim")
+    store = VectorStore(tmp_path / "v")
+    plain, asked = (
+        contender.saved(str(model)).prepare(Session(store, instructions=given, progress=False, work=Work()))
+        for given in (False, True)
+    )
+    assert not plain._prompt(task.metadata, PromptType.query)
+    assert not asked._prompt(task.metadata, PromptType.document)
+    assert asked._prompt(task.metadata, PromptType.query).startswith("Instruct: Given a scientific claim")
 
 
 def test_vectors_come_back_in_order_and_survive(tmp_path):
@@ -257,12 +289,12 @@ def test_the_interval_of_a_mean_is_that_of_statistics():
 def test_paired_differences_see_what_intervals_do_not():
     hard = RNG.uniform(size=300)
     ours, theirs = mean_items(hard + 0.01), mean_items(hard)
-    draws = ours.differences(theirs)
+    draws = ours.draws(7) - theirs.draws(7)
     assert len(draws) == DRAWS
     assert draws == pytest.approx(0.01)
     assert ours.interval()[0] < theirs.interval()[1]
-    with pytest.raises(ValueError, match="same items"):
-        ours.differences(mean_items(hard[:9]))
+    assert ours.matches(theirs)
+    assert not ours.matches(mean_items(hard[:9]))
 
 
 def test_spearman_and_precision_of_items():
@@ -285,12 +317,12 @@ def second(model, tasks, backbone, tmp_path_factory):
 
 def test_side_by_side(results, second, tmp_path):
     first, summary = results
-    published = {"Famous": {"BIOSSES": 80.0, "similar": 99.0}}
+    published = {"Famous": {"BIOSSES": 80.0, "similar": 99.0}, "Unknown": {"STS12": 1.0}}
     found = compare([first, second], published)
     ours, theirs = found.measured
     rows = {row.label: row for row in found.tasks}
     assert theirs not in rows["BIOSSES"].scores
-    assert rows["BIOSSES"].scores["Famous"] == 80
+    assert rows["BIOSSES"].scores["Famous (published)"] == 80
     difference = rows["search"].differences[theirs]
     assert difference.points == pytest.approx(rows["search"].scores[ours] - rows["search"].scores[theirs])
     assert difference.low <= difference.points <= difference.high
@@ -301,6 +333,7 @@ def test_side_by_side(results, second, tmp_path):
     markdown = (tmp_path / "c" / "compare.md").read_text()
     assert "**99.0**" in markdown
     assert "Famous (published)" in markdown
+    assert "Unknown" not in markdown
     page = (tmp_path / "c" / "compare.html").read_text()
     assert "<svg" in page
     assert "http" not in page.replace("http://www.w3.org", "")
@@ -327,6 +360,7 @@ def refused(capsys, *arguments):
         ("--data DATA/mirror", "is no task"),
         ("--data DATA/own/similar --mode thick", "no mode 'thick'"),
         ("--data DATA/own/similar --output DATA/own", "something else than results"),
+        ("--data DATA/own/similar --pooling mean", "--pooling is for untrained backbones"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_sentence(capsys, model, tasks, tmp_path, options, sentence):
@@ -348,8 +382,18 @@ def broken(folder, name, change):
         ("qrels/test.tsv", lambda text: text + "q1\tnowhere\t1\n", "1 unknown documents, 'nowhere'"),
         ("qrels/test.tsv", lambda text: text + "q99\t1\t1\n", "1 unknown queries, 'q99'"),
         ("qrels/test.tsv", lambda text: text + "q1 1 1\n", "line 26"),
-        ("queries.jsonl", lambda text: text.replace(json.loads(text.split("\n")[2])["text"], "  "), "'q2'.*is empty"),
+        ("qrels/test.tsv", lambda text: text + "q1\t1\t0.5\n", "line 26.*whole number"),
+        ("qrels/test.tsv", lambda text: text.partition("\n")[2], "no header"),
+        ("qrels/test.tsv", lambda text: text.partition("\n")[0], "judges no document"),
+        (
+            "queries.jsonl",
+            lambda text: text.replace(json.loads(text.split("\n")[2])["text"], "  "),
+            "empty query, 'q2'",
+        ),
+        ("queries.jsonl", lambda text: "", "12 unknown queries"),
         ("corpus.jsonl", lambda text: text.replace('"text"', '"body"', 1), "line 1: the field 'text'"),
+        ("corpus.jsonl", lambda text: text + text.split("\n")[0], "line 121: the id '0' is there a second time"),
+        ("corpus.jsonl", lambda text: text + '{"_id": 999, "text": null}', "line 121: the text is NoneType"),
         ("corpus.jsonl", lambda text: text + "{\n", "no JSON object"),
     ],
 )
@@ -358,14 +402,46 @@ def test_a_broken_search_folder_is_one_sentence(tmp_path, name, change, sentence
         select_tasks(folders=[broken(tmp_path / "search", name, change)])
 
 
-def test_a_mirror_without_a_split_or_a_column_keeps_what_was_finished(model, tasks, tmp_path, capsys):
+GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([{**GOOD_PAIR, "score": 1.0}] * 3, "numbers, and not all the same"),
+        ([{**GOOD_PAIR, "score": "high"}, {**GOOD_PAIR, "score": "low"}], "numbers, and not all the same"),
+        (
+            [{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "sentence1": None, "score": 2}],
+            "nothing in row 2, column 'sentence1'",
+        ),
+        ([{**GOOD_PAIR, "label": 2}], "must be 0 or 1"),
+        ([{"text": 5, "label": 2}] * 2, "int in row 1, column 'text'"),
+        ([{"text": "a", "label": 2}] * 9, "single label"),
+    ],
+)
+def test_a_broken_table_is_one_sentence(tmp_path, rows, sentence):
+    write_lines(tmp_path / "task" / "test.jsonl", rows)
+    with pytest.raises(UserError, match=sentence):
+        select_tasks(folders=[tmp_path / "task"])
+
+
+def test_two_tasks_of_one_name_are_refused(tasks, tmp_path):
+    write_search(tmp_path / "search")
+    with pytest.raises(UserError, match="Two tasks are named 'search'"):
+        select_tasks(folders=[tasks / "own" / "search", tmp_path / "search"])
+
+
+@pytest.mark.parametrize(("split", "column"), [("train", "score"), ("test", "points")])
+def test_a_mirror_without_a_split_or_a_column_keeps_what_was_finished(model, tmp_path, capsys, split, column):
     mirror = tmp_path / "mirror"
-    write_lines(mirror / "biosses-sts" / "test.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1.0}] * 3)
-    write_lines(mirror / "sts12-sts" / "train.jsonl", [{"sentence1": "a", "sentence2": "b", "score": 1.0}])
+    good = [{"sentence1": text, "sentence2": SENTENCES[0], "score": float(i)} for i, text in enumerate(SENTENCES)]
+    write_lines(mirror / "biosses-sts" / "test.jsonl", good)
+    write_lines(mirror / "sts12-sts" / f"{split}.jsonl", [{**GOOD_PAIR, column: 1.0}] * 2)
     output = tmp_path / "r"
     said = refused(capsys, "evaluate", model, "--data-root", mirror, "--tasks", "BIOSSES,STS12", "--output", output)
     assert "STS12" in said
-    assert (output / "tasks" / "BIOSSES.json").is_file()
+    assert ("test" if column == "score" else "'score'") in said
+    assert [row["task"] for row in json.loads((output / "summary.json").read_text())["tasks"]] == ["BIOSSES"]
 
 
 def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
@@ -375,7 +451,7 @@ def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
     encoder.save(str(tmp_path / "nan"), create_model_card=False)
     with pytest.raises(UserError, match="no finite vector"):
         judge.evaluate(
-            contender.saved(tmp_path / "nan"), select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r"
+            contender.saved(str(tmp_path / "nan")), select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r"
         )
 
 
@@ -386,4 +462,4 @@ def test_an_untrained_setting_from_the_command_line(capsys, backbone, tasks, tmp
     with pytest.raises(SystemExit):
         main([*line, "--corpus", str(tmp_path / "texts.txt"), "--correction", "centre+first-component", "--json"])
     summary = json.loads(capsys.readouterr().out)
-    assert summary["name"] == f"{Path(backbone('llama')).name}, last, keywords, centre+first-component"
+    assert summary["model"] == f"{Path(backbone('llama')).name}, last, keywords, centre+first-component"

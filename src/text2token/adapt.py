@@ -10,6 +10,8 @@ from torch import Tensor
 
 from text2token.head import DecodingHead
 
+_ROWS = 16_384
+
 
 def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
     """Rows that keep the middle of the decoding head's spectrum: its principal directions, ranked, from ``low`` to ``high``.
@@ -29,8 +31,11 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
     dimension = head.weight.shape[1]
     if len(head.transform):
         return torch.eye(dimension)
-    centred = head.weight.double() - head.weight.double().mean(dim=0)
-    _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending eigenvalues, a column a direction
+    mean = head.weight.mean(dim=0, dtype=torch.float64)
+    gram = torch.zeros(dimension, dimension, dtype=torch.float64)
+    for rows in head.weight.split(_ROWS):  # not all of V×d in float64 at once
+        gram += (rows.double() - mean).T @ (rows.double() - mean)
+    _, directions = torch.linalg.eigh(gram)  # ascending eigenvalues, a column a direction
     ranked = directions.flip(1).T.float()
     return ranked[round(low * dimension) : round(high * dimension)].clone()
 

@@ -13,6 +13,8 @@ from rich.text import Text
 
 T = TypeVar("T")
 
+_CONSOLE = Console(stderr=True)  # one for all, so that a bar inside another one does not fight it for the terminal
+
 
 class _Rate(ProgressColumn):
     """Units a second."""
@@ -30,14 +32,15 @@ def progress_bar(*, enabled: bool = True) -> Progress:
         _Rate(),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=_CONSOLE,
+        speed_estimate_period=1e9,  # rate and time left from all of the work: a step may take minutes
         disable=not enabled or not sys.stderr.isatty(),
     )
 
 
 def step(message: str, *, enabled: bool = True) -> AbstractContextManager[object]:
     """Say what is going on while it lasts, on a terminal."""
-    return Console(stderr=True).status(message) if enabled and sys.stderr.isatty() else nullcontext()
+    return _CONSOLE.status(message) if enabled and sys.stderr.isatty() else nullcontext()
 
 
 def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, enabled: bool = True) -> Iterator[T]:

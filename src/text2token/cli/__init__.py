@@ -25,8 +25,10 @@ _VERBS = {
     "demo": "The whole of it on the docstrings of this Python environment.",
 }
 
-# In the words of the operating system and safetensors, of NumPy, and of torch.save.
-_DISK_FULL = re.compile(rf"{os.strerror(errno.ENOSPC)}|\d+ requested and \d+ written|inline_container\.cc")
+# In the words of the operating system and safetensors, of SQLite, of NumPy, and of torch.save.
+_DISK_FULL = re.compile(
+    rf"{os.strerror(errno.ENOSPC)}|database or disk is full|\d+ requested and \d+ written|inline_container\.cc"
+)
 
 
 class _Verbs(click.Group):

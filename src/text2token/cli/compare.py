@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
+from text2token.cli.options import evaluation_extra
 from text2token.errors import UserError
 
 
@@ -25,9 +27,9 @@ def compare(results: tuple[Path, ...], output: Path, published: Path | None, mod
     Example:
       text2token compare results/model results/eol results/bm25 --output comparison
     """
-    from text2token.evaluation.compare import compare as side_by_side
-    from text2token.evaluation.comparison_page import write_comparison
-
+    with evaluation_extra():
+        from text2token.evaluation.compare import compare as side_by_side
+        from text2token.evaluation.comparison_page import write_comparison
     comparison = side_by_side(results, _published(published, models))
     write_comparison(comparison, output)
     click.echo(
@@ -39,10 +41,10 @@ def _published(file: Path | None, models: str | None) -> dict[str, dict[str, flo
     if file is None:
         return {}
     try:
-        found: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"'{file}' is no JSON: expected {{model: {{task: score}}}}.") from error
-    wanted = models.split(",") if models else list(found)
+        found = TypeAdapter(dict[str, dict[str, float]]).validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise UserError(f"'{file}' is no JSON of published scores: expected {{model: {{task: points}}}}.") from error
+    wanted = [name.strip() for name in models.split(",")] if models else list(found)
     for name in wanted:
         if name not in found:
             raise UserError(f"'{file}' has no model '{name}': it has {', '.join(sorted(found)[:8])} …")

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import evaluation_extra, quiet_libraries, recipe_options
 from text2token.errors import UserError
 from text2token.recipe import Recipe
 
@@ -48,6 +48,7 @@ def evaluate(
     types: str | None,
     mode: str,
     corpus: str | None,
+    bf16: bool,
     as_json: bool,
     recipe: Recipe,
     **options: Any,
@@ -69,13 +70,11 @@ def evaluate(
     warnings.filterwarnings("ignore", message=".*superseded")  # the benchmark decides which version runs
     for name in ("mteb", "bm25s"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    try:
+    with evaluation_extra():
         from text2token.evaluation import judge
         from text2token.evaluation import tasks as task_choice
-    except ModuleNotFoundError as error:
-        raise UserError(f"Evaluation needs '{error.name}': pip install 'text2token[eval]'.") from error
     selection = task_choice.select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
-    contender = _contender(model, mode, recipe, corpus)
+    contender = _contender(model, mode, recipe, corpus, bf16)
     summary = judge.evaluate(contender, selection, output, progress=True, **options)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
@@ -84,7 +83,7 @@ def evaluate(
 
 
 def _show(summary: dict[str, Any]) -> None:
-    table = Table(title=summary["name"], title_justify="left", caption=summary["coverage"], caption_justify="left")
+    table = Table(title=summary["model"], title_justify="left", caption=summary["coverage"], caption_justify="left")
     for heading in ("Task", "Type", "Score", "95 % interval"):
         table.add_column(heading, justify="left" if heading in {"Task", "Type"} else "right")
     for row in summary["tasks"]:
@@ -95,29 +94,35 @@ def _show(summary: dict[str, Any]) -> None:
     for kind, mean in summary["mean_by_type"].items():
         table.add_row("mean", kind, f"{mean:.2f}", "")
     if summary["tasks"]:
-        table.add_row("mean", "all tasks", f"{summary['mean_over_tasks']:.2f}", "", style="bold")
+        table.add_row("mean", "over types", f"{summary['mean_over_types']:.2f}", "")
+        table.add_row("mean", "over tasks", f"{summary['mean_over_tasks']:.2f}", "", style="bold")
     console = Console()
     console.print(table)
+    by_reason: dict[str, list[str]] = {}
     for name, reason in summary["skipped"].items():
-        console.print(f"Skipped: {name}, {reason}", highlight=False)
+        by_reason.setdefault(reason, []).append(name)
+    for reason, names in by_reason.items():
+        console.print(f"Skipped, {reason}: {', '.join(names)}", highlight=False)
 
 
 def _names(joined: str | None) -> list[str]:
     return [name.strip() for name in joined.split(",")] if joined else []
 
 
-def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None) -> Contender:
+def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, bf16: bool) -> Contender:
     from text2token.evaluation import contender
     from text2token.packaged import REFERENCES, fetch
 
     if mode not in contender.MODES:
         raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
+    is_saved = model in REFERENCES or contender.is_saved(model)
+    set_here = [name for name in _SETTING if getattr(recipe, name) != Recipe.model_fields[name].default]
+    if set_here and (is_saved or model == contender.BM25):
+        raise UserError(f"--{set_here[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
+    if mode != "dense" and not is_saved:
+        raise UserError(f"'{model}' has no {mode} vectors to judge: leave --mode out, or fit it first.")
     if model == contender.BM25:
         return contender.bm25()
-    if model in REFERENCES:
-        return contender.saved(fetch(model), mode)
-    if (path := Path(model)).is_dir() and any((path / part).exists() for part in ("modules.json", "dense", "sparse")):
-        return contender.saved(path, mode)
-    if mode != "dense":
-        raise UserError(f"An untrained backbone has no {mode} vectors to judge: fit it first, or leave --mode out.")
-    return contender.untrained(model, recipe, corpus)
+    if is_saved:
+        return contender.saved(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
+    return contender.untrained(model, recipe, corpus, bf16=bf16)

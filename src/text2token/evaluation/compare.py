@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from text2token.errors import UserError
 from text2token.evaluation.items import Floats, Items, middle
-from text2token.evaluation.judge import SUMMARY
+from text2token.evaluation.results import read_summary
 
 
 @dataclass(frozen=True)
@@ -80,70 +79,85 @@ def compare(folders: Sequence[Path], published: dict[str, dict[str, float]] | No
     """Put results folders of :func:`text2token.evaluation.judge.evaluate` side by side.
 
     Args:
-        folders: At least one; differences are to the first.
+        folders: At least one; differences are to the first. A column is named by its model, and by its folder too where two
+            have the same model name.
         published: Model → task → score in points, for columns marked as published.
 
     Raises:
-        UserError: A folder has no results, two have the same name, or one task was run on different data.
+        UserError: A folder has no results, or one task was run on different data.
     """
-    published = published or {}
-    summaries = {}
-    for folder in folders:
-        summary = _read(folder)
-        if summary["name"] in summaries:
-            raise UserError(f"Two of the results are of a model named '{summary['name']}': compare one of them.")
-        summaries[summary["name"]] = (folder, {row["task"]: row for row in summary["tasks"]})
-    measured = list(summaries)
-    names = list(dict.fromkeys(task for _, rows in summaries.values() for task in rows))
-    draws: dict[str, dict[str, Floats]] = {}
-    tasks = []
+    results = _by_column(folders)
+    measured = list(results)
+    names = list(dict.fromkeys(name for rows in results.values() for name in rows))
+    if not names:
+        raise UserError("None of the results has a finished task: there is nothing to compare.")
+    found = {f"{name} (published)": scores for name, scores in (published or {}).items() if scores.keys() & set(names)}
+    tasks, draws = [], []
     for seed, name in enumerate(names):
-        found = {column: (folder, rows[name]) for column, (folder, rows) in summaries.items() if name in rows}
-        _check_same_data(name, {column: row for column, (_, row) in found.items()})
-        draws[name] = _differences(name, measured[0], found, seed)
-        row = next(iter(found.values()))[1]
-        tasks.append(
-            Row(
-                label=name + (f", {row['max_docs']} texts" if row["max_docs"] else ""),
-                type=row["type"],
-                scores={column: 100 * row["score"] for column, (_, row) in found.items()}
-                | {column: known[name] for column, known in published.items() if name in known and not row["max_docs"]},
-                intervals={column: _points(row["interval"]) for column, (_, row) in found.items()},
-                differences={
-                    column: _difference(100 * found[measured[0]][1]["score"] - 100 * found[column][1]["score"], values)
-                    for column, values in draws[name].items()
-                },
-            )
+        rows = {column: finished[name] for column, finished in results.items() if name in finished}
+        _check_same_data(name, rows)
+        tasks.append(_row(name, rows, found))
+        draws.append(_differences(name, rows, measured[0], seed))
+        tasks[-1].differences.update(
+            {column: _difference(tasks[-1].scores, measured[0], column, values) for column, values in draws[-1].items()}
         )
-    return Comparison(
-        measured, list(published), tasks, _means(tasks, list(draws.values()), measured[0]), _notes(tasks, published)
+    notes = _notes(tasks, found, [row for rows in results.values() for row in rows.values()])
+    return Comparison(measured, list(found), tasks, _means(tasks, draws, measured), notes)
+
+
+Finished = dict[str, Any]
+"""A task's row of a summary, with the ``folder`` it is from."""
+
+
+def _by_column(folders: Sequence[Path]) -> dict[str, dict[str, Finished]]:
+    """Column → task → row."""
+    summaries = [(folder, read_summary(folder)) for folder in folders]
+    models = [summary["model"] for _, summary in summaries]
+    columns: dict[str, dict[str, Finished]] = {}
+    for folder, summary in summaries:
+        name = summary["model"]
+        name = name if models.count(name) == 1 else f"{name} ({folder.resolve().name})"
+        if name in columns:
+            raise UserError(f"The results '{folder}' cannot be told from others: rename the folder, or name it once.")
+        columns[name] = {row["task"]: {**row, "folder": folder} for row in summary["tasks"]}
+    return columns
+
+
+def _check_same_data(task: str, rows: dict[str, Finished]) -> None:
+    kinds = {(row["data"], row["max_docs"], *row["versions"].items()) for row in rows.values()}
+    if len(kinds) > 1:
+        raise UserError(
+            f"The task {task} was run on different data, --max-docs or versions of mteb by {', '.join(rows)}: run it again."
+        )
+
+
+def _row(name: str, rows: dict[str, Finished], published: dict[str, dict[str, float]]) -> Row:
+    first = next(iter(rows.values()))
+    scores = {column: 100 * row["score"] for column, row in rows.items()}
+    if not first["max_docs"]:
+        scores |= {column: known[name] for column, known in published.items() if name in known}
+    return Row(
+        label=name,
+        type=first["type"],
+        scores=scores,
+        intervals={column: (100 * row["interval"][0], 100 * row["interval"][1]) for column, row in rows.items()},
     )
 
 
-def _read(folder: Path) -> dict[str, Any]:
-    file = folder / SUMMARY
-    if not file.is_file():
-        raise UserError(f"'{folder}' holds no finished results: name folders that 'text2token evaluate' wrote.")
-    found: dict[str, Any] = json.loads(file.read_text())
-    return found
-
-
-def _check_same_data(task: str, rows: dict[str, dict[str, Any]]) -> None:
-    kinds = {(row["data"], row["max_docs"]) for row in rows.values()}
-    if len(kinds) > 1:
-        raise UserError(f"The task {task} was run on different data or --max-docs by {', '.join(rows)}: run it again.")
-
-
-def _differences(name: str, first: str, found: dict[str, tuple[Path, Any]], seed: int) -> dict[str, Floats]:
-    """Draws of the first column minus each other."""
-    if first not in found:
+def _differences(name: str, rows: dict[str, Finished], first: str, seed: int) -> dict[str, Floats]:
+    """Draws of the first column minus each other, in points."""
+    if first not in rows:
         return {}
-    items = {column: Items.load(folder / "items" / f"{name}.npz") for column, (folder, _) in found.items()}
+    items = {column: Items.load(row["folder"] / "items" / f"{name}.npz") for column, row in rows.items()}
     reference = items.pop(first)
-    return {column: 100 * reference.differences(other, seed) for column, other in items.items()}
+    for column, other in items.items():
+        if not reference.matches(other):
+            raise UserError(f"The items of {name} are not the same in {first} and {column}: run one of them again.")
+    draws = reference.draws(seed)
+    return {column: 100 * (draws - other.draws(seed)) for column, other in items.items()}
 
 
-def _means(tasks: list[Row], draws: list[dict[str, Floats]], first: str) -> list[Row]:
+def _means(tasks: list[Row], draws: list[dict[str, Floats]], measured: list[str]) -> list[Row]:
     """By type, over types and over tasks."""
     by_type: dict[str, list[int]] = {}
     for place, row in enumerate(tasks):
@@ -156,36 +170,32 @@ def _means(tasks: list[Row], draws: list[dict[str, Floats]], first: str) -> list
         each = {kind: 1 / len(by_type) / len(places) for kind, places in by_type.items()}
         groups[f"mean over {len(by_type)} types"] = {place: each[row.type] for place, row in enumerate(tasks)}
     groups[f"mean over {len(tasks)} tasks"] = dict.fromkeys(range(len(tasks)), 1 / len(tasks))
-    return [_mean(label, weights, tasks, draws, first) for label, weights in groups.items()]
+    return [_mean(label, weights, tasks, draws, measured[0]) for label, weights in groups.items()]
 
 
 def _mean(label: str, weights: dict[int, float], tasks: list[Row], draws: list[dict[str, Floats]], first: str) -> Row:
     """A weighted mean, of the columns that have all its tasks."""
-    columns = list(set.intersection(*(set(tasks[place].scores) for place in weights)))
+    somewhere = dict.fromkeys(column for row in tasks for column in row.scores)
+    columns = [column for column in somewhere if all(column in tasks[place].scores for place in weights)]
     scores = {name: sum(share * tasks[place].scores[name] for place, share in weights.items()) for name in columns}
-    others = [name for name in columns if all(name in draws[place] for place in weights)]
-    differences = {
-        name: _difference(
-            scores[first] - scores[name],
-            np.sum([share * draws[place][name] for place, share in weights.items()], axis=0),
-        )
-        for name in others
-    }
+    differences = {}
+    for name in columns:
+        if all(name in draws[place] for place in weights):
+            drawn = np.sum([share * draws[place][name] for place, share in weights.items()], axis=0)
+            differences[name] = _difference(scores, first, name, drawn)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _difference(points: float, draws: Floats) -> Difference:
-    return Difference(points, *middle(draws))
+def _difference(scores: dict[str, float], first: str, column: str, draws: Floats) -> Difference:
+    return Difference(scores[first] - scores[column], *middle(draws))
 
 
-def _points(interval: Sequence[float]) -> tuple[float, float]:
-    return 100 * interval[0], 100 * interval[1]
-
-
-def _notes(tasks: list[Row], published: dict[str, Any]) -> list[str]:
+def _notes(tasks: list[Row], published: dict[str, Any], finished: list[Finished]) -> list[str]:
     notes = []
     if len({frozenset(row.scores) for row in tasks}) > 1:
         notes.append("A mean is shown for models that have all its tasks.")
+    if cut := {row["max_docs"] for row in finished if row["max_docs"]}:
+        notes.append(f"Tasks are cut down to {max(cut)} texts: scores compare with each other only.")
     if published:
         notes.append("Published scores were not measured here: other machines, settings and copies of the data.")
     return notes

@@ -82,7 +82,7 @@ def draw(comparison: Comparison) -> Figure:
                 markersize=5,
                 color=colours[number % len(colours)],
                 markerfacecolor="white" if published else colours[number % len(colours)],
-                label=f"{column} (published)" if published else column,
+                label=column,
             )
         axes.axhline(len(comparison.tasks) - 0.5, color="#59616e", linewidth=1)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])

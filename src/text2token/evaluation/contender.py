@@ -6,24 +6,26 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import mteb
 import torch
+from mteb.models import ModelMeta
 from mteb.models.hybrid_wrappers import HybridSearch
 from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
+from sentence_transformers.util import is_sentence_transformer_model, load_file_path
+from transformers import PretrainedConfig
 
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
 from text2token.errors import UserError
-from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Vectors, Work, model_meta, pack
-from text2token.evaluation.vector_store import VectorStore
-from text2token.precision import mixed_precision
+from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Session, Vectors, pack
+from text2token.precision import has_bf16, mixed_precision
 from text2token.recipe import Recipe
 
 BM25 = "bm25"
@@ -34,31 +36,12 @@ _BATCH = 32
 
 
 @dataclass(frozen=True)
-class Session:
-    """What an evaluation gives the models it runs.
-
-    Attributes:
-        folder: Vectors are kept here, a file a model.
-        instructions: Use the benchmark's instructions where a model has no prompts of its own.
-        bf16: Encode in mixed precision where the hardware has it.
-        progress: Show bars.
-        work: Counts what encoding costs.
-    """
-
-    folder: Path
-    instructions: bool = False
-    bf16: bool = False
-    progress: bool = False
-    work: Work = field(default_factory=Work)
-
-
-@dataclass(frozen=True)
 class Contender:
     """A model under evaluation.
 
     Attributes:
-        name: For tables.
-        revision: SHA-256 of weights, module settings, tokenizer with template, and prompts: no two checkpoints share one.
+        name: For people.
+        revision: SHA-256 of what its vectors depend on: no two checkpoints share one.
         types: Task types that it can do; None: all.
         prepare: Makes what mteb takes.
     """
@@ -75,136 +58,129 @@ def bm25() -> Contender:
     return Contender(BM25, str(mteb.get_model_meta(name).revision), _RANKING, lambda _: mteb.get_model(name))
 
 
-def saved(path: Path, mode: str = "dense") -> Contender:
-    """A folder that ``fit`` wrote, or a SentenceTransformer or SparseEncoder folder.
+def is_saved(name: str) -> bool:
+    """Is this an embedder already: a folder of ours, or a SentenceTransformer or SparseEncoder, here or on the hub?"""
+    return any((Path(name) / part).is_dir() for part in ("dense", "sparse")) or is_sentence_transformer_model(name)
+
+
+def saved(name: str, mode: str = "dense", *, bf16: bool = False) -> Contender:
+    """A folder that ``fit`` wrote, or a SentenceTransformer or SparseEncoder.
 
     Args:
-        path: The folder.
+        name: The folder, or a hub id.
         mode: Of a folder of ours: ``dense``, ``sparse``, or ``dense+sparse``, the reciprocal rank fusion of both (k = 60).
+        bf16: Encode in mixed precision.
 
     Raises:
-        UserError: There is no such model.
+        UserError: There is no such model, or no bf16 in hardware.
     """
-    name = path.resolve().name
-    parts = [path / kind for kind in mode.split("+")]
-    if mode == "dense" and not parts[0].is_dir():
-        parts = [path]
+    path = Path(name)
+    parts = [str(path / kind) for kind in mode.split("+")]
+    if mode == "dense" and not Path(parts[0]).is_dir():
+        parts = [name]
     for part in parts:
-        if not (part / "modules.json").is_file():
-            raise UserError(f"There is no {mode} model in '{path}': name a folder that 'text2token fit' wrote.")
-    name = name if mode == "dense" else f"{name} {mode}"
-    views = [_load(part, name) for part in parts]
-    return views[0] if len(views) == 1 else _fused(name, views)
+        if not is_sentence_transformer_model(part):
+            raise UserError(f"There is no {mode} model in '{name}': name a folder that 'text2token fit' wrote.")
+    shown = path.resolve().name if mode == "dense" else f"{path.resolve().name} {mode}"
+    views = [_of_model(_load(part), shown, bf16) for part in parts]
+    return views[0] if len(views) == 1 else _fused(shown, views)
 
 
-def untrained(backbone: str, recipe: Recipe, corpus: str | None) -> Contender:
+def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool = False) -> Contender:
     """A backbone without training, under the recipe's pooling, attention, template and correction.
 
     Args:
         backbone: As :func:`text2token.backbone.load_encoder` takes it.
         recipe: The setting.
         corpus: What the correction is learnt from; its first ``calibration_texts``.
+        bf16: Encode in mixed precision.
 
     Raises:
-        UserError: The backbone cannot be loaded, or there is a correction and no corpus.
+        UserError: The backbone cannot be loaded, there is a correction and no corpus, or no bf16 in hardware.
     """
     recipe = recipe.model_copy(update={"backbone": backbone})
-    if recipe.correction != "none" and corpus is None:
-        raise UserError(
-            f"The correction '{recipe.correction}' is learnt from texts: name some with --corpus, or pass --correction none."
-        )
     embedder = Embedder.from_recipe(recipe)
-    if corpus is not None and recipe.correction != "none":
+    revision = content_hash(SentenceTransformer(modules=embedder.dense_modules()))
+    if recipe.correction != "none":
+        if corpus is None:
+            raise UserError(
+                f"The correction '{recipe.correction}' is learnt from texts: name some with --corpus, "
+                "or pass --correction none."
+            )
         texts = list(islice(open_corpus(corpus), recipe.calibration_texts))
         embedder.calibrate(texts, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
+        # of what it is learnt from, since its own last bits differ from machine to machine
+        learnt = [revision, recipe.correction, recipe.keep_from, recipe.keep_to, *texts]
+        revision = hashlib.sha256(json.dumps(learnt).encode()).hexdigest()
     template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
-    name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}"
-    return _dense(SentenceTransformer(modules=embedder.dense_modules()).eval(), name)
+    attention = "" if recipe.attention == "own" else f", {recipe.attention}"
+    name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
+    return _of_model(SentenceTransformer(modules=embedder.dense_modules()).eval(), name, bf16, revision)
 
 
 def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
-    """SHA-256 of all that a vector depends on."""
+    """SHA-256 of all that a vector depends on: weights, module settings, tokenizer with template, prompts."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    for module in model:
-        settings = {key: getattr(module, key, None) for key in getattr(module, "config_keys", ())}
-        digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
-    if hasattr(model.tokenizer, "backend_tokenizer"):
-        digest.update(model.tokenizer.backend_tokenizer.to_str().encode())
-    config = getattr(getattr(model[0], "model", None), "config", None)
-    digest.update(config.to_json_string().encode() if config else b"")
-    options = [model.max_seq_length, model.prompts, getattr(model, "max_active_dims", None), model.similarity_fn_name]
+    for module in model.modules():
+        if keys := getattr(module, "config_keys", None):
+            settings = {key: getattr(module, key, None) for key in keys}
+            digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
+        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
+            digest.update(config.to_json_string(use_diff=False).encode())
+    tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
+    names = (
+        "max_seq_length",
+        "prompts",
+        "default_prompt_name",
+        "truncate_dim",
+        "max_active_dims",
+        "similarity_fn_name",
+    )
+    options = {name: getattr(model, name, None) for name in names}
     digest.update(json.dumps(options, default=str, sort_keys=True).encode())
     return digest.hexdigest()
 
 
-def _load(path: Path, name: str) -> Contender:
-    settings = json.loads((path / "config_sentence_transformers.json").read_text())
-    options: dict[str, Any] = {"model_kwargs": {"dtype": torch.float32}, "local_files_only": True}
+def _load(name: str) -> SentenceTransformer | SparseEncoder:
     try:
-        if settings.get("model_type") == "SparseEncoder":
-            return _sparse(SparseEncoder(str(path), **options).eval(), name)
-        return _dense(SentenceTransformer(str(path), **options).eval(), name)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise UserError(f"sentence-transformers cannot load '{path}': {str(error).splitlines()[0]}") from error
+        note = load_file_path(name, "config_sentence_transformers.json")
+        settings = json.loads(Path(note).read_text(encoding="utf-8")) if note else {}
+        kind = SparseEncoder if settings.get("model_type") == "SparseEncoder" else SentenceTransformer
+        return kind(name, model_kwargs={"dtype": torch.float32}).eval()
+    except Exception as error:  # whatever a loader trips over, the model is what the user has to look at
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"sentence-transformers cannot load '{name}': {first}") from error
 
 
-def _dense(model: SentenceTransformer, name: str) -> Contender:
-    def convert(vectors: Any) -> Vectors:
-        return list(vectors.float().cpu().numpy())
-
-    return _contender(name, model, convert, OnceEncoder)
-
-
-def _sparse(model: SparseEncoder, name: str) -> Contender:
-    return _contender(name, model, pack, OnceSparseEncoder, vocabulary=model.get_embedding_dimension())
-
-
-def _contender(
-    name: str,
-    model: SentenceTransformer | SparseEncoder,
-    convert: Callable[[Any], Vectors],
-    wrapper: type[OnceEncoder],
-    **options: Any,
+def _of_model(
+    model: SentenceTransformer | SparseEncoder, name: str, bf16: bool, revision: str | None = None
 ) -> Contender:
-    """A sentence-transformers model, encoding under the session's settings."""
-    revision = content_hash(model)
-    asymmetric = any(isinstance(module, Router) for module in model.modules())
-    prompts = {key: prompt for key, prompt in model.prompts.items() if prompt}
-    output = {"convert_to_sparse_tensor": False} if isinstance(model, SparseEncoder) else {}
+    """A sentence-transformers model."""
+    body = getattr(model[0], "model", None)
+    if bf16 and (body is None or not has_bf16(model.device)):
+        raise UserError("This model or machine has no bf16: leave --bf16 out.")
+    revision = (revision or content_hash(model)) + (" bf16" if bf16 else "")
+    sparse = isinstance(model, SparseEncoder)
+    options = {"batch_size": _BATCH, "show_progress_bar": False, "convert_to_tensor": True}
+    options |= {"convert_to_sparse_tensor": False} if sparse else {}
+    calls = {None: model.encode, PromptType.query: model.encode_query, PromptType.document: model.encode_document}
 
-    def prepare(session: Session) -> OnceEncoder:
-        def encode(texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
-            by_role = {PromptType.query: model.encode_query, PromptType.document: model.encode_document}
-            call = by_role[role] if role and asymmetric else model.encode
-            body = getattr(model[0], "model", None)
-            with mixed_precision(body) if session.bf16 and body is not None else nullcontext():
-                vectors = call(
-                    list(texts),
-                    prompt=prompt,
-                    batch_size=_BATCH,
-                    show_progress_bar=False,
-                    convert_to_tensor=True,
-                    **output,
-                )
-            return convert(vectors)
+    def encode(texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
+        with mixed_precision(body) if bf16 and body is not None else nullcontext():
+            vectors = calls[role](list(texts), prompt=prompt, **options).float().cpu()
+        return pack(vectors) if sparse else list(vectors.numpy())
 
-        precision = "bf16" if session.bf16 else "float32"
-        return wrapper(
-            model_meta(name, revision, str(model.similarity_fn_name)),
-            encode,
-            VectorStore(session.folder / f"{revision[:16]}-{precision}.sqlite"),
-            session.work,
-            prompts=prompts or None,
-            asymmetric=asymmetric,
-            instructions=session.instructions,
-            progress=session.progress,
-            **options,
-        )
-
-    return Contender(name, revision, None, prepare)
+    by_role = any(
+        isinstance(module, Router) or getattr(module, "query_length", None) or getattr(module, "document_length", None)
+        for module in model.modules()
+    )
+    meta = ModelMeta.create_empty({"name": f"text2token/{name}", "revision": revision})
+    wrapper = OnceSparseEncoder if sparse else OnceEncoder
+    return Contender(name, revision, None, lambda session: wrapper(model, meta, encode, by_role, session))
 
 
 def _fused(name: str, views: list[Contender]) -> Contender:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,9 @@ def folder_task(folder: Path) -> AbsTask:
     splits = {split: table for split in ("train", "test") if (table := _table(folder, split)) is not None}
     columns = set(splits["test"].column_names) if "test" in splits else set()
     if {"sentence1", "sentence2", "score"} <= columns:
-        scores = splits["test"]["score"]
+        scores = [score for score in splits["test"]["score"] if isinstance(score, int | float)]
+        if len(scores) < len(splits["test"]) or min(scores, default=0) == max(scores, default=0):
+            raise UserError(f"The scores of '{folder}' must be numbers, and not all the same.")
         return _task(folder, AbsTaskSTS, "STS", "cosine_spearman", splits, min_score=min(scores), max_score=max(scores))
     if {"sentence1", "sentence2", "label"} <= columns:
         _check_labels(folder, splits["test"]["label"])
@@ -68,6 +70,12 @@ def folder_task(folder: Path) -> AbsTask:
         names = {"input_column_name": "text", "label_column_name": "label"}
         return _task(folder, AbsTaskClustering, "Clustering", "v_measure", splits, **size, **names)
     raise UserError(f"The folder '{folder}' is no task: expected {_SHAPES}.")
+
+
+def task_folder(task: AbsTask) -> Path | None:
+    """Where a task's data lies on this machine; None when it comes from the hub."""
+    path = Path(task.metadata.dataset["path"])
+    return path if path.is_dir() else None
 
 
 def _task(
@@ -109,55 +117,64 @@ def _check_labels(folder: Path, labels: Iterable[Any]) -> None:
 
 
 def _retrieval(folder: Path) -> AbsTask:
-    documents = {row["_id"]: row for row in _rows(folder / "corpus.jsonl", ("_id", "text"))}
-    queries = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl", ("_id", "text"))}
-    judgements = _judgements(folder / "qrels")
-    unknown = {document for judged in judgements.values() for document in judged} - documents.keys()
-    if unknown:
-        raise UserError(f"The qrels of '{folder}' name {len(unknown)} unknown documents, '{min(unknown)}' for one.")
-    unknown = judgements.keys() - queries.keys()
-    if unknown:
-        raise UserError(f"The qrels of '{folder}' name {len(unknown)} unknown queries, '{min(unknown)}' for one.")
-    empty = [query for query in judgements if not queries[query].strip()]
-    if empty:
-        raise UserError(f"The query '{empty[0]}' of '{folder}' is empty: give it a text or take it out of the qrels.")
     corpus = [
-        {"id": name, "title": row.get("title") or "", "text": row["text"] or ""} for name, row in documents.items()
+        {"id": row["_id"], "title": row.get("title") or "", "text": row["text"]}
+        for row in _rows(folder / "corpus.jsonl")
     ]
+    queries = [{"id": row["_id"], "text": row["text"]} for row in _rows(folder / "queries.jsonl")]
     split = {
-        "corpus": Dataset.from_list(corpus),
-        "queries": Dataset.from_list([{"id": query, "text": queries[query]} for query in judgements]),
-        "relevant_docs": judgements,
+        "corpus": _columns(corpus, "id", "title", "text"),
+        "queries": _columns(queries, "id", "text"),
+        "relevant_docs": _judgements(folder / "qrels" / "test.tsv"),
         "top_ranked": None,
     }
     return _task(folder, AbsTaskRetrieval, "Retrieval", "ndcg_at_10", {"default": {"test": split}})
 
 
-def _rows(file: Path, columns: tuple[str, ...]) -> Iterable[dict[str, Any]]:
-    if not file.is_file():
-        raise UserError(f"There is no '{file}': a retrieval folder has {_SHAPES.partition(' (')[0]}.")
-    with file.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                row = json.loads(line)
-                missing = [column for column in columns if column not in row]
-            except (json.JSONDecodeError, TypeError) as error:
-                raise UserError(f"'{file}', line {number}: no JSON object.") from error
-            if missing:
-                raise UserError(f"'{file}', line {number}: the field '{missing[0]}' is missing.")
-            yield {**row, "_id": str(row["_id"])}
+def _columns(rows: list[dict[str, str]], *names: str) -> Dataset:
+    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
 
 
-def _judgements(folder: Path) -> dict[str, dict[str, int]]:
-    """Query → document → relevance > 0 or not, of ``test.tsv`` with a header."""
-    file = folder / "test.tsv"
-    if not file.is_file():
-        raise UserError(f"There is no '{file}': columns query-id, corpus-id and score, with a header.")
+def _rows(file: Path) -> Iterator[dict[str, Any]]:
+    """Objects with ``_id`` and ``text``, ids as strings and no two alike."""
+    seen: set[str] = set()
+    for number, line in enumerate(_lines(file), start=1):
+        try:
+            row = json.loads(line)
+            name, text = str(row["_id"]), row["text"]
+        except (json.JSONDecodeError, TypeError) as error:
+            raise UserError(f"'{file}', line {number}: no JSON object.") from error
+        except KeyError as error:
+            raise UserError(f"'{file}', line {number}: the field {error} is missing.") from error
+        if not isinstance(text, str):
+            raise UserError(f"'{file}', line {number}: the text is {type(text).__name__}, expected a string.")
+        if name in seen:
+            raise UserError(f"'{file}', line {number}: the id '{name}' is there a second time.")
+        seen.add(name)
+        yield {**row, "_id": name}
+
+
+def _judgements(file: Path) -> dict[str, dict[str, int]]:
+    """Query → document → relevance, a whole number."""
     judged: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines()[1:], start=2):
+    for number, line in enumerate(_lines(file), start=1):
         try:
             query, document, score = line.split("\t")
-            judged.setdefault(query, {})[document] = int(float(score))
+            if number > 1:
+                judged.setdefault(query, {})[document] = int(score)
         except ValueError as error:
-            raise UserError(f"'{file}', line {number}: expected query, document and score between tabs.") from error
+            raise UserError(
+                f"'{file}', line {number}: expected query, document and a whole number between tabs."
+            ) from error
+        if number == 1 and score.strip().isdigit():
+            raise UserError(f"'{file}' has no header: its first line must be 'query-id corpus-id score', between tabs.")
     return judged
+
+
+def _lines(file: Path) -> list[str]:
+    if not file.is_file():
+        raise UserError(f"There is no '{file}': a search task has corpus.jsonl, queries.jsonl and qrels/test.tsv.")
+    try:
+        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{file}' is not in UTF-8: convert it.") from error

@@ -6,7 +6,7 @@ seeds or tasks. Two models are compared on the same draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,21 +69,22 @@ class Items:
 
     def interval(self) -> tuple[float, float]:
         """95 % percentile interval of the score."""
-        return middle(np.array([self._score(drawn) for drawn in self._draws(0)]))
+        return middle(self.draws())
 
-    def differences(self, other: Items, seed: int = 0) -> Floats:
-        """This score minus another model's over paired draws of the same items, ``DRAWS`` of them.
+    def draws(self, seed: int = 0) -> Floats:
+        """Scores of ``DRAWS`` samples of the items with replacement; the same samples for every model of a task.
 
         Args:
-            other: Of another model on the same task.
             seed: Another one a task makes draws independent over tasks.
-
-        Raises:
-            ValueError: The items are not the same.
         """
-        if not all(mine.matches(theirs) for mine, theirs in zip(self.parts, other.parts, strict=True)):
-            raise ValueError("not the same items")
-        return np.array([self._score(places) - other._score(places) for places in self._draws(seed)])
+        rng = np.random.default_rng(seed)
+        sizes = [len(part.values) for part in self.parts]
+        return np.array([self._score([rng.integers(size, size=size) for size in sizes]) for _ in range(DRAWS)])
+
+    def matches(self, other: Items) -> bool:
+        """Are these the same items, of another model perhaps?"""
+        same = len(self.parts) == len(other.parts)
+        return same and all(mine.matches(theirs) for mine, theirs in zip(self.parts, other.parts, strict=True))
 
     def save(self, file: Path) -> None:
         """Write as ``.npz``."""
@@ -99,14 +100,14 @@ class Items:
             parts = [Part(str(kind), found[f"values{i}"], found[f"gold{i}"]) for i, kind in enumerate(found["kinds"])]
             return cls(str(found["unit"]), tuple(parts))
 
-    def _draws(self, seed: int) -> Iterator[list[NDArray[np.intp]]]:
-        """Items of each part drawn with replacement, the same for every model that has as many."""
-        rng = np.random.default_rng(seed)
-        for _ in range(DRAWS):
-            yield [rng.integers(len(part.values), size=len(part.values)) for part in self.parts]
-
     def _score(self, drawn: list[NDArray[np.intp]]) -> float:
         return float(np.mean([part.score(places) for part, places in zip(self.parts, drawn, strict=True)]))
+
+
+def measurable(task: AbsTask) -> bool:
+    """Is it known what the main score of such a task is made of?"""
+    scores = _MAIN_SCORES.get(task.metadata.type, frozenset())
+    return task.metadata.main_score.removeprefix("max_over_subqueries_").partition("_at_")[0] in scores
 
 
 def task_items(task: AbsTask, predictions: dict[str, Any], scores: dict[str, Any]) -> Items:
@@ -228,7 +229,16 @@ _SCORES: dict[str, Callable[[Floats, Floats], float]] = {
     "spearman": _spearman,
     "average_precision": lambda values, gold: float(average_precision_score(gold, values)),
 }
-_TREC_EVAL = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall"}
+_TREC_EVAL = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
+_MAIN_SCORES = {
+    "Retrieval": _TREC_EVAL.keys(),
+    "Reranking": _TREC_EVAL.keys(),
+    "STS": {"cosine_spearman", "spearman"},
+    "PairClassification": {"max_ap"},
+    "Classification": {"accuracy"},
+    "Clustering": {"v_measure"},
+    "Summarization": {"cosine_spearman"},
+}
 _BY_TYPE: dict[str, tuple[str, Callable[[_Finished], Part]]] = {
     "Retrieval": ("query", _retrieval),
     "Reranking": ("query", _retrieval),

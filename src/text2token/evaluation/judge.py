@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+import random
 import resource
-import shutil
-import tempfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from mteb.abstasks import AbsTask
 from text2token import provenance
 from text2token.atomic import write_json
 from text2token.errors import UserError
-from text2token.evaluation.contender import Contender, Session
+from text2token.evaluation.checks import check_data
+from text2token.evaluation.contender import Contender
+from text2token.evaluation.encoders import Session, Work
+from text2token.evaluation.folder_task import task_folder
 from text2token.evaluation.items import Items, task_items
+from text2token.evaluation.results import summarise
 from text2token.evaluation.subset import keep_documents
-from text2token.evaluation.tasks import BENCHMARK, Selection, task_folder
+from text2token.evaluation.tasks import Selection
+from text2token.evaluation.vector_store import VectorStore
 from text2token.progress import track
 
-SUMMARY = "summary.json"
+_ROUNDING = 1e-4  # mteb rounds search scores to five places
 
 
 def evaluate(
@@ -34,13 +40,12 @@ def evaluate(
     *,
     max_docs: int | None = None,
     instructions: bool = False,
-    bf16: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Run the tasks that ``output`` does not hold yet, and write its summary.
+    """Run the tasks that ``output`` does not hold yet.
 
     ``output/tasks/NAME.json`` holds a task's scores, interval, cost and data checksum, ``output/items/NAME.npz`` what
-    :func:`text2token.evaluation.items.task_items` keeps for paired comparisons, ``output/summary.json`` the whole.
+    :mod:`text2token.evaluation.items` keeps for paired comparisons, ``output/summary.json`` all that is finished.
 
     Args:
         contender: The model.
@@ -49,7 +54,6 @@ def evaluate(
         max_docs: Cut every task down to so many texts, for a quick look; marked in the result.
         instructions: Use the benchmark's own instructions where the model has no prompt for a task. Off by default: a model
             that was never shown any, ours for one, reads them as a part of the text.
-        bf16: Encode in mixed precision where the hardware has it.
         progress: Show bars.
 
     Returns:
@@ -58,22 +62,30 @@ def evaluate(
     Raises:
         UserError: ``output`` holds another model's results, a task's data is incomplete, or the model returns no vectors.
     """
-    settings = {"max_docs": max_docs, "instructions": instructions, "bf16": bf16}
-    _claim(output, {"name": contender.name, "revision": contender.revision, "settings": settings})
+    owner = {
+        "model": contender.name,
+        "revision": contender.revision,
+        "max_docs": max_docs,
+        "instructions": instructions,
+    }
+    _claim(output, owner)
     skipped = dict(selection.skipped)
-    possible = []
+    todo = []
     for task in selection.tasks:
-        if contender.types is None or task.metadata.type in contender.types:
-            possible.append(task)
-        else:
+        if contender.types is not None and task.metadata.type not in contender.types:
             skipped[task.metadata.name] = f"{contender.name} only ranks documents"
-    session = Session(output / "vectors", instructions=instructions, bf16=bf16, progress=progress)
-    session.folder.mkdir(exist_ok=True)
-    model = contender.prepare(session)
-    for task in track(possible, "Tasks", unit="tasks", enabled=progress):
-        _run_once(task, model, session, output, max_docs)
-    shutil.rmtree(session.folder)
-    return _summarise(output, possible, skipped, selection.benchmark)
+        elif not _is_done(task, output):
+            todo.append(task)
+    if todo:
+        session = Session(VectorStore(output / "vectors.sqlite"), instructions, progress, Work())
+        model = contender.prepare(session)
+        for task in track(todo, "Tasks", unit="tasks", enabled=progress):
+            _run(copy.deepcopy(task), model, session.work, output, max_docs)
+            summarise(output, skipped, selection.benchmark)
+        session.store.close()
+        for file in output.glob("vectors.sqlite*"):
+            file.unlink()
+    return summarise(output, skipped, selection.benchmark)
 
 
 def _claim(output: Path, owner: dict[str, Any]) -> None:
@@ -89,76 +101,85 @@ def _claim(output: Path, owner: dict[str, Any]) -> None:
     write_json(note, owner)
 
 
-def _run_once(task: AbsTask, model: Any, session: Session, output: Path, max_docs: int | None) -> None:
-    name = task.metadata.name
-    file = output / "tasks" / f"{name}.json"
-    checksum = _data_checksum(task)
-    if file.is_file() and json.loads(file.read_text())["data"] == checksum:
-        return
+def _is_done(task: AbsTask, output: Path) -> bool:
+    """Is there a result of the same data, by the same mteb?"""
+    file = output / "tasks" / f"{task.metadata.name}.json"
+    if not file.is_file():
+        return False
+    found = json.loads(file.read_text())
+    return bool(found["data"] == _data_checksum(task) and found["versions"] == _versions())
+
+
+def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | None) -> None:
+    """Measure one task and write its files; the task is used up."""
+    name, checksum = task.metadata.name, _data_checksum(task)
     _load(task)
+    check_data(task)
     if max_docs is not None:
         keep_documents(task, max_docs)
-    texts, encoding, started = session.work.texts, session.work.seconds, time.perf_counter()
+    # mteb shares these between all tasks of a process; a task's sample must not depend on what ran before it
+    task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
+    texts, encoding, started = work.texts, work.seconds, time.perf_counter()
     scores, items = _measure(task, model)
-    seconds = time.perf_counter() - started
-    encoding = session.work.seconds - encoding
-    texts = session.work.texts - texts
-    main = float(np.mean([entry["main_score"] for entries in scores.values() for entry in entries]))
-    low, high = items.interval()
+    seconds, encoding, texts = time.perf_counter() - started, work.seconds - encoding, work.texts - texts
+    score = float(np.mean([entry["main_score"] for entries in scores.values() for entry in entries]))
+    if abs(score - items.score) > _ROUNDING:
+        raise RuntimeError(f"{name}: mteb's score is {score}, that of its items {items.score}")
     items.save(output / "items" / f"{name}.npz")
-    write_json(
-        file,
-        {
-            "task": name,
-            "type": task.metadata.type,
-            "main_score": task.metadata.main_score,
-            "score": main,
-            "interval": [low, high],
-            "unit": items.unit,
-            "items": len(items),
-            "max_docs": max_docs,
-            "seconds": seconds,
-            "encoding_seconds": encoding,
-            "texts": texts,
-            "texts_per_second": texts / encoding if encoding else None,
-            "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
-            "data": checksum,
-            "scores": scores,
-        },
-    )
-    task.unload_data()
+    result = {
+        "task": name,
+        "type": task.metadata.type,
+        "main_score": task.metadata.main_score,
+        "score": score,
+        "interval": items.interval(),
+        "unit": items.unit,
+        "items": len(items),
+        "max_docs": max_docs,
+        "seconds": seconds,
+        "encoding_seconds": encoding,
+        "texts": texts,
+        "texts_per_second": texts / encoding if encoding else None,
+        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "data": checksum,
+        "versions": _versions(),
+        "scores": scores,
+    }
+    write_json(output / "tasks" / f"{name}.json", result)
 
 
 def _load(task: AbsTask) -> None:
-    where = task_folder(task) or "the hub"
     try:
         if not task.data_loaded:
             task.load_data()
-    except Exception as error:  # whatever a loader trips over, the user has to look at the same place
-        cause = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"Cannot load the task {task.metadata.name} from {where}: {cause[0]}") from error
+    except Exception as error:  # whatever a loader trips over, the data is what the user has to look at
+        where = task_folder(task) or "the hub"
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"Cannot load the task {task.metadata.name} from {where}: {first}") from error
 
 
 def _measure(task: AbsTask, model: Any) -> tuple[dict[str, Any], Items]:
     """Scores by split, as mteb has them, and the items they are made of."""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            result = mteb.evaluate(
-                model,
-                task,
-                cache=None,
-                overwrite_strategy="always",
-                prediction_folder=folder,
-                show_progress_bar=False,
-                encode_kwargs={"show_progress_bar": False},
-            )[0]
-        except KeyError as error:
-            raise UserError(
-                f"The data of the task {task.metadata.name} in {task_folder(task) or 'the hub'} lacks {error}: "
-                "a split or a column is missing."
-            ) from error
-        predictions = json.loads((Path(folder) / task.prediction_file_name).read_text())
+    predictions: dict[str, dict[str, Any]] = {}
+
+    def keep(predicted: Any, *_: Any, hf_split: str, hf_subset: str) -> None:
+        predictions.setdefault(hf_subset, {})[hf_split] = predicted
+
+    task._save_task_predictions = keep  # mteb would write JSON, gigabytes of it for the largest tasks
+    result = mteb.evaluate(
+        model,
+        task,
+        cache=None,
+        overwrite_strategy="always",
+        prediction_folder=Path(),
+        show_progress_bar=False,
+        encode_kwargs={"show_progress_bar": False},
+    )[0]
     return dict(result.scores), task_items(task, predictions, result.scores)
+
+
+def _versions() -> dict[str, str]:
+    """Of what scores depend on."""
+    return {name: version(name) for name in ("mteb", "scikit-learn")}
 
 
 def _data_checksum(task: AbsTask) -> str:
@@ -168,36 +189,3 @@ def _data_checksum(task: AbsTask) -> str:
         return str(task.metadata.dataset["revision"])
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return hashlib.sha256("".join(map(provenance.file_checksum, files)).encode()).hexdigest()
-
-
-def _summarise(
-    output: Path, tasks: list[AbsTask], skipped: dict[str, str], benchmark: frozenset[str]
-) -> dict[str, Any]:
-    """All finished tasks of the selection in one file, with means by type and over all, in points."""
-    rows = [json.loads((output / "tasks" / f"{task.metadata.name}.json").read_text()) for task in tasks]
-    by_type: dict[str, list[float]] = {}
-    for row in rows:
-        by_type.setdefault(row["type"], []).append(100 * row["score"])
-    means = {kind: float(np.mean(scores)) for kind, scores in by_type.items()}
-    kept = ("task", "type", "main_score", "score", "interval", "unit", "items", "max_docs", "texts_per_second", "data")
-    summary = {
-        **json.loads((output / "model.json").read_text()),
-        **provenance.record(),
-        "tasks": [{key: row[key] for key in kept} for row in rows],
-        "skipped": skipped,
-        "mean_by_type": means,
-        "mean_over_types": float(np.mean(list(means.values()))) if means else None,
-        "mean_over_tasks": float(np.mean([100 * row["score"] for row in rows])) if rows else None,
-        "coverage": _coverage([row["task"] for row in rows], benchmark),
-        "peak_rss_gib": max((row["peak_rss_gib"] for row in rows), default=None),
-    }
-    write_json(output / SUMMARY, summary)
-    return summary
-
-
-def _coverage(names: list[str], benchmark: frozenset[str]) -> str:
-    """What the means are over: a reader must not take a part for the benchmark."""
-    inside = len(benchmark.intersection(names))
-    if inside == len(names):
-        return f"mean over {inside} of {len(benchmark)} tasks of {BENCHMARK}"
-    return f"mean over {len(names)} tasks, {inside} of them among the {len(benchmark)} of {BENCHMARK}"

@@ -12,9 +12,10 @@ import mteb
 from mteb.abstasks import AbsTask
 
 from text2token.errors import UserError
+from text2token.evaluation.checks import check_data
 from text2token.evaluation.folder_task import folder_task
-
-BENCHMARK = "MTEB(eng, v2)"
+from text2token.evaluation.items import measurable
+from text2token.evaluation.results import BENCHMARK
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,21 @@ def select_tasks(
         raise UserError(f"There is no folder '{data_root}': --data-root names a mirror with a folder a data set.")
     benchmark = copy.deepcopy(list(mteb.get_benchmark(BENCHMARK).tasks))  # mteb hands out the same objects to all
     own = [folder_task(folder) for folder in folders]
+    for task in own:
+        check_data(task)
     asked: list[AbsTask] = []
     if names:
         asked = _by_name(names, benchmark)
     elif data_root is not None or not own:
         asked = benchmark
     _check_types(types, [*asked, *own])
+    _check_names([*asked, *own])
     wanted = [task for task in [*asked, *own] if not types or task.metadata.type in types]
     skipped = {}
     tasks = []
     for task in wanted:
         if data_root is not None and task not in own and not _localise(task, data_root):
-            skipped[task.metadata.name] = f"no folder '{_folder_name(task)}' in {data_root}"
+            skipped[task.metadata.name] = f"not in {data_root}"
         else:
             tasks.append(task)
     if not tasks:
@@ -74,12 +78,6 @@ def select_tasks(
             f"None of the {len(wanted)} tasks is in '{data_root}': it needs folders such as '{_folder_name(wanted[0])}'."
         )
     return Selection(tasks, skipped, frozenset(task.metadata.name for task in benchmark))
-
-
-def task_folder(task: AbsTask) -> Path | None:
-    """Where a task's data lies on this machine; None when it comes from the hub."""
-    path = Path(task.metadata.dataset["path"])
-    return path if path.is_dir() else None
 
 
 def _folder_name(task: AbsTask) -> str:
@@ -103,12 +101,25 @@ def _by_name(names: Iterable[str], benchmark: list[AbsTask]) -> list[AbsTask]:
 
 
 def _any_task(name: str, first: list[str]) -> AbsTask:
-    known = {task.metadata.name for task in mteb.get_tasks()}
-    if name not in known:
+    try:
+        task = mteb.get_task(name)
+    except KeyError as error:
+        known = [task.metadata.name for task in mteb.get_tasks()]
         near = difflib.get_close_matches(name, first, 1) or difflib.get_close_matches(name, known, 1)
         hint = f"did you mean '{near[0]}'?" if near else "see mteb.get_tasks()."
-        raise UserError(f"mteb knows no task '{name}': {hint}")
-    return mteb.get_task(name)
+        raise UserError(f"mteb knows no task '{name}': {hint}") from error
+    if not measurable(task):
+        kind = f"{task.metadata.type}, {task.metadata.main_score}"
+        raise UserError(f"The task {name} cannot be run here: no interval is known for its score ({kind}).")
+    return task
+
+
+def _check_names(tasks: list[AbsTask]) -> None:
+    """Results are kept by name."""
+    names = [task.metadata.name for task in tasks]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise UserError(f"Two tasks are named '{twice[0]}': rename the folder of one of them.")
 
 
 def _check_types(types: Sequence[str], tasks: list[AbsTask]) -> None:
