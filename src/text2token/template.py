@@ -43,7 +43,7 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
     Raises:
         UserError: The template leaves fewer than 4 tokens for the text.
     """
-    before, after = _own_special_tokens(tokenizer)
+    before, after = own_special_tokens(tokenizer)
     prefix = before + tokenizer(template.prefix, add_special_tokens=False)["input_ids"]
     suffix = tokenizer(template.suffix, add_special_tokens=False)["input_ids"] + after
     if max_length < len(prefix) + len(suffix) + 4:
@@ -63,7 +63,7 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
 
 
-def _own_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
+def own_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Ids that the tokenizer adds before and after a text by itself."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]

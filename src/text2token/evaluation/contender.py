@@ -21,6 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Router
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 from transformers import PretrainedConfig
 
+from text2token.baselines.echo import ECHO, echo_embedder
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
 from text2token.errors import UserError
@@ -99,7 +100,7 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
         UserError: The backbone cannot be loaded, there is a correction and no corpus, or no bf16 in hardware.
     """
     recipe = recipe.model_copy(update={"backbone": backbone})
-    embedder = Embedder.from_recipe(recipe)
+    embedder = echo_embedder(recipe) if recipe.template == ECHO else Embedder.from_recipe(recipe)
     revision = content_hash(SentenceTransformer(modules=embedder.dense_modules()))
     if recipe.correction != "none":
         if corpus is None:
