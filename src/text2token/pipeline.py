@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from text2token.corpus import Corpus, open_corpus, sample
 from text2token.embedder import Embedder
 from text2token.errors import UserError
-from text2token.objective import token_target_loss
+from text2token.objective import TokenTargets, token_target_loss
 from text2token.provenance import weights_checksum
 from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
@@ -56,12 +56,12 @@ def fit(
     """
     recipe = recipe or Recipe()
     run = RunFolder.open(Path(output), overwrite=overwrite)
-    opened = _open(corpus, text_column)
-    texts, held_out = _draw(opened, recipe)
+    opened = open_texts(corpus, text_column)
+    texts, held_out = draw_texts(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
     fingerprint = opened.fingerprint()
     with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
-        stages = _split(texts, recipe)
+        stages = split_texts(texts, recipe)
         with run.clock("statistics"):
             statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
         stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
@@ -107,8 +107,8 @@ def build_targets(
     Raises:
         UserError: Corpus, recipe or backbone cannot be used, or the recipe gives the stage no texts.
     """
-    texts, _ = _draw(corpus, recipe)
-    stages = _split(texts, recipe)
+    texts, _ = draw_texts(corpus, recipe)
+    stages = split_texts(texts, recipe)
     if stage not in stages:
         raise UserError(f"The recipe gives stage {stage} no texts: change --stage-1 ({recipe.stage_1}) or --stage.")
     embedder = Embedder.from_recipe(recipe)
@@ -117,13 +117,14 @@ def build_targets(
     return build_store(output, stages[stage], builder, embedder, progress=progress), embedder.tokenizer
 
 
-def _open(corpus: Corpus | Sequence[str] | str, text_column: str) -> Corpus:
+def open_texts(corpus: Corpus | Sequence[str] | str, text_column: str) -> Corpus:
+    """A corpus from whatever :func:`fit` takes."""
     if isinstance(corpus, Corpus):
         return corpus
     return open_corpus(corpus, text_column=text_column) if isinstance(corpus, str) else Corpus.from_texts(corpus)
 
 
-def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
+def draw_texts(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
     """Texts to train on and held-out ones: at most a tenth, so that a small corpus is not used up by its curves."""
     drawn = sample(corpus, recipe.max_texts + recipe.held_out, recipe.seed)
     if len(drawn) < _FEWEST_TEXTS:
@@ -135,7 +136,7 @@ def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
     return drawn[kept:][: recipe.max_texts], drawn[:kept]
 
 
-def _split(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:
+def split_texts(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:
     """Each stage has its own share of the texts; a stage without texts is left out."""
     cut = round(recipe.stage_1 * len(texts))
     return {stage: own for stage, own in ((1, texts[:cut]), (2, texts[cut:])) if own}
@@ -174,7 +175,7 @@ def _train(
         with run.clock(f"train {stage}"):
             rows = train_stage(
                 embedder.encoder,
-                embedder.decoding_head,
+                TokenTargets(embedder.encoder[1], embedder.decoding_head),
                 train.dataset(),
                 test.dataset(),
                 recipe,

@@ -106,6 +106,17 @@ class RunFolder:
 
     def publish(self, facts: dict[str, Any]) -> None:
         """Write ``run.json``, report and cards beside the model in ``result``, move it into place, drop the work."""
+        run = self._record(facts)
+        write_report(run, self.result / "report.html")
+        write_cards(run, self.result)
+        self._move()
+
+    def finish(self, facts: dict[str, Any]) -> None:
+        """As :meth:`publish`, without report and cards."""
+        self._record(facts)
+        self._move()
+
+    def _record(self, facts: dict[str, Any]) -> dict[str, Any]:
         run = {
             **provenance.record(),
             **facts,
@@ -117,8 +128,9 @@ class RunFolder:
             },
         }
         write_json(self.result / "run.json", run)
-        write_report(run, self.result / "report.html")
-        write_cards(run, self.result)
+        return run
+
+    def _move(self) -> None:
         if self.output.exists():
             replaced = self.work / "replaced"
             shutil.rmtree(replaced, ignore_errors=True)  # there when an earlier attempt was killed right here

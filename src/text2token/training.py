@@ -1,9 +1,8 @@
-"""Train an encoder on stored targets with the token target loss, on transformers' own Trainer."""
+"""Train an encoder on one objective, on transformers' own Trainer."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +12,6 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor
 from transformers import (
     EvalPrediction,
@@ -26,8 +24,7 @@ from transformers.trainer_callback import PrinterCallback
 
 from text2token.callbacks import Seal, ShowProgress, TimeLimit, last_whole_checkpoint
 from text2token.errors import UserError
-from text2token.head import DecodingHead
-from text2token.objective import pad_rows, pad_targets, token_target_loss
+from text2token.objective import Objective
 from text2token.precision import mixed_precision
 from text2token.progress import progress_bar
 from text2token.recipe import Recipe
@@ -38,8 +35,8 @@ _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
 
 def train_stage(
     encoder: SentenceTransformer,
-    head: DecodingHead,
-    targets: datasets.Dataset,
+    objective: Objective,
+    texts: datasets.Dataset,
     held_out: datasets.Dataset,
     recipe: Recipe,
     folder: Path,
@@ -48,12 +45,12 @@ def train_stage(
     minutes: float | None,
     progress: bool,
 ) -> list[dict[str, float]]:
-    """Train the body of ``encoder`` in place for one pass over ``targets``; continue where an earlier run was killed.
+    """Train the body of ``encoder`` in place for one pass over ``texts``; continue where an earlier run was killed.
 
     Args:
         encoder: Transformer and Pooling; its body may already be a LoRA model from the stage before.
-        head: Frozen decoding head.
-        targets: Rows of ``text``, ``ids``, ``weights``.
+        objective: What is learnt.
+        texts: Rows of ``text`` and what else the objective needs.
         held_out: The same, never trained on.
         recipe: Batch size, learning rate and the rest.
         folder: Checkpoints and, when done, ``final``.
@@ -73,17 +70,17 @@ def train_stage(
     body = _trainable(transformer.model, recipe)
     tokenize = partial(_tokenize, encoder.tokenizer, recipe.train_length)
     with progress_bar(enabled=progress) as bar, mixed_precision(body):
-        trainer = _TokenTargetTrainer(
+        trainer = _ObjectiveTrainer(
             model=body,
-            args=_arguments(recipe, folder, len(targets)),
-            train_dataset=targets.map(tokenize, batched=True, desc=None),
+            args=_arguments(recipe, folder, len(texts)),
+            train_dataset=texts.map(tokenize, batched=True, desc=None),
             eval_dataset=held_out.map(tokenize, batched=True, desc=None),
-            data_collator=lambda rows: _collate(rows, encoder.tokenizer.pad_token_id),
+            data_collator=lambda rows: objective.collate(rows, encoder.tokenizer.pad_token_id),
             compute_metrics=_metrics,
             callbacks=[TimeLimit(minutes), Seal(), ShowProgress(bar, name, recipe.batch_size * recipe.accumulation)],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.pooling, trainer.head = encoder[1], head.to(trainer.args.device)
+        trainer.objective = objective.to(trainer.args.device)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     log = _curves(trainer.state.log_history)
     _keep(body, log, final)
@@ -98,11 +95,10 @@ def merge(encoder: SentenceTransformer) -> None:
     encoder.eval()
 
 
-class _TokenTargetTrainer(Trainer):
-    """Pool first, decode once, compare with the target."""
+class _ObjectiveTrainer(Trainer):
+    """Its model is the body alone; pooling and whatever else hangs on the objective."""
 
-    pooling: Pooling
-    head: DecodingHead
+    objective: Objective
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -115,10 +111,7 @@ class _TokenTargetTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        mask = inputs["attention_mask"]
-        hidden = model(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
-        embeddings = self.pooling({"token_embeddings": hidden, "attention_mask": mask})["sentence_embedding"]
-        loss = token_target_loss(self.head(embeddings), inputs["target_ids"], inputs["target_weights"])
+        loss, embeddings = self.objective(model, inputs)
         if not torch.isfinite(loss):
             raise UserError("The training diverged, its loss is no number any more: lower --learning-rate.")
         return (loss, {"loss": loss, "embeddings": embeddings}) if return_outputs else loss
@@ -175,7 +168,8 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
         restore_callback_states_from_checkpoint=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
-        label_names=["target_ids"],
+        label_names=["labels"],
+        include_num_input_tokens_seen="non_padding",
         disable_tqdm=True,
         report_to="none",
     )
@@ -184,19 +178,6 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
 def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, rows: dict[str, list[str]]) -> dict[str, list[Any]]:
     ids = tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
     return {"input_ids": ids, "length": [len(row) for row in ids]}
-
-
-def _collate(rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-    """Right-padded batch."""
-    ids = pad_rows([row["input_ids"] for row in rows], torch.int64, pad)
-    lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-    target_ids, target_weights = pad_targets([row["ids"] for row in rows], [row["weights"] for row in rows])
-    return {
-        "input_ids": ids,
-        "attention_mask": (torch.arange(ids.shape[1]) < lengths[:, None]).long(),
-        "target_ids": target_ids,
-        "target_weights": target_weights,
-    }
 
 
 def pair_cosine(vectors: Tensor) -> float:
