@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-quality clean
 
 demo: .venv/core
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -18,6 +18,9 @@ lint: .venv/dev
 
 bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)
+
+bench-quality: .venv/dev  ## needs DATA too; hours of training and judging, continues when repeated
+	$(BIN)/python benchmarks/quality.py --data $(DATA)
 
 clean:
 	rm -rf .venv demo

@@ -46,7 +46,8 @@ def main() -> None:
         "All but the last row are untrained. *Corrected* is centring and spectral filter, as the trained model has them. "
         "STSBenchmark validation was used for choosing prompt, filter and targets; test sets were not. "
         "Both sets are read from a local mirror; texts are cut at "
-        f"{result['details']['fit']['recipe']['max_length']} tokens, the recipe's `max_length`.",
+        f"{result['details']['fit']['recipe']['max_length']} tokens, the recipe's `max_length`, "
+        "and encoded in bf16 where the hardware has it.",
         "",
         "| cost | |",
         "|---|---|",
