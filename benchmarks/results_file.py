@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
 
 def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str, float], details: Any) -> Path:
     """Write one results file with where it comes from."""
-    record = provenance.record()
+    record = _record()
     RESULTS.mkdir(exist_ok=True)
     file = RESULTS / f"{name}.json"
     keys = {
@@ -45,3 +46,9 @@ def write_results(name: str, seed: int, data: dict[str, str], figures: dict[str,
         },
     )
     return file
+
+
+@functools.cache
+def _record() -> dict[str, Any]:
+    """Taken before the first result is written, which would mark the checkout as changed."""
+    return provenance.record()
