@@ -126,11 +126,14 @@ def contenders(bench: Bench, grid: dict[str, dict[str, float]]) -> Iterator[tupl
         for seed in range(seeds):
             model = bench.train(method, best, seed)
             yield f"{method}, seed {seed}", bench.evaluate(f"{method}-{seed}", str(model))
-    for label, correction in CORRECTIONS.items():
-        for setting, options in SETTINGS.items():
-            name = f"{setting}{label}"
-            learnt = ["--correction", correction, "--corpus", bench.corpus]
-            yield name, bench.evaluate(name.replace(", ", "-").replace(" ", "-"), bench.backbone, *options, *learnt)
+    for setting, options in SETTINGS.items():
+        folder = setting.replace(" ", "-")
+        vectors = bench.runs / "vectors" / f"{folder}.sqlite"
+        vectors.parent.mkdir(parents=True, exist_ok=True)
+        shared = [*options, "--corpus", bench.corpus, "--vectors", str(vectors)]
+        for label, correction in CORRECTIONS.items():
+            output = folder + label.replace(", ", "-").replace(" ", "-")
+            yield f"{setting}{label}", bench.evaluate(output, bench.backbone, *shared, "--correction", correction)
 
 
 def results(folders: dict[str, Path], grid: dict[str, dict[str, float]]) -> tuple[dict[str, float], dict[str, Any]]:

@@ -174,6 +174,34 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     assert not list((tmp_path / "r").glob("vectors*"))
 
 
+def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbone, tasks, tmp_path, monkeypatch):
+    (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES))
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+    encoded = []
+    real = SentenceTransformer.encode
+
+    def count(self, inputs, **options):
+        encoded.extend(inputs)
+        return real(self, inputs, **options)
+
+    scores, revisions = {}, set()
+    for correction in ("none", "centre", "first-component", "centre+filter"):
+        recipe = Recipe(backbone=backbone("llama"), correction=correction, keep_from=0.1)
+        embedder = Embedder.from_recipe(recipe)
+        embedder.calibrate(SENTENCES, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
+        embedder.save(tmp_path / correction)
+        saved = judge.evaluate(contender.saved(str(tmp_path / correction)), selection, tmp_path / f"saved {correction}")
+        with monkeypatch.context() as patch:
+            patch.setattr(SentenceTransformer, "encode", count)
+            untrained = contender.untrained(recipe.backbone, recipe, str(tmp_path / "corpus.txt"))
+            summary = judge.evaluate(untrained, selection, tmp_path / f"r {correction}", vectors=tmp_path / "shared")
+        assert summary["tasks"][0]["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
+        scores[correction] = summary["tasks"][0]["score"]
+        revisions.add(untrained.revision)
+    assert len(encoded) == len(set(encoded))
+    assert len(revisions) == len(set(scores.values())) == 4
+
+
 def test_the_revision_is_the_content(backbone, model):
     load = backbone("llama")
     views = {

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
 _folder = click.Path(path_type=Path)
+_file = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
@@ -37,6 +38,7 @@ _folder = click.Path(path_type=Path)
 )
 @click.option("--mode", default="dense", show_default=True, help="of a fitted folder: dense, sparse or dense+sparse")
 @click.option("--corpus", help="texts that the correction of an untrained backbone is learnt from")
+@click.option("--vectors", type=_file, help="keep vectors in this file, for other corrections of the same backbone")
 @click.option("--json", "as_json", is_flag=True, help="write the summary as JSON")
 @recipe_options(*_SETTING)
 def evaluate(

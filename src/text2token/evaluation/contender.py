@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mteb
+import numpy as np
 import torch
 from mteb.models import ModelMeta
 from mteb.models.hybrid_wrappers import HybridSearch
@@ -21,6 +22,7 @@ from sentence_transformers.sentence_transformer.modules import Router
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 from transformers import PretrainedConfig
 
+from text2token.adapt import correction
 from text2token.baselines.echo import ECHO, echo_embedder
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
@@ -33,7 +35,8 @@ BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
 
 _RANKING = frozenset({"Retrieval", "Reranking"})
-_BATCH = 32
+_BATCH = 32  # texts, and on a CPU at most so many characters, about what its caches hold
+_BATCH_CHARACTERS = 8_000
 
 
 @dataclass(frozen=True)
@@ -101,22 +104,32 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
     """
     recipe = recipe.model_copy(update={"backbone": backbone})
     embedder = echo_embedder(recipe) if recipe.template == ECHO else Embedder.from_recipe(recipe)
-    revision = content_hash(SentenceTransformer(modules=embedder.dense_modules()))
-    if recipe.correction != "none":
-        if corpus is None:
-            raise UserError(
-                f"The correction '{recipe.correction}' is learnt from texts: name some with --corpus, "
-                "or pass --correction none."
-            )
-        texts = list(islice(open_corpus(corpus), recipe.calibration_texts))
-        embedder.calibrate(texts, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
-        # of what it is learnt from, since its own last bits differ from machine to machine
-        learnt = [revision, recipe.correction, recipe.keep_from, recipe.keep_to, *texts]
-        revision = hashlib.sha256(json.dumps(learnt).encode()).hexdigest()
+    steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
+    if steps and corpus is None:
+        raise UserError(
+            f"The correction '{recipe.correction}' is learnt from texts: name some with --corpus, "
+            "or pass --correction none."
+        )
+    texts = list(islice(open_corpus(corpus), recipe.calibration_texts)) if steps and corpus else []
     template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
     attention = "" if recipe.attention == "own" else f", {recipe.attention}"
     name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
-    return _of_model(SentenceTransformer(modules=embedder.dense_modules()).eval(), name, bf16, revision)
+    raw = _of_model(embedder.encoder.eval(), name, bf16)
+
+    def prepare(session: Session) -> OnceEncoder:
+        """Corrections come after the store: settings that differ in nothing else can share its vectors."""
+        encoder: OnceEncoder = raw.prepare(session)
+        if steps:
+            sample = torch.from_numpy(np.stack(encoder.vectors(texts, None, None)))
+            embedder.correction = correction(steps, sample, embedder.decoding_head, keep)
+        encoder.finish = lambda vectors: embedder.densify(torch.from_numpy(vectors)).numpy()
+        return encoder
+
+    # of what the correction is learnt from, since its own last bits differ from machine to machine
+    revision = hashlib.sha256(
+        json.dumps([raw.revision, steps, keep if "filter" in steps else None, texts]).encode()
+    ).hexdigest()
+    return Contender(name, revision, None, prepare)
 
 
 def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
@@ -157,22 +170,22 @@ def _load(name: str) -> SentenceTransformer | SparseEncoder:
         raise UserError(f"sentence-transformers cannot load '{name}': {first}") from error
 
 
-def _of_model(
-    model: SentenceTransformer | SparseEncoder, name: str, bf16: bool, revision: str | None = None
-) -> Contender:
+def _of_model(model: SentenceTransformer | SparseEncoder, name: str, bf16: bool) -> Contender:
     """A sentence-transformers model."""
     body = getattr(model[0], "model", None)
     if bf16 and (body is None or not has_bf16(model.device)):
         raise UserError("This model or machine has no bf16: leave --bf16 out.")
-    revision = (revision or content_hash(model)) + (" bf16" if bf16 else "")
+    revision = content_hash(model) + (" bf16" if bf16 else "")
     sparse = isinstance(model, SparseEncoder)
-    options = {"batch_size": _BATCH, "show_progress_bar": False, "convert_to_tensor": True}
+    options = {"show_progress_bar": False, "convert_to_tensor": True}
     options |= {"convert_to_sparse_tensor": False} if sparse else {}
     calls = {None: model.encode, PromptType.query: model.encode_query, PromptType.document: model.encode_document}
 
     def encode(texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
+        longest = max(map(len, texts)) if model.device.type == "cpu" else 1
+        size = max(8, min(_BATCH, _BATCH_CHARACTERS // max(longest, 1)))
         with mixed_precision(body) if bf16 and body is not None else nullcontext():
-            vectors = calls[role](list(texts), prompt=prompt, **options).float().cpu()
+            vectors = calls[role](list(texts), batch_size=size, prompt=prompt, **options).float().cpu()
         return pack(vectors) if sparse else list(vectors.numpy())
 
     by_role = any(

@@ -25,7 +25,7 @@ Vectors = Sequence[NDArray[np.float32]]
 Encode = Callable[[Sequence[str], str | None, PromptType | None], Vectors]
 """Texts, the prompt before each, and whether they are queries or documents → a vector a text."""
 
-_CHUNK = 1_024  # texts between two commits: some ten seconds to a minute of work
+_CHUNK = 256  # texts between two commits: some seconds to a minute of work
 
 
 @dataclass
@@ -62,6 +62,9 @@ class OnceEncoder(AbsEncoder):
         encode: The model under the settings of the evaluation.
         by_role: Do queries and documents take different ways through the model, beyond their prompts?
         session: Of the evaluation.
+
+    Attributes:
+        finish: Turns stored vectors, N×d, into those that are judged; None: they are judged as they are.
     """
 
     instruction_template = "Instruct: {instruction}\nQuery: "
@@ -79,6 +82,7 @@ class OnceEncoder(AbsEncoder):
         self.model_prompts = dict(model.prompts)
         self._encode, self._by_role, self._session = encode, by_role, session
         self._size: int | None = None
+        self.finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def encode(
         self,
@@ -93,10 +97,10 @@ class OnceEncoder(AbsEncoder):
         """Vectors of the texts in mteb's batches."""
         texts = [text for batch in inputs for text in batch["text"]]
         vectors = self.vectors(texts, self._prompt(task_metadata, prompt_type), prompt_type)
-        return self._assemble(vectors, task_metadata)
+        return self._assemble(vectors, task_metadata) if self.finish is None else self.finish(np.stack(vectors))
 
     def vectors(self, texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
-        """A vector a text, from the store where the text has been seen under the same prompt.
+        """A vector a text, unfinished, from the store where the text has been seen under the same prompt.
 
         Raises:
             UserError: The model returns too few vectors, vectors of several sizes, NaN or infinity.

@@ -40,6 +40,7 @@ def evaluate(
     *,
     max_docs: int | None = None,
     instructions: bool = False,
+    vectors: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Run the tasks that ``output`` does not hold yet.
@@ -54,6 +55,8 @@ def evaluate(
         max_docs: Cut every task down to so many texts, for a quick look; marked in the result.
         instructions: Use the benchmark's own instructions where the model has no prompt for a task. Off by default: a model
             that was never shown any, ours for one, reads them as a part of the text.
+        vectors: SQLite file of vectors that outlives the evaluation. Others with the same encoder take them from there:
+            the settings of a backbone that differ in the correction only.
         progress: Show bars.
 
     Returns:
@@ -77,7 +80,7 @@ def evaluate(
         elif not _is_done(task, output):
             todo.append(task)
     if todo:
-        session = Session(VectorStore(output / "vectors.sqlite"), instructions, progress, Work())
+        session = Session(VectorStore(vectors or output / "vectors.sqlite"), instructions, progress, Work())
         model = contender.prepare(session)
         for task in track(todo, "Tasks", unit="tasks", enabled=progress):
             _run(copy.deepcopy(task), model, session.work, output, max_docs)
