@@ -36,6 +36,13 @@ def test_attention_switch_is_obeyed_and_saved(backbone, family, tmp_path):
         assert attends_ahead(again.eval()) is ahead
 
 
+def test_the_look_ahead_needs_tokens_that_differ(backbone):
+    body = load_encoder(backbone("llama"), attention="bidirectional")[0][0].auto_model
+    with torch.no_grad():
+        body.get_input_embeddings().weight[:20] = 0.5  # entries that no text ever held, as SmolLM2's after quantisation
+    assert attends_ahead(body)
+
+
 def test_a_model_that_stays_causal_is_refused(backbone):
     with pytest.raises(UserError, match="stays causal"):
         load_encoder(backbone("gpt_neo"), attention="bidirectional")

@@ -41,6 +41,11 @@ def test_the_untrained_prior_reaches_meaning(texts):
     assert words & {"albania", "albanian", "naval", "navy", "warships", "naples"}
 
 
+def test_both_attentions_are_obeyed():
+    vectors = [Embedder.from_backbone("smollm2-135m", attention=a).encode([TEXT]) for a in ("causal", "bidirectional")]
+    assert vectors[0] @ vectors[1].T < 0.99
+
+
 def test_a_short_fit_learns(fitted):
     run = json.loads((fitted / "run.json").read_text())
     for stage in (1, 2):

@@ -94,8 +94,9 @@ def load_encoder(
 def attends_ahead(body: PreTrainedModel) -> bool:
     """Does the first hidden state depend on the last token? Looked at, not believed: some families ignore the switch."""
     ids = torch.arange(1, 9, device=body.device)[None] % body.config.vocab_size
+    table = body.get_input_embeddings().weight.detach()
     other = ids.clone()
-    other[0, -1] = (ids[0, -1] + 7) % body.config.vocab_size
+    other[0, -1] = (table - table[ids[0, -1]]).norm(dim=1).argmax()  # unused entries can share one vector
     with torch.no_grad():
         first = body(input_ids=ids).last_hidden_state[0, 0]
         perturbed = body(input_ids=other).last_hidden_state[0, 0]
