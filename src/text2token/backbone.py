@@ -63,6 +63,20 @@ def load_encoder(
         UserError: The model cannot be found or read, has no head, or does not take the attention asked for.
     """
     path = resolve(name)
+    head = load_head(name)
+    # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
+    transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
+    if max_length > transformer.tokenizer.model_max_length:
+        raise UserError(f"'{name}' reads at most {transformer.tokenizer.model_max_length} tokens: lower --max-length.")
+    bake(transformer.tokenizer, template or Template(), max_length)
+    _set_attention(transformer.auto_model, attention, name)
+    pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])
+    return SentenceTransformer(modules=[transformer, pool]).eval(), head
+
+
+def load_head(name: str) -> DecodingHead:
+    """The decoding head of a backbone alone, frozen; arguments and errors as :func:`load_encoder`."""
+    path = resolve(name)
     try:
         config = AutoConfig.from_pretrained(path)
         masked = any("MaskedLM" in architecture for architecture in config.architectures or ())
@@ -79,16 +93,7 @@ def load_encoder(
         raise UserError(
             f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from."
         )
-    head = extract_head(model.eval())
-    del model
-    # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
-    transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
-    if max_length > transformer.tokenizer.model_max_length:
-        raise UserError(f"'{name}' reads at most {transformer.tokenizer.model_max_length} tokens: lower --max-length.")
-    bake(transformer.tokenizer, template or Template(), max_length)
-    _set_attention(transformer.auto_model, attention, name)
-    pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])
-    return SentenceTransformer(modules=[transformer, pool]).eval(), head
+    return extract_head(model.eval())
 
 
 def attends_ahead(body: PreTrainedModel) -> bool:

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 from text2token.adapt import correction
 from text2token.backbone import Attention, PoolingMode, load_encoder
 from text2token.errors import UserError
-from text2token.head import DecodingHead
+from text2token.head import DecodingHead, mean_logits
 from text2token.recipe import Recipe
 from text2token.template import Template
 from text2token.vocabulary import read_vocabulary
@@ -212,10 +212,8 @@ class Embedder:
             progress: Show a bar.
         """
         embeddings = self.embed(texts, progress=progress)
-        head = self.decoding_head
-        sums = [head.uncapped(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
-        self.mean_logits = (torch.stack(sums).sum(dim=0) / len(embeddings)).float()
-        self.correction = correction(steps, embeddings, head, keep)
+        self.mean_logits = mean_logits(self.decoding_head, embeddings)
+        self.correction = correction(steps, embeddings, self.decoding_head, keep)
 
     def save(self, path: str | Path) -> None:
         """Write ``path/dense`` and ``path/sparse``, see :func:`text2token.export.save_embedder`."""

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 
 from text2token.errors import UserError
 
+_DECODE_BATCH = 64  # embeddings decoded at once: 64 × V float32 logits are 13 to 70 MB
 _PROBE_TOLERANCE = 1e-3  # relative; float32 sums in another order differ by about 1e-5
 
 
@@ -44,6 +45,12 @@ class DecodingHead(nn.Module):
         """Float32 token logits, B×V, of embeddings B×d."""
         logits = self.uncapped(embeddings)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+def mean_logits(head: DecodingHead, embeddings: Tensor) -> Tensor:
+    """Mean uncapped token logits of embeddings N×d, V; summed in float64, decoded batch by batch."""
+    sums = [head.uncapped(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
+    return (torch.stack(sums).sum(dim=0) / len(embeddings)).float()
 
 
 def extract_head(model: PreTrainedModel) -> DecodingHead:

@@ -1,0 +1,1 @@
+"""What an embedder's vectors say in the vocabulary of its backbone."""
