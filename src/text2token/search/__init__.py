@@ -1,0 +1,1 @@
+"""Search with readable vectors: sparse, dense, BM25 and hybrid."""
