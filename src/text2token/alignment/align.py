@@ -115,6 +115,9 @@ def literal_tokens(
     counts.data *= own
     counts.eliminate_zeros()
     if special:
-        added = np.bincount([i for i in around if vocabulary.special[i]], minlength=size).astype(np.float32)
+        ids = [
+            i for i in around if vocabulary.special[i] and i != tokenizer.unk_token_id
+        ]  # a template may have unknowns
+        added = np.bincount(ids, minlength=size).astype(np.float32)
         counts += sparse.csr_matrix(np.ones((len(texts), 1), np.float32)) @ sparse.csr_matrix(added)
     return counts

@@ -1,4 +1,4 @@
-"""How well embeddings align with the tokens of their texts: Hit@K, local and global alignment rate (arXiv 2406.17378, section 3)."""
+"""Hit@K, local and global alignment rate: do embeddings align with the tokens of their texts (arXiv 2406.17378, section 3)?"""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
-
-Counts = sparse.csr_matrix
 
 
 @dataclass
@@ -42,7 +40,7 @@ class AlignmentRates:
         self._reached = torch.zeros(self._units, dtype=torch.bool)
         self._present = torch.zeros(self._units, dtype=torch.bool)
 
-    def add(self, logits: Tensor, counts: Counts) -> None:
+    def add(self, logits: Tensor, counts: sparse.csr_matrix) -> None:
         """Count a batch.
 
         Args:
@@ -51,7 +49,9 @@ class AlignmentRates:
         """
         literal = self._literal(counts)
         sizes = literal.sum(dim=1)
-        depth = torch.from_numpy(np.asarray(counts.sum(axis=1)).ravel()).long().clamp(max=self.k) if self.capped else sizes
+        depth = (
+            torch.from_numpy(np.asarray(counts.sum(axis=1)).ravel()).long().clamp(max=self.k) if self.capped else sizes
+        )
         top = self._by_unit(logits).topk(min(max(int(depth.max()), self.k), self._units), dim=1).indices
         found = literal.gather(1, top)
         within = found & (torch.arange(top.shape[1]) < depth[:, None])
@@ -75,7 +75,7 @@ class AlignmentRates:
         best = torch.full((len(logits), self._units), -torch.inf)
         return best.scatter_reduce(1, self._index.expand(len(logits), -1), logits, "amax")
 
-    def _literal(self, counts: Counts) -> Tensor:
+    def _literal(self, counts: sparse.csr_matrix) -> Tensor:
         """Which units are in which text, B×U."""
         rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
         literal = torch.zeros(counts.shape[0], self._units, dtype=torch.bool)

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
-from matplotlib import style
 from matplotlib.colors import TABLEAU_COLORS
 from matplotlib.figure import Figure
 
 from text2token.atomic import replacing, write_json
 from text2token.evaluation.compare import Comparison
+from text2token.figures import figure_style, picture, write_figure
 
 _HEIGHT = 0.42  # inches a task
-_STYLE = {
-    "svg.hashsalt": "compare",  # equal figures are equal files
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "axes.grid": True,
-    "grid.color": "#e3e6eb",
-    "axes.axisbelow": True,
-    "font.size": 10,
-}
 
 
 def write_comparison(comparison: Comparison, output: Path) -> None:
@@ -37,8 +26,7 @@ def write_comparison(comparison: Comparison, output: Path) -> None:
         lstrip_blocks=True,
     )
     figure = draw(comparison)
-    pictures = {kind: _picture(figure, kind) for kind in ("svg", "png")}
-    svg = pictures["svg"].decode()
+    svg = picture(figure, "svg").decode()
     context = {
         "comparison": comparison,
         "columns": comparison.measured + comparison.published,
@@ -49,9 +37,7 @@ def write_comparison(comparison: Comparison, output: Path) -> None:
     for kind in ("md", "html"):
         with replacing(output / f"compare.{kind}") as part:
             part.write_text(environment.get_template(f"compare.{kind}.j2").render(context), encoding="utf-8")
-    for kind, picture in pictures.items():
-        with replacing(output / f"compare.{kind}") as part:
-            part.write_bytes(picture)
+    write_figure(figure, output, "compare")
     write_json(output / "compare.json", comparison.to_json())
 
 
@@ -60,7 +46,7 @@ def draw(comparison: Comparison) -> Figure:
     rows = comparison.tasks + comparison.means
     columns = comparison.measured + comparison.published
     colours = list(TABLEAU_COLORS)
-    with style.context(["default", _STYLE]):
+    with figure_style():
         figure = Figure(figsize=(9.0, 1.4 + _HEIGHT * len(rows)), layout="constrained")
         axes = figure.add_subplot(xlabel="score × 100, with 95 % interval; further right is better")
         spread = 0.5 / max(len(columns) - 1, 1)
@@ -84,17 +70,10 @@ def draw(comparison: Comparison) -> Figure:
                 markerfacecolor="white" if published else colours[number % len(colours)],
                 label=column,
             )
+        axes.spines["left"].set_visible(False)
         axes.axhline(len(comparison.tasks) - 0.5, color="#59616e", linewidth=1)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(rows) - 0.4, -0.6)
         figure.legend(loc="outside upper left", ncols=2, frameon=False)
     return figure
-
-
-def _picture(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    with style.context(["default", _STYLE]):
-        plain = dict.fromkeys(("Creator", "Date", "Format", "Type")) if kind == "svg" else None
-        figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
-    return buffer.getvalue()

@@ -1,0 +1,103 @@
+"""``text2token align``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.recipe import Recipe
+
+_SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "stop_words", "seed")
+
+
+@click.command()
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.option("--corpus", required=True, help="texts to look at: a file, folder, pattern or hub name")
+@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@click.option("--texts", type=click.IntRange(1), default=1_000, show_default=True, help="drawn from the corpus")
+@click.option("--head", metavar="BACKBONE", help="language model whose head decodes  [default: found by itself]")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="of Hit@K; 10 is the paper's")
+@click.option(
+    "--forms",
+    type=click.Choice(["ids", "merged"]),
+    default="ids",
+    show_default=True,
+    help="merged: ' Cat', 'cat' and 'Cat' are one token",
+)
+@click.option("--special", is_flag=True, help="count special tokens such as [CLS] as the text's own")
+@click.option("--paper", is_flag=True, help="as the released code counts: rates capped at K aligned tokens")
+@click.option("--centred", is_flag=True, help="read logits less their mean over the texts, as sparse vectors do")
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="folder for align.json, align.svg and align.png")
+@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@recipe_options(*_SETTING)
+def align(
+    models: tuple[str, ...],
+    corpus: str,
+    text_column: str,
+    texts: int,
+    head: str | None,
+    output: Path | None,
+    as_json: bool,
+    recipe: Recipe,
+    **reading: Any,
+) -> None:
+    """Do the embeddings of texts decode to the texts' own tokens?
+
+    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer, or a plain backbone under the settings below.
+    Hit@K: share of the texts with one of their own tokens among the first K aligned ones. Local rate: share of a text's
+    distinct tokens among as many aligned ones. Global rate: share of the corpus vocabulary that is reached by some text of
+    its own (arXiv 2406.17378).
+
+    \b
+    Example:
+      text2token align model smollm2-135m --corpus notes.txt --output alignment
+      text2token align my-embedder --head meta-llama/Llama-3.2-1B --corpus notes.txt --forms merged --json
+    """
+    quiet_libraries()
+    from text2token.alignment.align import Reading
+    from text2token.alignment.align import align as read
+    from text2token.alignment.reading import open_readable
+    from text2token.alignment.study import write_study
+    from text2token.corpus import open_corpus, sample
+
+    drawn = sample(open_corpus(corpus, text_column=text_column), texts, recipe.seed)
+    settings = Reading(stop_words=recipe.stop_words, **reading)
+    studied = {
+        model: read(open_readable(model, recipe, head), drawn, settings, progress=sys.stderr.isatty())
+        for model in models
+    }
+    if output:
+        write_study(studied, {**settings._asdict(), "corpus": corpus, "seed": recipe.seed}, output)
+    if as_json:
+        click.echo(json.dumps(studied, indent=2))
+    else:
+        for table in _tables(studied, settings.k):
+            Console().print(table)
+
+
+def _tables(studied: dict[str, dict[str, Any]], k: int) -> list[Table]:
+    from text2token.alignment.categories import CATEGORIES
+    from text2token.alignment.study import RATES
+
+    headings = {
+        "Alignment rates": ("rates", {key: label.format(k=k) for key, label in RATES.items()}),
+        f"Kinds of the first {k} aligned tokens, share of their mass": ("categories", {key: key for key in CATEGORIES}),
+    }
+    tables = []
+    for title, (part, columns) in headings.items():
+        table = Table(title=title, title_justify="left")
+        table.add_column("model")
+        for heading in columns.values():
+            table.add_column(heading, justify="right")
+        for name, result in studied.items():
+            table.add_row(Text(name), *(f"{100 * result[part][key]:.1f} %" for key in columns))
+        tables.append(table)
+    return tables
