@@ -8,8 +8,6 @@ Every finished measurement is kept in runs/main_job/, so that a stopped run cont
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,8 +20,8 @@ import mteb
 from sentence_transformers import SentenceTransformer
 
 from results_file import data_checksums, write_results
+from steps import kept, text2token
 from text2token import Embedder, Recipe
-from text2token.atomic import write_json
 from text2token.cli.options import quiet_libraries
 from text2token.corpus import open_corpus
 from text2token.precision import mixed_precision
@@ -52,10 +50,9 @@ def main(data: Path) -> None:
     corpus = data / "corpus" / "wiki-sentences.txt"
     model = RUNS / "model"
     if not model.is_dir():
-        arguments = ["fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml"]
-        subprocess.run([sys.executable, "-m", "text2token", *arguments], check=True)
+        text2token("fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml")
     run = json.loads((model / "run.json").read_text())
-    speed = once("targets_vs_tokenize", lambda: targets_vs_tokenize(corpus))
+    speed = kept(RUNS / "targets_vs_tokenize.json", lambda: targets_vs_tokenize(corpus))
     figures = {
         "train_minutes": (run["timings"]["train 1"] + run["timings"]["train 2"]) / 60,
         "fit_minutes": sum(run["timings"].values()) / 60,
@@ -63,26 +60,17 @@ def main(data: Path) -> None:
         "targets_vs_tokenize": speed["median"],
     }
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
-    kept = ("recipe", "timings", "targets", "before", "after", "git")
-    details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in kept}}
+    facts = ("recipe", "timings", "targets", "before", "after", "git")
+    details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in facts}}
     settings: dict[str, Callable[[], Embedder]] = {"text2token": lambda: Embedder.load(model)}
     for name, recipe in UNTRAINED.items():
         settings[name] = partial(untrained, recipe, corpus, corrected="corrected" in name)
     for key, task in TASKS.items():
         for name, load in settings.items():
-            score = once(f"{name}-{key}", partial(evaluate, load, *task, data))
+            score = kept(RUNS / f"{name}-{key}.json", partial(evaluate, load, *task, data))
             figures[key if name == "text2token" else f"{key} ({name})"] = score
             file = write_results("main_job", run["seed"], checksums, figures, details)  # what is finished is never lost
     click.echo(file)
-
-
-def once(name: str, compute: Any) -> Any:
-    """A measurement, kept in a file."""
-    file = RUNS / f"{name}.json"
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, compute())
-    return json.loads(file.read_text())
 
 
 def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Path) -> float:

@@ -9,8 +9,6 @@ sittings as it takes. Writes benchmarks/results/quality.json after every contend
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import click
 import torch
 
 from results_file import data_checksums, write_results
+from steps import text2token
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import contender, judge
 from text2token.evaluation.compare import compare
@@ -158,11 +157,6 @@ def results(folders: dict[str, Path], grid: dict[str, dict[str, float]]) -> tupl
 def bf16() -> bool:
     """Encode in mixed precision? Where the hardware can, for all contenders alike."""
     return has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-
-
-def text2token(*arguments: str) -> None:
-    """Run a command of ours; a failure ends the benchmark."""
-    subprocess.run([sys.executable, "-m", "text2token", *arguments], check=True)
 
 
 if __name__ == "__main__":

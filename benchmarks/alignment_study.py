@@ -1,0 +1,78 @@
+"""The study of eight: two backbones, four ways or more to make an embedding of each, and whether they align with their texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from text2token.alignment.align import Reading, align_embeddings
+from text2token.alignment.reading import open_readable
+from text2token.alignment.study import write_study
+from text2token.atomic import replacing
+from text2token.corpus import open_corpus, sample
+from text2token.embedder import Embedder
+from text2token.precision import mixed_precision
+from text2token.recipe import Recipe
+
+TEXTS, SEED = 500, 1  # another draw than the fits train on; a rate of one half is then known to 4 points
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "plain mean": {"template": "none", "pooling": "mean"},
+    "plain last": {"template": "none"},
+    "PromptEOL": {"template": "eol"},
+}
+READINGS = {
+    "exact ids": Reading(),
+    "forms merged": Reading(forms="merged"),
+    "special tokens too": Reading(special=True),
+    "as the released code": Reading(special=True, paper=True),
+    "less the mean": Reading(centred=True),
+    "less the mean, forms merged": Reading(centred=True, forms="merged"),
+}
+
+
+def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Alignment rates of every embedder under every reading.
+
+    Args:
+        data: With ``corpus/wiki-sentences.txt``.
+        runs: Where embeddings are kept, and the figures written to.
+        trained: Backbone → name → folder of the fitted models.
+
+    Returns:
+        Figures ``align RATE (EMBEDDER)``, exact ids, and all readings.
+    """
+    texts = sample(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), TEXTS, SEED)
+    studied: dict[str, dict[str, Any]] = {reading: {} for reading in READINGS}
+    for backbone, models in trained.items():
+        for way in [*UNTRAINED, *models]:
+            name = f"{backbone}, {way}"
+            if way in UNTRAINED:
+                embedder = open_readable(backbone, Recipe(correction="none", **UNTRAINED[way]))
+            else:
+                embedder = open_readable(str(models[way]))
+            embeddings = kept_embeddings(embedder, texts, runs / "embeddings" / f"{name}.npy")
+            for reading, settings in READINGS.items():
+                studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
+    for reading in ("exact ids", "less the mean, forms merged"):
+        settings = {**READINGS[reading]._asdict(), "texts": TEXTS, "seed": SEED}
+        write_study(studied[reading], settings, runs / "figures" / reading.replace(", ", "-").replace(" ", "-"))
+    figures = {
+        f"align {rate} ({name})": 100 * value
+        for name, result in studied["exact ids"].items()
+        for rate, value in result["rates"].items()
+    }
+    return figures, {"texts": TEXTS, "seed": SEED, "readings": studied}
+
+
+def kept_embeddings(embedder: Embedder, texts: list[str], file: Path) -> torch.Tensor:
+    """Embeddings of the texts, N×d, from ``file`` where an earlier sitting left them."""
+    if not file.is_file():
+        with mixed_precision(embedder.encoder[0].model):
+            embeddings = embedder.embed(texts, progress=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part, part.open("wb") as stream:
+            np.save(stream, embeddings.numpy())
+    return torch.from_numpy(np.load(file))
