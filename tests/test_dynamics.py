@@ -1,0 +1,294 @@
+"""Dynamics: both spaces measured by hand, the training untouched by it, rows that survive a kill, tables and figure."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from conftest import CORPUS, SENTENCES
+from text2token import Embedder, Recipe, UserError
+from text2token.alignment.align import align
+from text2token.alignment.dynamics import (
+    REPRESENTATION,
+    VOCABULARY,
+    Dynamics,
+    alignment,
+    first_component_energy,
+    halves,
+    uniformity,
+)
+from text2token.alignment.dynamics_report import correlate
+from text2token.alignment.sts import cosine_spearman, read_sts
+from text2token.callbacks import MeasureAlong
+from text2token.cli import main
+from text2token.pipeline import fit
+from text2token.training import train_stage
+
+QUICK = {
+    "max_texts": 100,
+    "stage_1": 0.6,
+    "batch_size": 8,
+    "calibration_texts": 30,
+    "prior_texts": 20,
+    "train_length": 40,
+    "max_length": 64,
+    "held_out": 12,
+    "lora_rank": 4,
+    "learning_rate": 3e-3,
+}
+PAIRS = [(a, b, float(i % 6)) for i, (a, b) in enumerate(zip(SENTENCES, SENTENCES[1:], strict=False))]
+
+
+@pytest.fixture
+def sts(tmp_path):
+    file = tmp_path / "sts.jsonl"
+    rows = [{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS]
+    file.write_text("\n".join(map(json.dumps, rows)))
+    return file
+
+
+@pytest.fixture
+def recipe(backbone):
+    return lambda **settings: Recipe(backbone=backbone("llama"), **{**QUICK, **settings})
+
+
+def read_run(output):
+    return json.loads((output / "run.json").read_text())
+
+
+# --- the quantities ---------------------------------------------------------------------------------------------------
+
+
+def test_alignment_and_uniformity_by_hand():
+    east, north, west = (torch.tensor(v) for v in ([2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]))  # lengths do not count
+    assert alignment(torch.stack([east, east]), torch.stack([north, west])) == pytest.approx((2 + 4) / 2)
+    assert alignment(torch.stack([east]), torch.stack([5 * east])) == pytest.approx(0)
+    distances = [2, 4, 2]  # east-north, east-west, north-west, squared
+    expected = math.log(sum(math.exp(-2 * d) for d in distances) / 3)
+    assert uniformity(torch.stack([east, north, west])) == pytest.approx(expected, rel=1e-6)
+    assert uniformity(torch.stack([east, 2 * east])) == pytest.approx(0)
+
+
+def test_energy_of_the_first_component_is_that_of_the_uncentred_svd():
+    embeddings = np.random.default_rng(0).normal(size=(20, 7)) + 3
+    values = np.linalg.svd(embeddings, compute_uv=False)
+    assert first_component_energy(torch.from_numpy(embeddings)) == pytest.approx(values[0] ** 2 / (values**2).sum())
+    assert first_component_energy(torch.ones(5, 3)) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("one two three four", ("one two", "three four")), ("abcd", ("ab", "cd")), ("a longest", ("a", "longest"))],
+)
+def test_halves_lose_nothing(text, expected):
+    assert halves(text) == expected
+
+
+def test_correlation_is_positive_where_both_get_better():
+    rows = [
+        {"step": s, "target_loss": 9 - s, "hit": 0.1 * s, "noise": 0.5, "uniformity": -s, "alignment": s**2, "sts": 3 * s}
+        for s in range(5)
+    ]
+    better, worse = 1.0, -1.0
+    expected = {"alignment": worse, "uniformity": better, "sts": better}
+    assert correlate(rows) == {"target_loss": expected, "hit": expected}  # what never moves says nothing
+    shuffled = [rows[0], rows[2], rows[1]]
+    assert correlate(shuffled) == correlate(rows[:3])
+    assert correlate(rows[:1]) == {}
+
+
+def test_sts_is_read_and_ranked(sts, tmp_path):
+    pairs = read_sts(sts)
+    assert list(zip(pairs.first, pairs.second, pairs.scores, strict=True)) == PAIRS
+    table = tmp_path / "sts.csv"
+    table.write_text("sentence1,score,sentence2\n" + "\n".join(f'"{a}",{score},"{b}"' for a, b, score in PAIRS))
+    assert all((ours == theirs).all() for ours, theirs in zip(read_sts(table), map(np.array, pairs), strict=True))
+    drawn = read_sts(sts, 4)
+    assert len(drawn.first) == 4
+    assert set(zip(*drawn, strict=True)) <= set(PAIRS)
+    angles = torch.tensor([0.1, 0.2, 0.4])
+    turned = torch.stack([angles.cos(), angles.sin()], dim=1)
+    assert cosine_spearman(torch.tensor([[1.0, 0.0]] * 3), turned, np.array([5, 3, 1])) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('{"sentence1": "a", "sentence2": "b"}', "no column 'score'"),
+        ('{"sentence1": "a", "sentence2": "b", "score": "high"}', "pair 1: expected two sentences and a number"),
+        ('{"sentence1": "a", "sentence2": " ", "score": 1}', "pair 1: expected two sentences and a number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "two different scores"),
+        ("", "two different scores"),
+        (None, "is no file"),
+    ],
+)
+def test_an_sts_file_that_cannot_rank_is_refused_before_any_work(recipe, tmp_path, content, sentence):
+    file = tmp_path / "sts.jsonl"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(UserError, match=sentence):
+        fit(CORPUS, tmp_path / "m", recipe(dynamics=2, sts=str(file)))
+    assert not (tmp_path / "m").exists()
+    assert not (tmp_path / ".m.work").exists()
+
+
+# --- along a training -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_measuring_changes_nothing_and_sees_what_is_trained(recipe, tmp_path, sts, full):
+    fit(CORPUS, tmp_path / "plain", recipe(full=full))
+    fit(CORPUS, tmp_path / "measured", recipe(full=full, dynamics=3, sts=str(sts)))
+    plain, measured = read_run(tmp_path / "plain"), read_run(tmp_path / "measured")
+    assert measured["files"] == plain["files"]  # checksums of the weights
+    assert measured["after"] == plain["after"]
+    assert plain["dynamics"]["rows"] == []
+    rows = measured["dynamics"]["rows"]
+    assert [(row["stage"], row["step"]) for row in rows] == [(1, 0), (1, 3), (1, 5), (1, 8), (2, 0), (2, 2), (2, 3), (2, 5)]
+    assert all(set(row) == {"stage", "step", *VOCABULARY, *REPRESENTATION} for row in rows)
+    assert rows[0]["target_loss"] == pytest.approx(measured["before"]["target_loss_stage_1"], rel=1e-4)
+    assert rows[-1]["target_loss"] == pytest.approx(measured["after"]["target_loss_stage_2"], rel=1e-4)
+    of_both_stages = (set(REPRESENTATION) | set(VOCABULARY)) - {"target_loss"}
+    assert {key: rows[3][key] for key in of_both_stages} == pytest.approx({key: rows[4][key] for key in of_both_stages})
+    assert "2 STS pairs with a score of 4 or more" in measured["dynamics"]["positives"]
+
+
+def test_a_point_is_what_its_parts_say(recipe, tmp_path):
+    embedder = fit(CORPUS, tmp_path / "m", recipe(dynamics=1))
+    run = read_run(tmp_path / "m")
+    assert run["dynamics"]["positives"] == "both halves of a held-out text"
+    last = run["dynamics"]["rows"][-1]
+    held_out = [text for text in CORPUS if text not in set(drawn(run))]
+    assert "sts" not in last
+    embeddings = embedder.embed(held_out)
+    assert last["uniformity"] == pytest.approx(uniformity(embeddings), rel=1e-4)
+    assert last["first_component"] == pytest.approx(first_component_energy(embeddings), rel=1e-4)
+    first, second = zip(*map(halves, held_out), strict=True)
+    assert last["alignment"] == pytest.approx(alignment(embedder.embed(first), embedder.embed(second)), rel=1e-3)
+    read = align(embedder, held_out)
+    assert {**read["rates"], **read["categories"]} == pytest.approx(
+        {key: last[key] for key in (*read["rates"], *read["categories"])}, rel=1e-4
+    )
+
+
+def drawn(run):
+    """The texts that a run trained on."""
+    from text2token.corpus import Corpus
+    from text2token.pipeline import draw_texts
+
+    return draw_texts(Corpus.from_texts(CORPUS), Recipe(**run["recipe"]))[0]
+
+
+def test_a_killed_training_keeps_its_rows(recipe, tmp_path, monkeypatch):
+    settings = recipe(dynamics=3)
+    measure, measured = Dynamics.measure, []
+
+    def dies_at_the_third(self, targets):
+        measured.append(None)
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        return measure(self, targets)
+
+    monkeypatch.setattr(Dynamics, "measure", dies_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        fit(CORPUS, tmp_path / "m", settings)
+    kept = json.loads((tmp_path / ".m.work" / "dynamics-1.json").read_text())
+    assert [row["step"] for row in kept] == [0, 3]
+    fit(CORPUS, tmp_path / "m", settings)
+    rows = read_run(tmp_path / "m")["dynamics"]["rows"]
+    assert rows[:2] == [{"stage": 1, **row} for row in kept]
+    assert len(measured) == 3 + 6  # two points of the first stage are not measured again
+    assert len(rows) == 8
+
+
+def test_points_are_spread_from_start_to_end_also_when_time_is_up(tmp_path):
+    def steps(points, last):
+        along = MeasureAlong(points, dict, tmp_path / f"{points}-{last}.json")
+        model, state = torch.nn.Linear(1, 1), SimpleNamespace(global_step=0, max_steps=10)
+        along.on_train_begin(None, state, None, model=model)
+        for state.global_step in range(1, last + 1):
+            along.on_step_end(None, state, None, model=model)
+        along.on_train_end(None, state, None, model=model)
+        assert model.training
+        return [row["step"] for row in along.rows]
+
+    assert steps(4, 10) == [0, 2, 5, 8, 10]
+    assert steps(2, 7) == [0, 5, 7]
+    assert steps(0, 10) == []
+
+
+def test_the_body_is_measured_in_evaluation_mode_and_trains_on(recipe, tmp_path, monkeypatch):
+    import text2token.pipeline as pipeline
+
+    modes = []
+    measure = Dynamics.measure
+
+    def watch(self, targets):
+        modes.append(self.embedder.encoder[0].model.training)
+        return measure(self, targets)
+
+    def train(encoder, *arguments, callbacks, **settings):
+        rows = train_stage(encoder, *arguments, callbacks=callbacks, **settings)
+        modes.append(encoder[0].model.training)
+        return rows
+
+    monkeypatch.setattr(Dynamics, "measure", watch)
+    monkeypatch.setattr(pipeline, "train_stage", train)
+    fit(CORPUS, tmp_path / "m", recipe(dynamics=1, stage_1=1.0))
+    assert modes == [False, False, True]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def text2token(*arguments):
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="text2token")
+
+
+def test_the_command_writes_tables_correlations_and_figure(recipe, tmp_path):
+    fit(CORPUS, tmp_path / "m", recipe(dynamics=3))
+    run = read_run(tmp_path / "m")
+    said = text2token("dynamics", tmp_path / "m", "--output", tmp_path / "d")
+    assert said.exit_code == 0, said.output
+    assert sorted(file.name for file in (tmp_path / "d").iterdir()) == [f"dynamics.{k}" for k in ("json", "md", "png", "svg")]
+    assert said.stdout.strip() == (tmp_path / "d" / "dynamics.md").read_text().strip()
+    written = json.loads((tmp_path / "d" / "dynamics.json").read_text())
+    assert [row for stage in written["stages"] for row in stage["rows"]] == run["dynamics"]["rows"]
+    assert [stage["targets"] for stage in written["stages"]] == [target["builder"] for target in run["targets"]]
+    for stage in written["stages"]:
+        assert stage["correlation"] == correlate(stage["rows"])
+        assert f"| {stage['correlation']['target_loss']['uniformity']:+.2f} |" in said.stdout
+        assert f"| {stage['rows'][-1]['target_loss']:.3f} |" in said.stdout
+    svg = (tmp_path / "d" / "dynamics.svg").read_text()
+    assert all(label in svg for label in ("stage 1", "stage 2")) or "<path" in svg
+    as_json = text2token("dynamics", tmp_path / "m", "--output", tmp_path / "d", "--json")
+    assert json.loads(as_json.stdout) == written
+    report = (tmp_path / "m" / "report.html").read_text()
+    assert "representation space" in report
+    assert "both halves of a held-out text" in report
+
+
+def test_the_command_refuses_what_measured_nothing(recipe, tmp_path):
+    fit(CORPUS, tmp_path / "m", recipe(stage_1=1.0))
+    for run, sentence in ((tmp_path / "m", "fit again with --dynamics"), (tmp_path, "is no finished run")):
+        said = text2token("dynamics", run, "--output", tmp_path / "d")
+        assert (said.exit_code, said.stdout) == (2, "")
+        assert sentence in said.stderr
+    assert not (tmp_path / "d").exists()
+    with pytest.raises(UserError, match="sts is measured along the training"):
+        Recipe.load(None, sts="x.jsonl")
+
+
+def test_any_embedder_can_be_measured(backbone, corpus):
+    embedder = Embedder.from_backbone(backbone("bert"))
+    dynamics = Dynamics(embedder, corpus[:6], None, "en")
+    targets = SimpleNamespace(padded=lambda: (torch.zeros(6, 1, dtype=torch.int64), torch.ones(6, 1)))
+    measured = dynamics.measure(targets)
+    logits = embedder.decoding_head(embedder.embed(corpus[:6]))
+    assert measured["target_loss"] == pytest.approx(-float(logits.log_softmax(dim=1)[:, 0].mean()), rel=1e-5)
