@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from text2token.alignment.dynamics import SPACES
+from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
 from text2token.page import MISSING, bars, is_finite, number, page_environment, write_page
 from text2token.recipe import Recipe
 
@@ -25,6 +25,7 @@ _MEASURES = {
     "pair_cosine": ("Mean cosine of random pairs, embeddings", "lower is better, 1 means collapse"),
     "pair_cosine_dense": ("Mean cosine of random pairs, dense vectors", "lower is better, 1 means collapse"),
 }
+_SPACES = ("local", *REPRESENTATION)  # a glance; 'text2token dynamics' draws all
 
 # Placeholders: the page's CSS variables of these names take their place, so that figures follow light and dark mode.
 _COLOURS = {"ink": "#000001", "muted": "#000002", "line": "#000003", "training": "#000004", "held-out": "#000005"}
@@ -79,15 +80,11 @@ def write_report(run: Mapping[str, Any], file: Path) -> None:
         measures=measures(run),
         loss_svg=_curve(log, ("loss", "eval_loss"), "target loss (nats)"),
         cosine_svg=_curve(log, ("eval_pair_cosine",), "mean cosine", top=1.0),
-        spaces={
-            space: [
-                (quantity.label, _curve(points, (key,), quantity.label))
-                for key, quantity in quantities.items()
-                if any(key in row for row in points)
-            ]
-            for space, quantities in SPACES.items()
-            if points
-        },
+        spaces=[
+            (label, _curve(points, (key,), label))
+            for key, (label, _) in (VOCABULARY | REPRESENTATION).items()
+            if key in _SPACES and any(key in row for row in points)
+        ],
         examples=[
             (row["text"], {side: list(bars(row[side], row["text"])) for side in ("before", "after")})
             for row in run.get("examples", ())

@@ -48,7 +48,6 @@ REPRESENTATION = {
     "first_component": Quantity("u₁ energy", -1),
     "sts": Quantity("STS, Spearman", 1),
 }
-SPACES = {"vocabulary space": VOCABULARY, "representation space": REPRESENTATION}
 
 
 @dataclass(frozen=True)
