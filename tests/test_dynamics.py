@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from types import SimpleNamespace
@@ -43,7 +44,7 @@ QUICK = {
     "lora_rank": 4,
     "learning_rate": 3e-3,
 }
-PAIRS = [(a, b, float(i % 6)) for i, (a, b) in enumerate(zip(SENTENCES, SENTENCES[1:], strict=False))]
+PAIRS = [(a, b, float(i % 6)) for i, (a, b) in enumerate(itertools.pairwise(SENTENCES))]
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +114,15 @@ def test_halves_lose_nothing(text, expected):
 
 def test_correlation_is_positive_where_both_get_better():
     rows = [
-        {"step": s, "target_loss": 9 - s, "hit": 0.1 * s, "noise": 0.5, "uniformity": -s, "alignment": s**2, "sts": 3 * s}
+        {
+            "step": s,
+            "target_loss": 9 - s,
+            "hit": 0.1 * s,
+            "noise": 0.5,
+            "uniformity": -s,
+            "alignment": s**2,
+            "sts": 3 * s,
+        }
         for s in range(5)
     ]
     better, worse = 1.0, -1.0
@@ -170,7 +179,16 @@ def test_measuring_changes_nothing_and_sees_what_is_trained(plain, measured):
     assert measured["after"] == plain["after"]
     assert plain["dynamics"]["rows"] == []
     rows = measured["dynamics"]["rows"]
-    assert [(row["stage"], row["step"]) for row in rows] == [(1, 0), (1, 2), (1, 3), (1, 5), (2, 0), (2, 1), (2, 2), (2, 3)]
+    assert [(row["stage"], row["step"]) for row in rows] == [
+        (1, 0),
+        (1, 2),
+        (1, 3),
+        (1, 5),
+        (2, 0),
+        (2, 1),
+        (2, 2),
+        (2, 3),
+    ]
     assert all(set(row) == {"stage", "step", *VOCABULARY, *REPRESENTATION} for row in rows)
     assert rows[0]["target_loss"] == pytest.approx(measured["before"]["target_loss_stage_1"], rel=1e-4)
     assert rows[-1]["target_loss"] == pytest.approx(measured["after"]["target_loss_stage_2"], rel=1e-4)

@@ -67,9 +67,13 @@ class Recipe(BaseModel):
     sparse_k: Count = Field(128, description="tokens of a sparse vector")
 
     dynamics: int = Field(
-        0, ge=0, description="points of a stage after its start where both spaces are measured; each encodes held-out texts"
+        0,
+        ge=0,
+        description="points of a stage after its start where both spaces are measured; each encodes held-out texts",
     )
-    sts: str | None = Field(None, description="file of sentence1, sentence2, score to measure there, too; needs dynamics")
+    sts: str | None = Field(
+        None, description="file of sentence1, sentence2, score to measure there, too; needs dynamics"
+    )
 
     @classmethod
     def load(cls, file: Path | None, **overrides: Any) -> Recipe:

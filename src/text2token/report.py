@@ -6,7 +6,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,7 +16,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
-from text2token.page import MISSING, bars, is_finite, number, page_environment, write_page
+from text2token.page import MISSING, bars, is_finite, page_environment, write_page
 from text2token.recipe import Recipe
 
 _MEASURES = {

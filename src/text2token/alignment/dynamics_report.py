@@ -127,7 +127,9 @@ def draw(stages: Sequence[StageDynamics]) -> Figure:
         for keys, line in zip(lines, grid, strict=True):
             for key, axes in zip(keys, line, strict=False):
                 axes.set_visible(True)
-                axes.set_title(f"{_label(key)} ({'higher' if _quantity(key).better > 0 else 'lower'} is better)", fontsize=8)
+                axes.set_title(
+                    f"{_label(key)} ({'higher' if _quantity(key).better > 0 else 'lower'} is better)", fontsize=8
+                )
                 axes.tick_params(labelsize=8, labelbottom=True)
                 for place, (steps, stage) in enumerate(_laid_out(stages)):
                     axes.plot(

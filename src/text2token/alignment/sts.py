@@ -36,11 +36,15 @@ def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
     """
     columns = [read_column(file, column) for column in ("sentence1", "sentence2", "score")]
     rows = [
-        (first, second, _score(score)) for first, second, score in zip(*columns, strict=True) if first or second or score
+        (first, second, _score(score))
+        for first, second, score in zip(*columns, strict=True)
+        if first or second or score
     ]
     for number, (first, second, score) in enumerate(rows, start=1):
         if not all(isinstance(text, str) and text.strip() for text in (first, second)) or not math.isfinite(score):
-            raise UserError(f"{file}, pair {number}: expected two sentences and a number as their score; mend or drop it.")
+            raise UserError(
+                f"{file}, pair {number}: expected two sentences and a number as their score; mend or drop it."
+            )
     if pairs is not None and len(rows) > pairs:
         rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:pairs]]
     if len({score for _, _, score in rows}) < 2:
