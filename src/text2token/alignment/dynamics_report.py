@@ -94,14 +94,18 @@ def markdown(stages: Sequence[StageDynamics], positives: str) -> list[str]:
         "",
     ]
     for stage in stages:
-        measured = [key for key in (*VOCABULARY, *REPRESENTATION) if any(key in row for row in stage.rows)]
-        lines += [f"## Stage {stage.stage}: {stage.targets} targets, {len(stage.rows)} points", ""]
-        lines += _table(
-            ["step", *map(_label, measured)],
-            ([number(row["step"]), *(number(row.get(key)) for key in measured)] for row in stage.rows),
-        )
+        lines += points_table(stage)
         lines += correlation_table(stage)
     return lines
+
+
+def points_table(stage: StageDynamics) -> list[str]:
+    """Markdown lines: a row a point, a column a quantity."""
+    measured = [key for key in (*VOCABULARY, *REPRESENTATION) if any(key in row for row in stage.rows)]
+    return _table(
+        ["step", *map(_label, measured)],
+        ([number(row["step"]), *(number(row.get(key)) for key in measured)] for row in stage.rows),
+    )
 
 
 def correlation_table(stage: StageDynamics) -> list[str]:

@@ -80,7 +80,7 @@ def explain(
     from text2token.alignment.explain_page import write_explanation
 
     texts, instructions = _clean(texts), _clean(instructions)
-    cleaned_pairs = [(*_clean([first]), *_clean([second])) for first, second in pairs]
+    cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
     embedders = {model: _open(model, head, corpus)}
     if against:
         embedders[against] = _open(against, against_head, corpus)
