@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
+from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY, Quantity
 from text2token.atomic import replacing, write_json
 from text2token.errors import UserError
 from text2token.figures import figure_style, write_figure
 from text2token.page import number
 
-_HEIGHT, _WIDTH = 1.7, 3.0  # inches of one curve
+_COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # the latter in inches, of one curve
+_LINES: tuple[dict[str, Any], ...] = (
+    {"color": "#1f4e79", "marker": "o"},
+    {"color": "#e3a13c", "marker": "s"},
+)  # a stage
 
 Row = Mapping[str, float]
 
@@ -94,8 +100,8 @@ def markdown(stages: Sequence[StageDynamics], positives: str) -> list[str]:
         "",
     ]
     for stage in stages:
-        lines += points_table(stage)
-        lines += correlation_table(stage)
+        lines += [f"## Stage {stage.stage}: {stage.targets} targets, {len(stage.rows)} points", ""]
+        lines += [*points_table(stage), *correlation_table(stage)]
     return lines
 
 
@@ -120,40 +126,31 @@ def correlation_table(stage: StageDynamics) -> list[str]:
 def draw(stages: Sequence[StageDynamics]) -> Figure:
     """A curve a quantity over the steps of all stages; above the vocabulary space, below the representation space."""
     rows = [row for stage in stages for row in stage.rows]
-    measured = [[key for key in space if any(key in row for row in rows)] for space in (VOCABULARY, REPRESENTATION)]
-    columns = 4
-    lines = [keys[start : start + columns] for keys in measured for start in range(0, len(keys), columns)]
+    spaces = [[key for key in space if any(key in row for row in rows)] for space in (VOCABULARY, REPRESENTATION)]
+    lines = [keys[start : start + _COLUMNS] for keys in spaces for start in range(0, len(keys), _COLUMNS)]
     with figure_style():
-        figure = Figure(figsize=(columns * _WIDTH, len(lines) * _HEIGHT), layout="constrained")
-        grid = figure.subplots(len(lines), columns, squeeze=False, sharex=True)
-        for axes in grid.flat:
-            axes.set_visible(False)
-        for keys, line in zip(lines, grid, strict=True):
-            for key, axes in zip(keys, line, strict=False):
-                axes.set_visible(True)
-                axes.set_title(
-                    f"{_label(key)} ({'higher' if _quantity(key).better > 0 else 'lower'} is better)", fontsize=8
-                )
-                axes.tick_params(labelsize=8, labelbottom=True)
-                for place, (steps, stage) in enumerate(_laid_out(stages)):
-                    axes.plot(
-                        steps,
-                        [row.get(key) for row in stage.rows],
-                        marker="os"[place % 2],
-                        markersize=3,
-                        color=("#1f4e79", "#e3a13c")[place % 2],
-                        label=f"stage {stage.stage}, {stage.targets}",
-                    )
+        figure = Figure(figsize=(_COLUMNS * _WIDTH, len(lines) * _HEIGHT), layout="constrained")
+        grid = figure.subplots(len(lines), _COLUMNS, squeeze=False, sharex=True)
+        for keys, places in zip(lines, grid, strict=True):
+            for key, axes in zip(keys, places, strict=False):
+                _draw_quantity(axes, key, stages)
+            for axes in places[len(keys) :]:
+                axes.set_visible(False)
         figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
-def _laid_out(stages: Sequence[StageDynamics]) -> Iterator[tuple[list[float], StageDynamics]]:
-    """Steps counted over all stages."""
+def _draw_quantity(axes: Axes, key: str, stages: Sequence[StageDynamics]) -> None:
+    """Its curve, a line a stage; steps are counted over all of them."""
+    better = "higher" if _quantity(key).better > 0 else "lower"
+    axes.set_title(f"{_label(key)} ({better} is better)", fontsize=8)
+    axes.tick_params(labelsize=8, labelbottom=True)
     start = 0.0
-    for stage in stages:
-        yield [start + row["step"] for row in stage.rows], stage
-        start += stage.rows[-1]["step"]
+    for stage, line in zip(stages, _LINES, strict=False):
+        steps = [start + row["step"] for row in stage.rows]
+        values = [row.get(key, math.nan) for row in stage.rows]
+        axes.plot(steps, values, markersize=3, label=f"stage {stage.stage}, {stage.targets}", **line)
+        start = steps[-1]
 
 
 def _values(rows: Sequence[Row], key: str) -> list[float]:
@@ -164,14 +161,14 @@ def _moves(rows: Sequence[Row], key: str) -> bool:
     return all(key in row for row in rows) and len(set(_values(rows, key))) > 1
 
 
-def _quantity(key: str) -> Any:
+def _quantity(key: str) -> Quantity:
     return (VOCABULARY | REPRESENTATION)[key]
 
 
 def _label(key: str) -> str:
-    return str(_quantity(key).label)
+    return _quantity(key).label
 
 
-def _table(heads: Sequence[str], rows: Any) -> list[str]:
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     lines = (f"| {' | '.join(cells)} |" for cells in rows)
     return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines, ""]
