@@ -81,7 +81,8 @@ def section(details: dict[str, Any]) -> list[str]:
         "together. Short fits of smollm2-135m, one a kind of targets, were measured at points of their training, on held-out "
         f"sentences and on STSBenchmark validation; alignment is of {details['positives']}. Alignment and uniformity are Wang "
         "and Isola's (arXiv 2005.10242), u₁ energy is the share of the first uncentred principal component; these and the target "
-        "loss get better as they fall. Embeddings are as trained, without the corrections that a finished model has.",
+        "loss get better as they fall. Where all texts lie close together, u₁ energy near 1, positives do too: alignment then "
+        "starts near 0 and rises as the space spreads. Embeddings are as trained, without the corrections of a finished model.",
         "",
     ]
     for stage in stages:
