@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from text2token.page import number
 from text2token.recipe import Recipe
-from text2token.report import duration, measures, number, write_report
+from text2token.report import duration, measures, write_report
 
 RUN: dict[str, Any] = {
     "text2token": "0.1.0",

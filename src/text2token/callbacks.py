@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,42 @@ class ShowProgress(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         note = ", ".join(f"{label} {value:.2f}" for label, value in self._latest.items())
         self._bar.update(self._task, completed=state.global_step * self._texts, note=note)
+
+
+class MeasureAlong(TrainerCallback):
+    """Measure at the start of a stage, at evenly spaced points of it and at its end; the training is the same without it.
+
+    Args:
+        points: After the start; 0: measure nothing.
+        measure: Numbers of the model as it is.
+        file: Where the rows are kept, so that a resumed training measures no point again.
+    """
+
+    def __init__(self, points: int, measure: Callable[[], dict[str, float]], file: Path) -> None:
+        self._points, self._measure, self._file = points, measure, file
+
+    @property
+    def rows(self) -> list[dict[str, float]]:
+        """A row a point, with its ``step``."""
+        return json.loads(self._file.read_text()) if self._file.is_file() else []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._at(state, kwargs["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._at(state, kwargs["model"])
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._at(state, kwargs["model"], due=self._points > 0)
+
+    def _at(self, state: Any, model: Any, *, due: bool = False) -> None:
+        step, points = state.global_step, self._points
+        due = due or step in {round(state.max_steps * point / points) for point in range(points + 1) if points}
+        rows = self.rows
+        if due and all(row["step"] != step for row in rows):
+            model.eval()
+            write_json(self._file, [*rows, {"step": step, **self._measure()}])
+            model.train()
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

@@ -11,7 +11,8 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
 from text2token.atomic import replacing
-from text2token.report import measures, number, setting
+from text2token.page import number
+from text2token.report import measures, setting
 
 # As sentence-transformers tags its own dense and sparse models, which is what the hub filters by.
 _TAGS = {

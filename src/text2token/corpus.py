@@ -123,6 +123,17 @@ def sample(texts: Iterable[str], size: int | None, seed: int) -> list[str]:
     return [kept[key] for key in sorted(kept)]
 
 
+def read_column(file: Path, column: str) -> list[Any]:
+    """The values of one column of a file, in order and as they are; None for a blank line.
+
+    Raises:
+        UserError: No file of a known format with such a column.
+    """
+    if not file.is_file() or file.suffix.lower() not in _READERS:
+        raise UserError(f"{file} is no file, or of no known format; give one of {_FORMATS}")
+    return list(_READERS[file.suffix.lower()](file, column))
+
+
 def _clean(text: str) -> str:
     return text.replace("\0", "").encode(errors="ignore").decode().strip()
 

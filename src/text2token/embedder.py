@@ -132,10 +132,16 @@ class Embedder:
         """V, the rows of the head."""
         return len(self.decoding_head.weight)
 
-    def embed(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> Tensor:
-        """Embeddings ``h``: pooled last hidden states, N×d float32 on the CPU, uncorrected."""
+    def embed(
+        self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, progress: bool = False
+    ) -> Tensor:
+        """Embeddings ``h``: pooled last hidden states, N×d float32 on the CPU, uncorrected.
+
+        A ``prompt`` stands before each text, inside the template, as sentence-transformers has it.
+        """
         vectors = self.encoder.encode(
             list(texts),
+            prompt=prompt,
             batch_size=batch_size,
             show_progress_bar=progress and sys.stderr.isatty(),
             convert_to_tensor=True,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from text2token.alignment.dynamics import Dynamics
+from text2token.callbacks import MeasureAlong
 from text2token.corpus import Corpus, open_corpus, sample
 from text2token.embedder import Embedder
 from text2token.errors import UserError
@@ -59,6 +62,7 @@ def fit(
     opened = open_texts(corpus, text_column)
     texts, held_out = draw_texts(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
+    dynamics = Dynamics.of_recipe(embedder, held_out, recipe)
     fingerprint = opened.fingerprint()
     with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
         stages = split_texts(texts, recipe)
@@ -73,7 +77,7 @@ def fit(
 
         with run.clock("measure before"):
             before = run.once("before.json", measure)
-        log = _train(run, embedder, stores, recipe, progress)
+        log, points = _train(run, embedder, stores, dynamics, recipe, progress)
         with run.clock("measure after"):
             after = measure()
         embedder.save(run.result)
@@ -85,6 +89,7 @@ def fit(
                 "backbone": _describe_backbone(embedder, recipe),
                 "targets": [_describe_store(stage, train) for stage, (train, _) in stores.items()],
                 "log": log,
+                "dynamics": {"positives": dynamics.positives, "rows": points},
                 "before": before["numbers"],
                 "after": after["numbers"],
                 "examples": [
@@ -165,13 +170,20 @@ def _build_targets(
 
 
 def _train(
-    run: RunFolder, embedder: Embedder, stores: dict[int, Stores], recipe: Recipe, progress: bool
-) -> list[dict[str, float]]:
-    """Train the embedder in place through all stages; returns their logs."""
+    run: RunFolder,
+    embedder: Embedder,
+    stores: dict[int, Stores],
+    dynamics: Dynamics,
+    recipe: Recipe,
+    progress: bool,
+) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    """Train the embedder in place through all stages; returns their logs, and what was measured along them."""
     total = sum(train.manifest["texts"] for train, _ in stores.values())
     log: list[dict[str, float]] = []
+    points: list[dict[str, float]] = []
     for stage, (train, test) in stores.items():
         minutes = recipe.max_minutes and recipe.max_minutes * train.manifest["texts"] / total
+        along = MeasureAlong(recipe.dynamics, partial(dynamics.measure, test), run.work / f"dynamics-{stage}.json")
         with run.clock(f"train {stage}"):
             rows = train_stage(
                 embedder.encoder,
@@ -183,10 +195,12 @@ def _train(
                 name=f"Stage {stage}",
                 minutes=minutes,
                 progress=progress,
+                callbacks=[along],
             )
         log += [{"stage": stage, **row} for row in rows]
+        points += [{"stage": stage, **row} for row in along.rows]
     merge(embedder.encoder)
-    return log
+    return log, points
 
 
 def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetStore]) -> dict[str, Any]:

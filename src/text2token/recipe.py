@@ -66,6 +66,15 @@ class Recipe(BaseModel):
     keep_to: Share = Field(0.9, description="and its end")
     sparse_k: Count = Field(128, description="tokens of a sparse vector")
 
+    dynamics: int = Field(
+        0,
+        ge=0,
+        description="points of a stage after its start where both spaces are measured; each encodes held-out texts",
+    )
+    sts: str | None = Field(
+        None, description="file of sentence1, sentence2, score to measure there, too; needs dynamics"
+    )
+
     @classmethod
     def load(cls, file: Path | None, **overrides: Any) -> Recipe:
         """Read a YAML recipe (None: the defaults) and override it.
@@ -98,6 +107,8 @@ class Recipe(BaseModel):
             raise ValueError(f"there is no correction '{unknown[0]}': none, or {', '.join(STEPS)}, joined by +")
         if "filter" in steps[:-1]:
             raise ValueError("the correction 'filter' changes the dimension: name it once, as the last step")
+        if self.sts and not self.dynamics:
+            raise ValueError("sts is measured along the training: say at how many points with dynamics")
         return self
 
     def text_template(self) -> Template:

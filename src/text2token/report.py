@@ -6,27 +6,26 @@ import io
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib import style
 from matplotlib.figure import Figure
 
-from text2token.atomic import replacing
+from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
+from text2token.page import MISSING, bars, is_finite, page_environment, write_page
 from text2token.recipe import Recipe
 
-_MISSING = "–"
 _MEASURES = {
     "target_loss_stage_1": ("Target loss on held-out texts, targets of stage 1", "lower is better"),
     "target_loss_stage_2": ("Target loss on held-out texts, targets of stage 2", "lower is better"),
     "pair_cosine": ("Mean cosine of random pairs, embeddings", "lower is better, 1 means collapse"),
     "pair_cosine_dense": ("Mean cosine of random pairs, dense vectors", "lower is better, 1 means collapse"),
 }
-_VISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"}
+_SPACES = ("local", *REPRESENTATION)  # a glance; 'text2token dynamics' draws all
 
 # Placeholders: the page's CSS variables of these names take their place, so that figures follow light and dark mode.
 _COLOURS = {"ink": "#000001", "muted": "#000002", "line": "#000003", "training": "#000004", "held-out": "#000005"}
@@ -49,11 +48,8 @@ _STYLE = {
     "xtick.labelcolor": _COLOURS["muted"],
     "ytick.labelcolor": _COLOURS["muted"],
 }
-_LINES: dict[str, dict[str, Any]] = {
-    "loss": {"color": _COLOURS["training"], "linewidth": 1.2},
-    "eval_loss": {"color": _COLOURS["held-out"], "linewidth": 1.8, "marker": "o", "markersize": 3.5},
-    "eval_pair_cosine": {"color": _COLOURS["held-out"], "linewidth": 1.8, "marker": "o", "markersize": 3.5},
-}
+_TRAINING: dict[str, Any] = {"color": _COLOURS["training"], "linewidth": 1.2}
+_HELD_OUT: dict[str, Any] = {"color": _COLOURS["held-out"], "linewidth": 1.8, "marker": "o", "markersize": 3.5}
 
 
 class Measure(NamedTuple):
@@ -65,15 +61,6 @@ class Measure(NamedTuple):
     better: str
 
 
-class _Bar(NamedTuple):
-    """An aligned token as it is drawn: visible, its weight, that in percent of the heaviest, is it in the text?"""
-
-    token: str
-    weight: float
-    percent: float
-    in_text: bool
-
-
 def write_report(run: Mapping[str, Any], file: Path) -> None:
     """Write the HTML page of a run, whole or not at all.
 
@@ -82,30 +69,28 @@ def write_report(run: Mapping[str, Any], file: Path) -> None:
         file: Where to, replaced when it exists.
     """
     log = sorted(run.get("log", ()), key=itemgetter("stage"))
-    environment = Environment(
-        autoescape=True,
-        loader=PackageLoader("text2token", "templates"),
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "duration": duration, "percent": _percent}
-    environment.filters |= {"setting": setting, "plain": _plain}
+    points = run.get("dynamics", {}).get("rows", [])
+    environment = page_environment()
+    environment.filters |= {"duration": duration, "percent": _percent, "setting": setting, "plain": _plain}
     page = environment.get_template("report.html.j2").render(
         run=run,
         texts=sum(row["texts"] for row in run.get("targets", ())),
-        seconds=sum(filter(_is_finite, run.get("timings", {}).values())),
+        seconds=sum(filter(is_finite, run.get("timings", {}).values())),
         meanings={name: field.description for name, field in Recipe.model_fields.items()},
         measures=measures(run),
         loss_svg=_curve(log, ("loss", "eval_loss"), "target loss (nats)"),
         cosine_svg=_curve(log, ("eval_pair_cosine",), "mean cosine", top=1.0),
+        spaces=[
+            (label, _curve(points, (key,), label))
+            for key, (label, _) in (VOCABULARY | REPRESENTATION).items()
+            if key in _SPACES and any(key in row for row in points)
+        ],
         examples=[
-            (row["text"], {side: list(_bars(row[side], row["text"])) for side in ("before", "after")})
+            (row["text"], {side: list(bars(row[side], row["text"])) for side in ("before", "after")})
             for row in run.get("examples", ())
         ],
     )
-    with replacing(file) as part:  # a token can be half of a surrogate pair, which UTF-8 has no bytes for
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")
+    write_page(page, file)
 
 
 def measures(run: Mapping[str, Any]) -> list[Measure]:
@@ -118,17 +103,10 @@ def measures(run: Mapping[str, Any]) -> list[Measure]:
     ]
 
 
-def number(value: Any, digits: int = 3) -> str:
-    """A number for people, an ``int`` with thousands separators; a dash for NaN, infinity and what is no number."""
-    if not _is_finite(value):
-        return _MISSING
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
-
-
 def duration(seconds: Any) -> str:
     """Seconds as ``12.1 s``, ``5 min 1 s`` or ``2 h 5 min``; a dash for what is no number."""
-    if not _is_finite(seconds):
-        return _MISSING
+    if not is_finite(seconds):
+        return MISSING
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -137,12 +115,12 @@ def duration(seconds: Any) -> str:
 
 
 def _percent(share: Any) -> str:
-    return f"{share:.0%}" if _is_finite(share) else _MISSING
+    return f"{share:.0%}" if is_finite(share) else MISSING
 
 
 def _plain(value: Any) -> str:
     text = f"{value:,}" if isinstance(value, int) else str(value)
-    return _MISSING if value is None or not text else text
+    return MISSING if value is None or not text else text
 
 
 def setting(value: Any) -> str:
@@ -150,32 +128,12 @@ def setting(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def _bars(tokens: Sequence[tuple[str, float]], text: str) -> Iterator[_Bar]:
-    words = f" {' '.join(text.split())}".casefold()  # a token that starts a word brings its space along
-    heaviest = max((weight for _, weight in tokens if _is_finite(weight)), default=0.0)
-    for token, weight in tokens:
-        percent = max(0.0, 100 * weight / heaviest) if _is_finite(weight) and heaviest > 0 else 0.0
-        in_text = bool(token.strip()) and token.casefold() in words
-        yield _Bar(_visible(token), weight, percent, in_text)
-
-
-def _visible(token: str) -> str:
-    """A token with a sign for each space, and escapes for what has no glyph: controls, joiners, direction marks."""
-    return "".join(
-        _VISIBLE.get(char) or (char if char.isprintable() else char.encode("unicode_escape").decode()) for char in token
-    )
-
-
 def _curve(log: Sequence[Mapping[str, Any]], keys: Sequence[str], label: str, top: float | None = None) -> str:
     """Values of the log over the steps of all stages as inline SVG; empty when there is no value to draw.
 
     A line ends with its stage, because the next one has other targets; a value that is no number leaves a gap.
     """
-    if not any(_is_finite(row.get(key)) for row in log for key in keys):
+    if not any(is_finite(row.get(key)) for row in log for key in keys):
         return ""
     # "default" keeps a user's own style out; the salt makes equal pages of equal runs, and ids of two figures unlike.
     with style.context(["default", _STYLE | {"svg.hashsalt": label}]):
@@ -189,8 +147,8 @@ def _curve(log: Sequence[Mapping[str, Any]], keys: Sequence[str], label: str, to
             axes.text(start, 1.03, f"stage {stage}", transform=axes.get_xaxis_transform())
             for key in keys:
                 own = [row for row in rows if key in row]
-                values = [row[key] if _is_finite(row[key]) else math.nan for row in own]
-                axes.plot([start + row["step"] for row in own], values, **_LINES[key])
+                values = [row[key] if is_finite(row[key]) else math.nan for row in own]
+                axes.plot([start + row["step"] for row in own], values, **(_TRAINING if key == "loss" else _HELD_OUT))
             start += max(row["step"] for row in rows)
         axes.set_xlim(0, max(start, 1))
         if top is not None:

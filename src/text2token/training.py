@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +19,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     Trainer,
+    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
@@ -44,6 +46,7 @@ def train_stage(
     name: str,
     minutes: float | None,
     progress: bool,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
     """Train the body of ``encoder`` in place for one pass over ``texts``; continue where an earlier run was killed.
 
@@ -57,6 +60,7 @@ def train_stage(
         name: For the progress bar.
         minutes: Stop after so many minutes of training.
         progress: Show the bar.
+        callbacks: What else happens around the steps; ``encoder`` embeds with the body as it is at that moment.
 
     Returns:
         The log: a row an evaluation or logging step, with ``step``, and ``loss`` or ``eval_loss`` and
@@ -67,7 +71,7 @@ def train_stage(
     if final.is_dir():
         transformer.model = _restore(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
-    body = _trainable(transformer.model, recipe)
+    body = transformer.model = _trainable(transformer.model, recipe)
     tokenize = partial(_tokenize, encoder.tokenizer, recipe.train_length)
     with progress_bar(enabled=progress) as bar, mixed_precision(body):
         trainer = _ObjectiveTrainer(
@@ -77,14 +81,18 @@ def train_stage(
             eval_dataset=held_out.map(tokenize, batched=True, desc=None),
             data_collator=lambda rows: objective.collate(rows, encoder.tokenizer.pad_token_id),
             compute_metrics=_metrics,
-            callbacks=[TimeLimit(minutes), Seal(), ShowProgress(bar, name, recipe.batch_size * recipe.accumulation)],
+            callbacks=[
+                TimeLimit(minutes),
+                Seal(),
+                ShowProgress(bar, name, recipe.batch_size * recipe.accumulation),
+                *callbacks,
+            ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.objective = objective.to(trainer.args.device)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     log = _curves(trainer.state.log_history)
     _keep(body, log, final)
-    transformer.model = body
     return log
 
 

@@ -21,6 +21,7 @@ _VERBS = {
     "encode": "Dense or sparse vectors of the texts in a file.",
     "explain": "Read the vector of a text as weighted tokens.",
     "align": "Do embeddings decode to the tokens of their texts?",
+    "dynamics": "Did both spaces of an embedder improve together along its training?",
     "evaluate": "Score a model on MTEB(eng, v2), or on data of your own.",
     "baseline": "Train SimCSE, LLM2Vec's recipe or TSDAE, to compare with.",
     "compare": "Results side by side, with intervals, tables and a picture.",

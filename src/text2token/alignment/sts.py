@@ -1,0 +1,64 @@
+"""Pairs of sentences with a similarity score, and how well cosines rank them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from text2token.corpus import read_column
+from text2token.errors import UserError
+
+
+class ScoredPairs(NamedTuple):
+    """N pairs of sentences and their gold scores."""
+
+    first: list[str]
+    second: list[str]
+    scores: NDArray[np.float64]
+
+
+def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
+    """Read pairs from the columns ``sentence1``, ``sentence2`` and ``score``.
+
+    Args:
+        file: ``.jsonl``, ``.csv`` or ``.parquet``.
+        pairs: Draw so many, always the same ones; None: all.
+
+    Raises:
+        UserError: No such file or column, an empty sentence, a score that is no number, or scores that are all the same.
+    """
+    columns = [read_column(file, column) for column in ("sentence1", "sentence2", "score")]
+    rows = [
+        (first, second, _score(score))
+        for first, second, score in zip(*columns, strict=True)
+        if first or second or score
+    ]
+    for number, (first, second, score) in enumerate(rows, start=1):
+        if not all(isinstance(text, str) and text.strip() for text in (first, second)) or not math.isfinite(score):
+            raise UserError(
+                f"{file}, pair {number}: expected two sentences and a number as their score; mend or drop it."
+            )
+    if pairs is not None and len(rows) > pairs:
+        rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:pairs]]
+    if len({score for _, _, score in rows}) < 2:
+        raise UserError(f"{file} needs pairs of at least two different scores: nothing can be ranked otherwise.")
+    return ScoredPairs([a for a, _, _ in rows], [b for _, b, _ in rows], np.array([score for _, _, score in rows]))
+
+
+def cosine_spearman(first: Tensor, second: Tensor, scores: NDArray[np.float64]) -> float:
+    """Spearman correlation of the cosines of embeddings, both N×d, with the gold scores, as MTEB scores STS."""
+    return float(spearmanr(torch.cosine_similarity(first, second).numpy(), scores).statistic)
+
+
+def _score(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return math.nan

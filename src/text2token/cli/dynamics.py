@@ -1,0 +1,29 @@
+"""``text2token dynamics``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and figure")
+@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+def dynamics(run: Path, output: Path, as_json: bool) -> None:
+    """Did the vocabulary space and the representation space improve together along a training?
+
+    RUN is what 'text2token fit' wrote with --dynamics N. Vocabulary space: target loss, alignment rates and token categories of
+    held-out texts. Representation space: alignment and uniformity of Wang and Isola, energy of the first principal component and,
+    with --sts FILE in the fit, STS. Writes dynamics.md, dynamics.json, dynamics.svg and dynamics.png.
+
+    \b
+    Example:
+      text2token fit notes.txt --dynamics 8 --output model
+      text2token dynamics model --output dynamics
+    """
+    from text2token.alignment.dynamics_report import read_dynamics, write_dynamics
+
+    write_dynamics(*read_dynamics(run), output)
+    click.echo((output / f"dynamics.{'json' if as_json else 'md'}").read_text(encoding="utf-8"))
