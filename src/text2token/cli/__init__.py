@@ -20,6 +20,8 @@ _VERBS = {
     "fit": "Turn a language model and unlabelled texts into an embedder.",
     "encode": "Dense or sparse vectors of the texts in a file.",
     "explain": "Read the vector of a text as weighted tokens.",
+    "spectrum": "What training changed, in the principal components of a backbone.",
+    "adapt": "Correct the vectors of a language model without training, and save it as fit does.",
     "evaluate": "Score a model on MTEB(eng, v2), or on data of your own.",
     "baseline": "Train SimCSE, LLM2Vec's recipe or TSDAE, to compare with.",
     "compare": "Results side by side, with intervals, tables and a picture.",

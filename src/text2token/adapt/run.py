@@ -1,0 +1,123 @@
+"""Adapt: a language model and a corpus in, the folders that ``fit`` writes out, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from text2token.adapt.affine import correction
+from text2token.adapt.choose import Candidate, Evidence, Judged, candidates, judge
+from text2token.adapt.overlap import overlapping_pairs, spans
+from text2token.corpus import Corpus, sample
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.head import mean_logits
+from text2token.pipeline import describe_backbone, open_texts
+from text2token.recipe import Recipe
+from text2token.run_folder import RunFolder
+from text2token.training import pair_cosine
+
+_FEWEST_TEXTS = 48  # below, what a correction learns is chance
+_NONE = Candidate("none", (0.0, 1.0))
+
+
+def adapt(
+    corpus: Corpus | Sequence[str] | str,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    choose: bool = False,
+    text_column: str = "text",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Embedder:
+    """Correct the vectors of a language model with what texts teach about them, and write it as :func:`text2token.fit` does.
+
+    The correction learns from spans of ``calibration_texts`` texts, the zero of sparse vectors from the whole texts.
+
+    Args:
+        corpus: As :func:`text2token.fit` takes it.
+        output: New folder: ``dense``, ``sparse``, ``run.json``.
+        recipe: Backbone, pooling, template, correction; what is about training is not used. None: the defaults.
+        choose: Take the candidate of :func:`text2token.adapt.choose.candidates` that agrees best with known overlaps in half as
+            many other texts, instead of the recipe's correction.
+        text_column: Of tabular corpora.
+        overwrite: Replace ``output``.
+        progress: Show bars.
+
+    Raises:
+        UserError: Anything the user can mend: corpus, recipe, backbone, output folder.
+    """
+    recipe = recipe or Recipe()
+    run = RunFolder.open(Path(output), overwrite=overwrite)
+    opened = open_texts(corpus, text_column)
+    texts, others = _draw(opened, recipe)
+    embedder = Embedder.from_recipe(recipe)
+    fingerprint = opened.fingerprint()
+    with run.claimed({"verb": "adapt", "choose": choose, "recipe": recipe.model_dump(), "corpus": fingerprint}):
+        with run.clock("encode"):
+            whole = run.vectors("whole", lambda: embedder.embed(texts, progress=progress))
+            evidence = _gather(run, embedder, texts, others, recipe.seed, progress)
+        with run.clock("choose"):
+            given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
+            some = candidates(whole.shape[1]) if choose else [_NONE, given]
+            judged = judge(embedder, evidence, some, progress=progress)
+        chosen = judged[0].candidate if choose else given
+        recipe = _with_correction(recipe, chosen)
+        embedder.mean_logits = mean_logits(embedder.decoding_head, whole)
+        embedder.correction = correction(chosen.steps, evidence.sample, embedder.decoding_head, chosen.keep)
+        embedder.save(run.result)
+        agreement = {row.candidate: row.agreement for row in judged}
+        plain = pair_cosine(whole)
+        run.finish(
+            {
+                "recipe": recipe.model_dump(),
+                "seed": recipe.seed,
+                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts) + len(others)},
+                "backbone": describe_backbone(embedder, recipe),
+                "before": {"overlap": agreement[_NONE], "pair_cosine": plain, "pair_cosine_dense": plain},
+                "after": {
+                    "overlap": agreement[chosen],
+                    "pair_cosine": plain,
+                    "pair_cosine_dense": pair_cosine(embedder.densify(whole)),
+                },
+                "chosen": "by agreement with known overlaps" if choose else "by hand",
+                "judged": [_describe(row) for row in judged],
+            },
+            cards=True,
+        )
+    return embedder
+
+
+def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Texts to learn from, and half as many to judge on."""
+    drawn = sample(corpus, recipe.calibration_texts * 3 // 2, recipe.seed)
+    if len(drawn) < _FEWEST_TEXTS:
+        raise UserError(
+            f"The corpus '{corpus.name}' and --calibration-texts give {len(drawn)} distinct texts, too few to learn from: "
+            f"give at least {_FEWEST_TEXTS}, better some thousands."
+        )
+    kept = len(drawn) // 3
+    return drawn[kept:], drawn[:kept]
+
+
+def _gather(
+    run: RunFolder, embedder: Embedder, texts: list[str], others: list[str], seed: int, progress: bool
+) -> Evidence:
+    pairs = overlapping_pairs(others, seed)
+    return Evidence(
+        sample=run.vectors("spans", lambda: embedder.embed(spans(texts, seed), progress=progress)),
+        left=run.vectors("left", lambda: embedder.embed(pairs.left, progress=progress)),
+        right=run.vectors("right", lambda: embedder.embed(pairs.right, progress=progress)),
+        share=pairs.share,
+    )
+
+
+def _with_correction(recipe: Recipe, chosen: Candidate) -> Recipe:
+    start, end = chosen.keep if "filter" in chosen.steps else (recipe.keep_from, recipe.keep_to)
+    return recipe.model_copy(update={"correction": chosen.correction, "keep_from": start, "keep_to": end})
+
+
+def _describe(row: Judged) -> dict[str, object]:
+    keep = row.candidate.keep if "filter" in row.candidate.steps else None
+    return {"correction": row.candidate.correction, "keep": keep, "overlap": row.agreement}
