@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from text2token import provenance
-from text2token.atomic import replacing, write_json
+from text2token.atomic import write_json
 from text2token.card import write_cards
 from text2token.errors import UserError
 from text2token.report import write_report
+from text2token.vector_files import kept_vectors
 
 _SETTINGS = "settings.json"
 
@@ -110,11 +109,7 @@ class RunFolder:
 
     def vectors(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
         """The tensor of ``compute``, kept in the work folder likewise."""
-        file = self.work / f"{name}.npy"
-        if not file.is_file():
-            with replacing(file) as part, part.open("wb") as stream:
-                np.save(stream, compute().numpy())
-        return torch.from_numpy(np.load(file))
+        return kept_vectors(self.work, name, compute)
 
     def publish(self, facts: dict[str, Any]) -> None:
         """Write ``run.json``, report and cards beside the model in ``result``, move it into place, drop the work."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from torch import Tensor
 
 from text2token.adapt.affine import correction
 from text2token.adapt.choose import Candidate, Evidence, Judged, candidates, judge
@@ -17,6 +19,7 @@ from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
 from text2token.training import pair_cosine
 
+Keep = Callable[[str, Callable[[], Tensor]], Tensor]
 _FEWEST_TEXTS = 48  # below, what a correction learns is chance
 _NONE = Candidate("none", (0.0, 1.0))
 
@@ -33,7 +36,7 @@ def adapt(
 ) -> Embedder:
     """Correct the vectors of a language model with what texts teach about them, and write it as :func:`text2token.fit` does.
 
-    The correction learns from spans of ``calibration_texts`` texts, the zero of sparse vectors from the whole texts.
+    The correction learns from two spans of each of ``calibration_texts`` texts, the zero of sparse vectors from the whole texts.
 
     Args:
         corpus: As :func:`text2token.fit` takes it.
@@ -51,13 +54,13 @@ def adapt(
     recipe = recipe or Recipe()
     run = RunFolder.open(Path(output), overwrite=overwrite)
     opened = open_texts(corpus, text_column)
-    texts, others = _draw(opened, recipe)
+    texts, others = draw(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
     fingerprint = opened.fingerprint()
     with run.claimed({"verb": "adapt", "choose": choose, "recipe": recipe.model_dump(), "corpus": fingerprint}):
         with run.clock("encode"):
             whole = run.vectors("whole", lambda: embedder.embed(texts, progress=progress))
-            evidence = _gather(run, embedder, texts, others, recipe.seed, progress)
+            evidence = gather(embedder, texts, others, recipe.seed, run.vectors, progress=progress)
         with run.clock("choose"):
             given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
             some = candidates(whole.shape[1]) if choose else [_NONE, given]
@@ -89,8 +92,12 @@ def adapt(
     return embedder
 
 
-def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
-    """Texts to learn from, and half as many to judge on."""
+def draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Texts to learn from, and half as many to judge on.
+
+    Raises:
+        UserError: There are too few.
+    """
     drawn = sample(corpus, recipe.calibration_texts * 3 // 2, recipe.seed)
     if len(drawn) < _FEWEST_TEXTS:
         raise UserError(
@@ -101,15 +108,29 @@ def _draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
     return drawn[kept:], drawn[:kept]
 
 
-def _gather(
-    run: RunFolder, embedder: Embedder, texts: list[str], others: list[str], seed: int, progress: bool
+def gather(
+    embedder: Embedder, texts: list[str], others: list[str], seed: int, keep: Keep, *, progress: bool = False
 ) -> Evidence:
+    """What a correction learns from, and what a choice is judged on.
+
+    Args:
+        embedder: Untrained or not.
+        texts: To learn from; two spans of each, since a covariance takes several times more vectors than it has dimensions.
+        others: To judge on.
+        seed: Of spans and pairs.
+        keep: Called with a name and what computes the vectors; may have them already.
+        progress: Show bars.
+    """
+
+    def embed(name: str, made: list[str]) -> Tensor:
+        return keep(name, lambda: embedder.embed(made, progress=progress))
+
     pairs = overlapping_pairs(others, seed)
     return Evidence(
-        sample=run.vectors("spans", lambda: embedder.embed(spans(texts, seed), progress=progress)),
-        left=run.vectors("left", lambda: embedder.embed(pairs.left, progress=progress)),
-        right=run.vectors("right", lambda: embedder.embed(pairs.right, progress=progress)),
-        share=pairs.share,
+        embed("spans", spans([*texts, *texts], seed)),
+        embed("left", pairs.left),
+        embed("right", pairs.right),
+        pairs.share,
     )
 
 

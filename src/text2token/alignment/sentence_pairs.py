@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,35 @@ class SentencePairs:
     scores: NDArray[np.float64]
 
     @classmethod
-    def embed(cls, embedder: Embedder, rows: list[dict[str, Any]], *, progress: bool = False) -> SentencePairs:
-        """Embed rows as :func:`read_pairs` gives them; each distinct sentence once."""
+    def embed(
+        cls,
+        embedder: Embedder,
+        rows: list[dict[str, Any]],
+        *,
+        keep: Callable[[Callable[[], Tensor]], Tensor] | None = None,
+        progress: bool = False,
+    ) -> SentencePairs:
+        """Embed rows as :func:`read_pairs` gives them; each distinct sentence once.
+
+        Args:
+            embedder: Whose embeddings.
+            rows: N.
+            keep: Called with what computes the vectors of the distinct sentences; may have them already.
+            progress: Show a bar.
+        """
         sides = [[row[name] for row in rows] for name in ("sentence1", "sentence2")]
         places = {text: place for place, text in enumerate(dict.fromkeys([*sides[0], *sides[1]]))}
-        vectors = embedder.embed(list(places), progress=progress)
+
+        def compute() -> Tensor:
+            return embedder.embed(list(places), progress=progress)
+
+        vectors = keep(compute) if keep else compute()
         left, right = (vectors[[places[text] for text in side]] for side in sides)
         return cls(left, right, np.array([row["score"] for row in rows], dtype=np.float64))
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> SentencePairs:
+        """The pairs with both sides mapped."""
+        return SentencePairs(change(self.left), change(self.right), self.scores)
 
     def spearman(self, shift: Tensor | float = 0.0) -> float:
         """Spearman correlation × 100 of cosines with the scores, after adding ``shift`` (d) to every embedding."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -19,9 +19,7 @@ from torch import Tensor
 from text2token.alignment.sentence_pairs import SentencePairs
 from text2token.alignment.spectrum import (
     Moments,
-    aligned_tokens,
     contributions,
-    judge_embeddings,
     principal_components,
     shift_rows,
     shifts,
@@ -36,6 +34,7 @@ from text2token.run_folder import RunFolder
 
 _CHUNK = 512  # texts between two checkpoints: half a minute to a few minutes of encoding on a CPU
 _EXAMPLES = 5
+SHIFTS = ("sweep", "zero")
 Models = tuple[Embedder, Embedder]  # base, tuned
 
 
@@ -46,7 +45,7 @@ def run_spectrum(
     settings: dict[str, Any],
     *,
     centred: bool = False,
-    shift: tuple[str, ...] = ("sweep", "zero"),
+    shift: Sequence[str] = SHIFTS,
     max_texts: int | None = None,
     aligned: int = 500,
     pairs: list[dict[str, Any]] | None = None,
@@ -76,7 +75,7 @@ def run_spectrum(
     run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
     fingerprint = hashlib.sha256(json.dumps([texts, pairs]).encode()).hexdigest()
-    kept = {**settings, "centred": centred, "shift": shift, "max_texts": max_texts, "aligned": aligned}
+    kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}
     with run.claimed({**kept, "texts": fingerprint}):
         with run.clock("encode"):
             embedded = [
@@ -87,23 +86,53 @@ def run_spectrum(
         if moments.texts < 2:
             raise UserError(f"'{corpus.name}' has a single text, which has no spectrum: give at least two.")
         with run.clock("read"):
-            components = principal_components(moments, centred=centred)
-            values = shifts(components, shift)
-            sts = SentencePairs.embed(base, pairs, progress=progress) if pairs else None
-            result = {
-                **kept,
-                "texts": int(moments.texts),
-                "v1": float(components.variation[0]),
-                "zero": -float(components.mean[0]),
-                "components": components.rows(),
-                "contribution": contributions(base, embedded[0][:_EXAMPLES], components),
-                "contribution_texts": texts[:_EXAMPLES],
-                "shift_rows": shift_rows(base, embedded[0], texts, components.first, values, sts, _EXAMPLES),
-                "tuned": _judge_tuned(tuned, base, embedded[1], texts, pairs, progress),
-            }
+            sts = [SentencePairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
+            result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
         write_spectrum(result, run.result)
         run.finish(kept)
     return result
+
+
+def analyse(
+    models: Models,
+    embedded: Sequence[Tensor],
+    moments: Moments,
+    texts: Sequence[str],
+    *,
+    centred: bool = False,
+    shift: Sequence[str] = SHIFTS,
+    pairs: Sequence[SentencePairs] | None = None,
+) -> dict[str, Any]:
+    """The data of ``spectrum.json``.
+
+    Args:
+        models: Base and tuned.
+        embedded: The decoded texts by each, N×d.
+        moments: Of these texts and any others.
+        texts: N.
+        centred: As of :func:`run_spectrum`.
+        shift: Likewise.
+        pairs: Embedded by each; for STS.
+    """
+    base, tuned = models
+    components = principal_components(moments, centred=centred)
+    values = shifts(components, shift)
+    reader = Embedder(tuned.encoder, base.head)
+    (unshifted,) = shift_rows(
+        reader, embedded[1], texts, components.first, [0.0], pairs[1] if pairs else None, _EXAMPLES
+    )
+    return {
+        "texts": int(moments.texts),
+        "v1": float(components.variation[0]),
+        "zero": -float(components.mean[0]),
+        "components": components.rows(),
+        "contribution": contributions(base, embedded[0][:_EXAMPLES], components),
+        "contribution_texts": list(texts[:_EXAMPLES]),
+        "shift_rows": shift_rows(
+            base, embedded[0], texts, components.first, values, pairs[0] if pairs else None, _EXAMPLES
+        ),
+        "tuned": {name: value for name, value in unshifted.items() if name != "shift"},
+    }
 
 
 def write_spectrum(result: dict[str, Any], folder: Path) -> None:
@@ -127,22 +156,6 @@ def _check_dimensions(base: Embedder, tuned: Embedder) -> None:
             f"The base has {own} dimensions and the tuned model {other}: a spectrum is of one backbone before and after, "
             "so name the language model that TUNED was made from as BASE."
         )
-
-
-def _judge_tuned(
-    tuned: Embedder,
-    base: Embedder,
-    embeddings: Tensor,
-    texts: list[str],
-    pairs: list[dict[str, Any]] | None,
-    progress: bool,
-) -> dict[str, Any]:
-    """What a shift of the base is held against: the tuned model's row, read with the base's head."""
-    read = Embedder(tuned.encoder, base.head)
-    row = judge_embeddings(read, embeddings, texts)
-    if pairs:
-        row["sts"] = SentencePairs.embed(tuned, pairs, progress=progress).spearman()
-    return row | {"tokens": aligned_tokens(read, embeddings[:_EXAMPLES])}
 
 
 def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], progress: bool) -> Moments:
