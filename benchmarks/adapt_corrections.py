@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from text2token.adapt.affine import correction
-from text2token.adapt.choose import Candidate, Evidence, candidates, judge
+from text2token.adapt.choose import CANDIDATES, Candidate, Evidence, choose, judge
 from text2token.adapt.run import draw, gather
 from text2token.alignment.sentence_pairs import SentencePairs, read_pairs
 from text2token.corpus import open_corpus
@@ -65,9 +65,9 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     with mixed_precision(embedder.encoder[0].model):
         evidence = gather(embedder, texts, others, recipe.seed, keep)
         pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
-    judged = judge(embedder, evidence, candidates(evidence.sample.shape[1]))
+    judged = judge(embedder, evidence, CANDIDATES)
     alone = {label: _scores(embedder, evidence, pairs, candidate) for label, candidate in ALONE.items()}
-    best = judged[0]
+    best = choose(judged, len(others))
     return {
         "recipe": {"backbone": recipe.backbone, "pooling": recipe.pooling, "template": recipe.template},
         "texts": len(texts),
@@ -81,7 +81,7 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
         },
         "judged": [
             {"correction": row.candidate.correction, "keep": row.candidate.keep, "agreement": row.agreement}
-            | {"validation": _scores(embedder, evidence, pairs, row.candidate)["validation"]}
+            | _scores(embedder, evidence, pairs, row.candidate)
             for row in judged
         ],
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from text2token.adapt.affine import correction
-from text2token.adapt.choose import Candidate, Evidence, Judged, candidates, judge
+from text2token.adapt.choose import CANDIDATES, Candidate, Evidence, Judged, choose, judge
 from text2token.adapt.overlap import overlapping_pairs, spans
 from text2token.corpus import Corpus, sample
 from text2token.embedder import Embedder
@@ -21,7 +21,6 @@ from text2token.training import pair_cosine
 
 Keep = Callable[[str, Callable[[], Tensor]], Tensor]
 _FEWEST_TEXTS = 48  # below, what a correction learns is chance
-_NONE = Candidate("none", (0.0, 1.0))
 
 
 def adapt(
@@ -29,7 +28,7 @@ def adapt(
     output: str | Path,
     recipe: Recipe | None = None,
     *,
-    choose: bool = False,
+    auto: bool = False,
     text_column: str = "text",
     overwrite: bool = False,
     progress: bool = False,
@@ -42,8 +41,7 @@ def adapt(
         corpus: As :func:`text2token.fit` takes it.
         output: New folder: ``dense``, ``sparse``, ``run.json``.
         recipe: Backbone, pooling, template, correction; what is about training is not used. None: the defaults.
-        choose: Take the candidate of :func:`text2token.adapt.choose.candidates` that agrees best with known overlaps in half as
-            many other texts, instead of the recipe's correction.
+        auto: Choose by :mod:`text2token.adapt.choose` on half as many other texts, instead of the recipe's correction.
         text_column: Of tabular corpora.
         overwrite: Replace ``output``.
         progress: Show bars.
@@ -57,20 +55,18 @@ def adapt(
     texts, others = draw(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
     fingerprint = opened.fingerprint()
-    with run.claimed({"verb": "adapt", "choose": choose, "recipe": recipe.model_dump(), "corpus": fingerprint}):
+    with run.claimed({"verb": "adapt", "auto": auto, "recipe": recipe.model_dump(), "corpus": fingerprint}):
         with run.clock("encode"):
             whole = run.vectors("whole", lambda: embedder.embed(texts, progress=progress))
             evidence = gather(embedder, texts, others, recipe.seed, run.vectors, progress=progress)
         with run.clock("choose"):
             given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
-            some = candidates(whole.shape[1]) if choose else [_NONE, given]
-            judged = judge(embedder, evidence, some, progress=progress)
-        chosen = judged[0].candidate if choose else given
+            judged = judge(embedder, evidence, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)
+        chosen, agreement = choose(judged, len(others)) if auto else judged[-1]
         recipe = _with_correction(recipe, chosen)
         embedder.mean_logits = mean_logits(embedder.decoding_head, whole)
         embedder.correction = correction(chosen.steps, evidence.sample, embedder.decoding_head, chosen.keep)
         embedder.save(run.result)
-        agreement = {row.candidate: row.agreement for row in judged}
         plain = pair_cosine(whole)
         run.finish(
             {
@@ -78,13 +74,13 @@ def adapt(
                 "seed": recipe.seed,
                 "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts) + len(others)},
                 "backbone": describe_backbone(embedder, recipe),
-                "before": {"overlap": agreement[_NONE], "pair_cosine": plain, "pair_cosine_dense": plain},
+                "before": {"overlap": judged[0].agreement, "pair_cosine": plain, "pair_cosine_dense": plain},
                 "after": {
-                    "overlap": agreement[chosen],
+                    "overlap": agreement,
                     "pair_cosine": plain,
                     "pair_cosine_dense": pair_cosine(embedder.densify(whole)),
                 },
-                "chosen": "by agreement with known overlaps" if choose else "by hand",
+                "chosen": "by agreement with known overlaps" if auto else "by hand",
                 "judged": [_describe(row) for row in judged],
             },
             cards=True,

@@ -41,8 +41,8 @@ def adapt(
 
     Steps act in their order: centre takes away the mean; shift moves along the first component, by λ or to a mean of zero;
     first-component and remove-N project out the strongest 1 or N; whiten evens all directions out, S of the way to no whitening;
-    filter keeps the middle of the decoding head's spectrum. 'auto' tries some dozens and takes the one whose cosines agree best
-    with pairs made from the corpus that share a known part of their words.
+    filter keeps the middle of the decoding head's spectrum. 'auto' climbs a ladder of them, and takes the gentlest whose cosines
+    agree about as well as the best with pairs made from the corpus, which share a known part of their words.
 
     \b
     Example:
@@ -53,11 +53,11 @@ def adapt(
     from text2token.adapt.run import adapt as run
     from text2token.corpus import open_corpus
 
-    choose = correction == _AUTO
-    given = {"backbone": backbone} | ({} if choose else {"correction": correction})
+    auto = correction == _AUTO
+    given = {"backbone": backbone} | ({} if auto else {"correction": correction})
     recipe = Recipe.load(None, **{**recipe.model_dump(exclude_unset=True), **given})
     opened = open_corpus(corpus, text_column=text_column)
-    run(opened, output, recipe, choose=choose, overwrite=overwrite, progress=True)
+    run(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     if as_json:
         names = ("recipe", "chosen", "before", "after", "judged")
