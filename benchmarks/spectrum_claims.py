@@ -28,7 +28,7 @@ from text2token.recipe import Recipe
 from text2token.vector_files import kept_vectors
 
 PLAIN = Recipe(pooling="mean", template="none")
-TEXTS = 300  # Wikipedia sentences that the components are learnt from and that are decoded
+TEXTS = 500  # Wikipedia sentences that the components are learnt from and that are decoded
 DOCUMENTS, QUERIES = 300, 60
 DEPTH = 10
 

@@ -53,7 +53,7 @@ def draw_contribution(result: Mapping[str, Any]) -> Figure:
             ranks = np.arange(len(own))
             for shift, part, colour, label in ((-0.2, "first", _FIRST, "$u_1$"), (0.2, "rest", _REST, "all others")):
                 axes.barh(ranks + shift, [row[part] for row in own], 0.38, color=colour, label=label)
-            axes.set_yticks(ranks, [printable(row["token"]) for row in own], parse_math=False)
+            axes.set_yticks(ranks, [printable(row["token"]) for row in own], parse_math=False, fontsize=8)
             axes.invert_yaxis()
             axes.set_title(_short(result["contribution_texts"][place]), fontsize=9, loc="left", parse_math=False)
         axes.set_xlabel("part of the token logit")
