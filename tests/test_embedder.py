@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 
 from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from text2token import Embedder, UserError
-from text2token.adapt import correction, spectral_filter
+from text2token.adapt.affine import correction, spectral_filter
 from text2token.head import DecodingHead
 from text2token.template import TEMPLATES
 

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Dense, Normalize
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.adapt import correction
+from text2token.adapt.affine import correction
 from text2token.backbone import Attention, PoolingMode, load_encoder
 from text2token.errors import UserError
 from text2token.head import DecodingHead, mean_logits
@@ -213,7 +213,7 @@ class Embedder:
 
         Args:
             texts: A sample of the corpus; 1,000 texts settle a mean to about 3 % of the spread.
-            steps: Of the correction, see :func:`text2token.adapt.correction`.
+            steps: Of the correction, see :func:`text2token.adapt.affine.correction`.
             keep: The part of the spectrum that its filter keeps.
             progress: Show a bar.
         """

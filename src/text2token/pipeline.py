@@ -86,7 +86,7 @@ def fit(
                 "recipe": recipe.model_dump(),
                 "seed": recipe.seed,
                 "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": statistics.texts},
-                "backbone": _describe_backbone(embedder, recipe),
+                "backbone": describe_backbone(embedder, recipe),
                 "targets": [_describe_store(stage, train) for stage, (train, _) in stores.items()],
                 "log": log,
                 "dynamics": {"positives": dynamics.positives, "rows": points},
@@ -215,7 +215,8 @@ def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetSt
     return {"numbers": numbers, "tokens": embedder.explain(held_out[:_EXAMPLES])}
 
 
-def _describe_backbone(embedder: Embedder, recipe: Recipe) -> dict[str, Any]:
+def describe_backbone(embedder: Embedder, recipe: Recipe) -> dict[str, Any]:
+    """What a run records of its backbone."""
     vocabulary, dimension = embedder.decoding_head.weight.shape
     checksum = weights_checksum(embedder.decoding_head)
     return {"name": recipe.backbone, "dimension": dimension, "vocabulary": vocabulary, "head_sha256": checksum}

@@ -8,12 +8,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from text2token.adapt.steps import STEPS, parse_steps
 from text2token.errors import UserError
 from text2token.template import TEMPLATES, Template
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-STEPS = ("centre", "first-component", "filter")  # of text2token.adapt.correction, without importing torch
 
 
 class Recipe(BaseModel):
@@ -58,7 +58,8 @@ class Recipe(BaseModel):
 
     calibration_texts: Count = Field(1_000, description="texts whose mean is removed from vectors and token logits")
     correction: str = Field(
-        "centre+filter", description=f"of dense vectors: none, or {', '.join(STEPS)} in order, joined by + (val)"
+        "centre+filter",
+        description=f"of dense vectors: none, or {', '.join(STEPS.values())} in order, joined by + (val)",
     )
     keep_from: Share = Field(
         0.02, description="spectrum of the decoding head: start of the part that dense vectors keep"
@@ -102,11 +103,7 @@ class Recipe(BaseModel):
             raise ValueError(f"train_length ({self.train_length}) must not be above max_length ({self.max_length})")
         if self.keep_from >= self.keep_to:
             raise ValueError(f"keep_from ({self.keep_from}) must be below keep_to ({self.keep_to})")
-        steps = self.correction_steps()
-        if unknown := [step for step in steps if step not in STEPS]:
-            raise ValueError(f"there is no correction '{unknown[0]}': none, or {', '.join(STEPS)}, joined by +")
-        if "filter" in steps[:-1]:
-            raise ValueError("the correction 'filter' changes the dimension: name it once, as the last step")
+        parse_steps(self.correction_steps())
         if self.sts and not self.dynamics:
             raise ValueError("sts is measured along the training: say at how many points with dynamics")
         return self
@@ -118,7 +115,7 @@ class Recipe(BaseModel):
         return named_template(self.template)
 
     def correction_steps(self) -> list[str]:
-        """The steps of :func:`text2token.adapt.correction`."""
+        """The steps of :func:`text2token.adapt.affine.correction`."""
         return [] if self.correction == "none" else self.correction.split("+")
 
     def prior_text_templates(self) -> list[Template]:

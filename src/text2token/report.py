@@ -22,6 +22,7 @@ from text2token.recipe import Recipe
 _MEASURES = {
     "target_loss_stage_1": ("Target loss on held-out texts, targets of stage 1", "lower is better"),
     "target_loss_stage_2": ("Target loss on held-out texts, targets of stage 2", "lower is better"),
+    "overlap": ("Agreement of cosines with known overlaps of texts, Spearman × 100", "higher is better"),
     "pair_cosine": ("Mean cosine of random pairs, embeddings", "lower is better, 1 means collapse"),
     "pair_cosine_dense": ("Mean cosine of random pairs, dense vectors", "lower is better, 1 means collapse"),
 }

@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from text2token import provenance
 from text2token.atomic import write_json
 from text2token.card import write_cards
 from text2token.errors import UserError
 from text2token.report import write_report
+from text2token.vector_files import kept_vectors
 
 _SETTINGS = "settings.json"
 
@@ -104,6 +107,10 @@ class RunFolder:
         kept: dict[str, Any] = json.loads(file.read_text())
         return kept
 
+    def vectors(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
+        """The tensor of ``compute``, kept in the work folder likewise."""
+        return kept_vectors(self.work, name, compute)
+
     def publish(self, facts: dict[str, Any]) -> None:
         """Write ``run.json``, report and cards beside the model in ``result``, move it into place, drop the work."""
         run = self._record(facts)
@@ -111,9 +118,11 @@ class RunFolder:
         write_cards(run, self.result)
         self._move()
 
-    def finish(self, facts: dict[str, Any]) -> None:
-        """As :meth:`publish`, without report and cards."""
-        self._record(facts)
+    def finish(self, facts: dict[str, Any], *, cards: bool = False) -> None:
+        """As :meth:`publish`, without report, and with or without cards."""
+        run = self._record(facts)
+        if cards:
+            write_cards(run, self.result)
         self._move()
 
     def _record(self, facts: dict[str, Any]) -> dict[str, Any]:

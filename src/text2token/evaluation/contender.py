@@ -22,7 +22,7 @@ from sentence_transformers.sentence_transformer.modules import Router
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 from transformers import PretrainedConfig
 
-from text2token.adapt import correction
+from text2token.adapt.affine import correction
 from text2token.baselines.echo import ECHO, echo_embedder
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder

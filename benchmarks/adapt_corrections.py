@@ -1,0 +1,101 @@
+"""Training-free corrections of one backbone, each alone and the one that ``adapt`` chooses without labels, on STSBenchmark.
+
+Part of benchmarks/results/alignment.json. Everything that is learnt comes from corpus text; every text is encoded once a setting.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from text2token.adapt.affine import correction
+from text2token.adapt.choose import CANDIDATES, Candidate, Evidence, choose, judge
+from text2token.adapt.run import draw, gather
+from text2token.alignment.sentence_pairs import SentencePairs, read_pairs
+from text2token.corpus import open_corpus
+from text2token.embedder import Embedder
+from text2token.precision import mixed_precision
+from text2token.recipe import Recipe
+from text2token.vector_files import kept_vectors
+
+SETTINGS = {
+    "mean": Recipe(backbone="smollm2-135m", pooling="mean", template="none"),
+    "eol": Recipe(backbone="smollm2-135m", pooling="last", template="eol"),
+}
+SPLITS = ("validation", "test")
+WHOLE = (0.0, 1.0)
+ALONE = {
+    "none": Candidate("none", WHOLE),
+    "mean-centring": Candidate("centre", WHOLE),
+    "first component shifted to a mean of zero": Candidate("shift", WHOLE),
+    "first component removed": Candidate("first-component", WHOLE),
+    "centred, first component removed": Candidate("centre+first-component", WHOLE),
+    "centred, 32 components removed": Candidate("centre+remove-32", WHOLE),
+    "whitened, hardly shrunk": Candidate("whiten-0.01", WHOLE),
+    "whitened, shrunk by 0.3": Candidate("whiten-0.3", WHOLE),
+    "centred, head filter from 2 to 90 %": Candidate("centre+filter", (0.02, 0.9)),
+    "centred, head filter from 10 to 90 %": Candidate("centre+filter", (0.1, 0.9)),
+}
+
+
+def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures ``adapt_{mean,eol}_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details a setting.
+
+    Args:
+        data: With ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
+        runs: Where embeddings are kept, so that a stopped run continues.
+    """
+    figures: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    for name, recipe in SETTINGS.items():
+        details[name] = _setting(recipe, data, runs / "adapt" / name)
+        chosen, before = details[name]["chosen"], details[name]["alone"]["none"]
+        figures[f"adapt_{name}_stsb"] = chosen["test"]
+        figures[f"adapt_{name}_stsb_validation"] = chosen["validation"]
+        figures[f"adapt_{name}_stsb_before"] = before["test"]
+    return figures, details
+
+
+def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
+    """Scores of all corrections of one setting, and the table that the choice was made from."""
+    embedder = Embedder.from_recipe(recipe)
+    keep = partial(kept_vectors, folder)
+    texts, others = draw(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), recipe)
+    with mixed_precision(embedder.encoder[0].model):
+        evidence = gather(embedder, texts, others, recipe.seed, keep)
+        pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
+    judged = judge(embedder, evidence, CANDIDATES)
+    alone = {label: _scores(embedder, evidence, pairs, candidate) for label, candidate in ALONE.items()}
+    best = choose(judged, len(others))
+    return {
+        "recipe": {"backbone": recipe.backbone, "pooling": recipe.pooling, "template": recipe.template},
+        "texts": len(texts),
+        "pairs": len(others),
+        "alone": alone,
+        "chosen": {
+            "correction": best.candidate.correction,
+            "keep": best.candidate.keep,
+            "agreement": best.agreement,
+            **_scores(embedder, evidence, pairs, best.candidate),
+        },
+        "judged": [
+            {"correction": row.candidate.correction, "keep": row.candidate.keep, "agreement": row.agreement}
+            | _scores(embedder, evidence, pairs, row.candidate)
+            for row in judged
+        ],
+    }
+
+
+def _pairs(embedder: Embedder, data: Path, split: str, keep: Any) -> SentencePairs:
+    rows = read_pairs(data / "mteb" / "stsbenchmark-sts" / f"{split}.jsonl")
+    return SentencePairs.embed(embedder, rows, keep=partial(keep, f"stsb-{split}"))
+
+
+def _scores(
+    embedder: Embedder, evidence: Evidence, pairs: dict[str, SentencePairs], candidate: Candidate
+) -> dict[str, float]:
+    """Spearman × 100 by split of a correction that has learnt from the spans."""
+    learnt = correction(candidate.steps, evidence.sample, embedder.decoding_head, candidate.keep)
+    corrected = Embedder(embedder.encoder, correction=learnt)
+    return {split: pairs[split].mapped(corrected.densify).spearman() for split in SPLITS}

@@ -1,0 +1,1 @@
+"""Corrections of an embedding that need no training."""

@@ -1,0 +1,140 @@
+"""Adapt: a language model and a corpus in, the folders that ``fit`` writes out, without training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from text2token.adapt.affine import correction
+from text2token.adapt.choose import CANDIDATES, Candidate, Evidence, Judged, choose, judge
+from text2token.adapt.overlap import overlapping_pairs, spans
+from text2token.corpus import Corpus, sample
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.head import mean_logits
+from text2token.pipeline import describe_backbone, open_texts
+from text2token.recipe import Recipe
+from text2token.run_folder import RunFolder
+from text2token.training import pair_cosine
+
+Keep = Callable[[str, Callable[[], Tensor]], Tensor]
+_FEWEST_TEXTS = 48  # below, what a correction learns is chance
+
+
+def adapt(
+    corpus: Corpus | Sequence[str] | str,
+    output: str | Path,
+    recipe: Recipe | None = None,
+    *,
+    auto: bool = False,
+    text_column: str = "text",
+    overwrite: bool = False,
+    progress: bool = False,
+) -> Embedder:
+    """Correct the vectors of a language model with what texts teach about them, and write it as :func:`text2token.fit` does.
+
+    The correction learns from two spans of each of ``calibration_texts`` texts, the zero of sparse vectors from the whole texts.
+
+    Args:
+        corpus: As :func:`text2token.fit` takes it.
+        output: New folder: ``dense``, ``sparse``, ``run.json``.
+        recipe: Backbone, pooling, template, correction; what is about training is not used. None: the defaults.
+        auto: Choose by :mod:`text2token.adapt.choose` on half as many other texts, instead of the recipe's correction.
+        text_column: Of tabular corpora.
+        overwrite: Replace ``output``.
+        progress: Show bars.
+
+    Raises:
+        UserError: Anything the user can mend: corpus, recipe, backbone, output folder.
+    """
+    recipe = recipe or Recipe()
+    run = RunFolder.open(Path(output), overwrite=overwrite)
+    opened = open_texts(corpus, text_column)
+    texts, others = draw(opened, recipe)
+    embedder = Embedder.from_recipe(recipe)
+    fingerprint = opened.fingerprint()
+    with run.claimed({"verb": "adapt", "auto": auto, "recipe": recipe.model_dump(), "corpus": fingerprint}):
+        with run.clock("encode"):
+            whole = run.vectors("whole", lambda: embedder.embed(texts, progress=progress))
+            evidence = gather(embedder, texts, others, recipe.seed, run.vectors, progress=progress)
+        with run.clock("choose"):
+            given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
+            judged = judge(embedder, evidence, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)
+        chosen, agreement = choose(judged, len(others)) if auto else judged[-1]
+        recipe = _with_correction(recipe, chosen)
+        embedder.mean_logits = mean_logits(embedder.decoding_head, whole)
+        embedder.correction = correction(chosen.steps, evidence.sample, embedder.decoding_head, chosen.keep)
+        embedder.save(run.result)
+        plain = pair_cosine(whole)
+        run.finish(
+            {
+                "recipe": recipe.model_dump(),
+                "seed": recipe.seed,
+                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts) + len(others)},
+                "backbone": describe_backbone(embedder, recipe),
+                "before": {"overlap": judged[0].agreement, "pair_cosine": plain, "pair_cosine_dense": plain},
+                "after": {
+                    "overlap": agreement,
+                    "pair_cosine": plain,
+                    "pair_cosine_dense": pair_cosine(embedder.densify(whole)),
+                },
+                "chosen": "by agreement with known overlaps" if auto else "by hand",
+                "judged": [_describe(row) for row in judged],
+            },
+            cards=True,
+        )
+    return embedder
+
+
+def draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
+    """Texts to learn from, and half as many to judge on.
+
+    Raises:
+        UserError: There are too few.
+    """
+    drawn = sample(corpus, recipe.calibration_texts * 3 // 2, recipe.seed)
+    if len(drawn) < _FEWEST_TEXTS:
+        raise UserError(
+            f"The corpus '{corpus.name}' and --calibration-texts give {len(drawn)} distinct texts, too few to learn from: "
+            f"give at least {_FEWEST_TEXTS}, better some thousands."
+        )
+    kept = len(drawn) // 3
+    return drawn[kept:], drawn[:kept]
+
+
+def gather(
+    embedder: Embedder, texts: list[str], others: list[str], seed: int, keep: Keep, *, progress: bool = False
+) -> Evidence:
+    """What a correction learns from, and what a choice is judged on.
+
+    Args:
+        embedder: Untrained or not.
+        texts: To learn from; two spans of each, since a covariance takes several times more vectors than it has dimensions.
+        others: To judge on.
+        seed: Of spans and pairs.
+        keep: Called with a name and what computes the vectors; may have them already.
+        progress: Show bars.
+    """
+
+    def embed(name: str, made: list[str]) -> Tensor:
+        return keep(name, lambda: embedder.embed(made, progress=progress))
+
+    pairs = overlapping_pairs(others, seed)
+    return Evidence(
+        embed("spans", spans([*texts, *texts], seed)),
+        embed("left", pairs.left),
+        embed("right", pairs.right),
+        pairs.share,
+    )
+
+
+def _with_correction(recipe: Recipe, chosen: Candidate) -> Recipe:
+    start, end = chosen.keep if "filter" in chosen.steps else (recipe.keep_from, recipe.keep_to)
+    return recipe.model_copy(update={"correction": chosen.correction, "keep_from": start, "keep_to": end})
+
+
+def _describe(row: Judged) -> dict[str, object]:
+    keep = row.candidate.keep if "filter" in row.candidate.steps else None
+    return {"correction": row.candidate.correction, "keep": keep, "overlap": row.agreement}

@@ -1,0 +1,72 @@
+"""``text2token adapt``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.recipe import Recipe
+
+_AUTO = "auto"
+_SETTINGS = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "keep_from", "keep_to",
+             "calibration_texts", "sparse_k", "seed")  # fmt: skip
+
+
+@click.command()
+@click.argument("backbone")
+@click.option("--corpus", required=True, help="texts to learn from; a file, folder, glob, '-' or hub name")
+@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
+@click.option(
+    "--correction", default=_AUTO, show_default=True,
+    help="auto, or steps joined by +: centre, shift[-λ], first-component, remove-N, whiten[-S], filter",
+)  # fmt: skip
+@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@click.option("--overwrite", is_flag=True, help="replace the output folder")
+@click.option("--json", "as_json", is_flag=True, help="write what was chosen, and from what, as JSON")
+@recipe_options(*_SETTINGS)
+def adapt(
+    backbone: str,
+    corpus: str,
+    output: Path,
+    correction: str,
+    text_column: str,
+    overwrite: bool,
+    as_json: bool,
+    recipe: Recipe,
+) -> None:
+    """Correct the vectors of a language model with what texts teach about them. No training, no labels.
+
+    Steps act in their order: centre takes away the mean; shift moves along the first component, by λ or to a mean of zero;
+    first-component and remove-N project out the strongest 1 or N; whiten evens all directions out, S of the way to no whitening;
+    filter keeps the middle of the decoding head's spectrum. 'auto' climbs a ladder of them, and takes the gentlest whose cosines
+    agree about as well as the best with pairs made from the corpus, which share a known part of their words.
+
+    \b
+    Example:
+      text2token adapt smollm2-135m --corpus notes.txt --template eol --output model
+      text2token adapt smollm2-135m --corpus notes.txt --correction whiten-0.3+filter --keep-from 0.1 --output model
+    """
+    quiet_libraries()
+    from text2token.adapt.run import adapt as run
+    from text2token.corpus import open_corpus
+
+    auto = correction == _AUTO
+    given = {"backbone": backbone} | ({} if auto else {"correction": correction})
+    recipe = Recipe.load(None, **{**recipe.model_dump(exclude_unset=True), **given})
+    opened = open_corpus(corpus, text_column=text_column)
+    run(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
+    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    if as_json:
+        names = ("recipe", "chosen", "before", "after", "judged")
+        click.echo(json.dumps({name: record[name] for name in names}, indent=2, ensure_ascii=False))
+        return
+    settings = record["recipe"]
+    before, after = record["before"]["overlap"], record["after"]["overlap"]
+    click.echo(
+        f"Correction: {settings['correction']}, spectrum from {settings['keep_from']:g} to {settings['keep_to']:g}."
+    )
+    click.echo(f"Agreement of cosines with known overlaps: {before:.1f} before, {after:.1f} after.")
+    click.echo(f"{output}/dense and {output}/sparse load with sentence-transformers.")
