@@ -57,8 +57,8 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
             for reading, settings in READINGS.items():
                 studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
     for reading in ("exact ids", "less the mean, forms merged"):
-        settings = {**READINGS[reading]._asdict(), "texts": TEXTS, "seed": SEED}
-        write_study(studied[reading], settings, runs / "figures" / reading.replace(", ", "-").replace(" ", "-"))
+        described = {**READINGS[reading]._asdict(), "texts": TEXTS, "seed": SEED}
+        write_study(studied[reading], described, runs / "figures" / reading.replace(", ", "-").replace(" ", "-"))
     figures = {
         f"align {rate} ({name})": 100 * value
         for name, result in studied["exact ids"].items()
