@@ -136,8 +136,8 @@ def _quality(spectra: dict[str, Any], rows: Rows) -> Iterator[str]:
     searched = next(iter(spectra.values()))["searched"]
     yield from ("## What the shift does to similarity and search", "")
     yield (
-        f"STSBenchmark (test), Spearman × 100; SciFact, nDCG@10 × 100, {searched['documents']} documents that hold all judged ones "
-        f"of {searched['queries']} queries."
+        f"STSBenchmark (test), Spearman × 100; SciFact, nDCG@10 × 100, {searched['documents']} documents with all judged "
+        f"ones of {searched['queries']} queries."
     )
     yield from (
         "",

@@ -220,8 +220,14 @@ def test_models_of_different_sizes_and_a_single_text_are_refused(models, corpus,
     class Wide:
         encoder = type("E", (), {"get_embedding_dimension": lambda self: 48})()
 
+    class Unused(Wide):
+        def embed(self, *_, **__):
+            raise AssertionError("encoded before the options were looked at")
+
     with pytest.raises(UserError, match="32 dimensions and the tuned model 48"):
         run((models[0], Wide()), corpus, tmp_path / "out")
+    with pytest.raises(UserError, match="no shift 'v2'"):
+        run((Unused(), Unused()), corpus, tmp_path / "out", shift=["v2"])
     with pytest.raises(UserError, match="a single text"):
         run(models, corpus[:1], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

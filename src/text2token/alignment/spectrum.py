@@ -6,6 +6,7 @@ logits, and the shift ``h + λ·u₁``. Sums in float64 over any number of texts
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from text2token.embedder import Embedder
 from text2token.errors import UserError
 
 Row = dict[str, Any]
+NAMED = ("sweep", "v1", "zero")
 MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # of v₁, swept: none, the paper's λ = v₁, and both sides of it
 
 
@@ -165,15 +167,27 @@ def shifts(components: Components, chosen: Sequence[str]) -> list[float]:
     """
     first, zero = float(components.variation[0]), -float(components.mean[0])
     named = {"sweep": [multiple * first for multiple in MULTIPLES], "v1": [first], "zero": [zero]}
-    values: set[float] = {0.0}
-    for name in chosen:
-        try:
-            values |= {*named[name]} if name in named else {float(name)}
-        except ValueError:
-            raise UserError(f"There is no shift '{name}': give a number, or one of {', '.join(named)}.") from None
-    if not np.isfinite([*values]).all():
-        raise UserError("A shift is not finite: give a number, or v1, zero or sweep.")
+    values = {0.0}
+    for shift in map(parse_shift, chosen):
+        values |= {shift} if isinstance(shift, float) else {*named[shift]}
     return sorted(values)
+
+
+def parse_shift(text: str) -> str | float:
+    """A name of ``NAMED``, or a number.
+
+    Raises:
+        UserError: Something else.
+    """
+    if text in NAMED:
+        return text
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UserError(f"There is no shift '{text}': give a number, or one of {', '.join(NAMED)}.")
+    return value
 
 
 def shift_rows(

@@ -20,6 +20,7 @@ from text2token.alignment.sentence_pairs import SentencePairs
 from text2token.alignment.spectrum import (
     Moments,
     contributions,
+    parse_shift,
     principal_components,
     shift_rows,
     shifts,
@@ -68,10 +69,12 @@ def run_spectrum(
         progress: Show bars.
 
     Raises:
-        UserError: The models have different dimensions, there are fewer than two texts, or the output exists.
+        UserError: The dimensions of the models differ, a shift is no number, there is one text only, or the output exists.
     """
     base, tuned = models
     _check_dimensions(base, tuned)
+    for name in shift:
+        parse_shift(name)  # before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
     fingerprint = hashlib.sha256(json.dumps([texts, pairs]).encode()).hexdigest()
