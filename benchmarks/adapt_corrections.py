@@ -12,7 +12,7 @@ from typing import Any
 from text2token.adapt.affine import correction
 from text2token.adapt.choose import CANDIDATES, Candidate, Evidence, choose, judge
 from text2token.adapt.run import draw, gather
-from text2token.alignment.sentence_pairs import SentencePairs, read_pairs
+from text2token.alignment.sts import EmbeddedPairs, read_sts
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
 from text2token.precision import mixed_precision
@@ -87,13 +87,13 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     }
 
 
-def _pairs(embedder: Embedder, data: Path, split: str, keep: Any) -> SentencePairs:
-    rows = read_pairs(data / "mteb" / "stsbenchmark-sts" / f"{split}.jsonl")
-    return SentencePairs.embed(embedder, rows, keep=partial(keep, f"stsb-{split}"))
+def _pairs(embedder: Embedder, data: Path, split: str, keep: Any) -> EmbeddedPairs:
+    rows = read_sts(data / "mteb" / "stsbenchmark-sts" / f"{split}.jsonl")
+    return EmbeddedPairs.embed(embedder, rows, keep=partial(keep, f"stsb-{split}"))
 
 
 def _scores(
-    embedder: Embedder, evidence: Evidence, pairs: dict[str, SentencePairs], candidate: Candidate
+    embedder: Embedder, evidence: Evidence, pairs: dict[str, EmbeddedPairs], candidate: Candidate
 ) -> dict[str, float]:
     """Spearman × 100 by split of a correction that has learnt from the spans."""
     learnt = correction(candidate.steps, evidence.sample, embedder.decoding_head, candidate.keep)

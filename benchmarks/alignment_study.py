@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
 
 from text2token.alignment.align import Reading, align_embeddings
 from text2token.alignment.reading import open_readable
 from text2token.alignment.study import write_study
-from text2token.atomic import replacing
 from text2token.corpus import open_corpus, sample
-from text2token.embedder import Embedder
 from text2token.precision import mixed_precision
 from text2token.recipe import Recipe
+from text2token.vector_files import kept_vectors
 
 TEXTS, SEED = 500, 1  # another draw than the fits train on; a rate of one half is then known to 4 points
 UNTRAINED: dict[str, dict[str, Any]] = {
@@ -53,7 +50,8 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
                 embedder = open_readable(backbone, Recipe(correction="none", **UNTRAINED[way]))
             else:
                 embedder = open_readable(str(models[way]))
-            embeddings = kept_embeddings(embedder, texts, runs / "embeddings" / f"{name}.npy")
+            with mixed_precision(embedder.encoder[0].model):
+                embeddings = kept_vectors(runs / "study", name, partial(embedder.embed, texts, progress=True))
             for reading, settings in READINGS.items():
                 studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
     for reading in ("exact ids", "less the mean, forms merged"):
@@ -65,14 +63,3 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
         for rate, value in result["rates"].items()
     }
     return figures, {"texts": TEXTS, "seed": SEED, "readings": studied}
-
-
-def kept_embeddings(embedder: Embedder, texts: list[str], file: Path) -> torch.Tensor:
-    """Embeddings of the texts, N×d, from ``file`` where an earlier sitting left them."""
-    if not file.is_file():
-        with mixed_precision(embedder.encoder[0].model):
-            embeddings = embedder.embed(texts, progress=True)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as part, part.open("wb") as stream:
-            np.save(stream, embeddings.numpy())
-    return torch.from_numpy(np.load(file))

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from text2token.alignment.reading import open_readable
-from text2token.alignment.sentence_pairs import SentencePairs, read_pairs
 from text2token.alignment.spectrum import Moments, principal_components
 from text2token.alignment.spectrum_run import analyse
+from text2token.alignment.sts import EmbeddedPairs, read_sts
 from text2token.corpus import open_corpus, sample
 from text2token.embedder import Embedder
 from text2token.precision import mixed_precision
@@ -77,12 +77,12 @@ def _measure_pair(
 ) -> dict[str, Any]:
     models = open_readable(base_name, PLAIN), open_readable(tuned_name, PLAIN)
     folders = [runs / "spectrum" / part for part in (Path(base_name).name, name)]
-    stsb = read_pairs(data / "mteb" / "stsbenchmark-sts" / "test.jsonl")
+    stsb = read_sts(data / "mteb" / "stsbenchmark-sts" / "test.jsonl")
     embedded, sts = [], []
     for model, folder in zip(models, folders, strict=True):
         with mixed_precision(model.encoder[0].model):
             embedded.append(kept_vectors(folder, "texts", partial(model.embed, texts)))
-            sts.append(SentencePairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
+            sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
     search = Search.load(models[0], data / "mteb" / "scifact", folders[0])
     moments = Moments.none(embedded[0].shape[1])
     moments.add(*embedded)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from spectrum_claims import summarise
-from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation, printable, save_figure
+from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation
+from text2token.figures import write_figure
+from text2token.page import visible
 
 HERE = Path(__file__).parent
 HOLDS, PARTLY, FAILS = "**holds**", "**holds partly**", "**does not hold here**"
@@ -190,7 +192,7 @@ def draw(spectra: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in spectra.items():
         for kind, figure in (("variation", draw_variation), ("contribution", draw_contribution), ("shift", draw_shift)):
-            save_figure(figure(data), folder / _file(name, kind))
+            write_figure(figure(data), folder, _file(name, kind))
 
 
 def _figures(spectra: dict[str, Any], kind: str, what: str) -> Iterator[str]:
@@ -211,7 +213,7 @@ def _scores(row: dict[str, float]) -> str:
 
 
 def _code(tokens: Any) -> str:
-    return " ".join(f"`{_cell(printable(token).replace('`', '´'))}`" for token in tokens)
+    return " ".join(f"`{_cell(visible(token).replace('`', '´'))}`" for token in tokens)
 
 
 def _cell(text: str) -> str:

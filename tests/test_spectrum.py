@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from scipy.stats import spearmanr
 
 from text2token import Embedder, UserError
-from text2token.alignment.sentence_pairs import SentencePairs, read_pairs
 from text2token.alignment.spectrum import Moments, contributions, principal_components, shift_rows, shifts
-from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation, printable
+from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation
 from text2token.alignment.spectrum_run import run_spectrum
+from text2token.alignment.sts import EmbeddedPairs, ScoredPairs
 from text2token.cli import main
 from text2token.corpus import Corpus
 
@@ -106,7 +106,7 @@ def test_no_shift_is_the_base_itself_and_a_large_one_is_the_direction_alone(back
     texts = corpus[:10]
     h = embedder.embed(texts)
     direction = torch.nn.functional.normalize(h[0] - h[1], dim=0)
-    pairs = SentencePairs(h[:5], h[5:], np.arange(5.0))
+    pairs = EmbeddedPairs(h[:5], h[5:], np.arange(5.0))
     none, far = shift_rows(embedder, h, texts, direction, [0.0, 1e4], pairs, examples=2)
     cosines = torch.nn.functional.cosine_similarity(h[:5], h[5:])
     assert none["sts"] == pytest.approx(100 * spearmanr(cosines, range(5)).statistic)
@@ -120,28 +120,9 @@ def test_no_shift_is_the_base_itself_and_a_large_one_is_the_direction_alone(back
 
 def test_pairs_embed_each_sentence_once_in_place(backbone):
     embedder = Embedder.from_backbone(backbone("llama"))
-    rows = [{"sentence1": a, "sentence2": b, "score": s} for a, b, s in [("a cat", "a dog", 1), ("a dog", "a cat", 2)]]
-    pairs = SentencePairs.embed(embedder, rows)
+    pairs = EmbeddedPairs.embed(embedder, ScoredPairs(["a cat", "a dog"], ["a dog", "a cat"], np.array([1, 2])))
     assert torch.equal(pairs.left, pairs.right.flip(0))
     assert pairs.scores.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("lines", "sentence"),
-    [
-        ("", "Cannot read the pairs"),
-        ("{", "Cannot read the pairs"),
-        ('{"sentence1": "a", "sentence2": "b"}', "no 'score'"),
-        ('{"sentence1": "a", "sentence2": "b", "score": "high"}', "two texts and a number"),
-        ('{"sentence1": "a", "sentence2": null, "score": 1}', "two texts and a number"),
-        ('{"sentence1": "a", "sentence2": "b", "score": 1}', "all the same"),
-    ],
-)
-def test_bad_pairs_are_told(tmp_path, lines, sentence):
-    file = tmp_path / "pairs.jsonl"
-    file.write_text(lines)
-    with pytest.raises(UserError, match=sentence):
-        read_pairs(file)
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +131,7 @@ def models(backbone) -> tuple[Embedder, Embedder]:
     return base, tuned
 
 
-PAIRS = [{"sentence1": "a cat", "sentence2": "the dog", "score": 1}, {"sentence1": "cat", "sentence2": "a cat", "score": 4},
-         {"sentence1": "stars", "sentence2": "the stars", "score": 5}]  # fmt: skip
+PAIRS = ScoredPairs(["a cat", "cat", "stars"], ["the dog", "a cat", "the stars"], np.array([1.0, 4.0, 5.0]))
 
 
 def run(models, corpus, output, **options):
@@ -171,7 +151,7 @@ def test_a_run_is_tables_and_figures_of_the_same_numbers(models, corpus, tmp_pat
     for name in ("variation", "contribution", "shift"):
         assert (tmp_path / "out" / f"{name}.svg").read_text().startswith("<?xml")
         assert (tmp_path / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
-    assert result["tuned"]["sts"] == pytest.approx(SentencePairs.embed(models[1], PAIRS).spearman())
+    assert result["tuned"]["sts"] == pytest.approx(EmbeddedPairs.embed(models[1], PAIRS).spearman())
 
 
 def test_figures_show_the_data(models, corpus, tmp_path):
@@ -187,10 +167,6 @@ def test_figures_show_the_data(models, corpus, tmp_path):
     for label, key in (("Hit@10", "hit"), ("noise", "noise"), ("base, shifted", "sts")):
         assert list(lines[label].get_xdata()) == [row["shift"] for row in result["shift_rows"]]
         assert list(lines[label].get_ydata()) == [row[key] for row in result["shift_rows"]]
-
-
-def test_tokens_are_drawn_with_what_cannot_be_seen():
-    assert [printable(token) for token in (" cat", "\n", "\x00", "")] == ["␣cat", "⏎", "\\x00", "∅"]
 
 
 def test_killed_it_continues_where_it_was(models, corpus, tmp_path, monkeypatch):
@@ -235,7 +211,8 @@ def test_models_of_different_sizes_and_a_single_text_are_refused(models, corpus,
 
 def test_the_command_writes_a_folder_and_says_what_it_found(backbone, corpus, tmp_path):
     (tmp_path / "notes.txt").write_text("\n".join(corpus[:30]))
-    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, PAIRS)))
+    rows = [dict(zip(("sentence1", "sentence2", "score"), row, strict=True)) for row in zip(*PAIRS, strict=True)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     names = [backbone("llama"), backbone("llama"), "--corpus", str(tmp_path / "notes.txt")]
     options = ["--output", str(tmp_path / "out"), "--shift", "2.5", "--sts", str(tmp_path / "pairs.jsonl")]
     result = CliRunner().invoke(main, ["spectrum", *names, *options, "--json"])

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from text2token.alignment.align import Reading, align_embeddings
-from text2token.alignment.sentence_pairs import SentencePairs
+from text2token.alignment.sts import EmbeddedPairs
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 
@@ -196,7 +196,7 @@ def shift_rows(
     texts: Sequence[str],
     direction: Tensor,
     values: Sequence[float],
-    pairs: SentencePairs | None = None,
+    pairs: EmbeddedPairs | None = None,
     examples: int = 0,
 ) -> list[Row]:
     """Alignment rates, token categories and STS of ``h + λ·u₁``, and the tokens of some texts: a row a λ.

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import style
 from matplotlib.figure import Figure
 
 from text2token.alignment.categories import CATEGORIES
+from text2token.figures import figure_style
+from text2token.page import visible
 
-_STYLE = {
-    "svg.hashsalt": "spectrum",  # equal figures are equal files
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e3e6eb",
-    "font.size": 10,
-    "savefig.dpi": 200,
-}
 _INK, _FIRST, _REST = "#222833", "#d55e00", "#0072b2"  # told apart by people who confuse red and green, and in grey
 _RATES = {"hit": "Hit@10", "local": "local rate", "global": "global rate"}
 _MARKERS = "osD^"
@@ -32,7 +21,7 @@ _SHOWN = 64  # components; the rest of hundreds would be a flat line
 def draw_variation(result: Mapping[str, Any]) -> Figure:
     """v_j of the first components, with the standard deviation over texts."""
     rows = result["components"][:_SHOWN]
-    with style.context(["default", _STYLE]):
+    with figure_style():
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
         axes = figure.add_subplot(xlabel="principal component of the base", ylabel="variation $v_j$ (± sd)")
         places, values = [row["component"] for row in rows], [row["variation"] for row in rows]
@@ -46,14 +35,14 @@ def draw_contribution(result: Mapping[str, Any]) -> Figure:
     """Logits of each example's aligned tokens, split into what u₁ adds and what the rest does."""
     rows = result["contribution"]
     texts = sorted({row["text"] for row in rows})
-    with style.context(["default", _STYLE]):
+    with figure_style():
         figure = Figure(figsize=(7.0, 0.6 + 2.0 * len(texts)), layout="constrained")
         for place, axes in zip(texts, np.ravel(figure.subplots(len(texts), squeeze=False)), strict=True):
             own = [row for row in rows if row["text"] == place]
             ranks = np.arange(len(own))
             for shift, part, colour, label in ((-0.2, "first", _FIRST, "$u_1$"), (0.2, "rest", _REST, "all others")):
                 axes.barh(ranks + shift, [row[part] for row in own], 0.38, color=colour, label=label)
-            axes.set_yticks(ranks, [printable(row["token"]) for row in own], parse_math=False, fontsize=8)
+            axes.set_yticks(ranks, [visible(row["token"]) for row in own], parse_math=False, fontsize=8)
             axes.invert_yaxis()
             axes.set_title(_short(result["contribution_texts"][place]), fontsize=9, loc="left", parse_math=False)
         axes.set_xlabel("part of the token logit")
@@ -71,7 +60,7 @@ def draw_shift(result: Mapping[str, Any]) -> Figure:
     ]
     if "sts" in rows[0]:
         panels.append(("STS, Spearman × 100", {"sts": "base, shifted"}))
-    with style.context(["default", _STYLE]):
+    with figure_style():
         figure = Figure(figsize=(7.0, 2.3 * len(panels)), layout="constrained")
         for axes, (label, lines) in zip(
             np.ravel(figure.subplots(len(panels), sharex=True, squeeze=False)), panels, strict=True
@@ -87,19 +76,6 @@ def draw_shift(result: Mapping[str, Any]) -> Figure:
             axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         axes.set_xlabel("λ in $h + λ u_1$ (dashed: $v_1$; dash-dotted: to a mean of zero; dotted: the tuned model)")
     return figure
-
-
-def save_figure(figure: Figure, file: Path) -> None:
-    """Write ``file.svg`` and ``file.png`` (200 dots an inch); equal figures give equal files."""
-    with style.context(["default", _STYLE]):
-        figure.savefig(file.with_suffix(".svg"), metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-        figure.savefig(file.with_suffix(".png"))
-
-
-def printable(token: str) -> str:
-    """A token with a sign for its spaces and line ends, and escapes for what has no glyph."""
-    shown = token.replace(" ", "␣").replace("\n", "⏎")
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown) or "∅"
 
 
 def _short(text: str, limit: int = 90) -> str:

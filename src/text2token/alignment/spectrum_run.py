@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 from more_itertools import chunked
 from torch import Tensor
 
-from text2token.alignment.sentence_pairs import SentencePairs
 from text2token.alignment.spectrum import (
     Moments,
     contributions,
@@ -25,11 +24,13 @@ from text2token.alignment.spectrum import (
     shift_rows,
     shifts,
 )
-from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation, save_figure
+from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation
+from text2token.alignment.sts import EmbeddedPairs, ScoredPairs
 from text2token.atomic import replacing, write_json
 from text2token.corpus import Corpus
 from text2token.embedder import Embedder
 from text2token.errors import UserError
+from text2token.figures import write_figure
 from text2token.progress import progress_bar
 from text2token.run_folder import RunFolder
 
@@ -49,7 +50,7 @@ def run_spectrum(
     shift: Sequence[str] = SHIFTS,
     max_texts: int | None = None,
     aligned: int = 500,
-    pairs: list[dict[str, Any]] | None = None,
+    pairs: ScoredPairs | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def run_spectrum(
         shift: See :func:`text2token.alignment.spectrum.shifts`.
         max_texts: Of the corpus, the first; None: all.
         aligned: First texts that are decoded. 500 (ours): rates then stand to two points, and a sweep takes a minute.
-        pairs: Rows of ``sentence1``, ``sentence2``, ``score`` for STS along the sweep.
+        pairs: For STS along the sweep.
         overwrite: Replace ``output``.
         progress: Show bars.
 
@@ -77,7 +78,7 @@ def run_spectrum(
         parse_shift(name)  # before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
-    fingerprint = hashlib.sha256(json.dumps([texts, pairs]).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps([texts, pairs], default=np.ndarray.tolist).encode()).hexdigest()
     kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}
     with run.claimed({**kept, "texts": fingerprint}):
         with run.clock("encode"):
@@ -89,7 +90,7 @@ def run_spectrum(
         if moments.texts < 2:
             raise UserError(f"'{corpus.name}' has a single text, which has no spectrum: give at least two.")
         with run.clock("read"):
-            sts = [SentencePairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
+            sts = [EmbeddedPairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
             result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
         write_spectrum(result, run.result)
         run.finish(kept)
@@ -104,7 +105,7 @@ def analyse(
     *,
     centred: bool = False,
     shift: Sequence[str] = SHIFTS,
-    pairs: Sequence[SentencePairs] | None = None,
+    pairs: Sequence[EmbeddedPairs] | None = None,
 ) -> dict[str, Any]:
     """The data of ``spectrum.json``.
 
@@ -149,7 +150,7 @@ def write_spectrum(result: dict[str, Any], folder: Path) -> None:
     }
     for name, (rows, draw) in parts.items():
         pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
-        save_figure(draw(result), folder / name)
+        write_figure(draw(result), folder, name)
 
 
 def _check_dimensions(base: Embedder, tuned: Embedder) -> None:

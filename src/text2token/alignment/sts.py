@@ -1,8 +1,10 @@
-"""Pairs of sentences with a similarity score, and how well cosines rank them."""
+"""Pairs of sentences with gold scores, and how well the cosines of their embeddings rank them."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +15,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from text2token.corpus import read_column
+from text2token.embedder import Embedder
 from text2token.errors import UserError
 
 
@@ -50,6 +53,55 @@ def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
     if len({score for _, _, score in rows}) < 2:
         raise UserError(f"{file} needs pairs of at least two different scores: nothing can be ranked otherwise.")
     return ScoredPairs([a for a, _, _ in rows], [b for _, b, _ in rows], np.array([score for _, _, score in rows]))
+
+
+@dataclass(frozen=True)
+class EmbeddedPairs:
+    """Pairs embedded once, to be scored under any change of the embeddings.
+
+    Attributes:
+        left: N×d.
+        right: N×d.
+        scores: N gold scores.
+    """
+
+    left: Tensor
+    right: Tensor
+    scores: NDArray[np.float64]
+
+    @classmethod
+    def embed(
+        cls,
+        embedder: Embedder,
+        pairs: ScoredPairs,
+        *,
+        keep: Callable[[Callable[[], Tensor]], Tensor] | None = None,
+        progress: bool = False,
+    ) -> EmbeddedPairs:
+        """Embed pairs, each distinct sentence once.
+
+        Args:
+            embedder: Whose embeddings.
+            pairs: N.
+            keep: Called with what computes the vectors of the distinct sentences; may have them already.
+            progress: Show a bar.
+        """
+        places = {text: place for place, text in enumerate(dict.fromkeys([*pairs.first, *pairs.second]))}
+
+        def compute() -> Tensor:
+            return embedder.embed(list(places), progress=progress)
+
+        vectors = keep(compute) if keep else compute()
+        left, right = (vectors[[places[text] for text in side]] for side in (pairs.first, pairs.second))
+        return cls(left, right, pairs.scores)
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> EmbeddedPairs:
+        """The pairs with both sides mapped."""
+        return EmbeddedPairs(change(self.left), change(self.right), self.scores)
+
+    def spearman(self, shift: Tensor | float = 0.0) -> float:
+        """:func:`cosine_spearman` × 100, after adding ``shift`` (d) to every embedding."""
+        return 100 * cosine_spearman(self.left + shift, self.right + shift, self.scores)
 
 
 def cosine_spearman(first: Tensor, second: Tensor, scores: NDArray[np.float64]) -> float:

@@ -56,12 +56,12 @@ def spectrum(
     """
     quiet_libraries()
     from text2token.alignment.reading import open_readable
-    from text2token.alignment.sentence_pairs import read_pairs
     from text2token.alignment.spectrum_run import run_spectrum
+    from text2token.alignment.sts import read_sts
     from text2token.corpus import open_corpus
 
     opened = open_corpus(corpus, text_column=text_column)
-    pairs = read_pairs(sts) if sts else None
+    pairs = read_sts(sts) if sts else None
     models = open_readable(base, recipe, head), open_readable(tuned, recipe, head)
     settings = {"base": base, "tuned": tuned, "corpus": opened.name, "head": head, "recipe": recipe.model_dump()}
     result = run_spectrum(models, opened, output, settings, pairs=pairs, progress=True, **options)
