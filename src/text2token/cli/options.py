@@ -46,12 +46,12 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
 
 
 @contextmanager
-def evaluation_extra() -> Iterator[None]:
-    """Import what only the ``eval`` extra installs, or say so."""
+def extra(name: str) -> Iterator[None]:
+    """Import what only the extra of that name installs, or say so."""
     try:
         yield
     except ModuleNotFoundError as error:
-        raise UserError(f"This needs the package '{error.name}': pip install 'text2token[eval]'.") from error
+        raise UserError(f"This needs the package '{error.name}': pip install 'text2token[{name}]'.") from error
 
 
 def quiet_libraries() -> None:
