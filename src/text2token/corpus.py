@@ -236,7 +236,7 @@ def _read_jsonl(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
         yield Row(place, values)
 
 
-def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _read_csv(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # of the process, there is none a reader; the default refuses a 128 KiB text
     rows = csv.reader(_read_lines(path, ""), strict=True)
     try:
@@ -271,5 +271,8 @@ _TABLES: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
     ".csv": _read_csv,
     ".parquet": _read_parquet,
 }
-_READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {".txt": _read_lines, **dict.fromkeys(_TABLES, _read_column)}
+_READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
+    ".txt": _read_lines,
+    **dict.fromkeys(_TABLES, _read_column),
+}
 _FORMATS = ", ".join(_READERS)

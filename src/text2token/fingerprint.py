@@ -9,6 +9,9 @@ import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from transformers import PretrainedConfig
 
+from text2token.embedder import Embedder
+from text2token.provenance import weights_checksum
+
 
 def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
     """SHA-256 of all that a vector depends on: weights, module settings, tokenizer with template, prompts."""
@@ -34,4 +37,13 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
     )
     options = {name: getattr(model, name, None) for name in names}
     digest.update(json.dumps(options, default=str, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def embedder_fingerprint(embedder: Embedder) -> str:
+    """SHA-256 of all that dense and sparse vectors of an embedder depend on."""
+    digest = hashlib.sha256(content_hash(embedder.encoder).encode())
+    for part in (embedder.head, embedder.correction):
+        if part is not None:
+            digest.update(weights_checksum(part).encode())
     return digest.hexdigest()

@@ -51,7 +51,9 @@ class AlignmentRates:
         """
         literal = self._literal(counts)
         sizes = literal.sum(dim=1)
-        depth = torch.from_numpy(np.asarray(counts.sum(axis=1)).ravel()).long().clamp(max=self.k) if self.capped else sizes
+        depth = (
+            torch.from_numpy(np.asarray(counts.sum(axis=1)).ravel()).long().clamp(max=self.k) if self.capped else sizes
+        )
         top = self._by_unit(logits).topk(min(max(int(depth.max()), self.k), self._units), dim=1).indices
         found = literal.gather(1, top)
         within = found & (torch.arange(top.shape[1]) < depth[:, None])

@@ -20,6 +20,8 @@ _VERBS = {
     "fit": "Turn a language model and unlabelled texts into an embedder.",
     "encode": "Dense or sparse vectors of the texts in a file.",
     "explain": "Read the vector of a text as weighted tokens.",
+    "index": "Make documents searchable: sparse, dense and BM25 vectors.",
+    "search": "Find documents, and see which tokens found them.",
     "evaluate": "Score a model on MTEB(eng, v2), or on data of your own.",
     "baseline": "Train SimCSE, LLM2Vec's recipe or TSDAE, to compare with.",
     "compare": "Results side by side, with intervals, tables and a picture.",

@@ -1,7 +1,7 @@
 """The embedded engine: segments on disk, a list of those that count, exact search by memory-mapped arrays.
 
 Nothing that is written is changed again: documents come in new segments, deletions are new tombstones, and what counts is said
-by one small file that is replaced as a whole (as in Lucene). So a process may be killed at any moment, and readers are not disturbed.
+by one small file that is replaced as a whole (as in Lucene). A process may be killed at any moment, and no reader is disturbed.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class EmbeddedEngine:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / _MANIFEST
-        listed = json.loads(file.read_text()) if file.is_file() else {"version": 0, "segments": {}}
+        listed: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"version": 0, "segments": {}}
         self._version: int = listed["version"]
         self._segments = {name: self._open(name, tombs) for name, tombs in listed["segments"].items()}
 
@@ -118,10 +119,10 @@ class EmbeddedEngine:
         self._version += 1
         tombs: dict[str, str | None] = {}
         for name, segment in self._segments.items():
-            tombs[name] = None
-            if segment.alive is not None:
-                tombs[name] = f"{name}.{self._version:08d}.npy"
-                np.save(self._folder / tombs[name], segment.alive)
+            file = None if segment.alive is None else f"{name}.{self._version:08d}.npy"
+            if file is not None and segment.alive is not None:
+                np.save(self._folder / file, segment.alive)
+            tombs[name] = file
         write_json(self._folder / _MANIFEST, {"version": self._version, "segments": tombs})
         used = {_MANIFEST, *tombs, *filter(None, tombs.values())}
         for path in self._folder.iterdir():

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -75,7 +76,7 @@ class Segment:
             for side in _sides(folder, ".start.npy")
         }
         self.vectors = {side: _load(folder / f"{side}.vectors.npy") for side in _sides(folder, ".vectors.npy")}
-        self.graphs = {
+        self.graphs: dict[str, Any] = {
             side: faiss.read_index(str(folder / f"{side}.hnsw"), faiss.IO_FLAG_MMAP_IFC)
             for side in _sides(folder, ".hnsw")
         }
@@ -177,7 +178,7 @@ def _merge_vectors(
 
 def _save_postings(folder: Path, side: str, rows: Postings) -> None:
     for field, values in zip(_FIELDS, rows, strict=True):
-        np.save(folder / f"{side}.{field}.npy", values)
+        np.save(folder / f"{side}.{field}.npy", np.asarray(values))
 
 
 def _save_graph(folder: Path, side: str) -> None:
@@ -190,7 +191,7 @@ def _save_graph(folder: Path, side: str) -> None:
     faiss.write_index(graph, str(folder / f"{side}.hnsw"))
 
 
-def _create(file: Path, shape: tuple[int, ...], kind: type) -> NDArray[np.generic]:
+def _create(file: Path, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
     if 0 in shape:  # nothing can be mapped
         np.save(file, np.empty(shape, kind))
         return np.empty(shape, kind)
@@ -201,7 +202,7 @@ def _sides(folder: Path, ending: str) -> list[str]:
     return sorted(file.name.removesuffix(ending) for file in folder.glob(f"*{ending}"))
 
 
-def _load(file: Path) -> NDArray[np.generic]:
+def _load(file: Path) -> NDArray[Any]:
     return np.asarray(np.load(file, mmap_mode="r")) if file.stat().st_size > 128 else np.load(file)
 
 
