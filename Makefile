@@ -31,6 +31,6 @@ clean:
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,eval,search]'
+	$(PIP) --editable '.[dev,eval,search,milvus,seismic]'
 	touch $@
 
