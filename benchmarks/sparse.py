@@ -8,8 +8,6 @@ part; figures and pages are made of it by benchmarks/search_page.py.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import shutil
 import time
@@ -26,6 +24,7 @@ import click
 import numpy as np
 import Stemmer
 
+import search_speed
 from results_file import data_checksums, write_results
 from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg
 from text2token.atomic import write_json
@@ -107,10 +106,6 @@ def main(
         figures.update(summarise(details))
         click.echo(write_results("sparse", 0, checksums, figures, details))
 
-    if importlib.util.find_spec("search_speed"):  # the engines' part: speed, growth, approximate indexes
-        speed, details["speed"] = importlib.import_module("search_speed").measure(runs)
-        figures.update(speed)
-        finished()
     collections = [beir(data / folder, name, documents) for name, folder in SETS.items()]
     details["collections"] = {c.name: {"documents": len(c.documents), "queries": len(c.queries)} for c in collections}
     details["quality"] = {"BM25": {c.name: {"BM25": measure(c, bm25(c))} for c in collections}}
@@ -126,6 +121,10 @@ def main(
             details["quality"].setdefault(name, {})[collection.name] = row["quality"]
             details.setdefault("cost", {}).setdefault(name, {})[collection.name] = row["cost"]
             finished()
+    if documents is None and "ours" in chosen:
+        speed, details["speed"] = search_speed.measure(runs, data)
+        figures.update(speed)
+        finished()
 
 
 class Model:
@@ -186,6 +185,8 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
             "hybrid, no model at the query": ranked(mode="hybrid", model=False),
             "sparse, paper's form": trial.rank(PAPER),
         }
+        if (model.name, collection.name) == ("ours", "SciFact"):
+            search_speed.save_vectors(model.folder(collection).parents[1], *trial.vectors(VectorSettings()))
         cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())
         cost["flops_over_dense, paper's form"] = trial.flops_over_dense(PAPER)
     cost["milliseconds"] = _times(index, embedder, queries[:TIMED])
