@@ -33,7 +33,7 @@ from text2token.packaged import REFERENCES
 from text2token.provenance import file_checksum
 from text2token.recipe import Recipe
 from text2token.search import Fusion, Index, VectorSettings
-from text2token.search.engine import Hit, Side
+from text2token.search.engine import Hit, Rows, Side
 from text2token.search.fusion import fuse
 from text2token.search.index import HYBRID
 from text2token.search.model import open_model
@@ -42,7 +42,7 @@ SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered",
 PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
 SWEPT_K, SWEPT_M = (8, 16, 32, 64, 128, 256, 512), (0, 4, 8, 16, 32, 64, 128)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
-WEIGHTS = (0.0, 0.25, 0.5, 1.0)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
 TIMED = 50  # queries
 
 
@@ -285,9 +285,9 @@ def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str
     for query in queries:
         taken.setdefault("encode", []).append(_milliseconds(partial(embedder.embed_now, [query])))
         vectors = index.query_vectors([query])
-        for side in (*vectors, "hybrid"):
-            chosen = vectors if side == "hybrid" else {side: vectors[side]}
-            taken.setdefault(f"search {side}", []).append(
+        searches: dict[str, dict[Side, Rows]] = {side: {side: rows} for side, rows in vectors.items()}
+        for name, chosen in {**searches, "hybrid": vectors}.items():
+            taken.setdefault(f"search {name}", []).append(
                 _milliseconds(partial(index.engine.search, chosen, 10, HYBRID))
             )
     return {name: [float(np.percentile(values, share)) for share in (50, 99)] for name, values in taken.items()}

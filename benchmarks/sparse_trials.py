@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
+from text2token.corpus import read_table
 from text2token.embedder import Embedder
 from text2token.evaluation.items import Items, Part
 from text2token.evaluation.vector_store import VectorStore, text_key
@@ -83,16 +84,19 @@ def known_items(file: Path, size: int) -> Collection:
 
     The document of a query is the rest of its paragraph, without title or first sentence; one paragraph an article.
     """
-    rows = list({row.title: row for row in islice(read_documents(file), 20 * size)}.values())
+    rows = list(
+        {row.values["title"]: row.values for row in islice(read_table(file, ["title", "text"]), 20 * size)}.values()
+    )
     random.Random(0).shuffle(rows)
     documents: list[Document] = []
     queries: dict[str, str] = {}
     for row in rows:
-        first, stop, rest = row.text.partition(". ")
+        first, stop, rest = row["text"].partition(". ")
         if not stop or len(rest.split()) < 30 or len(first.split()) < 6:
             continue
-        queries[row.id] = row.title if len(documents) % 2 else first
-        documents.append(Document(row.id, "", rest))
+        name = str(len(documents))
+        queries[name] = row["title"] if len(documents) % 2 else first
+        documents.append(Document(name, "", rest))
         if len(documents) == size:
             break
     asked = dict(islice(queries.items(), size // 2))

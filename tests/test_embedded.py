@@ -97,9 +97,10 @@ def test_a_kill_between_segment_and_manifest_loses_nothing_finished(tmp_path, mo
     def killed(*_):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(embedded, "write_json", killed)
-        engine.add(["b", "c"], rows(2, 1))
+        with pytest.raises(KeyboardInterrupt):
+            engine.add(["b", "c"], rows(2, 1))
     again = EmbeddedEngine(tmp_path)
     assert again.count() == 2
     again.add(["b", "c"], rows(2, 1))
@@ -134,5 +135,3 @@ def test_ids_of_any_alphabet_are_found_and_keep_their_order(tmp_path):
     assert list(ids) == sorted(names)
     assert [ids.row(name) for name in sorted(names)] == list(range(7))
     assert ids.row("b") is None
-
-

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from text2token.cli.options import extra
-from text2token.errors import UserError
+from text2token.errors import UserError, extra
 
 
 @click.command()

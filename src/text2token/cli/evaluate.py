@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cli.options import extra, quiet_libraries, recipe_options
-from text2token.errors import UserError
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.errors import UserError, extra
 from text2token.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from text2token.cli.options import extra, quiet_libraries, recipe_options
-from text2token.errors import UserError
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.errors import UserError, extra
 from text2token.recipe import Recipe
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
@@ -29,7 +29,7 @@ _path = click.Path(path_type=Path)
     type=click.Choice(["embedded", "milvus", "seismic"]),
     default="embedded",
     show_default=True,
-    help="where vectors are kept",
+    help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",
 )
 @click.option("--uri", help="of Milvus: http://host:19530, or a file for milvus-lite")
 @recipe_options(*_SETTING, "calibration_texts")

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.atomic import replacing
-from text2token.cli.options import extra, quiet_libraries
-from text2token.errors import UserError
+from text2token.cli.options import quiet_libraries
+from text2token.errors import UserError, extra
 
 if TYPE_CHECKING:
     from text2token.search.index import Results
@@ -91,7 +91,9 @@ def _table(query: str, results: Results) -> Table:
         "", "Score", "Document", "Tokens that matched", title=Text(query), title_justify="left", show_lines=True
     )
     for rank, hit in enumerate(results.hits, 1):
-        document = Text(hit.title or hit.id, style="bold") + Text(f"\n{hit.snippet}", style="not bold")
+        document = Text.assemble(
+            (hit.title or hit.id, "bold"), (f"  {hit.id}" if hit.title else "", "dim"), f"\n{hit.snippet}"
+        )
         reasons = [
             f"{'' if match.side == 'sparse' else match.side + ' '}{match.token.strip()} {match.amount:.2f}"
             for side in ("sparse", "bm25")

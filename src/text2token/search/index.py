@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,7 +14,7 @@ from transformers import AutoTokenizer
 
 from text2token.corpus import clean
 from text2token.embedder import Embedder
-from text2token.errors import UserError
+from text2token.errors import UserError, extra
 from text2token.fingerprint import embedder_fingerprint
 from text2token.progress import step, track
 from text2token.recipe import Recipe
@@ -30,8 +31,10 @@ from text2token.search.vectors import TokenSpace, TokenVectors, VectorSettings
 EngineName = Literal["embedded", "milvus", "seismic"]
 Mode = Literal["sparse", "dense", "bm25", "hybrid"]
 
-HYBRID = Fusion("scores", {"bm25": 1.0, "sparse": 0.5, "dense": 0.5}, depth=100)
-"""Of ``hybrid`` searches: chosen on known-item search in Wikipedia paragraphs, see docs/search.md."""
+HYBRID = Fusion("scores")
+"""Of ``hybrid`` searches, chosen on known items in Wikipedia paragraphs (docs/search.md): scores beat ranks there by some points.
+Twice the weight for the dense side was better still, but the models were trained on Wikipedia too: equal weights assume less.
+"""
 
 _STORE, _TOKENIZER, _CALIBRATION, _VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
 _READ = 512  # documents counted at once
@@ -70,7 +73,7 @@ class Index:
                 TokenSpace(untruncated(tokenizer), fact("vocabulary"), settings.merge_forms), settings
             )
         self._vectorizer = Vectorizer(self._store, tokens, self._load)
-        self.engine = open_engine(fact("engine"), folder / _VECTORS, fact("uri"))
+        self.engine = open_engine(fact("engine"), folder / _VECTORS, fact("uri"), fact("collection"))
 
     @classmethod
     def create(
@@ -91,7 +94,7 @@ class Index:
             model: A folder that ``fit`` wrote, a SentenceTransformer (dense and BM25 sides only), or a backbone.
             recipe: How an untrained backbone is used (template, pooling, attention, correction, calibration texts).
             settings: Of sparse vectors.
-            engine: Where vectors are kept.
+            engine: Where vectors are kept; ``seismic`` keeps no dense ones.
             uri: Of a Milvus server, or a file for milvus-lite.
             embedder: ``model``, where it is loaded already.
 
@@ -108,22 +111,27 @@ class Index:
             "engine": engine,
             "uri": uri,
         }
-        if (folder / _STORE).is_file():
+        there = (folder / _STORE).is_file()
+        if there:
             _check_unfinished(folder, facts)
         elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
         embedder = embedder or open_model(model, recipe)
+        facts["fingerprint"] = embedder_fingerprint(embedder)
+        if there:
+            _check_unfinished(folder, facts)
         folder.mkdir(parents=True, exist_ok=True)
-        embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
+        possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
         facts |= {
-            "fingerprint": embedder_fingerprint(embedder),
-            "sides": ["sparse", "dense", "bm25"] if embedder.head is not None else ["dense", "bm25"],
+            "collection": f"text2token_{uuid.uuid4().hex}",
+            "sides": [side for side, has in possible.items() if has],
             "vocabulary": embedder.vocabulary_size if embedder.head is not None else 0,
         }
         store = DocumentStore(folder / _STORE)
         with store.transaction():
-            store.note(**facts)
+            store.note(**({} if there and store.fact("documents", 0) else facts))
         store.close()
+        embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
         return cls(folder, embedder)
 
     @classmethod
@@ -136,10 +144,12 @@ class Index:
         folder = Path(folder)
         if not (folder / _STORE).is_file():
             raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
-        index = cls(folder, embedder)
-        if not index._store.fact("finished"):
+        store = DocumentStore(folder / _STORE)
+        finished = store.fact("finished")
+        store.close()
+        if not finished:
             raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
-        return index
+        return cls(folder, embedder)
 
     def __len__(self) -> int:
         """How many documents can be found."""
@@ -174,7 +184,7 @@ class Index:
             batch = self._store.waiting(_ENCODED)
             ids = [document.id for document in batch]
             vectors = self._vectorizer.documents([document.content for document in batch])
-            self.engine.add(ids, vectors)
+            self.engine.add(ids, {side: vectors[side] for side in self.sides})
             with self._store.transaction():
                 self._store.finish(ids, vectors.get("sparse"))
         if isinstance(self.engine, EmbeddedEngine):
@@ -289,23 +299,28 @@ class Index:
         return embedder
 
 
-def open_engine(name: EngineName, folder: Path, uri: str | None) -> Engine:
+def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:
     """The engine of an index.
 
     Args:
         name: Which.
         folder: Of those that keep their vectors with the index.
-        uri: Of Milvus: a server's, or a file.
+        uri: Of Milvus: a server's, or a file; None: a file with the index.
+        collection: In Milvus.
+
+    Raises:
+        UserError: The engine's package is not installed.
     """
     if name == "embedded":
         return EmbeddedEngine(folder)
-    if name == "seismic":
-        from text2token.search.seismic import SeismicEngine
+    with extra(name):
+        if name == "seismic":
+            from text2token.search.seismic import SeismicEngine
 
-        return SeismicEngine(folder)
-    from text2token.search.milvus import MilvusEngine
-
-    return MilvusEngine(uri or str(folder / "milvus.db"), "text2token")
+            return SeismicEngine(folder)
+        from text2token.search.milvus import MilvusEngine
+    folder.mkdir(parents=True, exist_ok=True)
+    return MilvusEngine(uri or str(folder / "milvus.db"), collection)
 
 
 def _values(rows: Rows) -> NDArray[np.float32]:
@@ -313,9 +328,10 @@ def _values(rows: Rows) -> NDArray[np.float32]:
 
 
 def _check_unfinished(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Is the index that is there an unfinished one of the same settings?"""
+    """Is the index that is there an unfinished one of the same settings, or one without documents?"""
     store = DocumentStore(folder / _STORE)
-    finished, other = store.fact("finished"), [name for name in facts if store.fact(name) != facts[name]]
+    finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
+    other = [name for name in facts if begun and store.fact(name) != facts[name]]
     store.close()
     if finished:
         raise UserError(f"The index '{folder}' is there: change it with --add or --delete, or choose another folder.")

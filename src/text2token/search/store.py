@@ -102,10 +102,10 @@ class DocumentStore:
         self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
 
     def vector(self, name: str) -> dict[int, float]:
-        """The sparse vector of a document, weight by column."""
+        """The sparse vector of a document, weight by column; none of it while the document waits."""
         query = "SELECT columns, weights FROM documents WHERE id = ?"
         columns, weights = self._connection.execute(query, (name,)).fetchone()
-        pairs = zip(np.frombuffer(columns, np.int32), np.frombuffer(weights, np.float32), strict=True)
+        pairs = zip(np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32), strict=True)
         return {int(column): float(weight) for column, weight in pairs}
 
     def count_words(self, changes: Mapping[str, int]) -> None:
