@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench bench-quality clean
+.PHONY: demo test lint bench bench-quality bench-sparse clean
 
 demo: .venv/core
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -22,6 +22,10 @@ bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 bench-quality: .venv/dev  ## needs DATA too; hours of training and judging, continues when repeated
 	$(BIN)/python benchmarks/quality.py --data $(DATA)
 
+bench-sparse: .venv/dev  ## needs DATA, and models of bench-quality: OURS=folder LLM2VEC=folder; continues when repeated
+	$(BIN)/python benchmarks/sparse.py --data $(DATA) --ours $(OURS) $(if $(LLM2VEC),--llm2vec $(LLM2VEC)) $(SPARSE)
+	$(BIN)/python benchmarks/search_page.py
+
 clean:
 	rm -rf .venv demo
 
@@ -31,6 +35,6 @@ clean:
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,eval]'
+	$(PIP) --editable '.[dev,eval,search,milvus,seismic]'
 	touch $@
 

@@ -11,6 +11,7 @@ from conftest import SENTENCES
 from text2token import UserError, demo
 from text2token.cli import main
 from text2token.docstrings import Docstring
+from text2token.search import read_documents
 
 ROWS = [
     Docstring(
@@ -63,3 +64,6 @@ def test_command(backbone, tmp_path):
     assert set(shown["answers"]) == set(demo.QUESTIONS)
     assert len(shown["tokens"]) == 5
     assert (tmp_path / "model" / "report.html").is_file()
+    documents = list(read_documents(tmp_path / "model" / "docs.jsonl"))
+    assert len(documents) > 20
+    assert all(document.title and document.text for document in documents)

@@ -27,6 +27,7 @@ from text2token.evaluation.encoders import Session, Work
 from text2token.evaluation.items import DRAWS, Items, Part
 from text2token.evaluation.tasks import select_tasks
 from text2token.evaluation.vector_store import VectorStore, text_key
+from text2token.fingerprint import content_hash
 
 RNG = np.random.default_rng(0)
 PAIRS = [(a, b) for i, a in enumerate(SENTENCES) for b in CORPUS[i : i + 6]]
@@ -219,7 +220,7 @@ def test_the_revision_is_the_content(backbone, model):
     changed = SentenceTransformer(str(model / "dense"))
     with torch.no_grad():
         next(changed.parameters())[0] += 1e-3
-    assert contender.content_hash(changed) != first.revision
+    assert content_hash(changed) != first.revision
 
 
 def test_sparse_and_fused(model, tasks, tmp_path):

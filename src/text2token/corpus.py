@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ class Corpus:
                 if not isinstance(value, str):
                     kind = type(value).__name__
                     raise UserError(f"{label}, row {number}: expected a text, found {kind}; set text_column to another")
-                if text := _clean(value):
+                if text := clean(value):
                     empty = False
                     yield text
         if empty:
@@ -123,18 +124,8 @@ def sample(texts: Iterable[str], size: int | None, seed: int) -> list[str]:
     return [kept[key] for key in sorted(kept)]
 
 
-def read_column(file: Path, column: str) -> list[Any]:
-    """The values of one column of a file, in order and as they are; None for a blank line.
-
-    Raises:
-        UserError: No file of a known format with such a column.
-    """
-    if not file.is_file() or file.suffix.lower() not in _READERS:
-        raise UserError(f"{file} is no file, or of no known format; give one of {_FORMATS}")
-    return list(_READERS[file.suffix.lower()](file, column))
-
-
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """Without null bytes, lone surrogates and surrounding white space."""
     return text.replace("\0", "").encode(errors="ignore").decode().strip()
 
 
@@ -174,20 +165,53 @@ def _open_hub_dataset(name: str, column: str) -> _Part:
         raise UserError(f"{name} is neither a file here nor a dataset that can be reached; check its name") from None
     except ValueError as error:  # no train split, or several configurations
         raise UserError(f"{name}: {error}; save the part you want as a .parquet file and give that") from None
-    return _Part(name, lambda: (_pick(row, column, name) for row in dataset))
+    return _Part(name, lambda: (pick(Row(name, row), column) for row in dataset))
 
 
-def _pick(row: object, column: str, place: str) -> Any:
-    if not isinstance(row, dict):
-        raise UserError(f"{place}: expected a JSON object a line; write one {{{json.dumps(column)}: …}} on each line")
-    if column not in row:
-        raise _missing_column(place, column, row)
-    return row[column]
+class Row(NamedTuple):
+    """A row of a table: where it stands, for messages, and its values by column; None for a blank line."""
+
+    place: str
+    values: Any
+
+
+def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    """Rows of a ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file, one in memory at a time.
+
+    Args:
+        path: The file.
+        columns: Those wanted, of which a format that can reads no others; the ones that are not there are left out.
+
+    Raises:
+        UserError: There is no such file, its format is another, or it is malformed, at the line that the message names.
+    """
+    if not path.is_file() or path.suffix.lower() not in _TABLES:
+        raise UserError(f"{path} is no table; give one of {', '.join(_TABLES)}")
+    return _TABLES[path.suffix.lower()](path, columns)
+
+
+def pick(row: Row, column: str) -> Any:
+    """The value of a column.
+
+    Raises:
+        UserError: The row has none of that name.
+    """
+    if not isinstance(row.values, dict):
+        example = f"write one {{{json.dumps(column)}: …}} on each line"
+        raise UserError(f"{row.place}: expected a JSON object a line; {example}")
+    if column not in row.values:
+        raise _missing_column(row.place, column, row.values)
+    return row.values[column]
 
 
 def _missing_column(place: str, column: str, columns: Iterable[str]) -> UserError:
     names = ", ".join(columns)
     return UserError(f"{place}: no column {column!r} among its columns ({names}); set text_column to that of the texts")
+
+
+def _read_column(path: Path, column: str) -> Iterator[Any]:
+    for row in read_table(path, [column]):
+        yield None if row.values is None else pick(row, column)
 
 
 def _read_lines(path: Path, _column: str) -> Iterator[str]:
@@ -201,56 +225,56 @@ def _read_lines(path: Path, _column: str) -> Iterator[str]:
             yield text
 
 
-def _read_jsonl(path: Path, column: str) -> Iterator[Any]:
-    for number, line in enumerate(_read_lines(path, column), start=1):
+def _read_jsonl(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
+    for number, line in enumerate(_read_lines(path, ""), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
-            yield None
+            yield Row(place, None)
             continue
         try:
-            row = json.loads(line)
+            values = json.loads(line)
         except ValueError:
             raise UserError(f"{place}: malformed JSON; write one whole object a line") from None
-        yield _pick(row, column, place)
+        yield Row(place, values)
 
 
-def _read_csv(path: Path, column: str) -> Iterator[str | None]:
+def _read_csv(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # of the process, there is none a reader; the default refuses a 128 KiB text
-    rows = csv.reader(_read_lines(path, column), strict=True)
+    rows = csv.reader(_read_lines(path, ""), strict=True)
     try:
         header = next(rows, None)
         if header is None:
             return
-        if column not in header:
-            raise _missing_column(str(path), column, header)
-        index = header.index(column)
-        for row in rows:
-            if len(row) > len(header):
-                message = f"{len(row)} cells under {len(header)} columns; quote cells that hold commas"
+        for cells in rows:
+            if len(cells) > len(header):
+                message = f"{len(cells)} cells under {len(header)} columns; quote cells that hold commas"
                 raise UserError(f"{path}, line {rows.line_num}: {message}")
-            yield row[index] if index < len(row) else None
+            yield Row(str(path), dict(zip_longest(header, cells)))
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: malformed CSV ({error}); check its quotes") from None
 
 
-def _read_parquet(path: Path, column: str) -> Iterator[Any]:
+def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     try:
         with pq.ParquetFile(path) as file:
-            if column not in file.schema_arrow.names:
-                raise _missing_column(str(path), column, file.schema_arrow.names)
-            for batch in file.iter_batches(_PARQUET_BATCH, columns=[column]):
-                yield from batch.column(0).to_pylist()
+            wanted = [name for name in file.schema_arrow.names if name in columns]
+            for batch in file.iter_batches(_PARQUET_BATCH, columns=wanted or None):
+                for values in batch.to_pylist():
+                    yield Row(str(path), values)
     except (pa.ArrowException, OSError):
         raise UserError(f"{path}: not a readable Parquet file; write it again") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: column {column!r} is not UTF-8 text; convert it to UTF-8") from None
+        raise UserError(f"{path}: a column of {', '.join(wanted)} is not UTF-8 text; convert it to UTF-8") from None
 
 
-_READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
-    ".txt": _read_lines,
+_TABLES: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_jsonl,
     ".csv": _read_csv,
     ".parquet": _read_parquet,
+}
+_READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
+    ".txt": _read_lines,
+    **dict.fromkeys(_TABLES, _read_column),
 }
 _FORMATS = ", ".join(_READERS)

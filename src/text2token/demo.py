@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
+from text2token.atomic import replacing
 from text2token.docstrings import Docstring, installed_docstrings
 from text2token.embedder import Embedder
 from text2token.errors import UserError
@@ -23,6 +25,7 @@ QUESTIONS = {
     "how similar are two vectors, by the angle between them": "sklearn.metrics.pairwise.cosine_similarity",
     "load a table from a comma separated file": "pandas.read_csv",
 }
+DOCUMENTS = "docs.jsonl"  # the held-out docstrings, beside the model
 _FEWEST = 1_000
 
 
@@ -61,6 +64,15 @@ def demo_data(pool: int = 120, seed: int = 0) -> DemoData:
     held_out = list(dict.fromkeys([*answers, *docstrings]))[:pool]
     hidden = set(held_out)
     return DemoData([f"{d.summary} {d.body}" for d in docstrings if d not in hidden], held_out)
+
+
+def write_documents(docstrings: list[Docstring], file: Path) -> None:
+    """Write docstrings as documents that ``text2token index`` takes."""
+    rows = ({"id": d.name, "title": d.summary, "text": d.body} for d in docstrings)
+    with replacing(file) as part:
+        part.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", errors="replace"
+        )
 
 
 def known_item_retrieval(embedder: Embedder, held_out: list[Docstring]) -> dict[str, float]:
@@ -110,6 +122,7 @@ def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress:
         tokens_before = prompted.explain(shown)
         del prompted
     fitted = fit(data.texts, output, recipe, overwrite=overwrite, progress=progress)
+    write_documents(data.held_out, output / DOCUMENTS)
     with step("Measuring the finished embedder", enabled=progress):
         retrieval["text2token"] = known_item_retrieval(fitted, data.held_out)
         after = answer(fitted, list(QUESTIONS), data.held_out)

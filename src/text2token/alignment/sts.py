@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from text2token.corpus import read_column
+from text2token.corpus import pick, read_table
 from text2token.embedder import Embedder
 from text2token.errors import UserError
+
+_COLUMNS = ("sentence1", "sentence2", "score")
 
 
 class ScoredPairs(NamedTuple):
@@ -37,17 +39,14 @@ def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
     Raises:
         UserError: No such file or column, an empty sentence, a score that is no number, or scores that are all the same.
     """
-    columns = [read_column(file, column) for column in ("sentence1", "sentence2", "score")]
-    rows = [
-        (first, second, _score(score))
-        for first, second, score in zip(*columns, strict=True)
-        if first or second or score
-    ]
-    for number, (first, second, score) in enumerate(rows, start=1):
-        if not all(isinstance(text, str) and text.strip() for text in (first, second)) or not math.isfinite(score):
-            raise UserError(
-                f"{file}, pair {number}: expected two sentences and a number as their score; mend or drop it."
-            )
+    rows = []
+    for row in read_table(file, _COLUMNS):
+        if row.values is None:
+            continue
+        first, second, score = (pick(row, column) for column in _COLUMNS)
+        if not all(isinstance(text, str) and text.strip() for text in (first, second)) or not _is_number(score):
+            raise UserError(f"{row.place}: expected two sentences and a number as their score; mend or drop it.")
+        rows.append((first, second, float(score)))
     if pairs is not None and len(rows) > pairs:
         rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:pairs]]
     if len({score for _, _, score in rows}) < 2:
@@ -109,8 +108,8 @@ def cosine_spearman(first: Tensor, second: Tensor, scores: NDArray[np.float64]) 
     return float(spearmanr(torch.cosine_similarity(first, second).numpy(), scores).statistic)
 
 
-def _score(value: Any) -> float:
+def _is_number(value: Any) -> bool:
     try:
-        return float(value)
+        return math.isfinite(float(value))
     except (TypeError, ValueError):
-        return math.nan
+        return False

@@ -24,6 +24,8 @@ _VERBS = {
     "spectrum": "What training changed, in the principal components of a backbone.",
     "dynamics": "Did both spaces of an embedder improve together along its training?",
     "adapt": "Correct the vectors of a language model without training, and save it as fit does.",
+    "index": "Make documents searchable: sparse, dense and BM25 vectors.",
+    "search": "Find documents, and see which tokens found them.",
     "evaluate": "Score a model on MTEB(eng, v2), or on data of your own.",
     "baseline": "Train SimCSE, LLM2Vec's recipe or TSDAE, to compare with.",
     "compare": "Results side by side, with intervals, tables and a picture.",

@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from text2token.cli.options import evaluation_extra
-from text2token.errors import UserError
+from text2token.errors import UserError, extra
 
 
 @click.command()
@@ -27,7 +26,7 @@ def compare(results: tuple[Path, ...], output: Path, published: Path | None, mod
     Example:
       text2token compare results/model results/eol results/bm25 --output comparison
     """
-    with evaluation_extra():
+    with extra("eval"):
         from text2token.evaluation.compare import compare as side_by_side
         from text2token.evaluation.comparison_page import write_comparison
     comparison = side_by_side(results, _published(published, models))

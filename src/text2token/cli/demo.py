@@ -38,7 +38,9 @@ def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
         click.echo(json.dumps(result, ensure_ascii=False, indent=2))
         return
     _show(result, Console())
-    click.echo(f"The embedder is in {output}; open {output}/report.html.")
+    click.echo(f"The embedder is in {output}; open {output}/report.html. Search the held-out docstrings with it:")
+    click.echo(f"  text2token index {output} {output}/docs.jsonl --output {output}/index")
+    click.echo(f'  text2token search {output}/index "stack arrays vertically"')
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

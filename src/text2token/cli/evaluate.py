@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cli.options import evaluation_extra, quiet_libraries, recipe_options
-from text2token.errors import UserError
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.errors import UserError, extra
 from text2token.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def evaluate(
     warnings.filterwarnings("ignore", message=".*superseded")  # the benchmark decides which version runs
     for name in ("mteb", "bm25s"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with evaluation_extra():
+    with extra("eval"):
         from text2token.evaluation import judge
         from text2token.evaluation import tasks as task_choice
     selection = task_choice.select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))

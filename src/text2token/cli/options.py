@@ -6,14 +6,12 @@ import functools
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import click
 
-from text2token.errors import UserError
 from text2token.recipe import Recipe
 
 
@@ -43,15 +41,6 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
         )
 
     return decorate
-
-
-@contextmanager
-def evaluation_extra() -> Iterator[None]:
-    """Import what only the ``eval`` extra installs, or say so."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise UserError(f"This needs the package '{error.name}': pip install 'text2token[eval]'.") from error
 
 
 def quiet_libraries() -> None:

@@ -20,7 +20,6 @@ from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
-from transformers import PretrainedConfig
 
 from text2token.adapt.affine import correction
 from text2token.baselines.echo import ECHO, echo_embedder
@@ -28,6 +27,7 @@ from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Session, Vectors, pack
+from text2token.fingerprint import content_hash
 from text2token.precision import has_bf16, mixed_precision
 from text2token.recipe import Recipe
 
@@ -130,33 +130,6 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
         json.dumps([raw.revision, steps, keep if "filter" in steps else None, texts]).encode()
     ).hexdigest()
     return Contender(name, revision, None, prepare)
-
-
-def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
-    """SHA-256 of all that a vector depends on: weights, module settings, tokenizer with template, prompts."""
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    for module in model.modules():
-        if keys := getattr(module, "config_keys", None):
-            settings = {key: getattr(module, key, None) for key in keys}
-            digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
-        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
-            digest.update(config.to_json_string(use_diff=False).encode())
-    tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
-    digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
-    names = (
-        "max_seq_length",
-        "prompts",
-        "default_prompt_name",
-        "truncate_dim",
-        "max_active_dims",
-        "similarity_fn_name",
-    )
-    options = {name: getattr(model, name, None) for name in names}
-    digest.update(json.dumps(options, default=str, sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def _load(name: str) -> SentenceTransformer | SparseEncoder:

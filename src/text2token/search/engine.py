@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 Side = Literal["sparse", "dense", "bm25"]
-Rows = csr_array | NDArray[np.float32]
+Rows: TypeAlias = csr_array | NDArray[np.float32]
 """Vectors of N texts, N rows: of the dense side an array of unit length rows, of the others a matrix in CSR form."""
 
 

@@ -1,0 +1,271 @@
+"""What a search costs: exact sparse search beside bm25s, approximate beside exact, and how engines grow with the documents.
+
+    python benchmarks/search_speed.py --data DATA --runs RUNS
+
+DATA/mteb/scifact has the texts, RUNS/vectors the sparse vectors of the same documents and queries, in the same order
+(benchmarks/sparse.py leaves them, and measures this too). Every finished measurement is kept in RUNS/search_speed,
+so that a stopped run continues. Writes benchmarks/results/search_speed.json.
+
+All times are of the processor on one thread (process_time), which a shared machine does not disturb, in milliseconds a query
+unless named otherwise. Queries are encoded before, for every contender.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import bm25s
+import click
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse, load_npz, save_npz
+
+from results_file import data_checksums, write_results
+from text2token.atomic import replacing, write_json
+from text2token.search.embedded import EmbeddedEngine
+from text2token.search.engine import Engine, Fusion, Rows, Side
+from text2token.search.milvus import MilvusEngine
+from text2token.search.seismic import SeismicEngine
+
+K = 10  # hits
+ROUNDS = 5  # of two contenders in turns
+SIZES = (10_000, 100_000, 1_000_000)
+ASKED = 100  # queries of each measurement of growth
+BATCH = 10_000  # documents added at once
+DIMENSIONS = 576  # of the dense vectors of the packaged backbone
+JITTER, SWAPPED = 0.2, 0.2  # of resampled documents: σ of the logarithm of weights, share of tokens drawn anew
+SEED = 0
+
+Search = Callable[[int], Sequence[str]]
+"""The ids of the hits for the query of a number."""
+
+
+class Vectors(NamedTuple):
+    """Sparse vectors of N documents and of queries."""
+
+    documents: csr_array
+    queries: csr_array
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
+def main(data: Path, runs: Path) -> None:
+    """Measure what a search costs."""
+    figures, details = measure(runs, data)
+    click.echo(write_results("search_speed", SEED, data_checksums(data, ["mteb/scifact"]), figures, details))
+
+
+def measure(runs: Path, data: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """All of it: figures, and the numbers behind them.
+
+    Raises:
+        UsageError: There are no vectors of the texts.
+    """
+    os.environ["RAYON_NUM_THREADS"] = "1"  # Seismic's
+    faiss.omp_set_num_threads(1)
+    vectors = read_vectors(runs / "vectors")
+    corpus, questions = (read_texts(data / "mteb" / "scifact" / f"{name}.jsonl") for name in ("corpus", "queries"))
+    if len(corpus) != vectors.documents.shape[0] or len(questions) != vectors.queries.shape[0]:
+        raise click.UsageError(f"The vectors in '{runs / 'vectors'}' are not those of the texts: make them again.")
+    kept = runs / "search_speed"
+    against = once(kept / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
+    growth = [
+        {"engine": name, "documents": size}
+        | once(kept / f"{name}-{size}.json", partial(grown, contender, size, vectors))
+        for size in SIZES
+        for name, contender in CONTENDERS.items()
+        if size <= contender.largest
+    ]
+    shape = {
+        "documents": vectors.documents.shape[0],
+        "tokens_a_document": vectors.documents.nnz / vectors.documents.shape[0],
+        "tokens_a_query": vectors.queries.nnz / vectors.queries.shape[0],
+    }
+    figures = {
+        "sparse_p50_over_bm25s": against["over numpy"]["median"],
+        "sparse_p50_over_bm25s_numba": against["over numba"]["median"],
+        "sparse_flops_over_dense": flops_over_dense(vectors),
+        "seismic_recall10": min(row["recall10"] for row in growth if row["engine"] == "seismic"),
+    }
+    return figures, {"vectors": shape, "bm25s": against, "growth": growth, "dense_dimensions": DIMENSIONS}
+
+
+def save_vectors(runs: Path, documents: csr_array, queries: csr_array) -> None:
+    """Leave the vectors of SciFact for :func:`measure`."""
+    for name, rows in Vectors(documents, queries)._asdict().items():
+        file = runs / "vectors" / f"scifact-{name}.npz"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part, part.open("wb") as stream:
+            save_npz(stream, rows)
+
+
+def read_vectors(folder: Path) -> Vectors:
+    """Those that :func:`save_vectors` left."""
+    files = [folder / f"scifact-{name}.npz" for name in Vectors._fields]
+    if missing := [str(file) for file in files if not file.is_file()]:
+        raise click.UsageError(f"There is no '{missing[0]}': run benchmarks/sparse.py first, which leaves it.")
+    return Vectors(*(csr_array(load_npz(file), dtype=np.float32) for file in files))
+
+
+def read_texts(file: Path) -> list[str]:
+    """Title and text of each row."""
+    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
+    return [f"{row.get('title', '')} {row['text']}".strip() for row in rows]
+
+
+def once(file: Path, compute: Callable[[], Any]) -> Any:
+    """A measurement, kept in a file."""
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, compute())
+    return json.loads(file.read_text())
+
+
+def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> dict[str, Any]:
+    """Median search of the embedded engine over that of bm25s, on the same documents, in turns."""
+    tokens = bm25s.tokenize(corpus, stopwords="en", show_progress=False)
+    asked = bm25s.tokenize(questions, stopwords="en", return_ids=False, show_progress=False)
+    count = len(questions)
+    with tempfile.TemporaryDirectory() as folder:
+        searches = {"sparse": add_all(EmbeddedEngine(Path(folder)), [vectors.documents], vectors.queries)}
+        for backend in ("numpy", "numba"):
+            index = bm25s.BM25(backend=backend)
+            index.index(tokens, show_progress=False)
+            searches[backend] = partial(words_search, index, asked)
+        for search in searches.values():
+            timed(search, count)  # warm-up
+        rounds = [{name: timed(search, count) for name, search in searches.items()} for _ in range(ROUNDS)]
+    result: dict[str, Any] = {"rounds": rounds}
+    for backend in ("numpy", "numba"):
+        ratios = sorted(row["sparse"]["p50"] / row[backend]["p50"] for row in rounds)
+        result[f"over {backend}"] = {"median": ratios[ROUNDS // 2], "min": ratios[0], "max": ratios[-1]}
+    return result
+
+
+def words_search(index: Any, asked: list[list[str]], i: int) -> Sequence[str]:
+    """A search of bm25s."""
+    return index.retrieve([asked[i]], k=K, show_progress=False).documents[0]
+
+
+def flops_over_dense(vectors: Vectors) -> float:
+    """Multiply-adds of exact sparse search, the postings of the query's tokens, over those of flat dense search, N·d."""
+    postings = np.bincount(vectors.documents.indices, minlength=vectors.queries.shape[1])
+    work = postings[vectors.queries.indices].sum() / vectors.queries.shape[0]
+    return float(work / (vectors.documents.shape[0] * DIMENSIONS))
+
+
+class Contender(NamedTuple):
+    """Builds an index of batches of documents in a folder.
+
+    Attributes:
+        largest: Number of documents up to which it is measured, for want of time.
+        build: From folder, batches and queries, the search.
+        dense: Does it search dense vectors?
+    """
+
+    largest: int
+    build: Callable[[Path, list[Any], Any], Search]
+    dense: bool = False
+
+
+def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Search:
+    """Fill an engine with documents that have their number as id."""
+    done = 0
+    for rows in batches:
+        engine.add([str(number) for number in range(done, done + rows.shape[0])], {"sparse": rows})
+        done += rows.shape[0]
+    asked: list[dict[Side, Rows]] = [{"sparse": queries[[i]]} for i in range(queries.shape[0])]
+    engine.search(asked[0], K, Fusion())  # builds what is built at the first search
+    return lambda i: [hit.id for hit in engine.search(asked[i], K, Fusion())]
+
+
+def build_faiss(index: Any, folder: Path, batches: list[NDArray[np.float32]], queries: NDArray[np.float32]) -> Search:
+    """Fill an index of faiss and write it."""
+    for rows in batches:
+        index.add(rows)
+    faiss.write_index(index, str(folder / "index"))
+    return lambda i: [str(row) for row in index.search(queries[i : i + 1], K)[1][0]]
+
+
+def hnsw() -> Any:
+    """As the embedded engine has it."""
+    index = faiss.IndexHNSWFlat(DIMENSIONS, 32, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = index.hnsw.efSearch = 128
+    return index
+
+
+CONTENDERS = {
+    "embedded": Contender(1_000_000, lambda folder, *rest: add_all(EmbeddedEngine(folder), *rest)),
+    "seismic": Contender(10_000, lambda folder, *rest: add_all(SeismicEngine(folder), *rest)),
+    "milvus-lite": Contender(10_000, lambda folder, *rest: add_all(MilvusEngine(str(folder / "m.db")), *rest)),
+    "faiss flat": Contender(100_000, lambda *rest: build_faiss(faiss.IndexFlatIP(DIMENSIONS), *rest), dense=True),
+    "faiss HNSW": Contender(10_000, lambda *rest: build_faiss(hnsw(), *rest), dense=True),
+}
+
+
+def grown(contender: Contender, size: int, vectors: Vectors) -> dict[str, float]:
+    """Build time, size and search time of a contender with many documents, and its recall@10 against exact search."""
+    batches, queries = list(resampled(vectors.documents, size)), vectors.queries[:ASKED]
+    exact = partial(best_of, batches, queries)
+    if contender.dense:
+        project = np.random.default_rng(SEED).normal(size=(queries.shape[1], DIMENSIONS)).astype(np.float32)
+        batches, queries = [projected(rows, project) for rows in batches], projected(queries, project)
+        exact = partial(best_of, batches, queries)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        started = time.process_time()
+        search = contender.build(folder, batches, queries)
+        build = time.process_time() - started
+        used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        times = timed(search, queries.shape[0])
+        recall = np.mean([len({*search(i)} & {*exact(i)}) / K for i in range(0, ASKED, 2)])
+    return {"build_seconds": build, "bytes_a_document": used / size, **times, "recall10": float(recall)}
+
+
+def resampled(documents: csr_array, size: int) -> Iterator[csr_array]:
+    """Documents like the real ones, in batches: one of those drawn, its weights jittered, some of its tokens drawn anew."""
+    rng = np.random.default_rng(SEED)
+    for start in range(0, size, BATCH):
+        rows = documents[rng.integers(documents.shape[0], size=min(BATCH, size - start))]
+        swapped = rng.random(rows.nnz) < SWAPPED
+        rows.indices[swapped] = rng.choice(documents.indices, swapped.sum())
+        rows.data *= np.exp(rng.normal(0, JITTER, rows.nnz)).astype(np.float32)
+        rows.sum_duplicates()
+        yield rows
+
+
+def projected(rows: csr_array, project: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Dense vectors of the same geometry: a random projection, to unit length."""
+    dense = rows @ project
+    return np.ascontiguousarray(dense / np.linalg.norm(dense, axis=1, keepdims=True).clip(1e-12), np.float32)
+
+
+def best_of(batches: list[Any], queries: Any, i: int) -> list[str]:
+    """Ids of the hits by brute force."""
+    query = queries[[i]].T
+    scores = [rows @ query for rows in batches]
+    flat = np.concatenate([part.toarray() if issparse(part) else part for part in scores]).ravel()
+    return [str(row) for row in np.argsort(-flat, kind="stable")[:K]]
+
+
+def timed(search: Search, queries: int) -> dict[str, float]:
+    """Median and 99th percentile of the time of a query."""
+    times = []
+    for i in range(queries):
+        started = time.process_time()
+        search(i)
+        times.append(1e3 * (time.process_time() - started))
+    return {"p50": float(np.median(times)), "p99": float(np.percentile(times, 99))}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""Search measured: BM25, dense, sparse, hybrid and model-free queries on three collections, and what they cost.
+
+    python benchmarks/sparse.py --data DATA --ours MODEL --llm2vec MODEL       # models as 'make bench-quality' trains them
+
+Each embedding is kept in runs/sparse, so that a stopped run continues. Writes benchmarks/results/sparse.json after every finished
+part; figures and pages are made of it by benchmarks/search_page.py.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+from statistics import mean
+from typing import Any, Literal
+
+import bm25s
+import click
+import numpy as np
+import Stemmer
+
+import search_speed
+from results_file import data_checksums, write_results
+from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg
+from text2token.atomic import write_json
+from text2token.cli.options import quiet_libraries
+from text2token.packaged import REFERENCES
+from text2token.provenance import file_checksum
+from text2token.recipe import Recipe
+from text2token.search import Fusion, Index, VectorSettings
+from text2token.search.engine import Hit, Rows, Side
+from text2token.search.fusion import fuse
+from text2token.search.index import HYBRID
+from text2token.search.model import open_model
+
+SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
+PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
+SWEPT_K, SWEPT_M = (8, 16, 32, 64, 128, 256, 512), (0, 4, 8, 16, 32, 64, 128)
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
+WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+TIMED = 50  # queries
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where data and finished parts are, and how many documents of each collection take part."""
+
+    data: Path
+    runs: Path
+    limit: int | None
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """A measurement, kept in a file."""
+        file = self.runs / "parts" / f"{name}-{self.limit or 'all'}.json"
+        if not file.is_file():
+            click.echo(f"{name} …", err=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, compute())
+        return json.loads(file.read_text())
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/sparse"), show_default=True)
+@click.option("--ours", type=click.Path(exists=True), help="a folder that 'text2token fit' wrote")
+@click.option("--llm2vec", type=click.Path(exists=True), help="a folder that 'text2token baseline llm2vec' wrote")
+@click.option("--backbone", default="smollm2-135m", show_default=True, help="of PromptEOL, untrained")
+@click.option("--models", default="ours,MiniLM,PromptEOL,LLM2Vec", show_default=True, help="which, in this order")
+@click.option("--documents", type=click.IntRange(50), help="of each collection at most, judged ones first; recorded")
+@click.option(
+    "--tuning", type=click.IntRange(50), default=1_000, show_default=True, help="paragraphs of the tuning text"
+)
+@click.option("--tune/--no-tune", default=True, help="grid, sweep and fusion on the tuning text, with the first model")
+def main(
+    data: Path,
+    runs: Path,
+    ours: str | None,
+    llm2vec: str | None,
+    backbone: str,
+    models: str,
+    documents: int | None,
+    tuning: int,
+    tune: bool,
+) -> None:
+    """Measure search."""
+    quiet_libraries()
+    bench = Bench(data, runs, documents)
+    named = {"ours": ours, "MiniLM": next(iter(REFERENCES)), "PromptEOL": backbone, "LLM2Vec": llm2vec}
+    chosen = {name: path for name in models.split(",") if (path := named[name]) is not None}
+    checksums = data_checksums(data, list(SETS.values()))
+    checksums["corpus/wiki-paragraphs.jsonl"] = file_checksum(data / "corpus" / "wiki-paragraphs.jsonl")
+    details: dict[str, Any] = {
+        "documents": documents,
+        "settings": VectorSettings().model_dump(),
+        "fusion": HYBRID._asdict(),
+    }
+    figures: dict[str, float] = {}
+
+    def finished() -> None:
+        """What is finished is never lost."""
+        figures.update(summarise(details))
+        click.echo(write_results("sparse", 0, checksums, figures, details))
+
+    collections = [beir(data / folder, name, documents) for name, folder in SETS.items()]
+    details["collections"] = {c.name: {"documents": len(c.documents), "queries": len(c.queries)} for c in collections}
+    details["quality"] = {"BM25": {c.name: {"BM25": measure(c, bm25(c))} for c in collections}}
+    finished()
+    for number, (name, path) in enumerate(chosen.items()):
+        model = Model(name, path, bench)
+        if tune and number == 0:
+            items = known_items(data / "corpus" / "wiki-paragraphs.jsonl", tuning)
+            details["tuning"] = bench.once(f"tuning-{name}-{tuning}", partial(tuned, model, items))
+            finished()
+        for collection in collections:
+            row = bench.once(f"{name}-{collection.name}", partial(quality, model, collection))
+            details["quality"].setdefault(name, {})[collection.name] = row["quality"]
+            details.setdefault("cost", {}).setdefault(name, {})[collection.name] = row["cost"]
+            finished()
+    if documents is None and "ours" in chosen:
+        speed, details["speed"] = search_speed.measure(runs, data)
+        figures.update(speed)
+        finished()
+
+
+class Model:
+    """A model by name; loaded when something is not finished.
+
+    Args:
+        name: For people.
+        path: As ``text2token index`` takes it.
+        bench: Where its embeddings are kept.
+    """
+
+    def __init__(self, name: str, path: str, bench: Bench) -> None:
+        self.name, self.path, self._bench = name, path, bench
+        self.recipe = Recipe(template="eol", calibration_texts=300)
+        self._raw: Any = None
+
+    def embedder(self) -> KeptEmbedder:
+        """A fresh one, not calibrated."""
+        if self._raw is None:
+            self._raw = KeptEmbedder.of(
+                open_model(self.path, self.recipe), self._bench.runs / "vectors" / f"{self.name}.sqlite"
+            )
+        fresh = KeptEmbedder(self._raw.encoder, self._raw.head, self._raw.correction, self._raw.mean_logits)
+        fresh.store, fresh.key = self._raw.store, self._raw.key
+        return fresh
+
+    def folder(self, collection: Collection) -> Path:
+        """Of its index of a collection."""
+        return self._bench.runs / "index" / f"{self.name}-{collection.name}"
+
+    def index(self, collection: Collection) -> tuple[Index, KeptEmbedder, float]:
+        """An index of a collection, made anew, its model, and the seconds that it took beyond encoding."""
+        embedder, folder = self.embedder(), self.folder(collection)
+        shutil.rmtree(folder, ignore_errors=True)
+        index = Index.create(folder, self.path, recipe=self.recipe, embedder=embedder)
+        embedder.embed([part for d in collection.documents for part in index.parts(d.content)], progress=True)
+        started = time.perf_counter()
+        index.add(collection.documents)
+        return index, embedder, time.perf_counter() - started
+
+
+def quality(model: Model, collection: Collection) -> dict[str, Any]:
+    """All ways to search a collection with one model, through the index that a user would make."""
+    index, embedder, seconds = model.index(collection)
+    queries = list(collection.queries.values())
+    embedder.embed([part for query in queries for part in index.parts(query)], progress=True)
+
+    def ranked(**options: Any) -> Ranking:
+        return dict(zip(collection.queries, index.rank(queries, DEPTH, **options), strict=True))
+
+    rankings = {"dense": ranked(mode="dense"), "hybrid": ranked(mode="hybrid")}
+    cost: dict[str, Any] = {"index_seconds_beyond_encoding": seconds, "bytes_a_document": _bytes(model, collection)}
+    if "sparse" in index.sides:
+        trial = Trial(embedder, collection)
+        rankings |= {
+            "sparse": ranked(mode="sparse"),
+            "sparse, no model at the query": ranked(mode="sparse", model=False),
+            "hybrid, no model at the query": ranked(mode="hybrid", model=False),
+            "sparse, paper's form": trial.rank(PAPER),
+        }
+        if (model.name, collection.name) == ("ours", "SciFact"):
+            search_speed.save_vectors(model.folder(collection).parents[1], *trial.vectors(VectorSettings()))
+        cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())
+        cost["flops_over_dense, paper's form"] = trial.flops_over_dense(PAPER)
+    cost["milliseconds"] = _times(index, embedder, queries[:TIMED])
+    return {"quality": {name: measure(collection, ranking) for name, ranking in rankings.items()}, "cost": cost}
+
+
+def bm25(collection: Collection) -> Ranking:
+    """BM25 by bm25s with its defaults, English stemmer and stop words: the bar."""
+    stemmer = Stemmer.Stemmer("english")
+    options = {"stopwords": "en", "stemmer": stemmer, "show_progress": False}
+    index = bm25s.BM25()
+    index.index(bm25s.tokenize([document.content for document in collection.documents], **options), show_progress=False)
+    tokens = bm25s.tokenize(list(collection.queries.values()), **options)
+    rows, scores = index.retrieve(tokens, k=min(DEPTH, len(collection.documents)), show_progress=False)
+    return {
+        query: [Hit(collection.documents[i].id, float(s)) for i, s in zip(found, values, strict=True) if s > 0]
+        for query, found, values in zip(collection.queries, rows, scores, strict=True)
+    }
+
+
+def tuned(model: Model, collection: Collection) -> dict[str, Any]:
+    """What the defaults were chosen by: weights, K and M, surface forms and fusion, by nDCG@10 of known items."""
+    index, embedder, _ = model.index(collection)
+    if "sparse" not in index.sides:
+        raise click.UsageError(f"{model.name} has no sparse side to tune: name another model first.")
+    trial = Trial(embedder, collection)
+
+    def score(**changes: Any) -> float:
+        return ndcg(collection, trial.rank(VectorSettings(**changes)))
+
+    shares = {f"{d}, {q}": score(document_share=d, query_share=q) for d, q in product(SHARES, SHARES)}
+    sweep = {
+        form: {
+            "K": {k: score(form=form, document_k=k, merge_forms=form == "weighted") for k in SWEPT_K},
+            "M": {m: score(form=form, query_m=m, merge_forms=form == "weighted") for m in SWEPT_M},
+        }
+        for form in ("weighted", "paper")
+    }
+    sides: dict[Side, Ranking] = {
+        "bm25": bm25(collection),
+        "dense": trial.rank_dense(),
+        "sparse": trial.rank(VectorSettings()),
+    }
+    fusions = {}
+    methods: tuple[Literal["rrf", "scores"], ...] = ("rrf", "scores")
+    for method, sparse, dense in product(methods, WEIGHTS, WEIGHTS):
+        fusion = Fusion(method, {"bm25": 1.0, "sparse": sparse, "dense": dense})
+        ranking = {
+            q: fuse({side: found[q] for side, found in sides.items()}, DEPTH, fusion) for q in collection.queries
+        }
+        fusions[f"{method}, sparse {sparse}, dense {dense}"] = ndcg(collection, ranking)
+    return {
+        "model": model.name,
+        "documents": len(collection.documents),
+        "queries": len(collection.queries),
+        "shares (document, query)": shares,
+        "sweep": sweep,
+        "merged forms": {str(merge): score(merge_forms=merge) for merge in (True, False)},
+        "parts": {parts: score(parts=parts) for parts in ("max", "sum")},
+        "fusion": fusions,
+        "alone": {side: ndcg(collection, ranking) for side, ranking in sides.items()},
+    }
+
+
+def summarise(details: dict[str, Any]) -> dict[str, float]:
+    """The figures with goals, of our model, from the collections that are finished for it."""
+    table = details.get("quality", {})
+    done = [name for name in SETS if name in table.get("ours", {})]
+    if not done:
+        return {}
+
+    def score(model: str, collection: str, way: str) -> float:
+        return float(table[model][collection][way]["ndcg_cut_10"]["score"])
+
+    return {
+        "sparse_over_dense_mean": mean(score("ours", c, "sparse") / score("ours", c, "dense") for c in done),
+        "hybrid_minus_bm25_min": min(score("ours", c, "hybrid") - score("BM25", c, "BM25") for c in done),
+        "sparse_flops_over_dense": mean(details["cost"]["ours"][c]["flops_over_dense"] for c in done),
+    }
+
+
+def _bytes(model: Model, collection: Collection) -> dict[str, float]:
+    """Of the index on disk, by side and for the documents themselves."""
+    folder = model.folder(collection)
+    sides: dict[str, float] = {}
+    for file in folder.rglob("*"):
+        if file.is_file() and "tokenizer" not in file.parts:
+            kind = file.name.split(".")[0]
+            sides[kind] = sides.get(kind, 0.0) + file.stat().st_size / len(collection.documents)
+    return sides
+
+
+def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str, list[float]]:
+    """Median and 99th percentile of encoding a query, and of searching with its vectors, in milliseconds."""
+    taken: dict[str, list[float]] = {}
+    for query in queries:
+        taken.setdefault("encode", []).append(_milliseconds(partial(embedder.embed_now, [query])))
+        vectors = index.query_vectors([query])
+        searches: dict[str, dict[Side, Rows]] = {side: {side: rows} for side, rows in vectors.items()}
+        for name, chosen in {**searches, "hybrid": vectors}.items():
+            taken.setdefault(f"search {name}", []).append(
+                _milliseconds(partial(index.engine.search, chosen, 10, HYBRID))
+            )
+    return {name: [float(np.percentile(values, share)) for share in (50, 99)] for name, values in taken.items()}
+
+
+def _milliseconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return 1000 * (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

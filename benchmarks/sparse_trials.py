@@ -1,0 +1,244 @@
+"""Collections to search in, embeddings that are kept, and many settings of sparse vectors over one pass of a model."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytrec_eval
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor
+
+from text2token.corpus import read_table
+from text2token.embedder import Embedder
+from text2token.evaluation.items import Items, Part
+from text2token.evaluation.vector_store import VectorStore, text_key
+from text2token.fingerprint import embedder_fingerprint
+from text2token.precision import mixed_precision
+from text2token.progress import track
+from text2token.search import Document, read_documents
+from text2token.search.engine import Hit
+from text2token.search.parts import PartEncoder, untruncated
+from text2token.search.vectors import TokenSpace, TokenVectors, VectorSettings
+
+MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
+DEPTH = 100
+_MOST_TOKENS = 512  # of a text, among which every K and M of a sweep are
+_CHUNK = 32  # texts between two commits
+_BATCH_CHARACTERS = 8_000  # of a batch: about what the caches of a CPU hold
+
+Ranking = Mapping[str, Sequence[Hit]]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, queries by id, and relevance by query and document."""
+
+    name: str
+    documents: list[Document]
+    queries: dict[str, str]
+    relevant: dict[str, dict[str, int]]
+
+
+def beir(folder: Path, name: str, limit: int | None) -> Collection:
+    """A collection in BEIR's layout, or a part of it.
+
+    Args:
+        folder: With corpus.jsonl, queries.jsonl and qrels/test.
+        name: For people.
+        limit: Documents kept at most: all judged ones of as many queries as leave a third for others. None: all.
+    """
+    documents = {document.id: document for document in read_documents(folder / "corpus.jsonl")}
+    texts = {query.id: query.text for query in read_documents(folder / "queries.jsonl")}
+    relevant: dict[str, dict[str, int]] = {}
+    for query, document, score in _judgements(folder / "qrels"):
+        if score > 0 and document in documents and query in texts:
+            relevant.setdefault(query, {})[document] = score
+    rng = random.Random(0)
+    chosen = sorted(relevant)
+    kept = set(documents)
+    if limit is not None and limit < len(documents):
+        rng.shuffle(chosen)
+        kept, fitting = set(), []
+        for query in chosen:
+            if len(kept | relevant[query].keys()) <= limit * 2 // 3:
+                kept |= relevant[query].keys()
+                fitting.append(query)
+        others = sorted(documents.keys() - kept)
+        kept |= set(rng.sample(others, limit - len(kept)))
+        chosen = sorted(fitting)
+    rows = [document for key, document in documents.items() if key in kept]
+    return Collection(name, rows, {key: texts[key] for key in chosen}, {key: relevant[key] for key in chosen})
+
+
+def known_items(file: Path, size: int) -> Collection:
+    """Known-item search in text without judgements, for tuning: half of the queries are titles, half first sentences.
+
+    The document of a query is the rest of its paragraph, without title or first sentence; one paragraph an article.
+    """
+    rows = list(
+        {row.values["title"]: row.values for row in islice(read_table(file, ["title", "text"]), 20 * size)}.values()
+    )
+    random.Random(0).shuffle(rows)
+    documents: list[Document] = []
+    queries: dict[str, str] = {}
+    for row in rows:
+        first, stop, rest = row["text"].partition(". ")
+        if not stop or len(rest.split()) < 30 or len(first.split()) < 6:
+            continue
+        name = str(len(documents))
+        queries[name] = row["title"] if len(documents) % 2 else first
+        documents.append(Document(name, "", rest))
+        if len(documents) == size:
+            break
+    asked = dict(islice(queries.items(), size // 2))
+    return Collection("known items", documents, asked, {key: {key: 1} for key in asked})
+
+
+class KeptEmbedder(Embedder):
+    """An embedder whose embeddings are kept in a file, so that a benchmark that was stopped continues."""
+
+    store: VectorStore
+    key: str
+
+    @classmethod
+    def of(cls, embedder: Embedder, file: Path) -> KeptEmbedder:
+        """The same embedder, with a file."""
+        kept = cls(embedder.encoder, embedder.head, embedder.correction, embedder.mean_logits, embedder.top_k)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept.store, kept.key = VectorStore(file), embedder_fingerprint(embedder)
+        return kept
+
+    def embed(self, texts: Sequence[str], *, progress: bool = False, **_: Any) -> Tensor:
+        """As of any embedder, in bf16 where the hardware has it."""
+        keys = [text_key(self.key, text) for text in texts]
+        new = self.store.missing(keys)
+        todo = sorted(
+            {key: text for key, text in zip(keys, texts, strict=True) if key in new}.items(), key=lambda p: len(p[1])
+        )
+        chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
+        for chunk in track(chunks, "Encoding", unit="texts", each=_CHUNK, enabled=progress):
+            vectors = self.embed_now([text for _, text in chunk])
+            self.store.put([key for key, _ in chunk], list(vectors.numpy()))
+        return torch.from_numpy(np.stack(self.store.get(keys)))
+
+    def embed_now(self, texts: Sequence[str]) -> Tensor:
+        """Without looking into the file."""
+        size = max(8, _BATCH_CHARACTERS // max(map(len, texts)))
+        with mixed_precision(self.encoder[0].model):
+            return super().embed(texts, batch_size=size)
+
+
+class Trial:
+    """One collection seen by one model: all settings of sparse vectors from the same embeddings.
+
+    Args:
+        embedder: Calibrated.
+        collection: To search in.
+    """
+
+    def __init__(self, embedder: Embedder, collection: Collection) -> None:
+        self.collection = collection
+        self._embedder = embedder
+        self._parts = PartEncoder(embedder)
+        self._texts = [document.content for document in collection.documents], list(collection.queries.values())
+        self._aligned: dict[Any, tuple[csr_array, csr_array]] = {}
+        self._spaces = {
+            merged: TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merged)
+            for merged in (True, False)
+        }
+
+    @cached_property
+    def _embedded(self) -> list[tuple[Tensor, NDArray[np.int64]]]:
+        return [self._parts.embed(texts) for texts in self._texts]
+
+    def vectors(self, settings: VectorSettings, *, model: bool = True) -> tuple[csr_array, csr_array]:
+        """Sparse vectors of documents and queries, as an index has them."""
+        maker = TokenVectors(self._spaces[settings.merge_forms], settings)
+        key = (settings.form, settings.merge_forms, settings.parts)
+        if key not in self._aligned:
+            self._aligned[key] = tuple(
+                maker.aligned(self._embedder, *embedded, len(texts), _MOST_TOKENS)
+                for embedded, texts in zip(self._embedded, self._texts, strict=True)
+            )
+        of_documents, of_queries = self._aligned[key]
+        counts = [maker.space.count(texts) for texts in self._texts]
+        documents = maker.documents(
+            counts[0], largest(of_documents, settings.document_k), float(counts[0].sum()) / counts[0].shape[0]
+        )
+        frequencies = np.bincount(counts[0].indices, minlength=maker.space.width)
+        aligned = largest(of_queries, settings.query_m) if model else None
+        return documents, maker.queries(counts[1], aligned, frequencies, counts[0].shape[0])
+
+    def rank(self, settings: VectorSettings, *, model: bool = True) -> dict[str, list[Hit]]:
+        """The best documents of every query by sparse vectors."""
+        documents, queries = self.vectors(settings, model=model)
+        return self._best((queries @ documents.T).toarray())
+
+    def rank_dense(self) -> dict[str, list[Hit]]:
+        """By dense vectors."""
+        documents, queries = (
+            self._parts.dense(*embedded, len(texts))
+            for embedded, texts in zip(self._embedded, self._texts, strict=True)
+        )
+        return self._best(queries @ documents.T, negative=True)
+
+    def flops_over_dense(self, settings: VectorSettings) -> float:
+        """Multiplications and additions of an exact sparse search over those of a flat dense one, mean over queries."""
+        documents, queries = self.vectors(settings)
+        postings = np.bincount(documents.indices, minlength=documents.shape[1])
+        dimension = self._parts.dense(*self._embedded[1], len(self._texts[1])).shape[1]
+        return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
+
+    def _best(self, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[Hit]]:
+        ids = [document.id for document in self.collection.documents]
+        ranked = {}
+        for query, row in zip(self.collection.queries, scores, strict=True):
+            order = np.argsort(-row, kind="stable")[:DEPTH]
+            ranked[query] = [Hit(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
+        return ranked
+
+
+def largest(rows: csr_array, k: int) -> csr_array:
+    """The ``k`` largest values of each row."""
+    ranks = np.empty(rows.nnz, np.int64)
+    for start, end in zip(rows.indptr, rows.indptr[1:], strict=False):
+        ranks[start:end][np.argsort(-rows.data[start:end], kind="stable")] = np.arange(end - start)
+    kept = rows.copy()
+    kept.data = np.where(ranks < k, rows.data, 0)
+    kept.eliminate_zeros()
+    return kept
+
+
+def measure(collection: Collection, ranking: Ranking) -> dict[str, dict[str, Any]]:
+    """nDCG@10 and recall@100, × 100, each with its 95 % bootstrap interval over queries."""
+    run = {query: {hit.id: hit.score for hit in ranking[query]} for query in collection.queries}
+    scored = pytrec_eval.RelevanceEvaluator(collection.relevant, set(MEASURES)).evaluate(run)
+    measured = {}
+    for name in MEASURES.values():
+        values = np.array([scored.get(query, {}).get(name, 0.0) for query in collection.queries])
+        items = Items("query", (Part("mean", values, np.empty(0)),))
+        measured[name] = {"score": 100 * items.score, "interval": [100 * end for end in items.interval()]}
+    return measured
+
+
+def ndcg(collection: Collection, ranking: Ranking) -> float:
+    """nDCG@10, × 100."""
+    return float(measure(collection, ranking)["ndcg_cut_10"]["score"])
+
+
+def _judgements(folder: Path) -> list[tuple[str, str, int]]:
+    if (folder / "test.jsonl").is_file():
+        rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
+        return [(str(row["query-id"]), str(row["corpus-id"]), int(row["score"])) for row in rows]
+    lines = (folder / "test.tsv").read_text().splitlines()[1:]
+    return [(query, document, int(score)) for query, document, score in (line.split("\t") for line in lines)]

@@ -1,0 +1,80 @@
+"""``text2token index``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.errors import UserError, extra
+from text2token.recipe import Recipe
+
+_SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
+_path = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("model", required=False)
+@click.argument("docs", required=False, type=_path)
+@click.option("--output", "-o", type=_path, required=True, help="folder of the index; repeat the command to resume")
+@click.option("--add", type=_path, help="add these documents to the index that is there; known ids are replaced")
+@click.option("--delete", metavar="ID", multiple=True, help="take a document out of the index; may be repeated")
+@click.option("--id-column", help="of a table  [default: _id or id]")
+@click.option("--title-column", help="of a table  [default: title, where there is one]")
+@click.option("--text-column", help="of a table  [default: text]")
+@click.option(
+    "--engine",
+    type=click.Choice(["embedded", "milvus", "seismic"]),
+    default="embedded",
+    show_default=True,
+    help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",
+)
+@click.option("--uri", help="of Milvus: http://host:19530, or a file for milvus-lite")
+@recipe_options(*_SETTING, "calibration_texts")
+def index(
+    model: str | None,
+    docs: Path | None,
+    output: Path,
+    add: Path | None,
+    delete: tuple[str, ...],
+    id_column: str | None,
+    title_column: str | None,
+    text_column: str | None,
+    engine: Any,
+    uri: str | None,
+    recipe: Recipe,
+) -> None:
+    """Make the documents of DOCS searchable with MODEL, or change an index.
+
+    MODEL is a folder that 'text2token fit' wrote, an untrained backbone under the settings below, or a SentenceTransformer (which
+    has no sparse side). DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md files. A stopped run continues when
+    repeated.
+
+    \b
+    Example:
+      text2token index model docs.jsonl --output index
+      text2token index --output index --add more.jsonl --delete 17 --delete 18
+    """
+    if (model is None or docs is None) != bool(add or delete):
+        raise UserError("Name MODEL and DOCS for a new index, or --add or --delete for the one that is there.")
+    quiet_libraries()
+    with extra("search"):
+        from text2token.search import Columns, Index, read_documents
+    columns = Columns(id_column, title_column, text_column)
+    if model is not None and docs is not None:
+        if not docs.exists():
+            raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
+        opened = Index.create(output, model, recipe=recipe, engine=engine, uri=uri)
+        if "sparse" not in opened.sides:
+            click.echo(f"'{model}' has no decoding head: the index has no sparse side, dense and BM25 only.", err=True)
+    else:
+        opened = Index.open(output)
+    source = docs or add
+    if source is not None:
+        opened.add(read_documents(source, columns), progress=True)
+    if delete:
+        gone = opened.delete(delete)
+        click.echo(f"{gone} of {len(delete)} documents deleted", err=True)
+    click.echo(f"{len(opened)} documents in {output}", err=True)

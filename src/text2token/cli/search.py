@@ -1,0 +1,103 @@
+"""``text2token search``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from text2token.atomic import replacing
+from text2token.cli.options import quiet_libraries
+from text2token.errors import UserError, extra
+
+if TYPE_CHECKING:
+    from text2token.search.index import Results
+    from text2token.search.reasons import Found
+
+_SHOWN = 6  # tokens a hit in the table
+_path = click.Path(path_type=Path)
+
+
+@click.command()
+@click.argument("index", type=_path)
+@click.argument("query", required=False)
+@click.option(
+    "--mode",
+    type=click.Choice(["hybrid", "sparse", "dense", "bm25"]),
+    default="hybrid",
+    show_default=True,
+    help="hybrid: all sides, fused",
+)
+@click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
+@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="hits")
+@click.option("--queries", type=_path, help="many queries: a .jsonl with _id (or id) and text; needs --output")
+@click.option("--output", "-o", type=_path, help="TREC run file for --queries")
+@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+def search(
+    index: Path,
+    query: str | None,
+    mode: Any,
+    no_model: bool,
+    k: int,
+    queries: Path | None,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Find the documents of INDEX that fit QUERY best, with the tokens that matched and what each gave.
+
+    \b
+    Example:
+      text2token search index "how do I stack arrays"
+      text2token search index --queries queries.jsonl --output run.trec -k 100 --mode sparse
+    """
+    if (query is None) == (queries is None) or (queries is None) != (output is None):
+        raise UserError("Give one QUERY, or --queries with --output.")
+    quiet_libraries()
+    with extra("search"):
+        from text2token.search import Index, read_documents
+    opened = Index.open(index)
+    if query is not None:
+        found = opened.search(query, k, mode, model=not no_model)
+        if found.note:
+            click.echo(found.note, err=True)
+        if as_json:
+            click.echo(json.dumps([_as_dict(hit) for hit in found.hits], ensure_ascii=False, indent=2))
+        elif not found.hits:
+            click.echo("No hits.")
+        else:
+            Console().print(_table(query, found))
+    elif queries is not None and output is not None:
+        asked = list(read_documents(queries))
+        ranked = opened.rank([row.text for row in asked], k, mode, model=not no_model, progress=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as part, part.open("w", encoding="utf-8") as file:
+            for row, hits in zip(asked, ranked, strict=True):
+                lines = (f"{row.id} Q0 {hit.id} {rank} {hit.score:.6f} {mode}\n" for rank, hit in enumerate(hits, 1))
+                file.writelines(lines)
+        click.echo(f"{len(asked)} queries, {sum(map(len, ranked))} hits in {output}", err=True)
+
+
+def _as_dict(hit: Found) -> dict[str, Any]:
+    return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches]}
+
+
+def _table(query: str, results: Results) -> Table:
+    table = Table(
+        "", "Score", "Document", "Tokens that matched", title=Text(query), title_justify="left", show_lines=True
+    )
+    for rank, hit in enumerate(results.hits, 1):
+        document = Text.assemble(
+            (hit.title or hit.id, "bold"), (f"  {hit.id}" if hit.title else "", "dim"), f"\n{hit.snippet}"
+        )
+        reasons = [
+            f"{'' if match.side == 'sparse' else match.side + ' '}{match.token.strip()} {match.amount:.2f}"
+            for side in ("sparse", "bm25")
+            for match in [match for match in hit.matches if match.side == side][:_SHOWN]
+        ]
+        table.add_row(str(rank), f"{hit.score:.3f}", document, Text("\n".join(reasons)))
+    return table

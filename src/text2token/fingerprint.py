@@ -1,0 +1,49 @@
+"""What tells two models apart: a hash of everything that their vectors depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import torch
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from transformers import PretrainedConfig
+
+from text2token.embedder import Embedder
+from text2token.provenance import weights_checksum
+
+
+def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
+    """SHA-256 of all that a vector depends on: weights, module settings, tokenizer with template, prompts."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    for module in model.modules():
+        if keys := getattr(module, "config_keys", None):
+            settings = {key: getattr(module, key, None) for key in keys}
+            digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
+        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
+            digest.update(config.to_json_string(use_diff=False).encode())
+    tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
+    names = (
+        "max_seq_length",
+        "prompts",
+        "default_prompt_name",
+        "truncate_dim",
+        "max_active_dims",
+        "similarity_fn_name",
+    )
+    options = {name: getattr(model, name, None) for name in names}
+    digest.update(json.dumps(options, default=str, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def embedder_fingerprint(embedder: Embedder) -> str:
+    """SHA-256 of all that dense and sparse vectors of an embedder depend on."""
+    digest = hashlib.sha256(content_hash(embedder.encoder).encode())
+    for part in (embedder.head, embedder.correction):
+        if part is not None:
+            digest.update(weights_checksum(part).encode())
+    return digest.hexdigest()

@@ -1,0 +1,133 @@
+"""The embedded engine: segments on disk, a list of those that count, exact search by memory-mapped arrays.
+
+Nothing that is written is changed again: documents come in new segments, deletions are new tombstones, and what counts is said
+by one small file that is replaced as a whole (as in Lucene). A process may be killed at any moment, and no reader is disturbed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from text2token.atomic import write_json
+from text2token.search.engine import Fusion, Hit, Rows, Side
+from text2token.search.fusion import best, fuse
+from text2token.search.segment import Segment, merge_segments, write_segment
+
+_MANIFEST = "segments.json"
+_FAN = (
+    8  # segments of about one size become one: a document is written again log₈ N times, and few segments are searched
+)
+_MOST_DEAD = 0.2  # of a segment's documents, before it is written anew
+
+
+class EmbeddedEngine:
+    """A folder with an index; see :class:`text2token.search.engine.Engine`. One process writes at a time, any number reads.
+
+    Args:
+        folder: Made when it is not there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / _MANIFEST
+        listed: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"version": 0, "segments": {}}
+        self._version: int = listed["version"]
+        self._segments = {name: self._open(name, tombs) for name, tombs in listed["segments"].items()}
+
+    def add(self, ids: Sequence[str], vectors: Mapping[Side, Rows]) -> None:
+        """Keep documents; of an id that is given twice the last counts."""
+        last = {name: row for row, name in enumerate(ids)}
+        if not last:
+            return
+        rows = list(last.values())
+        chosen = {side: matrix if len(rows) == len(ids) else matrix[rows] for side, matrix in vectors.items()}
+        self._bury(ids)
+        self._new(lambda folder: write_segment(folder, list(last), chosen), replaced=())
+        self._commit()
+        while group := self._mergeable():
+            self._merge(group)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Forget documents."""
+        self._bury(ids)
+        worn = [
+            name for name, segment in self._segments.items() if segment.living < (1 - _MOST_DEAD) * len(segment.ids)
+        ]
+        self._commit()
+        for name in worn:
+            self._merge([name])
+
+    def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
+        """The best documents of one side, or of several, fused."""
+        depth = k if len(query) == 1 else max(k, fusion.depth)
+        rankings = {side: self._rank(side, rows, depth) for side, rows in query.items()}
+        return next(iter(rankings.values())) if len(rankings) == 1 else fuse(rankings, k, fusion)
+
+    def count(self) -> int:
+        """How many documents there are."""
+        return sum(segment.living for segment in self._segments.values())
+
+    def compact(self) -> None:
+        """Make all segments one: the fastest to search."""
+        if len(self._segments) > 1:
+            self._merge(list(self._segments))
+
+    def _rank(self, side: Side, query: Rows, k: int) -> list[Hit]:
+        found = [Hit(*hit) for segment in self._segments.values() for hit in segment.search(side, query, k)]
+        return found if len(self._segments) == 1 else best(found, k)
+
+    def _bury(self, ids: Sequence[str]) -> None:
+        """Mark documents as dead, in memory."""
+        for segment in self._segments.values():
+            rows = [row for name in ids if (row := segment.ids.row(name)) is not None]
+            if rows:
+                alive = np.ones(len(segment.ids), bool) if segment.alive is None else segment.alive.copy()
+                alive[rows] = False
+                segment.alive = alive
+
+    def _mergeable(self) -> list[str]:
+        """Names of ``_FAN`` segments of about one size; none when there are not so many."""
+        tiers: dict[int, list[str]] = {}
+        for name, segment in self._segments.items():
+            tiers.setdefault(int(math.log(max(len(segment.ids), 1), _FAN)), []).append(name)
+        return next((names for names in tiers.values() if len(names) >= _FAN), [])
+
+    def _merge(self, names: Sequence[str]) -> None:
+        parts = [self._segments[name] for name in names]
+        if any(segment.living for segment in parts):
+            self._new(lambda folder: merge_segments(folder, parts), replaced=names)
+        else:
+            self._segments = {name: segment for name, segment in self._segments.items() if name not in names}
+        self._commit()
+
+    def _new(self, write: Callable[[Path], None], replaced: Sequence[str]) -> None:
+        name = f"{self._version + 1:08d}"
+        write(self._folder / name)
+        staying = {old: segment for old, segment in self._segments.items() if old not in replaced}
+        self._segments = {**staying, name: self._open(name, None)}
+
+    def _commit(self) -> None:
+        """Say what counts from now on, then clear away what does not."""
+        self._version += 1
+        tombs: dict[str, str | None] = {}
+        for name, segment in self._segments.items():
+            file = None if segment.alive is None else f"{name}.{self._version:08d}.npy"
+            if file is not None and segment.alive is not None:
+                np.save(self._folder / file, segment.alive)
+            tombs[name] = file
+        write_json(self._folder / _MANIFEST, {"version": self._version, "segments": tombs})
+        used = {_MANIFEST, *tombs, *filter(None, tombs.values())}
+        for path in self._folder.iterdir():
+            if path.name not in used:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _open(self, name: str, tombs: str | None) -> Segment:
+        return Segment(self._folder / name, np.load(self._folder / tombs) if tombs else None)

@@ -1,0 +1,341 @@
+"""An index: documents in, ranked hits out, each with the tokens that made it one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from more_itertools import chunked
+from numpy.typing import NDArray
+from transformers import AutoTokenizer
+
+from text2token.corpus import clean
+from text2token.embedder import Embedder
+from text2token.errors import UserError, extra
+from text2token.fingerprint import embedder_fingerprint
+from text2token.progress import step, track
+from text2token.recipe import Recipe
+from text2token.search.documents import Document
+from text2token.search.embedded import EmbeddedEngine
+from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
+from text2token.search.model import calibrate, needs_calibration, open_model, restore_calibration
+from text2token.search.parts import untruncated
+from text2token.search.reasons import Found, explain
+from text2token.search.store import DocumentStore
+from text2token.search.vectorizer import Vectorizer
+from text2token.search.vectors import TokenSpace, TokenVectors, VectorSettings
+
+EngineName = Literal["embedded", "milvus", "seismic"]
+Mode = Literal["sparse", "dense", "bm25", "hybrid"]
+
+HYBRID = Fusion("scores")
+"""Of ``hybrid`` searches, chosen on known items in Wikipedia paragraphs (docs/search.md): scores beat ranks there by some points.
+Twice the weight for the dense side was better still, but the models were trained on Wikipedia too: equal weights assume less.
+"""
+
+_STORE, _TOKENIZER, _CALIBRATION, _VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
+_READ = 512  # documents counted at once
+_ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work
+_QUERIES = 64  # queries encoded at once
+
+
+class Results(NamedTuple):
+    """What a search gave: hits by falling score, and a sentence where the query could not be used as it is."""
+
+    hits: list[Found]
+    note: str | None
+
+
+class Index:
+    """A folder with the documents of a collection and, in an engine, their sparse, dense and BM25 vectors.
+
+    Open one with :meth:`create` or :meth:`open`. One process writes at a time.
+
+    Args:
+        folder: Of the index.
+        embedder: Its model, where it is loaded already; it is checked, and else loaded when it is needed.
+    """
+
+    def __init__(self, folder: Path, embedder: Embedder | None = None) -> None:
+        self._folder, self._given = folder, embedder
+        self._store = DocumentStore(folder / _STORE)
+        fact = self._store.fact
+        self._recipe = Recipe(**fact("recipe"))
+        self.sides: list[Side] = fact("sides")
+        tokens = None
+        if "sparse" in self.sides:
+            settings = VectorSettings(**fact("settings"))
+            tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
+            tokens = TokenVectors(
+                TokenSpace(untruncated(tokenizer), fact("vocabulary"), settings.merge_forms), settings
+            )
+        self._vectorizer = Vectorizer(self._store, tokens, self._load)
+        self.engine = open_engine(fact("engine"), folder / _VECTORS, fact("uri"), fact("collection"))
+
+    @classmethod
+    def create(
+        cls,
+        folder: str | Path,
+        model: str,
+        *,
+        recipe: Recipe | None = None,
+        settings: VectorSettings | None = None,
+        engine: EngineName = "embedded",
+        uri: str | None = None,
+        embedder: Embedder | None = None,
+    ) -> Index:
+        """A new, empty index; or the unfinished one of the same settings that is there.
+
+        Args:
+            folder: New or empty.
+            model: A folder that ``fit`` wrote, a SentenceTransformer (dense and BM25 sides only), or a backbone.
+            recipe: How an untrained backbone is used (template, pooling, attention, correction, calibration texts).
+            settings: Of sparse vectors.
+            engine: Where vectors are kept; ``seismic`` keeps no dense ones.
+            uri: Of a Milvus server, or a file for milvus-lite.
+            embedder: ``model``, where it is loaded already.
+
+        Raises:
+            UserError: The model cannot be loaded, something else is in the folder, or a finished or another index.
+        """
+        folder = Path(folder)
+        model = str(Path(model).resolve()) if Path(model).exists() else model
+        recipe, settings = recipe or Recipe(), settings or VectorSettings()
+        facts: dict[str, Any] = {
+            "model": model,
+            "recipe": recipe.model_dump(mode="json"),
+            "settings": settings.model_dump(mode="json"),
+            "engine": engine,
+            "uri": uri,
+        }
+        there = (folder / _STORE).is_file()
+        if there:
+            _check_unfinished(folder, facts)
+        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        embedder = embedder or open_model(model, recipe)
+        facts["fingerprint"] = embedder_fingerprint(embedder)
+        if there:
+            _check_unfinished(folder, facts)
+        folder.mkdir(parents=True, exist_ok=True)
+        possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
+        facts |= {
+            "collection": f"text2token_{uuid.uuid4().hex}",
+            "sides": [side for side, has in possible.items() if has],
+            "vocabulary": embedder.vocabulary_size if embedder.head is not None else 0,
+        }
+        store = DocumentStore(folder / _STORE)
+        with store.transaction():
+            store.note(**({} if there and store.fact("documents", 0) else facts))
+        store.close()
+        embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
+        return cls(folder, embedder)
+
+    @classmethod
+    def open(cls, folder: str | Path, embedder: Embedder | None = None) -> Index:
+        """A finished index.
+
+        Raises:
+            UserError: There is none, or its first documents have not all been indexed yet.
+        """
+        folder = Path(folder)
+        if not (folder / _STORE).is_file():
+            raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
+        store = DocumentStore(folder / _STORE)
+        finished = store.fact("finished")
+        store.close()
+        if not finished:
+            raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
+        return cls(folder, embedder)
+
+    def __len__(self) -> int:
+        """How many documents can be found."""
+        return self.engine.count()
+
+    # Writing
+
+    def add(self, documents: Iterable[Document], *, progress: bool = False) -> int:
+        """Add documents, or replace those whose ids are there; the ones that have not changed are left alone.
+
+        All documents are read, checked and counted first; then they are encoded, some at a time. Called again after a kill, it
+        continues with those that wait.
+
+        Args:
+            documents: No id twice.
+            progress: Show a bar.
+
+        Returns:
+            How many have been encoded.
+
+        Raises:
+            UserError: A document cannot be used (then none of them is added), or the model is not the index's.
+        """
+        with step("Reading documents", enabled=progress), self._store.transaction():
+            for batch in chunked(documents, _READ):
+                self._read(batch)
+        self._vectorizer.settle_averages()
+        self._calibrate(progress)
+        total = self._store.waiting_count()
+        starts = range(0, total, _ENCODED)
+        for _ in track(starts, "Indexing", unit="documents", each=_ENCODED, enabled=progress):
+            batch = self._store.waiting(_ENCODED)
+            ids = [document.id for document in batch]
+            vectors = self._vectorizer.documents([document.content for document in batch])
+            self.engine.add(ids, {side: vectors[side] for side in self.sides})
+            with self._store.transaction():
+                self._store.finish(ids, vectors.get("sparse"))
+        if isinstance(self.engine, EmbeddedEngine):
+            self.engine.compact()
+        self._store.note(finished=True)
+        return total
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget documents; ids that are not there are passed over.
+
+        Returns:
+            How many there were.
+        """
+        there = self._store.documents(ids)
+        self.engine.delete(list(there))
+        with self._store.transaction():
+            self._vectorizer.count([document.content for document in there.values()], -1)
+            self._store.remove(list(there))
+        return len(there)
+
+    def search(
+        self, query: str, k: int = 10, mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
+    ) -> Results:
+        """The ``k`` best documents for a query, each with what made it one.
+
+        Args:
+            query: Text of any length.
+            k: At most so many.
+            mode: One side, or ``hybrid``: all sides that there are.
+            model: May the model see the query? Without, words find words, and what documents mean.
+            fusion: Of hybrid searches.
+
+        Raises:
+            UserError: The index has no such side, or the model is not the index's.
+        """
+        query = clean(query)
+        if not query:
+            return Results([], "The query has no text.")
+        vectors = self.query_vectors([query], mode, model=model)
+        empty = [side for side, rows in vectors.items() if not np.any(_values(rows))]
+        hits = self.engine.search(vectors, k, fusion)
+        note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
+        return Results(explain(hits, self._store, self._vectorizer, vectors), note)
+
+    def rank(
+        self,
+        queries: Sequence[str],
+        k: int = 100,
+        mode: Mode = "hybrid",
+        *,
+        model: bool = True,
+        fusion: Fusion = HYBRID,
+        progress: bool = False,
+    ) -> list[list[Hit]]:
+        """As :meth:`search` for many queries, without texts and reasons; a query without text has no hits."""
+        cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
+        ranked: list[list[Hit]] = [[] for _ in queries]
+        batches = list(chunked(cleaned.items(), _QUERIES))
+        for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
+            vectors = self.query_vectors([text for _, text in batch], mode, model=model)
+            for place, (row, _) in enumerate(batch):
+                ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, fusion)
+        return ranked
+
+    def parts(self, text: str) -> list[str]:
+        """The parts that a text is encoded in."""
+        return self._vectorizer.parts.parts(text)
+
+    def query_vectors(self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True) -> dict[Side, Rows]:
+        """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
+        if mode != "hybrid" and mode not in self.sides:
+            raise UserError(f"This index has no {mode} side, since its model has no decoding head: use another --mode.")
+        sides: list[Side] = list(self.sides) if mode == "hybrid" else [mode]
+        if not model:
+            sides = [side for side in sides if side != "dense"]
+        if not sides:
+            raise UserError("A dense search needs the model: leave --no-model out, or use another --mode.")
+        return self._vectorizer.queries(queries, sides, model=model)
+
+    def _read(self, batch: list[Document]) -> None:
+        """Keep and count documents that are new or have changed."""
+        known = self._store.documents([document.id for document in batch])
+        new = [document for document in batch if known.get(document.id) != document]
+        replaced = [known[document.id].content for document in new if document.id in known]
+        self._vectorizer.count(replaced, -1)
+        self._vectorizer.count([document.content for document in new], 1)
+        self._store.put(new)
+
+    def _calibrate(self, progress: bool) -> None:
+        """What an untrained backbone must learn from the documents, once."""
+        embedder = self._vectorizer.embedder
+        if needs_calibration(embedder):
+            sample = self._store.sample(self._recipe.calibration_texts)
+            texts = [self._vectorizer.parts.parts(document.content)[0] for document in sample]
+            calibrate(embedder, texts, self._recipe, self._folder / _CALIBRATION, progress=progress)
+
+    def _load(self) -> Embedder:
+        """The model, as it was when the index was made.
+
+        Raises:
+            UserError: It has changed since, or is gone.
+        """
+        name = self._store.fact("model")
+        embedder = self._given or open_model(name, self._recipe)
+        if embedder_fingerprint(embedder) != self._store.fact("fingerprint"):
+            raise UserError(
+                f"The index in '{self._folder}' was made by another model than what is in '{name}' now: "
+                "their vectors cannot be compared; bring that model back, or make the index anew."
+            )
+        if needs_calibration(embedder) and (self._folder / _CALIBRATION).is_file():
+            restore_calibration(embedder, self._folder / _CALIBRATION)
+        return embedder
+
+
+def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:
+    """The engine of an index.
+
+    Args:
+        name: Which.
+        folder: Of those that keep their vectors with the index.
+        uri: Of Milvus: a server's, or a file; None: a file with the index.
+        collection: In Milvus.
+
+    Raises:
+        UserError: The engine's package is not installed.
+    """
+    if name == "embedded":
+        return EmbeddedEngine(folder)
+    with extra(name):
+        if name == "seismic":
+            from text2token.search.seismic import SeismicEngine
+
+            return SeismicEngine(folder)
+        from text2token.search.milvus import MilvusEngine
+    folder.mkdir(parents=True, exist_ok=True)
+    return MilvusEngine(uri or str(folder / "milvus.db"), collection)
+
+
+def _values(rows: Rows) -> NDArray[np.float32]:
+    return rows if isinstance(rows, np.ndarray) else rows.data
+
+
+def _check_unfinished(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Is the index that is there an unfinished one of the same settings, or one without documents?"""
+    store = DocumentStore(folder / _STORE)
+    finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
+    other = [name for name in facts if begun and store.fact(name) != facts[name]]
+    store.close()
+    if finished:
+        raise UserError(f"The index '{folder}' is there: change it with --add or --delete, or choose another folder.")
+    if other:
+        raise UserError(
+            f"An unfinished index with another {other[0]} is in '{folder}': repeat its command, or choose another folder."
+        )

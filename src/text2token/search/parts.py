@@ -1,0 +1,57 @@
+"""Long texts in parts that a model reads whole."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from semantic_text_splitter import TextSplitter
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from text2token.embedder import Embedder
+
+
+class PartEncoder:
+    """Embeds texts of any length, part by part.
+
+    Cuts are made where a text has its largest border: paragraph, line, sentence, and inside a sentence that is longer than the
+    model between words (or letters). Only white space at the cuts is left out. A part is as long as the encoder's length allows
+    with its template around.
+
+    Args:
+        embedder: What the parts are embedded with.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        room = embedder.encoder.max_seq_length - len(embedder.tokenizer("")["input_ids"])
+        backend = untruncated(embedder.tokenizer).backend_tokenizer
+        self._splitter = TextSplitter.from_huggingface_tokenizer(backend, room)
+
+    def parts(self, text: str) -> list[str]:
+        """The parts of a text, in order; a text that is short enough is one."""
+        return list(self._splitter.chunks(text))
+
+    def embed(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, NDArray[np.int64]]:
+        """Embeddings of all parts, P×d, and for each the number of its text."""
+        parts = [self.parts(text) for text in texts]
+        owners = np.repeat(np.arange(len(texts)), [len(own) for own in parts])
+        return self._embedder.embed([part for own in parts for part in own], batch_size=batch_size), owners
+
+    def dense(self, embeddings: Tensor, owners: NDArray[np.int64], count: int) -> NDArray[np.float32]:
+        """Dense vectors of ``count`` texts: the mean of those of their parts, of length 1 again."""
+        vectors = self._embedder.densify(embeddings)
+        sums = torch.zeros(count, vectors.shape[1]).index_add_(0, torch.from_numpy(owners), vectors)
+        return torch.nn.functional.normalize(sums, dim=1).numpy()
+
+
+def untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy that cuts and pads nothing; sentence-transformers sets both on the one it encodes with."""
+    whole = copy.deepcopy(tokenizer)
+    whole.backend_tokenizer.no_truncation()
+    whole.backend_tokenizer.no_padding()
+    return whole

@@ -1,0 +1,189 @@
+"""An engine for millions of documents on one machine: approximate search of sparse vectors with Seismic."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy.sparse import csr_array
+from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
+
+from text2token.atomic import replacing
+from text2token.errors import UserError
+from text2token.progress import step
+from text2token.search.engine import Fusion, Hit, Rows, Side
+from text2token.search.fusion import best, fuse
+
+_HEAP_FACTOR = 0.8  # of Seismic's examples: above 1, blocks that may hold a hit are passed over, and recall falls
+
+
+class SeismicEngine:
+    """Sparse and BM25 sides, each in a Seismic index (Bruch et al., SIGIR 2024); see :class:`~text2token.search.engine.Engine`.
+
+    A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, a Parquet file a
+    call, and the first search after a change builds the indexes from the documents that are left: updates are cheap, builds are
+    not (milliseconds of one core a document), and the log only grows.
+
+    What differs from the protocol: there is no dense side; a search is approximate and may miss a hit; weights are kept with 16
+    bits, so that scores are right to three digits, and equal ones may not stay equal.
+    """
+
+    def __init__(self, folder: Path, *, summary_energy: float = 0.4) -> None:
+        """Open the engine in a folder; the first :meth:`add` makes it, if it is not there.
+
+        Args:
+            folder: Where the log and the indexes are.
+            summary_energy: Share of a block's weight that its summary keeps, in builds to come; the default is Seismic's. With 1
+                nothing is missed where a posting list has less than some 5,000 documents, for a larger index.
+        """
+        self._folder = folder
+        self._summary_energy = summary_energy
+        self._log = sorted((folder / "log").glob("*.parquet"))
+        self._indexes: dict[str, SeismicIndexLV] = {}
+
+    def add(self, ids: Sequence[str], vectors: Mapping[Side, Rows]) -> None:
+        """See the protocol.
+
+        Raises:
+            UserError: There is a dense side, or not the sides of the documents added before.
+        """
+        if "dense" in vectors:
+            raise UserError("Seismic holds sparse vectors only: leave the dense side out, or choose another engine.")
+        if self._log and vectors.keys() != self._columns().keys():
+            raise UserError(
+                f"The index '{self._folder}' holds {_listed(self._columns())}, not {_listed(vectors)}: choose another one."
+            )
+        columns = {side: str(rows.shape[1]) for side, rows in vectors.items()}
+        arrays = [pa.array(ids, pa.string()), *(_lists(rows) for rows in vectors.values())]
+        self._append(pa.table(arrays, ["id", *vectors]).replace_schema_metadata(columns))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See the protocol."""
+        if there := sorted(self._documents().keys() & set(ids)):
+            self._append(pa.table({"id": pa.array(there, pa.string())}))
+
+    def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
+        """See the protocol, and the class for what differs; builds the indexes first where documents have changed.
+
+        Raises:
+            UserError: The documents have no such side.
+        """
+        if not self._log:
+            return []
+        if not self._indexes:
+            self._open_indexes()
+        if missing := query.keys() - self._indexes.keys():
+            raise UserError(f"The index '{self._folder}' has no {min(missing)} side, only {_listed(self._indexes)}.")
+        depth = k if len(query) == 1 else fusion.depth
+        rankings = {side: _ranking(self._indexes[side], rows, depth) for side, rows in query.items()}
+        return next(iter(rankings.values())) if len(query) == 1 else fuse(rankings, k, fusion)
+
+    def count(self) -> int:
+        """See the protocol."""
+        return len(self._documents())
+
+    def _append(self, entry: pa.Table) -> None:
+        file = self._folder / "log" / f"{len(self._log):08}.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as part:
+            pq.write_table(entry, part)
+        self._log.append(file)
+        self._indexes = {}
+
+    def _columns(self) -> dict[Side, int]:
+        """Sides, and the dimensions of each."""
+        metadata = pq.read_schema(self._log[0]).metadata
+        return {side.decode(): int(columns) for side, columns in metadata.items()}
+
+    def _documents(self) -> dict[str, tuple[int, int]]:
+        """Where in the log the vectors of each document are: entry and row."""
+        found: dict[str, tuple[int, int]] = {}
+        for number, file in enumerate(self._log):
+            deletes = pq.read_schema(file).names == ["id"]
+            for row, document in enumerate(pq.read_table(file, columns=["id"])["id"].to_pylist()):
+                found.pop(document, None)
+                if not deletes:
+                    found[document] = number, row
+        return found
+
+    def _open_indexes(self) -> None:
+        """Load the indexes of the whole log, which are built if the log has grown."""
+        folder = self._folder / f"index-{len(self._log):08}"
+        if not folder.is_dir():
+            part = folder.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)  # of a build that was killed
+            part.mkdir()
+            with step("building the Seismic indexes"), _standard_output_closed():
+                for side, dataset in self._datasets().items():
+                    index = SeismicIndexLV.build_from_dataset(dataset, summary_energy=self._summary_energy)
+                    index.save(str(part / side))
+            outdated = list(self._folder.glob("index-*[0-9]"))
+            part.rename(folder)
+            for old in outdated:
+                shutil.rmtree(old)
+        with _standard_output_closed():
+            self._indexes = {
+                side: SeismicIndexLV.load(str(folder / f"{side}.index.seismic")) for side in self._columns()
+            }
+
+    def _datasets(self) -> dict[Side, SeismicDatasetLV]:
+        """The documents that are left, read an entry of the log at a time."""
+        documents = self._documents()
+        datasets = {side: SeismicDatasetLV(columns) for side, columns in self._columns().items()}
+        for number, file in enumerate(self._log):
+            table = pq.read_table(file)
+            ids = table["id"].to_pylist()
+            rows = [row for row, document in enumerate(ids) if documents.get(document) == (number, row)]
+            left = table.take(pa.array(rows, pa.int64()))
+            for side in datasets.keys() & set(left.column_names):
+                lists = left[side].combine_chunks()
+                datasets[side].add_documents_by_id(
+                    left["id"].to_pylist(),
+                    lists.values.field("token").to_numpy().astype(np.int64),
+                    lists.values.field("weight").to_numpy(),
+                    lists.offsets.to_numpy().astype(np.int64),
+                )
+        return datasets
+
+
+def _lists(rows: Any) -> pa.ListArray:
+    canonical = csr_array(rows, copy=True)
+    canonical.sum_duplicates()
+    canonical.eliminate_zeros()
+    pairs = pa.StructArray.from_arrays([canonical.indices, canonical.data.astype(np.float32)], ["token", "weight"])
+    return pa.ListArray.from_arrays(canonical.indptr.astype(np.int32), pairs)
+
+
+def _ranking(index: SeismicIndexLV, query: Any, k: int) -> list[Hit]:
+    known = query.indices < index.dim  # Seismic panics at others
+    tokens, weights = query.indices[known].astype(get_seismic_string()), query.data[known].astype(np.float32)
+    if not len(tokens) or not index.len:
+        return []
+    found = index.search("", tokens, weights, k=min(k, index.len), query_cut=len(tokens), heap_factor=_HEAP_FACTOR)
+    return best([Hit(document, score) for _, score, document in found], k)
+
+
+def _listed(sides: Iterable[str]) -> str:
+    return " and ".join(sorted(sides))
+
+
+@contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """Seismic reports its steps there, where our results go."""
+    sys.stdout.flush()
+    kept, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)

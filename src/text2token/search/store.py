@@ -1,0 +1,145 @@
+"""What an index knows of its documents beside their vectors: texts, what waits to be encoded, frequencies, settings."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from text2token.search.documents import Document
+
+_AT_ONCE = 500  # parameters of one SQL query
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS documents (id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB);
+CREATE INDEX IF NOT EXISTS waiting ON documents (id) WHERE columns IS NULL;
+CREATE TABLE IF NOT EXISTS frequencies (side TEXT PRIMARY KEY, counts BLOB);
+CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT UNIQUE, frequency INTEGER);
+"""
+
+
+class Word(NamedTuple):
+    """A word's column on the BM25 side, and in how many documents it is."""
+
+    number: int
+    frequency: int
+
+
+class DocumentStore:
+    """One SQLite file.
+
+    Args:
+        file: Made when it is not there.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(file, isolation_level=None)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.executescript(_SCHEMA)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written inside, or nothing."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK")
+            raise
+        self._connection.execute("COMMIT")
+
+    def fact(self, name: str, default: Any = None) -> Any:
+        """A setting or number by name."""
+        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return default if row is None else json.loads(row[0])
+
+    def note(self, **facts: Any) -> None:
+        """Keep settings or numbers."""
+        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def documents(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Those of ``ids`` that are there."""
+        found = self._select("SELECT id, title, text FROM documents WHERE id IN", ids)
+        return {row[0]: Document(*row) for row in found}
+
+    def put(self, documents: Iterable[Document]) -> None:
+        """Keep documents, which wait to be encoded then."""
+        self._connection.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, NULL, NULL)", documents)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Forget documents."""
+        self._connection.executemany("DELETE FROM documents WHERE id = ?", [(name,) for name in ids])
+
+    def waiting(self, limit: int) -> list[Document]:
+        """At most ``limit`` documents that wait to be encoded."""
+        query = "SELECT id, title, text FROM documents WHERE columns IS NULL ORDER BY id LIMIT ?"
+        return [Document(*row) for row in self._connection.execute(query, (limit,))]
+
+    def waiting_count(self) -> int:
+        """How many documents wait."""
+        return int(self._connection.execute("SELECT count(*) FROM documents WHERE columns IS NULL").fetchone()[0])
+
+    def sample(self, size: int) -> list[Document]:
+        """Documents from all over the store, the same at each call."""
+        query = "SELECT id, title, text FROM documents ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
+        return [Document(*row) for row in self._connection.execute(query, (size,))]
+
+    def finish(self, ids: Sequence[str], rows: csr_array | None) -> None:
+        """Documents do not wait any longer; keep their sparse vectors, N×C, where they have some."""
+        rows = csr_array((len(ids), 1), dtype=np.float32) if rows is None else rows
+        cuts = rows.indptr[1:-1]
+        parts = zip(ids, np.split(rows.indices, cuts), np.split(rows.data, cuts), strict=True)
+        values = [(c.astype(np.int32).tobytes(), w.astype(np.float32).tobytes(), name) for name, c, w in parts]
+        self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
+
+    def vector(self, name: str) -> dict[int, float]:
+        """The sparse vector of a document, weight by column; none of it while the document waits."""
+        query = "SELECT columns, weights FROM documents WHERE id = ?"
+        columns, weights = self._connection.execute(query, (name,)).fetchone()
+        pairs = zip(np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32), strict=True)
+        return {int(column): float(weight) for column, weight in pairs}
+
+    def count_words(self, changes: Mapping[str, int]) -> None:
+        """Add to the document frequencies of words; new ones get a number."""
+        upsert = "ON CONFLICT (word) DO UPDATE SET frequency = frequency + excluded.frequency"
+        statement = f"INSERT INTO words (word, frequency) VALUES (?, ?) {upsert}"
+        self._connection.executemany(statement, changes.items())
+
+    def words(self, words: Iterable[str]) -> dict[str, Word]:
+        """Those of ``words`` that are known."""
+        found = self._select("SELECT word, number, frequency FROM words WHERE word IN", list(words))
+        return {word: Word(number, frequency) for word, number, frequency in found}
+
+    def word_count(self) -> int:
+        """One more than the largest number of a word."""
+        return 1 + int(self._connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0])
+
+    def count_columns(self, changes: NDArray[np.int64]) -> None:
+        """Add to the document frequencies of the sparse side's columns, C."""
+        value = (self.column_frequencies(len(changes)) + changes).tobytes()
+        self._connection.execute("INSERT OR REPLACE INTO frequencies VALUES ('sparse', ?)", (value,))
+
+    def column_frequencies(self, width: int) -> NDArray[np.int64]:
+        """In how many documents each column of the sparse side is, literally; C of them."""
+        row = self._connection.execute("SELECT counts FROM frequencies WHERE side = 'sparse'").fetchone()
+        return np.zeros(width, np.int64) if row is None else np.frombuffer(row[0], np.int64)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _select(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(values), _AT_ONCE):
+            part = list(values[start : start + _AT_ONCE])
+            rows += self._connection.execute(f"{query} ({','.join('?' * len(part))})", part)
+        return rows

@@ -1,0 +1,213 @@
+"""Sparse vectors of documents and queries: the words that are there, and the tokens that the embedding aligns with.
+
+Two forms. ``paper`` (arXiv 2406.17378, section on sparse retrieval): a document is its top-K aligned tokens with their weights, a
+query the set of its literal tokens and of its top-M aligned ones. ``weighted`` (ours): both are weighted on both sides, and share
+their columns: a word of the query meets the same word of a document, or one that the document only means; and the reverse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csr_array
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from text2token.embedder import Embedder
+from text2token.search.bm25 import idf, impacts
+from text2token.targets.data_driven import count_tokens
+from text2token.vocabulary import Vocabulary, read_vocabulary
+
+_DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
+_REDUCE = {"max": "amax", "sum": "sum"}
+
+
+class VectorSettings(BaseModel):
+    """How sparse vectors are made; kept with the index.
+
+    Defaults were chosen on known items in Wikipedia paragraphs (docs/search.md). Shares from 0.3 to 0.8 and M from 16 to 64 are a
+    plateau there, and a smaller M costs less.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    form: Literal["weighted", "paper"] = Field("weighted", description="ours, or that of arXiv 2406.17378")
+    document_k: int = Field(128, ge=1, description="aligned tokens of a document")
+    query_m: int = Field(16, ge=0, description="aligned tokens of a query; 0: none")
+    document_share: float = Field(
+        0.5, ge=0, description="weight of a document's first aligned token; 1: of a word's limit"
+    )
+    query_share: float = Field(
+        0.5, ge=0, description="weight of a query's first aligned token; 1: as if it stood there"
+    )
+    merge_forms: bool = Field(True, description="one column for ' cat', 'cat' and 'Cat'")
+    parts: Literal["max", "sum"] = Field("max", description="how the parts of a long document become one")
+
+
+@dataclass(frozen=True)
+class TokenSpace:
+    """The columns of sparse vectors: vocabulary entries, or groups of those that differ in case and leading space only.
+
+    Attributes:
+        tokenizer: The backbone's, which cuts nothing off.
+        size: V, the rows of the decoding head.
+        merge_forms: Groups?
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    size: int
+    merge_forms: bool
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """What the entries are."""
+        return read_vocabulary(self.tokenizer, self.size)
+
+    @cached_property
+    def columns(self) -> NDArray[np.int64]:
+        """V column numbers; pieces of characters, which all look alike, are never merged."""
+        entries = np.arange(self.size)
+        if not self.merge_forms:
+            return entries
+        groups = self.vocabulary.surface_groups
+        apart = np.where(self.vocabulary.byte_piece, groups.max() + 1 + entries, groups)
+        return np.unique(apart, return_inverse=True)[1]
+
+    @cached_property
+    def width(self) -> int:
+        """C, how many columns there are."""
+        return int(self.columns.max()) + 1
+
+    @cached_property
+    def names(self) -> list[str]:
+        """C texts, for people."""
+        names = [""] * self.width
+        for column, surface in zip(self.columns[::-1], reversed(self.vocabulary.surfaces), strict=True):
+            names[column] = surface.strip() if self.merge_forms else surface
+        return names
+
+    @cached_property
+    def meaningful(self) -> NDArray[np.bool_]:
+        """C booleans: has the column a meaningful entry?"""
+        found = np.zeros(self.width, bool)
+        found[self.columns[self.vocabulary.meaningful]] = True
+        return found
+
+    @cached_property
+    def _literal(self) -> NDArray[np.bool_]:
+        """V booleans: entries that are part of a text: neither control tokens nor white space."""
+        return ~self.vocabulary.special & np.array([bool(surface.strip()) for surface in self.vocabulary.surfaces])
+
+    def count(self, texts: list[str]) -> csr_array:
+        """Literal tokens: how often each column is there in each text, N×C; control tokens and white space are none.
+
+        A space stands before each text, so that its first word has the tokens that it has inside a sentence; and where columns
+        ignore case, so does the cutting of words into tokens.
+        """
+        read = [" " + (text.lower() if self.merge_forms else text) for text in texts]
+        counts = count_tokens(self.tokenizer, read, self.size, None)
+        literal = self._literal[counts.indices]
+        rows = np.repeat(np.arange(len(texts)), np.diff(counts.indptr))[literal]
+        columns = self.columns[counts.indices[literal]]
+        merged = csr_array((counts.data[literal], (rows, columns)), shape=(len(texts), self.width))
+        merged.sum_duplicates()
+        return merged
+
+
+@dataclass(frozen=True)
+class TokenVectors:
+    """Makes the sparse vectors of an index.
+
+    Attributes:
+        space: Their columns.
+        settings: Their form.
+    """
+
+    space: TokenSpace
+    settings: VectorSettings
+
+    def documents(self, counts: csr_array, aligned: csr_array, average: float) -> csr_array:
+        """Vectors of documents, N×C.
+
+        Args:
+            counts: Their literal tokens, N×C.
+            aligned: Their aligned tokens, N×C, see :meth:`aligned`.
+            average: Mean number of literal tokens of a document.
+        """
+        if self.settings.form == "paper":
+            return aligned
+        lengths = np.asarray(counts.sum(axis=1)).ravel()
+        return csr_array(impacts(counts, lengths, average) + self.settings.document_share * aligned)
+
+    def queries(
+        self, counts: csr_array, aligned: csr_array | None, frequencies: NDArray[np.int64], documents: int
+    ) -> csr_array:
+        """Vectors of queries, N×C; the words' alone without ``aligned``.
+
+        Stop words and punctuation count only in a query that has nothing else: they cost the longest postings and say least.
+
+        Args:
+            counts: Their literal tokens, N×C.
+            aligned: Their aligned tokens, N×C; None: no model has seen the queries.
+            frequencies: C numbers of documents that hold the column.
+            documents: How many documents there are.
+        """
+        literal = self._content(counts)
+        if self.settings.form == "paper":
+            union = literal if aligned is None else csr_array(literal + aligned)
+            union.data[:] = 1
+            return union
+        weights = literal if aligned is None else csr_array(literal + self.settings.query_share * aligned)
+        weights.data *= idf(frequencies[weights.indices], documents)
+        return weights
+
+    def aligned(
+        self, embedder: Embedder, embeddings: Tensor, owners: NDArray[np.int64], count: int, k: int
+    ) -> csr_array:
+        """The ``k`` aligned tokens of ``count`` texts, N×C, from the logits of their parts above the corpus mean.
+
+        Weights of the ``weighted`` form are of meaningful entries only and divided by the text's largest, which is 1 then: how
+        far logits reach differs between models and lengths of text.
+
+        Args:
+            embedder: With a decoding head.
+            embeddings: Of all parts, P×d.
+            owners: P numbers of their texts.
+            count: N.
+            k: Columns kept a text.
+        """
+        space = self.space
+        weighted = self.settings.form == "weighted"
+        mask = torch.from_numpy(space.vocabulary.meaningful if weighted else ~space.vocabulary.special)
+        columns = torch.from_numpy(space.columns)
+        pooled = torch.zeros(count, space.width)
+        for rows, texts in zip(
+            embeddings.split(_DECODE_BATCH), torch.from_numpy(owners).split(_DECODE_BATCH), strict=True
+        ):
+            logits = embedder.logits(rows).relu() * mask
+            if space.merge_forms:
+                empty = torch.zeros(len(rows), space.width)
+                logits = empty.scatter_reduce(1, columns.expand_as(logits), logits, "amax")
+            pooled.scatter_reduce_(0, texts[:, None].expand_as(logits), logits, _REDUCE[self.settings.parts])
+        best = pooled.topk(min(k, space.width), dim=1)
+        values = best.values / best.values[:, :1].clamp(min=1e-9) if weighted and k else best.values
+        rows_of = np.repeat(np.arange(count), best.indices.shape[1])
+        found = csr_array((values.numpy().ravel(), (rows_of, best.indices.numpy().ravel())), shape=(count, space.width))
+        found.eliminate_zeros()
+        return found
+
+    def _content(self, counts: csr_array) -> csr_array:
+        """Without stop words and punctuation in rows that have more than these."""
+        says = self.space.meaningful[counts.indices]
+        owners = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        enough = np.bincount(owners, says, minlength=counts.shape[0])[owners] > 0
+        content = counts.copy()
+        content.data = np.where(enough & ~says, 0, counts.data).astype(np.float32)
+        content.eliminate_zeros()
+        return content

@@ -1,0 +1,137 @@
+"""The embedded engine: exact scores and order, whatever was added, deleted, merged or killed in between."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+
+from text2token.search import embedded, segment
+from text2token.search.embedded import EmbeddedEngine
+from text2token.search.engine import Fusion, Hit
+from text2token.search.fusion import fuse
+
+TERMS, SIZE = 40, 6
+
+
+def rows(count, seed):
+    """Vectors of all sides; small whole weights, so that scores tie often and sums are exact in any order."""
+    rng = np.random.default_rng(seed)
+    sparse = csr_array(rng.integers(0, 4, (count, TERMS)) * (rng.random((count, TERMS)) < 0.2), dtype=np.float32)
+    dense = rng.integers(-2, 3, (count, SIZE)).astype(np.float32)
+    return {"sparse": sparse, "bm25": csr_array(sparse[:, ::-1]), "dense": dense}
+
+
+def naive(kept, query, side, k):
+    """Every document against the query."""
+    scores = {}
+    for name, vectors in kept.items():
+        score = float((vectors[side] * query[side]).sum())
+        if score > 0 or side == "dense":
+            scores[name] = score
+    return [Hit(*pair) for pair in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k]]
+
+
+def as_arrays(vectors, row):
+    return {side: np.asarray(m[[row]].todense() if side != "dense" else m[[row]])[0] for side, m in vectors.items()}
+
+
+operations = st.lists(
+    st.tuples(st.sampled_from(["add", "delete", "compact", "reopen"]), st.lists(st.integers(0, 25), max_size=12)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@settings(max_examples=40)
+@given(operations=operations, k=st.integers(1, 12), seed=st.integers(0, 1000))
+def test_any_history_gives_what_the_remaining_documents_give(tmp_path_factory, operations, k, seed):
+    folder = tmp_path_factory.mktemp("index")
+    engine, kept = EmbeddedEngine(folder), {}
+    for step, (operation, numbers) in enumerate(operations):
+        names = [f"d{number}" for number in numbers]
+        if operation == "add":
+            vectors = rows(len(names), seed + step)
+            engine.add(names, vectors)
+            kept |= {name: as_arrays(vectors, row) for row, name in enumerate(names)}
+        elif operation == "delete":
+            engine.delete(names)
+            kept = {name: row for name, row in kept.items() if name not in names}
+        elif operation == "compact":
+            engine.compact()
+        else:
+            engine = EmbeddedEngine(folder)
+    query = rows(1, seed + 99)
+    arrays = as_arrays(query, 0)
+    assert engine.count() == len(kept)
+    for side in query:
+        assert engine.search({side: query[side]}, k, Fusion()) == naive(kept, arrays, side, k)
+    fusion = Fusion("scores", {"bm25": 2.0}, depth=5)
+    rankings = {side: naive(kept, arrays, side, max(k, 5)) for side in query}
+    assert engine.search(query, k, fusion) == fuse(rankings, k, fusion)
+
+
+def test_many_small_additions_become_few_segments(tmp_path):
+    engine = EmbeddedEngine(tmp_path)
+    for step in range(embedded._FAN**2 + 3):
+        engine.add([f"d{step:03d}"], rows(1, step))
+    assert engine.count() == embedded._FAN**2 + 3
+    assert len(engine._segments) <= 2 * embedded._FAN
+    assert {path.name for path in tmp_path.iterdir()} == {embedded._MANIFEST, *engine._segments}
+
+
+def test_worn_segments_are_written_anew(tmp_path):
+    engine = EmbeddedEngine(tmp_path)
+    engine.add([f"d{i}" for i in range(10)], rows(10, 0))
+    engine.delete(["d1", "d2", "d3"])
+    (only,) = engine._segments.values()
+    assert (len(only.ids), only.alive) == (7, None)
+
+
+def test_a_kill_between_segment_and_manifest_loses_nothing_finished(tmp_path, monkeypatch):
+    engine = EmbeddedEngine(tmp_path)
+    engine.add(["a", "b"], rows(2, 0))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(embedded, "write_json", killed)
+        with pytest.raises(KeyboardInterrupt):
+            engine.add(["b", "c"], rows(2, 1))
+    again = EmbeddedEngine(tmp_path)
+    assert again.count() == 2
+    again.add(["b", "c"], rows(2, 1))
+    whole = EmbeddedEngine(tmp_path / "other")
+    whole.add(["a", "b"], rows(2, 0))
+    whole.add(["b", "c"], rows(2, 1))
+    query = {"sparse": rows(1, 3)["sparse"]}
+    assert again.search(query, 5, Fusion()) == whole.search(query, 5, Fusion())
+
+
+def test_a_graph_finds_nearly_what_a_flat_search_finds(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(600, 8)).astype(np.float32)
+    names = [f"d{i:03d}" for i in range(600)]
+    flat = EmbeddedEngine(tmp_path / "flat")
+    flat.add(names, {"dense": dense})
+    monkeypatch.setattr(segment, "HNSW_FROM", 500)
+    graph = EmbeddedEngine(tmp_path / "graph")
+    graph.add(names, {"dense": dense})
+    graph.delete(names[:50])
+    flat.delete(names[:50])
+    assert list((tmp_path / "graph").rglob("*.hnsw"))
+    found = [[hit.id for hit in e.search({"dense": dense[[60]]}, 10, Fusion())] for e in (flat, graph)]
+    assert found[0][0] == "d060"
+    assert len(set(found[0]) & set(found[1])) >= 9
+
+
+def test_ids_of_any_alphabet_are_found_and_keep_their_order(tmp_path):
+    names = ["é", "a", "z", "", "中", "𝄞", "A b"]
+    segment.write_segment(tmp_path / "s", names, {"dense": np.ones((7, 2), np.float32)})
+    ids = segment.Ids(tmp_path / "s")
+    assert list(ids) == sorted(names)
+    assert [ids.row(name) for name in sorted(names)] == list(range(7))
+    assert ids.row("b") is None

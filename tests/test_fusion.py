@@ -1,0 +1,68 @@
+"""Fused scores against values computed by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from text2token.search.engine import Fusion, Hit
+from text2token.search.fusion import fuse
+
+SPARSE = [Hit("a", 8.0), Hit("b", 4.0), Hit("c", 2.0)]
+DENSE = [Hit("c", 0.5), Hit("d", 0.25), Hit("a", 0.1)]
+
+
+def scores(hits):
+    return {hit.id: pytest.approx(hit.score, abs=1e-12) for hit in hits}
+
+
+def test_reciprocal_ranks():
+    fused = fuse({"sparse": SPARSE, "dense": DENSE}, 10, Fusion())
+    assert [hit.id for hit in fused] == ["a", "c", "b", "d"]  # a and c tie on 1/61 + 1/63, b and d on 1/62
+    assert scores(fused) == {"a": 1 / 61 + 1 / 63, "b": 1 / 62, "c": 1 / 63 + 1 / 61, "d": 1 / 62}
+
+
+def test_normalised_scores():
+    fused = fuse({"sparse": SPARSE, "dense": DENSE}, 10, Fusion("scores"))
+    assert scores(fused) == {"a": 1 + 0.2, "b": 0.5, "c": 0.25 + 1, "d": 0.5}
+    assert [hit.id for hit in fused] == ["c", "a", "b", "d"]
+
+
+def test_weights():
+    by_rank = fuse({"sparse": SPARSE, "dense": DENSE}, 1, Fusion(weights={"dense": 3.0}))
+    assert by_rank == [Hit("c", pytest.approx(3 / 61 + 1 / 63))]
+    by_score = fuse({"sparse": SPARSE, "dense": DENSE}, 2, Fusion("scores", {"sparse": 0.5, "dense": 2.0}))
+    assert [tuple(hit) for hit in by_score] == [("c", pytest.approx(2.125)), ("d", pytest.approx(1.0))]
+
+
+@pytest.mark.parametrize("method", ["rrf", "scores"])
+def test_depth_cuts_every_side(method):
+    fused = fuse({"sparse": SPARSE, "dense": DENSE}, 10, Fusion(method, depth=1))
+    assert [hit.id for hit in fused] == ["a", "c"]
+    assert fused[0].score == fused[1].score
+
+
+def test_a_side_of_negative_scores_has_no_say_among_scores():
+    far = [Hit("x", -0.1), Hit("y", -0.5)]
+    assert scores(fuse({"sparse": SPARSE, "dense": far}, 9, Fusion("scores"))) == {
+        "a": 1.0, "b": 0.5, "c": 0.25, "x": 0.0, "y": 0.0,
+    }  # fmt: skip
+    mixed = [Hit("a", 0.5), Hit("b", -0.5)]
+    assert scores(fuse({"dense": mixed}, 9, Fusion("scores"))) == {"a": 1.0, "b": 0.0}
+
+
+def test_equal_shares_tie_in_any_order_of_the_sides():
+    """Three sides rank a, b, c in turn: floating-point sums would differ by their order."""
+    turns = {
+        "sparse": [Hit("c", 3.0), Hit("a", 2.0), Hit("b", 1.0)],
+        "dense": [Hit("b", 3.0), Hit("c", 2.0), Hit("a", 1.0)],
+        "bm25": [Hit("a", 3.0), Hit("b", 2.0), Hit("c", 1.0)],
+    }
+    fused = fuse(turns, 3, Fusion())
+    assert [hit.id for hit in fused] == ["a", "b", "c"]
+    assert len({hit.score for hit in fused}) == 1
+
+
+def test_nothing_in_nothing_out():
+    assert fuse({"sparse": [], "dense": []}, 5, Fusion("scores")) == []
+    assert fuse({"sparse": [], "dense": DENSE}, 1, Fusion("scores")) == [Hit("c", 1.0)]
+    assert fuse({"sparse": SPARSE}, 0, Fusion()) == []

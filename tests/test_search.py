@@ -1,0 +1,440 @@
+"""Search: vectors by hand, BM25 as bm25s has it, an index through all that can happen to it, and the command line."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+
+import bm25s
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import Stemmer
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sentence_transformers import SentenceTransformer
+
+from conftest import SENTENCES
+from test_cli import done, refused
+from text2token import Embedder, Recipe, UserError
+from text2token.search import Columns, Document, Fusion, Index, Match, VectorSettings, read_documents
+from text2token.search.bm25 import K1, B, idf, split_words
+from text2token.search.embedded import EmbeddedEngine
+from text2token.search.index import HYBRID
+from text2token.search.parts import PartEncoder, untruncated
+from text2token.search.reasons import snippet
+from text2token.search.vectors import TokenSpace, TokenVectors
+
+DOCUMENTS = [Document(str(i), f"Title {i}", text) for i, text in enumerate(SENTENCES)]
+LONG = " ".join(SENTENCES * 6)
+SETTING = ["--template", "none", "--pooling", "mean", "--correction", "centre", "--calibration-texts", "5"]
+RECIPE = Recipe(template="none", pooling="mean", correction="centre", calibration_texts=5)
+
+
+@pytest.fixture(scope="module")
+def embedder(backbone):
+    """Calibrated."""
+    made = Embedder.from_backbone(backbone("llama"), max_length=40)
+    made.calibrate(SENTENCES)
+    return made
+
+
+@pytest.fixture
+def index(tmp_path, backbone):
+    made = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    made.add(DOCUMENTS)
+    return made
+
+
+@pytest.fixture
+def files(tmp_path):
+    """``docs.jsonl`` with all documents."""
+    rows = [{"id": int(d.id), "title": d.title, "text": d.text} for d in DOCUMENTS]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def scores(index, query, mode, **options):
+    return {hit.id: hit.score for hit in index.rank([query], 100, mode, **options)[0]}
+
+
+# Documents
+
+
+def test_every_format_gives_the_same_documents(files):
+    rows = [d._asdict() for d in DOCUMENTS]
+    pq.write_table(
+        pa.table({name: [row[name] for row in rows] for name in ("text", "title", "id")}), files / "d.parquet"
+    )
+    lines = [f'{d.id},"{d.title}","{d.text}"' for d in DOCUMENTS]
+    (files / "d.csv").write_text("\n".join(["key,name,body", *lines]))
+    assert list(read_documents(files / "docs.jsonl")) == DOCUMENTS
+    assert list(read_documents(files / "d.parquet")) == DOCUMENTS
+    assert list(read_documents(files / "d.csv", Columns("key", "name", "body"))) == DOCUMENTS
+
+
+def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "one.md").write_text("# One")
+    (tmp_path / "two.txt").write_text(" two ")
+    (tmp_path / ".hidden.txt").write_text("no")
+    (tmp_path / "other.bin").write_bytes(b"\xff")
+    assert list(read_documents(tmp_path)) == [Document("sub/one.md", "one", "# One"), Document("two.txt", "two", "two")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (['{"id": 1, "text": "a"}', '{"id": "1", "text": "b"}'], r"line 2: the id '1' is there a second time"),
+        (['{"id": 1, "text": "  "}'], r"line 1: the document '1' has no text"),
+        (['{"id": null, "text": "a"}'], r"line 1: 'None' is no id"),
+        (['{"id": 1, "text": 5}'], r"line 1: expected a text, found int"),
+        (['{"text": "a"}'], r"no column 'id'"),
+        (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
+        ([""], r"no document in"),
+    ],
+)
+def test_bad_documents_are_named(tmp_path, rows, sentence):
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=sentence):
+        list(read_documents(tmp_path / "d.jsonl"))
+
+
+# Parts
+
+
+@given(words=st.lists(st.sampled_from([*LONG.split(), "x" * 90]), min_size=1, max_size=120))
+def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
+    encoder = PartEncoder(embedder)
+    text = " ".join(words)
+    parts = encoder.parts(text)
+    assert "".join("".join(parts).split()) == "".join(words)
+    lengths = [len(untruncated(embedder.tokenizer)(part)["input_ids"]) for part in parts]
+    assert max(lengths) <= embedder.encoder.max_seq_length
+
+
+def test_the_dense_vector_of_a_long_text_is_the_mean_of_its_parts(embedder):
+    encoder = PartEncoder(embedder)
+    embeddings, owners = encoder.embed([SENTENCES[0], LONG])
+    parts = encoder.parts(LONG)
+    assert len(parts) > 2
+    mean = embedder.encode(parts).mean(axis=0)
+    expected = [embedder.encode([SENTENCES[0]])[0], mean / np.linalg.norm(mean)]
+    np.testing.assert_allclose(encoder.dense(embeddings, owners, 2), expected, atol=1e-5)
+
+
+# Vectors
+
+
+def naive_aligned(embedder, space, texts, k, parts, meaningful):
+    """One text, one part and one token at a time."""
+    rows = np.zeros((len(texts), space.width), np.float32)
+    for row, text in enumerate(texts):
+        for part in PartEncoder(embedder).parts(text):
+            best = np.zeros(space.width)
+            for token, logit in enumerate(embedder.logits(embedder.embed([part]))[0].tolist()):
+                if (space.vocabulary.meaningful if meaningful else ~space.vocabulary.special)[token]:
+                    best[space.columns[token]] = max(best[space.columns[token]], logit)
+            rows[row] = np.maximum(rows[row], best) if parts == "max" else rows[row] + best
+        rows[row][np.argsort(-rows[row])[k:]] = 0
+        if meaningful:
+            rows[row] /= rows[row].max()
+    return rows
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize(("form", "parts"), [("weighted", "max"), ("weighted", "sum"), ("paper", "max")])
+def test_aligned_tokens_are_those_of_a_naive_count(embedder, merge, form, parts):
+    texts = [SENTENCES[0], LONG]
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge)
+    maker = TokenVectors(space, VectorSettings(form=form, parts=parts, merge_forms=merge))
+    found = maker.aligned(embedder, *PartEncoder(embedder).embed(texts), 2, 20)
+    expected = naive_aligned(embedder, space, texts, 20, parts, form == "weighted")
+    np.testing.assert_allclose(found.toarray(), expected, atol=1e-4)
+
+
+def test_vectors_of_documents_and_queries_by_hand(embedder):
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=True)
+    maker = TokenVectors(space, VectorSettings(document_share=0.5, query_share=0.25))
+    cat, mat, the = (space.names.index(name) for name in ("cat", "mat", "the"))
+    counts = space.count(["The cat, the cat the mat"])
+    assert [counts[[0], [column]][0] for column in (cat, mat, the)] == [2, 1, 3]
+    aligned = csr_array(([1.0], ([0], [cat])), shape=counts.shape)
+    length = counts.sum()
+    document = maker.documents(counts, aligned, average=length / 2).toarray()[0]
+    assert document[mat] == pytest.approx(1 / (1 + K1 * (1 - B + B * 2)))
+    assert document[cat] == pytest.approx(2 / (2 + K1 * (1 - B + B * 2)) + 0.5)
+    frequencies = np.zeros(space.width, np.int64)
+    frequencies[cat] = 3
+    query = maker.queries(counts, aligned, frequencies, 10).toarray()[0]
+    assert query[cat] == pytest.approx(2.25 * np.log1p(7.5 / 3.5))
+    assert query[mat] == pytest.approx(np.log1p(10.5 / 0.5))
+    assert query[the] == 0  # a stop word, and the query has others
+    only = maker.queries(space.count(["The the"]), None, frequencies, 10).toarray()[0]
+    assert only[the] == pytest.approx(2 * np.log1p(10.5 / 0.5))
+
+
+def test_the_paper_form_counts_the_weights_of_a_document_over_the_set_of_a_query(embedder):
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=False)
+    maker = TokenVectors(space, VectorSettings(form="paper", merge_forms=False))
+    counts = space.count([SENTENCES[0]])
+    aligned = maker.aligned(embedder, *PartEncoder(embedder).embed(SENTENCES[:1]), 1, 5)
+    frequencies = np.ones(space.width, np.int64)
+    query = maker.queries(counts, aligned, frequencies, 10).toarray()[0]
+    says = counts.toarray()[0].astype(bool) & space.meaningful
+    assert set(np.flatnonzero(query)) == set(np.flatnonzero(says | (aligned.toarray()[0] > 0)))
+    assert set(query) == {0, 1}
+    assert (maker.documents(counts, aligned, 1.0) != aligned).nnz == 0
+
+
+def test_characters_in_pieces_are_told_apart_and_white_space_is_nothing(embedder):
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=True)
+    snow, star, blank = (set(row.indices) for row in map(space.count, (["☃"], ["★"], [" \n "])))
+    assert len(snow | star) > len(snow)
+    assert len(snow & star) < len(snow)
+    assert blank == set()
+    assert set(space.count(["CAT sat"]).indices) == set(space.count(["cat sat"]).indices)
+
+
+# BM25
+
+
+def test_bm25_scores_are_those_of_bm25s(index):
+    rng = random.Random(0)
+    words = LONG.split()
+    more = [Document(f"m{i}", "", " ".join(rng.choices(words, k=rng.randint(3, 60)))) for i in range(60)]
+    fresh = Index.create(index._folder.parent / "other", index._store.fact("model"), recipe=RECIPE)
+    fresh.add([*DOCUMENTS, *more])
+    everything = [*DOCUMENTS, *more]
+    options = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+    reference = bm25s.BM25(method="lucene")
+    reference.index(bm25s.tokenize([d.content for d in everything], **options), show_progress=False)
+    for query in ["the cat cat and stars", "rates of interest", "number astronomers 7", "Banks raised the bank"]:
+        (tokens,) = bm25s.tokenize([query], return_ids=False, **options)
+        expected = {d.id: s for d, s in zip(everything, reference.get_scores(tokens), strict=True) if s > 0}
+        assert scores(fresh, query, "bm25") == pytest.approx(expected, rel=1e-5)
+
+
+def test_idf_follows_the_documents_that_are_there_now(index):
+    before = scores(index, "telescope", "bm25")
+    index.add([Document("new", "", "A telescope.")])
+    after = scores(index, "telescope", "bm25")
+    assert after["5"] / before["5"] == pytest.approx(idf(np.array([2]), 11)[0] / idf(np.array([1]), 10)[0], rel=1e-5)
+    assert index.delete(["new", "nowhere"]) == 1
+    assert scores(index, "telescope", "bm25") == before
+
+
+# The index
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
+    index = Index.create(tmp_path / "index", backbone(family), recipe=RECIPE)
+    index.add(DOCUMENTS)
+    for mode in ("sparse", "bm25"):
+        for model in (True, False):
+            found = index.search("young stars of a galaxy", mode=mode, model=model)
+            assert found.note is None
+            assert found.hits
+            for hit in found.hits:
+                assert {match.side for match in hit.matches} == {mode}
+                assert sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
+    assert index.search("young stars of a galaxy", mode="bm25").hits[0].title == "Title 5"
+    assert "galaxy" in index.search("galaxy", 1, "bm25").hits[0].snippet
+    assert {match.side for match in index.search("stars").hits[0].matches} == {"sparse", "bm25"}
+
+
+def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
+    embedder = index._vectorizer.embedder
+    cosines = embedder.encode([SENTENCES[3]]) @ embedder.encode([d.content for d in DOCUMENTS]).T
+    assert scores(index, SENTENCES[3], "dense") == pytest.approx(
+        dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
+    )
+    fusion = Fusion("rrf")
+    vectors = index.query_vectors([SENTENCES[3]])
+    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [index.engine.search(vectors, 3, fusion), []]
+
+
+def test_changes_give_what_a_new_index_gives(index, tmp_path):
+    """But for the average lengths, which stay as they were: documents keep them equal here."""
+    index.delete(["1", "2"])
+    index.add([Document("3", "Title 2", SENTENCES[2]), Document("x", "Title 1", SENTENCES[1]), DOCUMENTS[4]])
+    again = Index.open(tmp_path / "index")
+    assert len(again) == 9
+    kept = [d for d in DOCUMENTS if d.id not in "123"]
+    fresh = Index.create(tmp_path / "fresh", again._store.fact("model"), recipe=RECIPE)
+    shutil.copy(tmp_path / "index" / "calibration.safetensors", tmp_path / "fresh")
+    fresh._store.note(
+        average_words=again._store.fact("average_words"), average_tokens=again._store.fact("average_tokens")
+    )
+    fresh.add([*kept, Document("3", "Title 2", SENTENCES[2]), Document("x", "Title 1", SENTENCES[1])])
+    for mode in ("sparse", "dense", "bm25", "hybrid"):
+        assert scores(again, "markets and dogs", mode) == pytest.approx(
+            scores(fresh, "markets and dogs", mode), abs=1e-4
+        )
+
+
+def test_what_has_not_changed_is_not_encoded_again(index):
+    assert index.add([*DOCUMENTS[:4], Document("4", "Another title", SENTENCES[4])]) == 1
+
+
+def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone, monkeypatch):
+    whole = Index.create(tmp_path / "whole", backbone("llama"), recipe=RECIPE)
+    whole.add(DOCUMENTS)
+    monkeypatch.setattr("text2token.search.index._ENCODED", 3)
+    broken = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
+    added = EmbeddedEngine.add
+    calls = []
+
+    def killed(engine, ids, vectors):
+        calls.append(ids)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        added(engine, ids, vectors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            broken.add(DOCUMENTS)
+    with pytest.raises(UserError, match="is not finished: repeat the command"):
+        Index.open(tmp_path / "broken")
+    resumed = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
+    assert resumed.add(DOCUMENTS) == 4
+    for mode in ("sparse", "dense", "bm25"):
+        assert scores(resumed, "cats of the garden", mode) == pytest.approx(
+            scores(whole, "cats of the garden", mode), abs=1e-5
+        )
+
+
+def test_documents_that_cannot_be_read_leave_an_index_as_it_was(index):
+    def rows():
+        yield Document("new", "", "Text")
+        raise UserError("no")
+
+    before = scores(index, "cat", "bm25")
+    with pytest.raises(UserError, match="no"):
+        index.add(rows())
+    assert scores(Index.open(index._folder), "cat", "bm25") == before
+    assert index._store.waiting_count() == 0
+
+
+def test_an_index_of_another_model_is_refused(index, backbone, embedder):
+    with pytest.raises(UserError, match="made by another model"):
+        Index.open(index._folder, Embedder.from_backbone(backbone("qwen3"))).search("cat")
+    assert Index.open(index._folder, embedder).search("cat", mode="bm25").hits  # no model is needed
+
+
+def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.add([Document("0", "", "Another cat."), Document("x", "", "One more cat.")])
+    again = Index.open(index._folder)
+    assert {hit.id for hit in again.search("cat").hits} >= {"0", "1"}
+    assert len(again) == 10
+    assert again.add([]) == 2
+    assert {hit.id for hit in again.search("more", mode="bm25").hits} == {"x"}
+
+
+def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):
+    Index.create(tmp_path / "index", backbone("qwen3"))  # nothing in it yet, so anything may follow
+    begun = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    with begun._store.transaction():
+        begun._read(DOCUMENTS[:1])
+    with pytest.raises(UserError, match="unfinished index with another fingerprint"):
+        Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=embedder)
+    with pytest.raises(UserError, match="unfinished index with another recipe"):
+        Index.create(tmp_path / "index", backbone("llama"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UserError, match="holds something else"):
+        Index.create(tmp_path / "full", backbone("llama"))
+
+
+def test_a_model_without_a_head_has_dense_and_bm25(tmp_path, embedder):
+    SentenceTransformer(modules=[*embedder.encoder]).save(str(tmp_path / "st"))
+    index = Index.create(tmp_path / "index", str(tmp_path / "st"))
+    index.add(DOCUMENTS)
+    assert index.sides == ["dense", "bm25"]
+    assert index.search("telescope", 1, "hybrid", fusion=HYBRID).hits[0].id == "5"
+    with pytest.raises(UserError, match="no sparse side"):
+        index.search("cat", mode="sparse")
+
+
+def test_a_query_that_says_nothing_finds_nothing(index):
+    assert index.search("  ") == ([], "The query has no text.")
+    assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known to: bm25.")
+    assert index.search("☃", mode="sparse", model=False).hits == []
+    with pytest.raises(UserError, match="needs the model"):
+        index.search("cat", mode="dense", model=False)
+
+
+def test_snippets_show_the_most_telling_word():
+    text = "word " * 60 + "the telescope of the observatory " + "word " * 60
+    shown = snippet(text, [Match("word", "bm25", 1.0), Match("telescop", "bm25", 2.0)])
+    assert shown.startswith("… ")
+    assert "telescope of the observatory" in shown
+    assert len(shown) <= 210
+    assert snippet("short\n text", [Match("absent", "bm25", 1.0)]) == "short text"
+
+
+@pytest.mark.parametrize(
+    ("engine", "sides"), [("seismic", ["sparse", "bm25"]), ("milvus", ["sparse", "dense", "bm25"])]
+)
+def test_another_engine_finds_the_same(tmp_path, backbone, index, engine, sides):
+    other = Index.create(tmp_path / engine, backbone("llama"), recipe=RECIPE, engine=engine)
+    other.add(DOCUMENTS)
+    assert other.sides == sides
+    for mode in ("sparse", "bm25"):
+        found, expected = (i.search("stars of a galaxy", 1, mode).hits[0] for i in (other, index))
+        assert (found.id, found.score) == (expected.id, pytest.approx(expected.score, rel=1e-2))
+
+
+def test_words_are_stemmed_without_stop_words():
+    assert split_words(["The cats of running banks"]) == [["cat", "run", "bank"]]
+
+
+# The command line
+
+
+def test_index_and_search_by_command(files, backbone):
+    output = files / "index"
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", output, *SETTING)
+    found = json.loads(done("search", output, "galaxy full of stars", "--json", "-k", "2", "--mode", "bm25"))
+    assert [hit["id"] for hit in found] == ["5", "6"]
+    assert found[0]["matches"][0].keys() == {"token", "side", "amount"}
+    assert "Title 5" in done("search", output, "galaxy", "--no-model", "--mode", "sparse")
+    (files / "more.jsonl").write_text('{"id": 99, "text": "Another galaxy."}')
+    done("index", "--output", output, "--add", files / "more.jsonl", "--delete", "5")
+    found = json.loads(done("search", output, "galaxy", "--json", "--mode", "bm25"))
+    assert [hit["id"] for hit in found] == ["99"]
+    assert done("search", output, "zyxomma", "--mode", "bm25") == "No hits.\n"
+
+
+def test_a_file_of_queries_becomes_a_trec_run(files, backbone):
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
+    (files / "q.jsonl").write_text('{"_id": 7, "text": "galaxy"}\n{"_id": "b", "text": "cat"}')
+    done(
+        "search", files / "index", "--queries", files / "q.jsonl", "-o", files / "run.trec", "-k", "3", "--mode", "bm25"
+    )
+    rows = [line.split() for line in (files / "run.trec").read_text().splitlines()]
+    assert rows[0][:4] == ["7", "Q0", "5", "1"]
+    assert {row[0] for row in rows} == {"7", "b"}
+    assert all(row[5] == "bm25" and float(row[4]) > 0 for row in rows)
+
+
+def test_commands_refuse_in_one_sentence(files, backbone):
+    assert "no file or folder" in refused("index", "m", files / "no.jsonl", "-o", files / "i")
+    assert "Name MODEL and DOCS" in refused("index", "-o", files / "i")
+    assert "no index in" in refused("search", files / "no", "cat")
+    assert "Give one QUERY" in refused("search", files / "no")
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
+    assert "is there: change it with --add" in refused(
+        "index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING
+    )
