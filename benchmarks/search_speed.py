@@ -1,18 +1,11 @@
 """What a search costs: exact sparse search beside bm25s, approximate beside exact, and how engines grow with the documents.
 
-    python benchmarks/search_speed.py --data DATA --runs RUNS
-
-DATA/mteb/scifact has the texts, RUNS/vectors the sparse vectors of the same documents and queries, in the same order
-(benchmarks/sparse.py leaves them, and measures this too). Every finished measurement is kept in RUNS/search_speed,
-so that a stopped run continues. Writes benchmarks/results/search_speed.json.
-
-All times are of the processor on one thread (process_time), which a shared machine does not disturb, in milliseconds a query
-unless named otherwise. Queries are encoded before, for every contender.
+A part of benchmarks/sparse.py. All times are of the processor on one thread (process_time), which a shared machine does not
+disturb, in milliseconds a query unless named otherwise. Queries are encoded before, for every contender.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -22,14 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bm25s
-import click
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array, issparse, load_npz, save_npz
+from scipy.sparse import csr_array, issparse
 
-from results_file import data_checksums, write_results
-from text2token.atomic import replacing, write_json
+from steps import kept
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Engine, Fusion, Rows, Side
 from text2token.search.milvus import MilvusEngine
@@ -55,32 +46,24 @@ class Vectors(NamedTuple):
     queries: csr_array
 
 
-@click.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--runs", type=click.Path(file_okay=False, path_type=Path), default=Path("runs"), show_default=True)
-def main(data: Path, runs: Path) -> None:
-    """Measure what a search costs."""
-    figures, details = measure(runs, data)
-    click.echo(write_results("search_speed", SEED, data_checksums(data, ["mteb/scifact"]), figures, details))
-
-
-def measure(runs: Path, data: Path) -> tuple[dict[str, float], dict[str, Any]]:
+def measure(
+    runs: Path, vectors: Vectors, corpus: list[str], questions: list[str]
+) -> tuple[dict[str, float], dict[str, Any]]:
     """All of it: figures, and the numbers behind them.
 
-    Raises:
-        UsageError: There are no vectors of the texts.
+    Args:
+        runs: Every finished measurement is kept there.
+        vectors: Of the texts.
+        corpus: Texts of the documents.
+        questions: Texts of the queries.
     """
     os.environ["RAYON_NUM_THREADS"] = "1"  # Seismic's
     faiss.omp_set_num_threads(1)
-    vectors = read_vectors(runs / "vectors")
-    corpus, questions = (read_texts(data / "mteb" / "scifact" / f"{name}.jsonl") for name in ("corpus", "queries"))
-    if len(corpus) != vectors.documents.shape[0] or len(questions) != vectors.queries.shape[0]:
-        raise click.UsageError(f"The vectors in '{runs / 'vectors'}' are not those of the texts: make them again.")
-    kept = runs / "search_speed"
-    against = once(kept / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
+    folder = runs / "search_speed"
+    against = kept(folder / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
     growth = [
         {"engine": name, "documents": size}
-        | once(kept / f"{name}-{size}.json", partial(grown, contender, size, vectors))
+        | kept(folder / f"{name}-{size}.json", partial(grown, contender, size, vectors))
         for size in SIZES
         for name, contender in CONTENDERS.items()
         if size <= contender.largest
@@ -97,37 +80,6 @@ def measure(runs: Path, data: Path) -> tuple[dict[str, float], dict[str, Any]]:
         "seismic_recall10": min(row["recall10"] for row in growth if row["engine"] == "seismic"),
     }
     return figures, {"vectors": shape, "bm25s": against, "growth": growth, "dense_dimensions": DIMENSIONS}
-
-
-def save_vectors(runs: Path, documents: csr_array, queries: csr_array) -> None:
-    """Leave the vectors of SciFact for :func:`measure`."""
-    for name, rows in Vectors(documents, queries)._asdict().items():
-        file = runs / "vectors" / f"scifact-{name}.npz"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as part, part.open("wb") as stream:
-            save_npz(stream, rows)
-
-
-def read_vectors(folder: Path) -> Vectors:
-    """Those that :func:`save_vectors` left."""
-    files = [folder / f"scifact-{name}.npz" for name in Vectors._fields]
-    if missing := [str(file) for file in files if not file.is_file()]:
-        raise click.UsageError(f"There is no '{missing[0]}': run benchmarks/sparse.py first, which leaves it.")
-    return Vectors(*(csr_array(load_npz(file), dtype=np.float32) for file in files))
-
-
-def read_texts(file: Path) -> list[str]:
-    """Title and text of each row."""
-    rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
-    return [f"{row.get('title', '')} {row['text']}".strip() for row in rows]
-
-
-def once(file: Path, compute: Callable[[], Any]) -> Any:
-    """A measurement, kept in a file."""
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, compute())
-    return json.loads(file.read_text())
 
 
 def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> dict[str, Any]:
@@ -265,7 +217,3 @@ def timed(search: Search, queries: int) -> dict[str, float]:
         search(i)
         times.append(1e3 * (time.process_time() - started))
     return {"p50": float(np.median(times)), "p99": float(np.percentile(times, 99))}
-
-
-if __name__ == "__main__":
-    main()

@@ -8,7 +8,6 @@ part; figures and pages are made of it by benchmarks/search_page.py.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import Stemmer
 import search_speed
 from results_file import data_checksums, write_results
 from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg
-from text2token.atomic import write_json
+from steps import kept
 from text2token.cli.options import quiet_libraries
 from text2token.packaged import REFERENCES
 from text2token.provenance import file_checksum
@@ -56,12 +55,8 @@ class Bench:
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """A measurement, kept in a file."""
-        file = self.runs / "parts" / f"{name}-{self.limit or 'all'}.json"
-        if not file.is_file():
-            click.echo(f"{name} …", err=True)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_json(file, compute())
-        return json.loads(file.read_text())
+        click.echo(f"{name} …", err=True)
+        return kept(self.runs / "parts" / f"{name}-{self.limit or 'all'}.json", compute)
 
 
 @click.command()
@@ -121,8 +116,11 @@ def main(
             details["quality"].setdefault(name, {})[collection.name] = row["quality"]
             details.setdefault("cost", {}).setdefault(name, {})[collection.name] = row["cost"]
             finished()
-    if documents is None and "ours" in chosen:
-        speed, details["speed"] = search_speed.measure(runs, data)
+    if "ours" in chosen:
+        scifact, trial = collections[0], Trial(Model("ours", chosen["ours"], bench).embedder(), collections[0])
+        vectors = search_speed.Vectors(*trial.vectors(VectorSettings()))
+        texts = [document.content for document in scifact.documents]
+        speed, details["speed"] = search_speed.measure(runs, vectors, texts, list(scifact.queries.values()))
         figures.update(speed)
         finished()
 
@@ -185,8 +183,6 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
             "hybrid, no model at the query": ranked(mode="hybrid", model=False),
             "sparse, paper's form": trial.rank(PAPER),
         }
-        if (model.name, collection.name) == ("ours", "SciFact"):
-            search_speed.save_vectors(model.folder(collection).parents[1], *trial.vectors(VectorSettings()))
         cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())
         cost["flops_over_dense, paper's form"] = trial.flops_over_dense(PAPER)
     cost["milliseconds"] = _times(index, embedder, queries[:TIMED])

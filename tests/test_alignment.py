@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from conftest import CORPUS, SENTENCES
 from text2token import Embedder, UserError
-from text2token.adapt import correction
+from text2token.adapt.affine import correction
 from text2token.alignment.align import Reading, align, literal_tokens
 from text2token.alignment.categories import CATEGORIES, TokenCategories
 from text2token.alignment.metrics import AlignmentRates
