@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers import SentenceTransformer, SparseEncoder, util
 
 from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from text2token import Embedder, UserError
@@ -38,6 +38,21 @@ def test_saved_folders_are_plain_and_give_the_same_vectors(backbone, family, tmp
     assert [[t.token for t in row] for row in again.explain(SENTENCES)] == [
         [t.token for t in row] for row in embedder.explain(SENTENCES)
     ]
+
+
+def test_the_sparse_folder_searches_with_sentence_transformers_alone(backbone, tmp_path):
+    embedder = calibrated(backbone("llama"))
+    embedder.save(tmp_path)
+    model = SparseEncoder(str(tmp_path / "sparse"))
+    found = util.semantic_search(
+        model.encode_query(SENTENCES[:3]), model.encode_document(CORPUS[:40]), top_k=5, score_function=util.dot_score
+    )
+    rows = [np.zeros((len(texts), embedder.vocabulary_size)) for texts in (SENTENCES[:3], CORPUS[:40])]
+    for row, texts in zip(rows, (SENTENCES[:3], CORPUS[:40]), strict=True):
+        vectors = embedder.encode_sparse(texts)
+        np.put_along_axis(row, vectors.ids.astype(int), vectors.weights, axis=1)
+    best = np.sort(rows[0] @ rows[1].T, axis=1)[:, ::-1][:, :5]
+    np.testing.assert_allclose([[hit["score"] for hit in hits] for hits in found], best, rtol=1e-3)
 
 
 def test_dense_and_sparse_by_hand(backbone):
