@@ -35,8 +35,8 @@ and refuses another.
 SCALE = """
 - **The embedded engine** is exact, needs no service and grows linearly in time and disk: the default as far as its time a query
   will do. Its arrays are memory-mapped, so that only what queries touch is in memory.
-- **Seismic** (`--engine seismic`) prunes postings: its time a query hardly grows, its build is long and in memory. It keeps no
-  dense side and is built anew after changes.
+- **Seismic** (`--engine seismic`) is approximate and made for millions of documents, which were not measured here; up to what
+  the table shows it is no faster. It keeps no dense side, and is built anew, in memory, by the first search after a change.
 - **Milvus** (`--engine milvus --uri URL`) is for more than one machine, for several writers, and for collections beyond one disk.
   milvus-lite, a file as `--uri`, is the same code for trying out; no cluster was measured here.
 """
@@ -51,7 +51,8 @@ documents = model.encode_document(["The cat sat on the mat.", "A dog chased the 
 util.semantic_search(model.encode_query(["a sitting cat"]), documents, top_k=1, score_function=util.dot_score)
 ```
 
-mteb takes the same object: `mteb.evaluate(model, mteb.get_tasks(tasks=["SciFact"]))`, or `text2token evaluate model --mode sparse`.
+mteb takes the same object: `mteb.evaluate(model, mteb.get_tasks(tasks=["SciFact"]))`, as does
+`text2token evaluate model --mode sparse`.
 """
 
 
