@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench bench-quality bench-sparse clean
+.PHONY: demo test lint bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/core
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -21,6 +21,11 @@ bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 
 bench-quality: .venv/dev  ## needs DATA too; hours of training and judging, continues when repeated
 	$(BIN)/python benchmarks/quality.py --data $(DATA)
+
+bench-alignment: .venv/dev  ## needs DATA; an hour or two, continues when repeated
+	$(BIN)/python benchmarks/alignment.py --data $(DATA)
+	$(BIN)/python benchmarks/alignment_page.py
+	$(BIN)/python benchmarks/spectrum_page.py
 
 bench-sparse: .venv/dev  ## needs DATA, and models of bench-quality: OURS=folder LLM2VEC=folder; continues when repeated
 	$(BIN)/python benchmarks/sparse.py --data $(DATA) --ours $(OURS) $(if $(LLM2VEC),--llm2vec $(LLM2VEC)) $(SPARSE)
