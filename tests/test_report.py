@@ -167,7 +167,7 @@ def test_bars_are_shares_of_the_heaviest_token_and_know_the_words_of_the_text(tm
     ("token", "shown"),
     [
         (" a b", "␣a␣b"),
-        ("\n\t\r", "↵⇥␍"),
+        ("\n\t\r", "↵⇥\\r"),
         ("<b>&\"'", "<b>&\"'"),
         ("שלום", "שלום"),
         ("😀", "😀"),

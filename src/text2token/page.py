@@ -12,7 +12,7 @@ from jinja2 import ChainableUndefined, Environment, PackageLoader
 from text2token.atomic import replacing
 
 MISSING = "–"
-_VISIBLE = {" ": "␣", "\n": "↵", "\r": "␍", "\t": "⇥"}
+_VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
 class Bar(NamedTuple):
