@@ -24,12 +24,13 @@ INSTRUCTIONS = {
     "topic": "Instruct: Name the topic of the text.\nText: ",
     "sentiment": "Instruct: Tell the sentiment of the text.\nText: ",
 }
+# Without the words of instructions and sentences themselves: repeating those is not following them.
 SENTIMENT = """
     happy sad good bad love hate joy anger angry fear great terrible awful wonderful positive negative glad sorry upset excited
     bored hope worry worried delight disgust pleasure pain grateful lonely proud ashamed calm nervous emotion emotional feeling
-    feelings mood sentiment sadness happiness disappointment disappointed enthusiasm frustration
+    feelings mood sadness happiness disappointment disappointed enthusiasm frustration
 """
-NEGATION = "not no never dislike hate don't doesn't without isn't nothing neither refuse lack avoid"
+NEGATION = "no never dislike hate don't doesn't without isn't nothing neither refuse lack avoid"
 THINGS = ("apple", "coffee", "football", "opera", "winter", "cats", "mathematics", "running", "jazz", "sushi")
 
 

@@ -76,7 +76,7 @@ def _measure_pair(
     name: str, base_name: str, tuned_name: str, texts: list[str], data: Path, runs: Path
 ) -> dict[str, Any]:
     models = open_readable(base_name, PLAIN), open_readable(tuned_name, PLAIN)
-    folders = [runs / "spectrum" / part for part in (Path(base_name).name, name)]
+    folders = [runs / "spectrum" / f"{name}-{side}" for side in ("base", "tuned")]
     stsb = read_sts(data / "mteb" / "stsbenchmark-sts" / "test.jsonl")
     embedded, sts = [], []
     for model, folder in zip(models, folders, strict=True):
