@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -228,5 +229,5 @@ class Embedder:
         save_embedder(self, Path(path))
 
     def dense_modules(self) -> list[torch.nn.Module]:
-        """The modules of the plain dense folder."""
-        return [*self.encoder, *([self.correction] if self.correction is not None else []), Normalize()]
+        """The modules of the plain dense folder; the correction is a copy, since sentence-transformers moves to its device."""
+        return [*self.encoder, *([copy.deepcopy(self.correction)] if self.correction is not None else []), Normalize()]
