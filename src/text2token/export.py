@@ -50,13 +50,18 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
     return [*modules, decode]
 
 
+def is_whole(path: Path) -> bool:
+    """Is this a folder with both parts, and so with a head and the corpus mean of its own?"""
+    return (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file()
+
+
 def load_embedder(path: Path) -> Embedder:
     """Load a folder that ``fit`` wrote, or any SentenceTransformer folder, which has no head.
 
     Raises:
         UserError: Neither of the two is there.
     """
-    if (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file():
+    if is_whole(path):
         sparse = SparseEncoder(str(path / "sparse"), model_kwargs={"dtype": torch.float32})
         transformer, pooling, *head = list(sparse)
         return Embedder(
