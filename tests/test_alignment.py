@@ -24,6 +24,7 @@ from text2token.alignment.metrics import AlignmentRates
 from text2token.alignment.reading import open_readable, open_uncorrected
 from text2token.alignment.study import draw
 from text2token.cli import main
+from text2token.corpus import Corpus
 from text2token.packaged import PACKAGED, REFERENCES
 from text2token.recipe import Recipe
 from text2token.saved import is_saved
@@ -251,11 +252,19 @@ def test_the_command_writes_table_data_and_figure(backbone, tmp_path):
     assert "Hit@10" in result.stdout
     written = json.loads((tmp_path / "a" / "align.json").read_text())
     assert list(written["models"]) == models
-    assert written["settings"]["forms"] == "merged"
+    settled = written["settings"]
+    assert (settled["forms"], settled["recipe"]["max_length"], settled["recipe"]["seed"]) == ("merged", 64, 0)
+    assert settled["corpus"]["fingerprint"] == Corpus.from_texts(CORPUS).fingerprint()
+    assert (settled["corpus"]["texts"], settled["head"]) == (30, None)
+    assert [written["models"][model]["head"] for model in models] == models
+    assert {"versions", "command", "machine"} < set(written)
     assert (tmp_path / "a" / "align.png").read_bytes()[:4] == b"\x89PNG"
     assert b"<svg" in (tmp_path / "a" / "align.svg").read_bytes()
     as_json = json.loads(run("align", models[0], *settings, "--json").stdout)
     assert as_json[models[0]]["rates"] == written["models"][models[0]]["rates"]
+    deep = run("align", models[0], *settings, "-k", 100_000)
+    assert deep.exit_code == 2
+    assert "-k asks for 100,000" in deep.stderr
     refused = run("align", tmp_path / "nowhere", *settings)
     assert refused.exit_code == 2
     assert "nowhere" in refused.stderr
