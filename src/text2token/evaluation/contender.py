@@ -91,7 +91,8 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
     Args:
         backbone: As :func:`text2token.backbone.load_encoder` takes it.
         recipe: The setting.
-        corpus: What the correction is learnt from; its first ``calibration_texts``.
+        corpus: What the correction is learnt from; its first ``calibration_texts``, whole. ``fit`` takes them from its training
+            texts, and :func:`text2token.adapt.run.adapt` learns from spans.
         bf16: Encode in mixed precision.
 
     Raises:
