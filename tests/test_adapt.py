@@ -305,6 +305,11 @@ def test_what_cannot_work_is_told_and_leaves_nothing(backbone, tmp_path):
     recipe = Recipe(backbone=backbone("llama"), calibration_texts=60, correction="remove-40", template="none")
     with pytest.raises(UserError, match="Of 32 components"):
         adapt(CORPUS, tmp_path / "model", recipe)
+    narrow = Recipe(backbone=backbone("llama"), calibration_texts=60, keep_from=0.899, keep_to=0.9, template="none")
+    with pytest.raises(UserError, match=r"none between 0\.899 and 0\.9"):
+        adapt(CORPUS, tmp_path / "model", narrow)
+    with pytest.raises(UserError, match="chosen by the correction 'auto'"):
+        adapt(CORPUS, tmp_path / "model", narrow, auto=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -322,4 +327,12 @@ def test_the_command_chooses_or_obeys(backbone, tmp_path):
     refused = CliRunner().invoke(main, [*line, "--correction", "whitening", "--output", str(tmp_path / "none")])
     assert refused.exit_code == 2
     assert "no correction 'whitening'" in refused.output
+    assert not (tmp_path / "none").exists()
+    (tmp_path / "recipe.yaml").write_text("correction: centre\nkeep_from: 0.1\n")
+    line += ["--recipe", str(tmp_path / "recipe.yaml")]
+    written = CliRunner().invoke(main, [*line, "--output", str(tmp_path / "file"), "--json"])
+    assert json.loads(written.stdout)["recipe"]["correction"] == "centre"
+    refused = CliRunner().invoke(main, [*line, "--correction", "auto", "--output", str(tmp_path / "none")])
+    assert refused.exit_code == 2
+    assert "--keep-from" in refused.output
     assert not (tmp_path / "none").exists()

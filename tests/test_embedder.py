@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder, util
 from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from text2token import Embedder, UserError
 from text2token.adapt.affine import correction, spectral_filter
+from text2token.export import sparse_head_modules
 from text2token.head import DecodingHead
 from text2token.template import TEMPLATES
 
@@ -53,6 +54,16 @@ def test_the_sparse_folder_searches_with_sentence_transformers_alone(backbone, t
         np.put_along_axis(row, vectors.ids.astype(int), vectors.weights, axis=1)
     best = np.sort(rows[0] @ rows[1].T, axis=1)[:, ::-1][:, :5]
     np.testing.assert_allclose([[hit["score"] for hit in hits] for hits in found], best, rtol=1e-3)
+
+
+def test_a_folder_made_on_a_device_leaves_what_decodes_on_the_cpu(backbone):
+    embedder = calibrated(backbone("bert"))
+    dense, sparse = embedder.encode(SENTENCES), embedder.encode_sparse(SENTENCES)
+    h = embedder.embed(SENTENCES)
+    SentenceTransformer(modules=embedder.dense_modules(), device="meta")
+    SparseEncoder(modules=[*embedder.encoder, *sparse_head_modules(embedder)], device="meta")
+    np.testing.assert_array_equal(embedder.densify(h).numpy(), dense)
+    np.testing.assert_array_equal(embedder.sparsify(h).weights, sparse.weights)
 
 
 def test_dense_and_sparse_by_hand(backbone):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
@@ -12,12 +13,16 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from rich.console import Console
 
 from conftest import CORPUS, SENTENCES
 from text2token import Embedder
 from text2token.alignment.explain import difference_parts, explain_instructions, explain_pair, similarity_parts
+from text2token.alignment.explain_page import text_section
 from text2token.cli import main
+from text2token.cli.explain import _table
 from text2token.head import mean_logits
+from text2token.page import bars
 from text2token.vocabulary import read_vocabulary
 
 PAIR = ("I like apple.", "I do not like apple.")
@@ -93,7 +98,8 @@ def test_an_instruction_is_the_prompt_of_sentence_transformers(embedder):
     reading = readings[instruction]
     assert [w for _, w in reading.tokens] == pytest.approx(instructed.topk(5).values.tolist(), rel=1e-4)
     assert [token.token for token in reading.rose] != [token.token for token in reading.fell]
-    assert reading.rose[0].part == pytest.approx(float((instructed - bare).max()), rel=1e-3)  # top_k is a fourth of V
+    seen = {i for z in (bare, instructed) for i in z.topk(embedder.top_k).indices.tolist() if z[i] > 0}
+    assert reading.rose[0].part == pytest.approx(max(float(instructed[i] - bare[i]) for i in seen), rel=1e-3)
     for token in reading.rose:
         assert token.second - token.first == pytest.approx(token.part, rel=1e-3)
     for token in reading.fell:
@@ -105,6 +111,25 @@ def test_no_instruction_changes_nothing(embedder):
     assert reading.rose == reading.fell == []
     ours, theirs = reading.tokens, embedder.explain(SENTENCES[:1], k=4)[0]
     assert [token for token, _ in ours] == [token for token, _ in theirs]
+
+
+def test_plain_logits_below_zero_are_read_as_well(backbone, tmp_path):
+    """GPT-2 gives all of its tokens negative logits; only their order says anything."""
+    embedder = Embedder.from_backbone(backbone("llama"))
+    before = explain_instructions(embedder, SENTENCES[0], ["On music:"], k=4)
+    embedder.head.bias -= 1000
+    reading = explain_instructions(embedder, SENTENCES[0], ["On music:"], k=4)["On music:"]
+    logits = embedder.logits(embedder.embed(SENTENCES[:1]))[0]
+    assert logits.max() < 0
+    (tokens,) = embedder.explain(SENTENCES[:1], k=4)
+    assert [weight for _, weight in tokens] == pytest.approx(logits.topk(4).values.tolist())
+    for name in ("tokens", "rose", "fell"):
+        expected = [token.token for token in getattr(before["On music:"], name)]
+        assert [token.token for token in getattr(reading, name)] == expected
+    shown = Console(record=True, file=io.StringIO(), width=120)
+    shown.print(_table(text_section(SENTENCES[0], {"model": tokens})))
+    assert all(f"{weight:.2f}" in shown.export_text(clear=False) for _, weight in tokens)
+    assert [bar.percent for bar in bars(tokens, "")] == [0] * 4
 
 
 def test_what_moves_far_below_both_sparse_vectors_is_not_shown(embedder, monkeypatch):
@@ -169,14 +194,26 @@ def test_corpus_gives_a_zero_to_a_model_that_knows_none(backbone, tmp_path):
 
 
 def test_a_sentence_transformer_is_read_with_the_head_it_is_given(backbone, tmp_path):
-    embedder = Embedder.from_backbone(backbone("llama"))
+    embedder = Embedder.from_backbone(backbone("qwen3"))
     embedder.encoder.save(str(tmp_path / "plain"))
     without = text2token(tmp_path / "plain", SENTENCES[0])
     assert without.exit_code == 2
-    assert "no decoding head" in without.stderr
-    said = text2token(tmp_path / "plain", SENTENCES[0], "--head", backbone("llama"), "-k", 4, "--json")
+    assert "No decoding head was found" in without.stderr
+    said = text2token(tmp_path / "plain", SENTENCES[0], "--head", backbone("qwen3"), "-k", 4, "--json")
     ours = [tuple(pair) for pair in json.loads(said.stdout)[0]["tokens"][str(tmp_path / "plain")]]
     assert [token for token, _ in ours] == [token for token, _ in embedder.explain(SENTENCES[:1], k=4)[0]]
+    (tmp_path / "plain" / "README.md").write_text(f"---\nbase_model: {backbone('qwen3')}\n---\n")
+    found = text2token(tmp_path / "plain", SENTENCES[0], "-k", 4, "--json")
+    assert json.loads(found.stdout) == json.loads(said.stdout)
+
+
+def test_a_fitted_folder_is_read_above_its_corpus_mean(backbone, tmp_path):
+    embedder = Embedder.from_backbone(backbone("llama"))
+    embedder.calibrate(CORPUS[:40])
+    embedder.save(tmp_path / "model")
+    said = json.loads(text2token(tmp_path / "model", SENTENCES[0], "-k", 4, "--json").stdout)
+    ours = [token for token, _ in said[0]["tokens"][str(tmp_path / "model")]]
+    assert ours == [token for token, _ in embedder.explain(SENTENCES[:1], k=4)[0]]
 
 
 @pytest.mark.parametrize(

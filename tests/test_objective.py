@@ -8,8 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.modules import Pooling
 
-from text2token.objective import pad_targets, token_target_loss
+from text2token.head import DecodingHead
+from text2token.objective import TokenTargets, pad_targets, token_target_loss
+from text2token.training import on_device
 
 
 def test_by_hand():
@@ -37,7 +40,6 @@ def test_equals_dense_kl_and_is_zero_at_the_target(seed, batch, size):
 
 
 def test_gradient_reaches_the_embedding_and_not_the_head():
-    from text2token.head import DecodingHead
 
     head = DecodingHead(torch.randn(7, 3))
     embedding = torch.randn(2, 3, requires_grad=True)
@@ -46,3 +48,11 @@ def test_gradient_reaches_the_embedding_and_not_the_head():
     assert embedding.grad is not None
     assert embedding.grad.abs().sum() > 0
     assert head.weight.grad is None
+
+
+def test_training_elsewhere_leaves_the_head_of_the_embedder_where_it_is():
+    objective = TokenTargets(Pooling(4), DecodingHead(torch.ones(9, 4)))
+    moved = on_device(objective, torch.device("meta"))
+    assert moved.head.weight.device.type == "meta"
+    assert objective.head.weight.device.type == "cpu"
+    assert on_device(objective, torch.device("cpu")) is objective  # a head has up to a gigabyte

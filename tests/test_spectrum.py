@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import numpy as np
@@ -171,8 +172,9 @@ def test_figures_show_the_data(models, corpus, tmp_path):
 
 def test_killed_it_continues_where_it_was(models, corpus, tmp_path, monkeypatch):
     monkeypatch.setattr("text2token.alignment.spectrum_run._CHUNK", 30)
-    whole = run(models, corpus, tmp_path / "whole")
-    tuned, calls = models[1], []
+    whole = run(copy.deepcopy(models), corpus, tmp_path / "whole")
+    base, tuned = copy.deepcopy(models)
+    calls = []
 
     class Dies(Embedder):
         def embed(self, texts, **options):
@@ -181,15 +183,42 @@ def test_killed_it_continues_where_it_was(models, corpus, tmp_path, monkeypatch)
                 raise KeyboardInterrupt
             return tuned.embed(texts, **options)
 
-    dying = Dies(tuned.encoder, tuned.head)
     with pytest.raises(KeyboardInterrupt):
-        run((models[0], dying), corpus, tmp_path / "cut")
+        run((base, Dies(tuned.encoder, tuned.head)), corpus, tmp_path / "cut")
     assert not (tmp_path / "cut").exists()
-    again = run((models[0], dying), corpus, tmp_path / "cut")
+    base, tuned = models  # as another process loads them
+    again = run((base, Dies(tuned.encoder, tuned.head)), corpus, tmp_path / "cut")
     assert calls == [20, 30, 30, 30, 30, 10]  # sample; two chunks, the second cut off and done again; the rest
     np.testing.assert_allclose(
         [row["variation"] for row in again["components"]], [row["variation"] for row in whole["components"]], atol=1e-6
     )
+
+
+def test_an_unfinished_run_is_not_continued_with_other_content(models, corpus, tmp_path):
+    """Names stay the same when a model is trained anew, or when a file gets other texts at its end."""
+
+    class Dies(Embedder):
+        def embed(self, texts, **options):
+            raise KeyboardInterrupt
+
+    base, tuned = copy.deepcopy(models)
+    with pytest.raises(KeyboardInterrupt):
+        run((base, Dies(tuned.encoder)), corpus, tmp_path / "out")
+    trained = copy.deepcopy(models)
+    with torch.no_grad():
+        next(trained[1].encoder.parameters()).mul_(2)
+    for changed, texts in ((trained, corpus), (models, [*corpus[:-1], "Another end."])):
+        with pytest.raises(UserError, match="other settings or texts"):
+            run(changed, texts, tmp_path / "out")
+    assert run(models, corpus, tmp_path / "out")["texts"] == len(corpus)
+
+
+def test_the_tuned_model_needs_no_head(backbone, corpus, tmp_path):
+    (tmp_path / "notes.txt").write_text("\n".join(corpus[:30]))
+    Embedder.from_backbone(backbone("qwen3")).encoder.save(str(tmp_path / "tuned"), create_model_card=False)
+    arguments = [backbone("qwen3"), str(tmp_path / "tuned"), "--corpus", str(tmp_path / "notes.txt"), "--shift", "0"]
+    result = CliRunner().invoke(main, ["spectrum", *arguments, "--output", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
 
 
 def test_models_of_different_sizes_and_a_single_text_are_refused(models, corpus, tmp_path, backbone):

@@ -93,7 +93,9 @@ def load_head(name: str) -> DecodingHead:
         raise UserError(
             f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from."
         )
-    return extract_head(model.eval())
+    head = extract_head(model.eval())
+    head.source = name
+    return head
 
 
 def attends_ahead(body: PreTrainedModel) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -128,6 +130,11 @@ class Embedder:
         return self.head
 
     @property
+    def floor(self) -> float:
+        """The weight above which a token is aligned: the corpus mean, 0; plain logits have no zero, so there is no floor."""
+        return -math.inf if self.mean_logits is None else 0.0
+
+    @property
     def vocabulary_size(self) -> int:
         """V, the rows of the head."""
         return len(self.decoding_head.weight)
@@ -158,13 +165,21 @@ class Embedder:
         return self.sparsify(self.embed(texts, batch_size=batch_size, progress=progress))
 
     def explain(self, texts: Sequence[str], *, k: int = 10, filtered: bool = False) -> list[list[AlignedToken]]:
-        """The ``k`` aligned tokens of each text, by falling weight; ``filtered`` keeps meaningful ones only."""
-        keep = read_vocabulary(self.tokenizer, self.vocabulary_size).meaningful if filtered else None
-        vectors = self.sparsify(self.embed(texts), k=k, keep=keep)
-        return [
-            [AlignedToken(self.tokenizer.decode([i]), float(w)) for i, w in zip(ids, weights, strict=True) if w > 0]
-            for ids, weights in zip(vectors.ids, vectors.weights, strict=True)
-        ]
+        """The ``k`` aligned tokens of each text by falling weight, above :attr:`floor`; ``filtered``: meaningful ones only."""
+        hidden, explained = ~self.shown(filtered), []
+        for part in self.embed(texts).split(_DECODE_BATCH):
+            best = self.logits(part).masked_fill(hidden, -torch.inf).topk(min(k, len(hidden)), dim=1)
+            for ids, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True):
+                pairs = zip(ids, weights, strict=True)
+                explained.append([AlignedToken(self.tokenizer.decode([i]), w) for i, w in pairs if w > self.floor])
+        return explained
+
+    def shown(self, filtered: bool) -> Tensor:
+        """Which tokens an explanation may show, V booleans: all, or meaningful ones only."""
+        size = self.vocabulary_size
+        if not filtered:
+            return torch.ones(size, dtype=torch.bool)
+        return torch.from_numpy(read_vocabulary(self.tokenizer, size).meaningful)
 
     @torch.no_grad()
     def densify(self, embeddings: Tensor) -> Tensor:
@@ -186,13 +201,10 @@ class Embedder:
         logits = self.decoding_head.uncapped(embeddings)
         return logits if self.mean_logits is None else logits - self.mean_logits
 
-    def sparsify(
-        self, embeddings: Tensor, *, k: int | None = None, keep: NDArray[np.bool_] | None = None
-    ) -> SparseVectors:
-        """Sparse vectors of embeddings N×d, decoded batch by batch, of entries in ``keep`` (V booleans; None: all)."""
-        mask = torch.ones(self.vocabulary_size) if keep is None else torch.from_numpy(keep)
+    def sparsify(self, embeddings: Tensor) -> SparseVectors:
+        """Sparse vectors of embeddings N×d, decoded batch by batch."""
         parts = [
-            (self.logits(part).relu() * mask).topk(min(k or self.top_k, self.vocabulary_size), dim=1)
+            self.logits(part).relu().topk(min(self.top_k, self.vocabulary_size), dim=1)
             for part in embeddings.split(_DECODE_BATCH)
         ]
         return SparseVectors(
@@ -228,5 +240,5 @@ class Embedder:
         save_embedder(self, Path(path))
 
     def dense_modules(self) -> list[torch.nn.Module]:
-        """The modules of the plain dense folder."""
-        return [*self.encoder, *([self.correction] if self.correction is not None else []), Normalize()]
+        """The modules of the plain dense folder; the correction is a copy, since sentence-transformers moves to its device."""
+        return [*self.encoder, *([copy.deepcopy(self.correction)] if self.correction is not None else []), Normalize()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
     vocabulary, dimension = head.weight.shape
     modules: list[nn.Module] = []
     if len(head.transform):
-        linear, activation, norm = head.transform
+        linear, activation, norm = copy.deepcopy(head.transform)  # sentence-transformers moves modules to its device
         modules += [
             Dense(
                 dimension, dimension, activation_function=activation, init_weight=linear.weight, init_bias=linear.bias
@@ -49,18 +50,23 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
     return [*modules, decode]
 
 
+def is_whole(path: Path) -> bool:
+    """Is this a folder with both parts, and so with a head and the corpus mean of its own?"""
+    return (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file()
+
+
 def load_embedder(path: Path) -> Embedder:
     """Load a folder that ``fit`` wrote, or any SentenceTransformer folder, which has no head.
 
     Raises:
         UserError: Neither of the two is there.
     """
-    if (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file():
+    if is_whole(path):
         sparse = SparseEncoder(str(path / "sparse"), model_kwargs={"dtype": torch.float32})
         transformer, pooling, *head = list(sparse)
         return Embedder(
             encoder=SentenceTransformer(modules=[transformer, pooling]).eval(),
-            head=_head_from_modules(head),
+            head=_head_from_modules(head).cpu(),  # beside the embeddings, wherever the encoder runs
             correction=_load_correction(path / "dense"),
             mean_logits=torch.zeros(head[-1].out_features),  # it is inside the bias
             top_k=sparse.max_active_dims,

@@ -21,7 +21,12 @@ class DecodingHead(nn.Module):
         transform: What stands before ``W``: nothing for decoder LLMs, Linear + activation + LayerNorm for masked LMs,
             whose whole MLM head is the decoding head (as in arXiv 2406.17378's code).
         softcap: ``c`` in ``c·tanh(z/c)``, where the backbone's configuration has one.
+
+    Attributes:
+        source: Name of the language model that it was loaded from; None where that is not known.
     """
+
+    source: str | None = None
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from text2token.adapt.steps import STEPS, parse_steps
+from text2token.adapt.steps import STEPS, parse_steps, split_steps
 from text2token.errors import UserError
 from text2token.template import TEMPLATES, Template
 
@@ -116,7 +116,7 @@ class Recipe(BaseModel):
 
     def correction_steps(self) -> list[str]:
         """The steps of :func:`text2token.adapt.affine.correction`."""
-        return [] if self.correction == "none" else self.correction.split("+")
+        return split_steps(self.correction)
 
     def prior_text_templates(self) -> list[Template]:
         """The templates of model-derived targets."""

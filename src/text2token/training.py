@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Sequence
 from functools import partial
@@ -89,11 +90,17 @@ def train_stage(
             ],
         )
         trainer.remove_callback(PrinterCallback)
-        trainer.objective = objective.to(trainer.args.device)
+        trainer.objective = on_device(objective, trainer.args.device)
         trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
     log = _curves(trainer.state.log_history)
     _keep(body, log, final)
     return log
+
+
+def on_device(objective: Objective, device: torch.device) -> Objective:
+    """The objective where the training runs; its parameters are the embedder's, which decodes on the CPU, so a copy moves."""
+    elsewhere = any(parameter.device != device for parameter in objective.parameters())
+    return copy.deepcopy(objective).to(device) if elsewhere else objective
 
 
 def merge(encoder: SentenceTransformer) -> None:

@@ -58,7 +58,7 @@ def correction(
         ``x = A·h + c`` as a sentence-transformers module, A k×d; None without steps.
 
     Raises:
-        UserError: More components are to be removed than there are.
+        UserError: More components are to be removed than there are, or the filter keeps none.
     """
     if not steps:
         return None
@@ -86,13 +86,22 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
     Returns:
         Orthonormal rows, k×d with k = (high − low)·d. The identity where the head has a transform before its matrix,
         since the spectrum then is not of the embedding's own space.
+
+    Raises:
+        UserError: No direction lies between ``low`` and ``high``.
     """
     dimension = head.weight.shape[1]
     if len(head.transform):
         return torch.eye(dimension)
     if head not in _DIRECTIONS:
         _DIRECTIONS[head] = _principal_directions(head.weight)
-    return _DIRECTIONS[head][round(low * dimension) : round(high * dimension)].clone()
+    rows = _DIRECTIONS[head][round(low * dimension) : round(high * dimension)].clone()
+    if not len(rows):
+        raise UserError(
+            f"The spectrum has {dimension} directions and none between {low:g} and {high:g}: "
+            "put --keep-from and --keep-to further apart."
+        )
+    return rows
 
 
 def _learn(step: Step, sample: Tensor, head: DecodingHead, keep: tuple[float, float]) -> Affine:

@@ -36,12 +36,14 @@ def adapt(
     """Correct the vectors of a language model with what texts teach about them, and write it as :func:`text2token.fit` does.
 
     The correction learns from two spans of each of ``calibration_texts`` texts, the zero of sparse vectors from the whole texts.
+    (``fit`` and ``evaluate --correction`` learn both from whole texts.)
 
     Args:
         corpus: As :func:`text2token.fit` takes it.
         output: New folder: ``dense``, ``sparse``, ``run.json``.
         recipe: Backbone, pooling, template, correction; what is about training is not used. None: the defaults.
-        auto: Choose by :mod:`text2token.adapt.choose` on half as many other texts, instead of the recipe's correction.
+        auto: Choose by :mod:`text2token.adapt.choose` on half as many other texts, instead of the recipe's correction, whose
+            ``keep_from`` and ``keep_to`` are then not to be set.
         text_column: Of tabular corpora.
         overwrite: Replace ``output``.
         progress: Show bars.
@@ -50,6 +52,11 @@ def adapt(
         UserError: Anything the user can mend: corpus, recipe, backbone, output folder.
     """
     recipe = recipe or Recipe()
+    if auto and {"keep_from", "keep_to"} & recipe.model_fields_set:
+        raise UserError(
+            "The part of the spectrum, --keep-from to --keep-to, is chosen by the correction 'auto': "
+            "name the steps with --correction, or leave it out."
+        )
     run = RunFolder.open(Path(output), overwrite=overwrite)
     opened = open_texts(corpus, text_column)
     texts, others = draw(opened, recipe)

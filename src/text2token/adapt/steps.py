@@ -30,6 +30,11 @@ STEPS = {
 """Name → how it is written."""
 
 
+def split_steps(correction: str) -> list[str]:
+    """The steps of a correction as recipes and commands write it; ``none`` has no step."""
+    return [] if correction == "none" else correction.split("+")
+
+
 def parse_steps(texts: Sequence[str]) -> list[Step]:
     """Steps as they are written, in order.
 

@@ -58,12 +58,17 @@ def align(
         :class:`text2token.alignment.categories.TokenCategories`), ``texts``, and ``seconds`` of encoding and of reading.
 
     Raises:
-        UserError: No text has a token.
+        UserError: No text has a token, or the vocabulary has fewer than ``k``.
     """
+    reading = reading or Reading()
+    if reading.k > embedder.vocabulary_size:
+        raise UserError(
+            f"The vocabulary has {embedder.vocabulary_size:,} tokens and -k asks for {reading.k:,}: lower it."
+        )
     started = time.perf_counter()
     embeddings = embedder.embed(texts, progress=progress)
     encoded = time.perf_counter()
-    result = align_embeddings(embedder, embeddings, texts, reading or Reading(), progress=progress)
+    result = align_embeddings(embedder, embeddings, texts, reading, progress=progress)
     result["seconds"] = {"encoding": encoded - started, "reading": time.perf_counter() - encoded}
     return result
 

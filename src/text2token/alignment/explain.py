@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from text2token.embedder import AlignedToken, Embedder
-from text2token.vocabulary import read_vocabulary
 
 
 class TokenPart(NamedTuple):
@@ -75,7 +74,7 @@ def explain_pair(embedder: Embedder, pair: tuple[str, str], *, k: int = 10, filt
     first, second = embedder.logits(embedder.embed(pair)).double()
     alike, apart = similarity_parts(first, second), difference_parts(first, second)
     leaning = normalize(first, dim=0) - normalize(second, dim=0)
-    keep = _shown(embedder, filtered)
+    keep = embedder.shown(filtered)
     return PairReading(
         float(first @ second),
         float(alike.sum()),
@@ -115,13 +114,13 @@ def explain_instructions(
     Raises:
         UserError: The embedder has no decoding head.
     """
-    keep = _shown(embedder, filtered)
+    keep = embedder.shown(filtered)
     prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions}
     logits = {name: embedder.logits(embedder.embed([text], prompt=prompt))[0] for name, prompt in prompts.items()}
     bare, readings = logits[""], {}
     for name, instructed in logits.items():
-        aligned = _heaviest(embedder, bare, instructed, instructed, keep, k)
-        seen = keep & (_among_top(bare, embedder.top_k) | _among_top(instructed, embedder.top_k))
+        aligned = _heaviest(embedder, bare, instructed, instructed, keep, k, floor=embedder.floor)
+        seen = keep & (_among_top(bare, embedder) | _among_top(instructed, embedder))
         readings[name] = InstructedReading(
             [AlignedToken(token.token, token.second) for token in aligned],
             _heaviest(embedder, bare, instructed, instructed - bare, seen, k),
@@ -130,26 +129,18 @@ def explain_instructions(
     return readings
 
 
-def _shown(embedder: Embedder, filtered: bool) -> Tensor:
-    """Which tokens may be shown, V booleans."""
-    size = embedder.vocabulary_size
-    if not filtered:
-        return torch.ones(size, dtype=torch.bool)
-    return torch.from_numpy(read_vocabulary(embedder.tokenizer, size).meaningful)
-
-
-def _among_top(logits: Tensor, k: int) -> Tensor:
-    """Which tokens a sparse vector of ``k`` tokens would have, V booleans."""
-    return (logits >= logits.topk(min(k, len(logits))).values[-1]) & (logits > 0)
+def _among_top(logits: Tensor, embedder: Embedder) -> Tensor:
+    """Which tokens a sparse vector would have, or the same number of plain logits, V booleans."""
+    return (logits >= logits.topk(min(embedder.top_k, len(logits))).values[-1]) & (logits > embedder.floor)
 
 
 def _heaviest(
-    embedder: Embedder, first: Tensor, second: Tensor, parts: Tensor, keep: Tensor, k: int
+    embedder: Embedder, first: Tensor, second: Tensor, parts: Tensor, keep: Tensor, k: int, floor: float = 0.0
 ) -> list[TokenPart]:
-    """The ``k`` tokens in ``keep`` with the largest parts above 0."""
-    best = torch.where(keep, parts, 0.0).topk(min(k, len(parts)))
+    """The ``k`` tokens in ``keep`` with the largest parts above ``floor``."""
+    best = parts.masked_fill(~keep, -torch.inf).topk(min(k, len(parts)))
     return [
         TokenPart(embedder.tokenizer.decode([i]), float(first[i]), float(second[i]), part)
         for i, part in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        if part > 0
+        if part > floor
     ]

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.util import is_sentence_transformer_model
 
 from text2token.backbone import load_head
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.head import DecodingHead
+from text2token.packaged import REFERENCES, fetch
 from text2token.recipe import Recipe
+from text2token.saved import PARTS, is_saved, load_saved
 
 
 def open_readable(name: str, recipe: Recipe | None = None, head: str | None = None) -> Embedder:
@@ -26,32 +26,43 @@ def open_readable(name: str, recipe: Recipe | None = None, head: str | None = No
     (arXiv 2406.17378).
 
     Args:
-        name: What ``fit``, ``adapt`` or ``baseline`` wrote, a SentenceTransformer folder or hub id, or a backbone.
-        recipe: Pooling, attention, template and length of a plain backbone; None: the defaults.
+        name: As of :func:`open_uncorrected`.
+        recipe: Likewise.
         head: The language model whose head decodes. None: the backbone that the folder names; else the one that the model
-            card names; else the model's own head.
+            card names; else the model's own head. Which it was is :attr:`text2token.head.DecodingHead.source`.
 
     Raises:
         UserError: Model or head cannot be loaded, or do not fit together.
     """
-    if not _is_embedder(name):
-        embedder = Embedder.from_recipe((recipe or Recipe()).model_copy(update={"backbone": name}))
-        return _with_head(embedder, name, load_head(head)) if head else embedder
-    folder = Path(name)
-    dense = folder / "dense" if (folder / "dense").is_dir() else folder
-    model = SentenceTransformer(str(dense) if dense.is_dir() else name, model_kwargs={"dtype": torch.float32})
+    embedder = open_uncorrected(name, recipe)
+    if head or embedder.head is None:
+        embedder.head = load_head(head) if head else _find_head(name)
+        _check_dimensions(embedder, name)
+    return embedder
+
+
+def open_uncorrected(name: str, recipe: Recipe | None = None) -> Embedder:
+    """An embedder of pooled hidden states, before any correction, with a head only where its language model brings it along.
+
+    Args:
+        name: What ``fit``, ``adapt`` or ``baseline`` wrote, its dense or sparse folder alone, a SentenceTransformer or
+            SparseEncoder, here or on the hub, or a backbone.
+        recipe: Pooling, attention, template and length of a plain backbone; None: the defaults.
+
+    Raises:
+        UserError: It cannot be loaded, or does not start with a transformer and its pooling.
+    """
+    if not is_saved(name):
+        return Embedder.from_recipe((recipe or Recipe()).model_copy(update={"backbone": name}))
+    parts = [Path(name).expanduser() / part for part in PARTS]  # either starts with the same modules
+    model = load_saved(next((str(part) for part in parts if part.is_dir()), name))
     if len(model) < 2 or not hasattr(model[1], "pooling_mode"):
         raise UserError(f"'{name}' does not start with a transformer and its pooling: it has no embedding to decode.")
-    embedder = Embedder(encoder=SentenceTransformer(modules=[model[0], model[1]]).eval())
-    return _with_head(embedder, name, load_head(head) if head else _find_head(name, folder))
+    return Embedder(encoder=SentenceTransformer(modules=[model[0], model[1]]).eval())
 
 
-def _is_embedder(name: str) -> bool:
-    return (Path(name) / "dense").is_dir() or is_sentence_transformer_model(name)
-
-
-def _find_head(name: str, folder: Path) -> DecodingHead:
-    for candidate in _candidates(name, folder):
+def _find_head(name: str) -> DecodingHead:
+    for candidate in _candidates(name):
         try:
             return load_head(candidate)
         except UserError:
@@ -62,25 +73,24 @@ def _find_head(name: str, folder: Path) -> DecodingHead:
     )
 
 
-def _candidates(name: str, folder: Path) -> Iterator[str]:
+def _candidates(name: str) -> Iterator[str]:
     """Where the original head may be, surest first."""
-    if (folder / "run.json").is_file():
-        yield json.loads((folder / "run.json").read_text(encoding="utf-8"))["recipe"]["backbone"]
-    for place in (folder / "README.md", name):
-        try:
-            bases = ModelCard.load(place).data.base_model
-        except (OSError, ValueError, HfHubHTTPError):
-            continue
-        yield from [bases] if isinstance(bases, str) else bases or []
-    yield name
+    folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
+    run = (folder.parent if folder.name in PARTS else folder) / "run.json"
+    if run.is_file():
+        yield json.loads(run.read_text(encoding="utf-8"))["recipe"]["backbone"]
+    try:
+        bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []
+    except (OSError, ValueError, HfHubHTTPError):
+        bases = []
+    yield from [bases] if isinstance(bases, str) else bases
+    yield str(folder) if folder.is_dir() else name
 
 
-def _with_head(embedder: Embedder, name: str, head: DecodingHead) -> Embedder:
-    dimension = embedder.encoder.get_embedding_dimension()
-    if head.weight.shape[1] != dimension:
+def _check_dimensions(embedder: Embedder, name: str) -> None:
+    own, dimension = embedder.decoding_head.weight.shape[1], embedder.encoder.get_embedding_dimension()
+    if own != dimension:
         raise UserError(
-            f"The decoding head has {head.weight.shape[1]} dimensions, the embeddings of '{name}' have {dimension}: "
+            f"The decoding head has {own} dimensions, the embeddings of '{name}' have {dimension}: "
             "name the language model it was made from with --head."
         )
-    embedder.head = head
-    return embedder

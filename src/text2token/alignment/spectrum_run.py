@@ -31,6 +31,7 @@ from text2token.corpus import Corpus
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.figures import write_figure
+from text2token.fingerprint import content_hash, embedder_fingerprint
 from text2token.progress import progress_bar
 from text2token.run_folder import RunFolder
 
@@ -57,10 +58,12 @@ def run_spectrum(
     """Everything that ``text2token spectrum`` shows, as ``spectrum.json``, Parquet tables, SVG and PNG in ``output``.
 
     Args:
-        models: Base and tuned, as :func:`text2token.alignment.reading.open_readable` gives them; the base's head reads.
+        models: Base and tuned, as :func:`text2token.alignment.reading.open_readable` and, since the base's head reads,
+            ``open_uncorrected`` give them.
         corpus: Read batch by batch.
         output: New folder.
-        settings: Kept in ``run.json``, and what an unfinished run is told by: names of the models and the like.
+        settings: Kept in ``run.json``: names of the models and the like. An unfinished run is told by them, and by the content
+            of models, texts and pairs.
         centred: See :func:`text2token.alignment.spectrum.principal_components`.
         shift: See :func:`text2token.alignment.spectrum.shifts`.
         max_texts: Of the corpus, the first; None: all.
@@ -78,9 +81,14 @@ def run_spectrum(
         parse_shift(name)  # before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
-    fingerprint = hashlib.sha256(json.dumps([texts, pairs], default=np.ndarray.tolist).encode()).hexdigest()
+    fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
     kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}
-    with run.claimed({**kept, "texts": fingerprint}):
+    content = {
+        "models": [embedder_fingerprint(base), content_hash(tuned.encoder)],
+        "corpus_fingerprint": corpus.fingerprint(max_texts),
+        "pairs_fingerprint": fingerprint,
+    }
+    with run.claimed({**kept, **content}):
         with run.clock("encode"):
             embedded = [
                 run.vectors(name, lambda model=model: model.embed(texts, progress=progress))  # type: ignore[misc]
@@ -93,7 +101,7 @@ def run_spectrum(
             sts = [EmbeddedPairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
             result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
         write_spectrum(result, run.result)
-        run.finish(kept)
+        run.finish({**kept, **content})
     return result
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from text2token.alignment.categories import CATEGORIES
 from text2token.atomic import write_json
 from text2token.figures import figure_style, write_figure
+from text2token.provenance import record
 
 RATES = {"hit": "Hit@{k}", "local": "local", "global": "global"}
 _RATE_COLOURS = ("#1f4e79", "#4f8fc0", "#a9cbe3")  # ordered by lightness: they stay apart in grey print
@@ -22,9 +23,9 @@ Studied = Mapping[str, Mapping[str, Any]]
 
 
 def write_study(studied: Studied, settings: Mapping[str, Any], output: Path) -> None:
-    """Write ``align.json``, ``align.svg`` and ``align.png`` to a folder."""
+    """Write ``align.json``, which says where its numbers come from, ``align.svg`` and ``align.png`` to a folder."""
     output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "align.json", {"settings": dict(settings), "models": dict(studied)})
+    write_json(output / "align.json", {**record(), "settings": dict(settings), "models": dict(studied)})
     write_figure(draw(studied, settings["k"]), output, "align")
 
 

@@ -20,8 +20,9 @@ _SETTINGS = ("attention", "pooling", "template", "prefix", "suffix", "max_length
 @click.option("--corpus", required=True, help="texts to learn from; a file, folder, glob, '-' or hub name")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
 @click.option(
-    "--correction", default=_AUTO, show_default=True,
-    help="auto, or steps joined by +: centre, shift[-λ], first-component, remove-N, whiten[-S], filter",
+    "--correction",
+    help="auto, or steps joined by +: centre, shift[-λ], first-component, remove-N, whiten[-S], filter"
+    "  [default: the recipe file's, else auto]",
 )  # fmt: skip
 @click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
 @click.option("--overwrite", is_flag=True, help="replace the output folder")
@@ -31,7 +32,7 @@ def adapt(
     backbone: str,
     corpus: str,
     output: Path,
-    correction: str,
+    correction: str | None,
     text_column: str,
     overwrite: bool,
     as_json: bool,
@@ -42,7 +43,8 @@ def adapt(
     Steps act in their order: centre takes away the mean; shift moves along the first component, by λ or to a mean of zero;
     first-component and remove-N project out the strongest 1 or N; whiten evens all directions out, S of the way to no whitening;
     filter keeps the middle of the decoding head's spectrum. 'auto' climbs a ladder of them, and takes the gentlest whose cosines
-    agree about as well as the best with pairs made from the corpus, which share a known part of their words.
+    agree about as well as the best with pairs made from the corpus, which share a known part of their words; it chooses the part
+    of the spectrum, too.
 
     \b
     Example:
@@ -53,9 +55,10 @@ def adapt(
     from text2token.adapt.run import adapt as run
     from text2token.corpus import open_corpus
 
+    given = recipe.model_dump(exclude_unset=True)
+    correction = correction or given.get("correction", _AUTO)
     auto = correction == _AUTO
-    given = {"backbone": backbone} | ({} if auto else {"correction": correction})
-    recipe = Recipe.load(None, **{**recipe.model_dump(exclude_unset=True), **given})
+    recipe = Recipe.load(None, **given | {"backbone": backbone} | ({} if auto else {"correction": correction}))
     opened = open_corpus(corpus, text_column=text_column)
     run(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))

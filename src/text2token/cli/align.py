@@ -68,14 +68,18 @@ def align(
     from text2token.alignment.study import write_study
     from text2token.corpus import open_corpus, sample
 
-    drawn = sample(open_corpus(corpus, text_column=text_column), texts, recipe.seed)
+    opened = open_corpus(corpus, text_column=text_column)
+    drawn = sample(opened, texts, recipe.seed)
     settings = Reading(stop_words=recipe.stop_words, **reading)
-    studied = {
-        model: read(open_readable(model, recipe, head), drawn, settings, progress=sys.stderr.isatty())
-        for model in models
-    }
+    studied = {}
+    for model in models:
+        embedder = open_readable(model, recipe, head)
+        found = {"head": embedder.decoding_head.source}
+        studied[model] = found | read(embedder, drawn, settings, progress=sys.stderr.isatty())
     if output:
-        write_study(studied, {**settings._asdict(), "corpus": corpus, "seed": recipe.seed}, output)
+        source = {"name": corpus, "text_column": text_column, "fingerprint": opened.fingerprint(), "texts": len(drawn)}
+        asked = {"head": head, "recipe": recipe.model_dump(include={*_SETTING}), "corpus": source}
+        write_study(studied, settings._asdict() | asked, output)
     if as_json:
         click.echo(json.dumps(studied, indent=2))
     else:

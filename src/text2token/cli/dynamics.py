@@ -14,7 +14,8 @@ import click
 def dynamics(run: Path, output: Path, as_json: bool) -> None:
     """Did the vocabulary space and the representation space improve together along a training?
 
-    RUN is what 'text2token fit' wrote with --dynamics N. Vocabulary space: target loss, alignment rates and token categories of
+    RUN is what 'text2token fit' wrote with --dynamics N: it measured along the training, and this command reads what it stored,
+    since no checkpoint is kept to measure afterwards. Vocabulary space: target loss, alignment rates and token categories of
     held-out texts. Representation space: alignment and uniformity of Wang and Isola, energy of the first principal component and,
     with --sts FILE in the fit, STS. Writes dynamics.md, dynamics.json, dynamics.svg and dynamics.png.
 

@@ -114,17 +114,18 @@ def _names(joined: str | None) -> list[str]:
 def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, bf16: bool) -> Contender:
     from text2token.evaluation import contender
     from text2token.packaged import REFERENCES, fetch
+    from text2token.saved import is_saved
 
     if mode not in contender.MODES:
         raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
-    is_saved = model in REFERENCES or contender.is_saved(model)
+    ready = is_saved(model)
     set_here = [name for name in _SETTING if getattr(recipe, name) != Recipe.model_fields[name].default]
-    if set_here and (is_saved or model == contender.BM25):
+    if set_here and (ready or model == contender.BM25):
         raise UserError(f"--{set_here[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
-    if mode != "dense" and not is_saved:
+    if mode != "dense" and not ready:
         raise UserError(f"'{model}' has no {mode} vectors to judge: leave --mode out, or fit it first.")
     if model == contender.BM25:
         return contender.bm25()
-    if is_saved:
+    if ready:
         return contender.saved(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
     return contender.untrained(model, recipe, corpus, bf16=bf16)

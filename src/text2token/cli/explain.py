@@ -33,7 +33,7 @@ _SAMPLE = 256  # texts of --corpus: settle a mean to about 6 % of the spread, wi
 )
 @click.option("--instruction", "instructions", multiple=True, help="show what it changes, put before each text")
 @click.option("--against", metavar="OTHER_MODEL", help="show another model's tokens beside")
-@click.option("--head", metavar="BACKBONE", help="language model whose head decodes MODEL, where it has none itself")
+@click.option("--head", metavar="BACKBONE", help="language model whose head decodes MODEL  [default: found by itself]")
 @click.option("--against-head", metavar="BACKBONE", help="the same for OTHER_MODEL")
 @click.option("--corpus", help="texts whose mean logits are the zero of a model that knows none")
 @click.option("--tokens", "-k", type=click.IntRange(1), default=10, show_default=True, help="how many")
@@ -60,9 +60,9 @@ def explain(
 ) -> None:
     """Read the vector of each text as its aligned tokens, heaviest first.
 
-    MODEL is a folder that 'text2token fit' wrote, an untrained backbone, or with --head a SentenceTransformer. The weight of a
-    token is its logit above the mean of the training corpus; an untrained backbone has no such mean, and its weights are plain
-    logits unless --corpus gives one.
+    MODEL is a folder that 'text2token fit' wrote, an untrained backbone, or a SentenceTransformer, whose head is that of the
+    language model it was made from. The weight of a token is its logit above the mean of the training corpus; where no such
+    mean is known, weights are plain logits, of some backbones all below 0, unless --corpus gives one.
 
     An instruction is what sentence-transformers takes as prompt=: it stands before the text, inside the model's template. A
     pair is read by what each token of the vocabulary adds to the cosine of the two texts' logits, and what keeps them apart.
@@ -138,9 +138,11 @@ def _open(name: str, head: str | None, corpus: str | None) -> Embedder:
     from text2token.alignment.reading import open_readable
     from text2token.corpus import open_corpus, sample
     from text2token.embedder import Embedder
+    from text2token.export import is_whole
     from text2token.head import mean_logits
 
-    embedder = open_readable(name, head=head) if head else Embedder.open(name)
+    whole = head is None and is_whole(Path(name))
+    embedder = Embedder.load(name) if whole else open_readable(name, head=head)
     if corpus and embedder.mean_logits is None:
         drawn = sample(open_corpus(corpus), _SAMPLE, seed=0)
         embedder.mean_logits = mean_logits(embedder.decoding_head, embedder.embed(drawn, progress=True))
@@ -170,7 +172,8 @@ def _table(section: Section) -> Table:
         for tokens in section.columns.values():
             token, weight = tokens[rank] if rank < len(tokens) else ("", 0.0)
             if weight:
-                cells += [Text(token.replace("\n", "⏎")), f"{weight:.2f}", Bar(tokens[0][1], 0, weight)]
+                bar = Bar(tokens[0][1], 0, weight) if weight > 0 else ""
+                cells += [Text(token.replace("\n", "⏎")), f"{weight:.2f}", bar]
             else:
                 cells += ["", "", ""]
         table.add_row(*cells)

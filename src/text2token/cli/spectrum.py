@@ -46,7 +46,8 @@ def spectrum(
 ) -> None:
     """What training changed, in the principal components of BASE's embeddings, and what shifting the first one does.
 
-    BASE is a language model under the settings below, or an embedder; TUNED is what was made from it. The folder gets
+    BASE is a language model under the settings below, or an embedder; TUNED is what was made from it, whose embeddings the head
+    of BASE reads, too. The folder gets
     spectrum.json, and for variation, contribution and shift a .parquet table, an .svg and a .png.
 
     \b
@@ -55,14 +56,14 @@ def spectrum(
       text2token spectrum smollm2-135m model --corpus notes.txt --shift v1 --shift -48 --sts pairs.jsonl --output spectrum
     """
     quiet_libraries()
-    from text2token.alignment.reading import open_readable
+    from text2token.alignment.reading import open_readable, open_uncorrected
     from text2token.alignment.spectrum_run import run_spectrum
     from text2token.alignment.sts import read_sts
     from text2token.corpus import open_corpus
 
     opened = open_corpus(corpus, text_column=text_column)
     pairs = read_sts(sts) if sts else None
-    models = open_readable(base, recipe, head), open_readable(tuned, recipe, head)
+    models = open_readable(base, recipe, head), open_uncorrected(tuned, recipe)
     settings = {"base": base, "tuned": tuned, "corpus": opened.name, "head": head, "recipe": recipe.model_dump()}
     result = run_spectrum(models, opened, output, settings, pairs=pairs, progress=True, **options)
     if as_json:

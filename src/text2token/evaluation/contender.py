@@ -19,7 +19,6 @@ from mteb.models.hybrid_wrappers import HybridSearch
 from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
-from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 
 from text2token.adapt.affine import correction
 from text2token.baselines.echo import ECHO, echo_embedder
@@ -30,6 +29,7 @@ from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Sessi
 from text2token.fingerprint import content_hash
 from text2token.precision import has_bf16, mixed_precision
 from text2token.recipe import Recipe
+from text2token.saved import is_model, load_saved
 
 BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
@@ -62,11 +62,6 @@ def bm25() -> Contender:
     return Contender(BM25, str(mteb.get_model_meta(name).revision), _RANKING, lambda _: mteb.get_model(name))
 
 
-def is_saved(name: str) -> bool:
-    """Is this an embedder already: a folder of ours, or a SentenceTransformer or SparseEncoder, here or on the hub?"""
-    return any((Path(name) / part).is_dir() for part in ("dense", "sparse")) or is_sentence_transformer_model(name)
-
-
 def saved(name: str, mode: str = "dense", *, bf16: bool = False) -> Contender:
     """A folder that ``fit`` wrote, or a SentenceTransformer or SparseEncoder.
 
@@ -83,10 +78,10 @@ def saved(name: str, mode: str = "dense", *, bf16: bool = False) -> Contender:
     if mode == "dense" and not Path(parts[0]).is_dir():
         parts = [name]
     for part in parts:
-        if not is_sentence_transformer_model(part):
+        if not is_model(part):
             raise UserError(f"There is no {mode} model in '{name}': name a folder that 'text2token fit' wrote.")
     shown = path.resolve().name if mode == "dense" else f"{path.resolve().name} {mode}"
-    views = [_of_model(_load(part), shown, bf16) for part in parts]
+    views = [_of_model(load_saved(part), shown, bf16) for part in parts]
     return views[0] if len(views) == 1 else _fused(shown, views)
 
 
@@ -96,7 +91,8 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
     Args:
         backbone: As :func:`text2token.backbone.load_encoder` takes it.
         recipe: The setting.
-        corpus: What the correction is learnt from; its first ``calibration_texts``.
+        corpus: What the correction is learnt from; its first ``calibration_texts``, whole. ``fit`` takes them from its training
+            texts, and :func:`text2token.adapt.run.adapt` learns from spans.
         bf16: Encode in mixed precision.
 
     Raises:
@@ -130,17 +126,6 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
         json.dumps([raw.revision, steps, keep if "filter" in steps else None, texts]).encode()
     ).hexdigest()
     return Contender(name, revision, None, prepare)
-
-
-def _load(name: str) -> SentenceTransformer | SparseEncoder:
-    try:
-        note = load_file_path(name, "config_sentence_transformers.json")
-        settings = json.loads(Path(note).read_text(encoding="utf-8")) if note else {}
-        kind = SparseEncoder if settings.get("model_type") == "SparseEncoder" else SentenceTransformer
-        return kind(name, model_kwargs={"dtype": torch.float32}).eval()
-    except Exception as error:  # whatever a loader trips over, the model is what the user has to look at
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"sentence-transformers cannot load '{name}': {first}") from error
 
 
 def _of_model(model: SentenceTransformer | SparseEncoder, name: str, bf16: bool) -> Contender:
