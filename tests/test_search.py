@@ -244,7 +244,8 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
                 assert sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
     assert index.search("young stars of a galaxy", mode="bm25").hits[0].title == "Title 5"
     assert "galaxy" in index.search("galaxy", 1, "bm25").hits[0].snippet
-    assert {match.side for match in index.search("stars").hits[0].matches} == {"sparse", "bm25"}
+    found = index.search("stars")
+    assert {match.side for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
 
 
 def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
@@ -340,6 +341,81 @@ def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index,
     assert len(again) == 10
     assert again.add([]) == 2
     assert {hit.id for hit in again.search("more", mode="bm25").hits} == {"x"}
+
+
+def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):
+    other = Index.open(index._folder)
+
+    def rows():
+        for write in (
+            lambda: other.add([]),
+            lambda: other.delete(["1"]),
+            lambda: Index.create(index._folder, backbone("llama"), recipe=RECIPE),
+        ):
+            with pytest.raises(UserError, match=r"nother process is writing|is there: change it"):
+                write()
+        yield Document("x", "", "A telescope.")
+
+    index.add(rows())
+    other.add([Document("y", "", "Another telescope.")])
+    index.delete(["1"])
+    assert len(other) == 12
+    assert len(Index.open(index._folder)) == 11
+    assert set(scores(Index.open(index._folder), "telescope", "bm25")) == {"5", "x", "y"}
+
+
+def test_an_unfinished_index_has_one_writer_too(tmp_path, backbone):
+    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+
+    def rows():
+        with pytest.raises(UserError, match="Another process is writing the index"):
+            Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+        yield DOCUMENTS[0]
+
+    assert first.add(rows()) == 1
+
+
+def test_a_reader_passes_over_what_was_deleted_since(index):
+    reader = Index.open(index._folder)
+    index.delete(["5"])
+    assert reader.search("telescope stars", mode="bm25").hits[0].id == "6"
+
+
+def test_a_deletion_that_was_killed_is_mended_by_the_next_addition(index, monkeypatch):
+    deleted = EmbeddedEngine.delete
+
+    def killed(engine, ids):
+        deleted(engine, ids)
+        raise KeyboardInterrupt
+
+    before = scores(index, "telescope galaxy", "bm25")
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.delete(["5"])
+    again = Index.open(index._folder)
+    assert again.add([]) == 1
+    assert scores(again, "telescope galaxy", "bm25") == pytest.approx(before)
+
+
+def test_more_hits_than_the_fusion_is_deep(index):
+    query = " ".join(SENTENCES)
+    assert len(index.rank([query], 9, fusion=Fusion("scores", depth=2))[0]) == 9
+    assert len(index.search(query, 9, fusion=Fusion("rrf", depth=2)).hits) == 9
+
+
+def test_vectors_that_are_gone_are_no_empty_result(index):
+    shutil.rmtree(index._folder / "vectors")
+    with pytest.raises(UserError, match="are gone from its engine"):
+        Index.open(index._folder)
+
+
+def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Index.create("index", backbone("llama"), recipe=RECIPE, engine="milvus", uri="vectors.db").add(DOCUMENTS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(Index.open(tmp_path / "index")) == 10
 
 
 def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):

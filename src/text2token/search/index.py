@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 from more_itertools import chunked
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
@@ -37,6 +39,7 @@ Twice the weight for the dense side was better still, but the models were traine
 """
 
 _STORE, _TOKENIZER, _CALIBRATION, _VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
+_LOCK = "write.lock"
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work
 _QUERIES = 64  # queries encoded at once
@@ -52,7 +55,7 @@ class Results(NamedTuple):
 class Index:
     """A folder with the documents of a collection and, in an engine, their sparse, dense and BM25 vectors.
 
-    Open one with :meth:`create` or :meth:`open`. One process writes at a time.
+    Open one with :meth:`create` or :meth:`open`. One process writes at a time, others are refused; any number reads.
 
     Args:
         folder: Of the index.
@@ -73,7 +76,7 @@ class Index:
                 TokenSpace(untruncated(tokenizer), fact("vocabulary"), settings.merge_forms), settings
             )
         self._vectorizer = Vectorizer(self._store, tokens, self._load)
-        self.engine = open_engine(fact("engine"), folder / _VECTORS, fact("uri"), fact("collection"))
+        self.engine = self._open_engine()
 
     @classmethod
     def create(
@@ -99,9 +102,11 @@ class Index:
             embedder: ``model``, where it is loaded already.
 
         Raises:
-            UserError: The model cannot be loaded, something else is in the folder, or a finished or another index.
+            UserError: The model cannot be loaded, something else is in the folder, or a finished or another index, or one that
+                another process is writing.
         """
         folder = Path(folder)
+        uri = str(Path(uri).resolve()) if uri is not None and "://" not in uri else uri
         model = str(Path(model).resolve()) if Path(model).exists() else model
         recipe, settings = recipe or Recipe(), settings or VectorSettings()
         facts: dict[str, Any] = {
@@ -111,27 +116,23 @@ class Index:
             "engine": engine,
             "uri": uri,
         }
-        there = (folder / _STORE).is_file()
-        if there:
-            _check_unfinished(folder, facts)
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        _check_free(folder, facts)
         embedder = embedder or open_model(model, recipe)
         facts["fingerprint"] = embedder_fingerprint(embedder)
-        if there:
-            _check_unfinished(folder, facts)
-        folder.mkdir(parents=True, exist_ok=True)
         possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
-        facts |= {
+        found: dict[str, Any] = {
             "collection": f"text2token_{uuid.uuid4().hex}",
             "sides": [side for side, has in possible.items() if has],
             "vocabulary": embedder.vocabulary_size if embedder.head is not None else 0,
         }
-        store = DocumentStore(folder / _STORE)
-        with store.transaction():
-            store.note(**({} if there and store.fact("documents", 0) else facts))
-        store.close()
-        embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_writer(folder):
+            _check_free(folder, facts)
+            store = DocumentStore(folder / _STORE)
+            with store.transaction():
+                store.note(**({} if store.fact("documents", 0) else facts | found))
+            store.close()
+            embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
         return cls(folder, embedder)
 
     @classmethod
@@ -139,7 +140,7 @@ class Index:
         """A finished index.
 
         Raises:
-            UserError: There is none, or its first documents have not all been indexed yet.
+            UserError: There is none, its first documents have not all been indexed yet, or its vectors are gone.
         """
         folder = Path(folder)
         if not (folder / _STORE).is_file():
@@ -149,7 +150,12 @@ class Index:
         store.close()
         if not finished:
             raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
-        return cls(folder, embedder)
+        index = cls(folder, embedder)
+        if not len(index) and index._store.fact("documents", 0) > index._store.waiting_count():
+            raise UserError(
+                f"The vectors of the index in '{folder}' are gone from its engine: bring them back, or make the index anew."
+            )
+        return index
 
     def __len__(self) -> int:
         """How many documents can be found."""
@@ -171,8 +177,43 @@ class Index:
             How many have been encoded.
 
         Raises:
-            UserError: A document cannot be used (then none of them is added), or the model is not the index's.
+            UserError: A document cannot be used (then none of them is added), the model is not the index's, or another process
+                is writing.
         """
+        with self._writing():
+            return self._add(documents, progress)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget documents; ids that are not there are passed over.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UserError: Another process is writing.
+        """
+        with self._writing():
+            there = self._store.documents(ids)
+            with self._store.transaction():
+                self._store.put(there.values())  # killed before the end, they wait, and the next addition mends them
+            self.engine.delete(list(there))
+            with self._store.transaction():
+                self._vectorizer.count([document.content for document in there.values()], -1)
+                self._store.remove(list(there))
+            return len(there)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Alone, and with what others have written since in sight."""
+        with _only_writer(self._folder):
+            self.engine = self._open_engine()
+            yield
+
+    def _open_engine(self) -> Engine:
+        fact = self._store.fact
+        return open_engine(fact("engine"), self._folder / _VECTORS, fact("uri"), fact("collection"))
+
+    def _add(self, documents: Iterable[Document], progress: bool) -> int:
         with step("Reading documents", enabled=progress), self._store.transaction():
             for batch in chunked(documents, _READ):
                 self._read(batch)
@@ -187,23 +228,9 @@ class Index:
             self.engine.add(ids, {side: vectors[side] for side in self.sides})
             with self._store.transaction():
                 self._store.finish(ids, vectors.get("sparse"))
-        if isinstance(self.engine, EmbeddedEngine):
-            self.engine.compact()
+        self.engine.finish()
         self._store.note(finished=True)
         return total
-
-    def delete(self, ids: Sequence[str]) -> int:
-        """Forget documents; ids that are not there are passed over.
-
-        Returns:
-            How many there were.
-        """
-        there = self._store.documents(ids)
-        self.engine.delete(list(there))
-        with self._store.transaction():
-            self._vectorizer.count([document.content for document in there.values()], -1)
-            self._store.remove(list(there))
-        return len(there)
 
     def search(
         self, query: str, k: int = 10, mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
@@ -225,7 +252,7 @@ class Index:
             return Results([], "The query has no text.")
         vectors = self.query_vectors([query], mode, model=model)
         empty = [side for side, rows in vectors.items() if not np.any(_values(rows))]
-        hits = self.engine.search(vectors, k, fusion)
+        hits = self.engine.search(vectors, k, _deep_enough(fusion, k))
         note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
         return Results(explain(hits, self._store, self._vectorizer, vectors), note)
 
@@ -242,11 +269,12 @@ class Index:
         """As :meth:`search` for many queries, without texts and reasons; a query without text has no hits."""
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[Hit]] = [[] for _ in queries]
+        deep = _deep_enough(fusion, k)
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
             vectors = self.query_vectors([text for _, text in batch], mode, model=model)
             for place, (row, _) in enumerate(batch):
-                ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, fusion)
+                ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, deep)
         return ranked
 
     def parts(self, text: str) -> list[str]:
@@ -323,12 +351,36 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
     return MilvusEngine(uri or str(folder / "milvus.db"), collection)
 
 
+def _deep_enough(fusion: Fusion, k: int) -> Fusion:
+    """So many documents of each side that ``k`` of them can be hits."""
+    return fusion._replace(depth=max(fusion.depth, k))
+
+
 def _values(rows: Rows) -> NDArray[np.float32]:
     return rows if isinstance(rows, np.ndarray) else rows.data
 
 
-def _check_unfinished(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Is the index that is there an unfinished one of the same settings, or one without documents?"""
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"Another process is writing the index in '{folder}': repeat the command when it is done."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Is there nothing, or an unfinished index of the same settings, or one without documents?"""
+    if not (folder / _STORE).is_file():
+        if folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
+            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        return
     store = DocumentStore(folder / _STORE)
     finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
     other = [name for name in facts if begun and store.fact(name) != facts[name]]
