@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,18 +19,18 @@ from transformers import AutoTokenizer
 from text2token.corpus import clean
 from text2token.embedder import Embedder
 from text2token.errors import UserError, extra
-from text2token.fingerprint import embedder_fingerprint
 from text2token.progress import step, track
 from text2token.recipe import Recipe
 from text2token.search.documents import Document
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
-from text2token.search.model import calibrate, needs_calibration, open_model, restore_calibration
+from text2token.search.model import model_fingerprint, open_model, restore_calibration, save_calibration
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search.vectors import TokenSpace, TokenVectors, VectorSettings
+from text2token.search.vectors import TokenSpace, TokenVectors
+from text2token.search_settings import VectorSettings
 
 EngineName = Literal["embedded", "milvus", "seismic"]
 Mode = Literal["sparse", "dense", "bm25", "hybrid"]
@@ -118,7 +120,11 @@ class Index:
         }
         _check_free(folder, facts)
         embedder = embedder or open_model(model, recipe)
-        facts["fingerprint"] = embedder_fingerprint(embedder)
+        if not hasattr(embedder.tokenizer, "backend_tokenizer"):
+            raise UserError(
+                f"'{model}' has no fast tokenizer of transformers, which cuts long documents: choose another model."
+            )
+        facts["fingerprint"] = model_fingerprint(embedder)
         possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
         found: dict[str, Any] = {
             "collection": f"text2token_{uuid.uuid4().hex}",
@@ -161,6 +167,11 @@ class Index:
         """How many documents can be found."""
         return self.engine.count()
 
+    @property
+    def embedder(self) -> Embedder:
+        """The model, with the means and the correction that the index keeps."""
+        return self._vectorizer.embedder
+
     # Writing
 
     def add(self, documents: Iterable[Document], *, progress: bool = False) -> int:
@@ -170,7 +181,7 @@ class Index:
         continues with those that wait.
 
         Args:
-            documents: No id twice.
+            documents: All with text. Of an id that is there twice the last counts.
             progress: Show a bar.
 
         Returns:
@@ -217,6 +228,8 @@ class Index:
         with step("Reading documents", enabled=progress), self._store.transaction():
             for batch in chunked(documents, _READ):
                 self._read(batch)
+        if not self._store.fact("documents", 0):
+            return 0
         self._vectorizer.settle_averages()
         self._calibrate(progress)
         total = self._store.waiting_count()
@@ -277,14 +290,13 @@ class Index:
                 ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, deep)
         return ranked
 
-    def parts(self, text: str) -> list[str]:
-        """The parts that a text is encoded in."""
-        return self._vectorizer.parts.parts(text)
-
     def query_vectors(self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True) -> dict[Side, Rows]:
         """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
         if mode != "hybrid" and mode not in self.sides:
-            raise UserError(f"This index has no {mode} side, since its model has no decoding head: use another --mode.")
+            reason = f"its engine ({self._store.fact('engine')}) keeps none"
+            if mode == "sparse":
+                reason = "its model has no decoding head"
+            raise UserError(f"This index has no {mode} side, since {reason}: use another --mode.")
         sides: list[Side] = list(self.sides) if mode == "hybrid" else [mode]
         if not model:
             sides = [side for side in sides if side != "dense"]
@@ -294,35 +306,42 @@ class Index:
 
     def _read(self, batch: list[Document]) -> None:
         """Keep and count documents that are new or have changed."""
-        known = self._store.documents([document.id for document in batch])
-        new = [document for document in batch if known.get(document.id) != document]
+        if empty := next((document for document in batch if not document.content), None):
+            raise UserError(f"The document '{empty.id}' has no text: leave it out.")
+        last = {document.id: document for document in batch}
+        known = self._store.documents(list(last))
+        new = [document for document in last.values() if known.get(document.id) != document]
         replaced = [known[document.id].content for document in new if document.id in known]
         self._vectorizer.count(replaced, -1)
         self._vectorizer.count([document.content for document in new], 1)
         self._store.put(new)
 
     def _calibrate(self, progress: bool) -> None:
-        """What an untrained backbone must learn from the documents, once."""
-        embedder = self._vectorizer.embedder
-        if needs_calibration(embedder):
+        """Keep means and correction of a model with a head; an untrained backbone learns them from the documents first."""
+        embedder, file = self.embedder, self._folder / _CALIBRATION
+        if embedder.head is None or file.is_file():
+            return
+        if embedder.mean_logits is None:
             sample = self._store.sample(self._recipe.calibration_texts)
             texts = [self._vectorizer.parts.parts(document.content)[0] for document in sample]
-            calibrate(embedder, texts, self._recipe, self._folder / _CALIBRATION, progress=progress)
+            keep = (self._recipe.keep_from, self._recipe.keep_to)
+            embedder.calibrate(texts, self._recipe.correction_steps(), keep, progress=progress)
+        save_calibration(embedder, file)
 
     def _load(self) -> Embedder:
-        """The model, as it was when the index was made.
+        """The model, as it was when the index was made; a copy, so that the one given may serve other indexes.
 
         Raises:
             UserError: It has changed since, or is gone.
         """
         name = self._store.fact("model")
-        embedder = self._given or open_model(name, self._recipe)
-        if embedder_fingerprint(embedder) != self._store.fact("fingerprint"):
+        embedder = copy.copy(self._given or open_model(name, self._recipe))
+        if model_fingerprint(embedder) != self._store.fact("fingerprint"):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than what is in '{name}' now: "
                 "their vectors cannot be compared; bring that model back, or make the index anew."
             )
-        if needs_calibration(embedder) and (self._folder / _CALIBRATION).is_file():
+        if (self._folder / _CALIBRATION).is_file():
             restore_calibration(embedder, self._folder / _CALIBRATION)
         return embedder
 
@@ -333,7 +352,8 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
     Args:
         name: Which.
         folder: Of those that keep their vectors with the index.
-        uri: Of Milvus: a server's, or a file; None: a file with the index.
+        uri: Of Milvus: a server's, which may ask for the environment variable ``MILVUS_TOKEN`` (``user:password`` or an API key),
+            or a file; None: a file with the index.
         collection: In Milvus.
 
     Raises:
@@ -348,7 +368,7 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
             return SeismicEngine(folder)
         from text2token.search.milvus import MilvusEngine
     folder.mkdir(parents=True, exist_ok=True)
-    return MilvusEngine(uri or str(folder / "milvus.db"), collection)
+    return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))
 
 
 def _deep_enough(fusion: Fusion, k: int) -> Fusion:

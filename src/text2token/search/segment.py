@@ -24,6 +24,7 @@ HNSW_FROM = (
 _LINKS, _BREADTH = 32, 128  # of the graph: neighbours a document, candidates while building and searching
 _COPIED = 8_192  # dense rows copied at once
 _FIELDS = Postings._fields
+_faiss: Any = faiss  # whose types are those of C++
 Places = NDArray[np.int32]
 
 
@@ -103,13 +104,13 @@ class Segment:
         best = np.lexsort((rows, -scores))[:k]
         return [(self.ids[int(rows[i])], float(scores[i])) for i in best]
 
-    def _nearest(self, side: Side, query: NDArray[np.float32], k: int) -> tuple[Places, NDArray[np.float32]]:
+    def _nearest(self, side: Side, query: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Rows and scores of at least the ``k`` living documents of the largest inner products, and of all ties with the last."""
-        selector = None if self.alive is None else faiss.IDSelectorBitmap(np.packbits(self.alive, bitorder="little"))
+        selector = None if self.alive is None else _faiss.IDSelectorBitmap(np.packbits(self.alive, bitorder="little"))
         wanted = min(self.living, k + 1)
         while True:
             if side in self.graphs:
-                options = faiss.SearchParametersHNSW(sel=selector, efSearch=max(_BREADTH, 2 * wanted))
+                options = _faiss.SearchParametersHNSW(sel=selector, efSearch=max(_BREADTH, 2 * wanted))
                 found, values = (row[0] for row in self.graphs[side].search(query, wanted, params=options)[::-1])
                 return found[found >= 0], values[found >= 0]
             found, values = _flat(query, self.vectors[side], wanted, selector)
@@ -125,7 +126,7 @@ def _flat(
     query, vectors = np.ascontiguousarray(query), np.ascontiguousarray(vectors)
     values, rows = np.empty(k, np.float32), np.empty(k, np.int64)
     pointers = [faiss.swig_ptr(array) for array in (query, vectors, values, rows)]
-    faiss.knn_inner_product(*pointers[:2], vectors.shape[1], 1, len(vectors), k, *pointers[2:], selector)
+    _faiss.knn_inner_product(*pointers[:2], vectors.shape[1], 1, len(vectors), k, *pointers[2:], selector)
     return rows, values
 
 
