@@ -29,15 +29,18 @@ Documents are added and deleted while the index stays as it is: `text2token inde
 New documents come in a segment of their own, deleted ones are marked, small segments are merged, and a segment is written anew
 when a fifth of it is dead. Document frequencies are those of the moment of a query. The average length in BM25's weights stays
 that of the first documents: build anew when new documents are of another length. A build that is killed continues with the
-documents that are left when the command is repeated. An index knows its model by a hash of weights, template and corrections,
-and refuses another.
+documents that are left when the command is repeated. One process writes an index at a time, and another is told so; searches go
+on meanwhile, in what was there when they opened it. An index knows its model by a hash of weights and template, and
+refuses another; means and correction it keeps itself.
 """
 SCALE = """
 - **The embedded engine** is exact, needs no service and grows linearly in time and disk: the default as far as its time a query
   will do. Its arrays are memory-mapped, so that only what queries touch is in memory.
 - **Seismic** (`--engine seismic`) is approximate and made for millions of documents, which were not measured here; up to what
-  the table shows it is no faster. It keeps no dense side, and is built anew, in memory, by the first search after a change.
-- **Milvus** (`--engine milvus --uri URL`) is for more than one machine, for several writers, and for collections beyond one disk.
+  the table shows it is no faster. It keeps no dense side, and is built anew, in memory, at the end of every addition and by the
+  first search after a deletion.
+- **Milvus** (`--engine milvus --uri URL`) is for more than one machine, and for collections beyond one disk. A server that
+  asks for a login gets what the environment variable `MILVUS_TOKEN` holds: `user:password` or an API key.
   milvus-lite, a file as `--uri`, is the same code for trying out; no cluster was measured here.
 """
 ALONE = """

@@ -6,6 +6,7 @@ disturb, in milliseconds a query unless named otherwise. Queries are encoded bef
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 import time
@@ -45,6 +46,11 @@ class Vectors(NamedTuple):
     documents: csr_array
     queries: csr_array
 
+    def checksum(self) -> str:
+        """A short hash of all of them."""
+        arrays = [array for rows in self for array in (rows.indptr, rows.indices, rows.data)]
+        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:8]
+
 
 def measure(
     runs: Path, vectors: Vectors, corpus: list[str], questions: list[str]
@@ -59,7 +65,7 @@ def measure(
     """
     os.environ["RAYON_NUM_THREADS"] = "1"  # Seismic's
     faiss.omp_set_num_threads(1)
-    folder = runs / "search_speed"
+    folder = runs / "search_speed" / vectors.checksum()
     against = kept(folder / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
     growth = [
         {"engine": name, "documents": size}
@@ -76,7 +82,6 @@ def measure(
     figures = {
         "sparse_p50_over_bm25s": against["over numpy"]["median"],
         "sparse_p50_over_bm25s_numba": against["over numba"]["median"],
-        "sparse_flops_over_dense": flops_over_dense(vectors),
         "seismic_recall10": min(row["recall10"] for row in growth if row["engine"] == "seismic"),
     }
     return figures, {"vectors": shape, "bm25s": against, "growth": growth, "dense_dimensions": DIMENSIONS}
@@ -108,13 +113,6 @@ def words_search(index: Any, asked: list[list[str]], i: int) -> Sequence[str]:
     return index.retrieve([asked[i]], k=K, show_progress=False).documents[0]
 
 
-def flops_over_dense(vectors: Vectors) -> float:
-    """Multiply-adds of exact sparse search, the postings of the query's tokens, over those of flat dense search, N·d."""
-    postings = np.bincount(vectors.documents.indices, minlength=vectors.queries.shape[1])
-    work = postings[vectors.queries.indices].sum() / vectors.queries.shape[0]
-    return float(work / (vectors.documents.shape[0] * DIMENSIONS))
-
-
 class Contender(NamedTuple):
     """Builds an index of batches of documents in a folder.
 
@@ -136,7 +134,8 @@ def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Sea
         engine.add([str(number) for number in range(done, done + rows.shape[0])], {"sparse": rows})
         done += rows.shape[0]
     asked: list[dict[Side, Rows]] = [{"sparse": queries[[i]]} for i in range(queries.shape[0])]
-    engine.search(asked[0], K, Fusion())  # builds what is built at the first search
+    engine.finish()
+    engine.search(asked[0], K, Fusion())  # loads what is loaded at the first search
     return lambda i: [hit.id for hit in engine.search(asked[i], K, Fusion())]
 
 
@@ -179,7 +178,7 @@ def grown(contender: Contender, size: int, vectors: Vectors) -> dict[str, float]
         build = time.process_time() - started
         used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         times = timed(search, queries.shape[0])
-        recall = np.mean([len({*search(i)} & {*exact(i)}) / K for i in range(0, ASKED, 2)])
+        recall = np.mean([len({*search(i)} & {*exact(i)}) / K for i in range(0, queries.shape[0], 2)])
     return {"build_seconds": build, "bytes_a_document": used / size, **times, "recall10": float(recall)}
 
 

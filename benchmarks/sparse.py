@@ -8,11 +8,12 @@ part; figures and pages are made of it by benchmarks/search_page.py.
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -28,6 +29,7 @@ from results_file import data_checksums, write_results
 from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg
 from steps import kept
 from text2token.cli.options import quiet_libraries
+from text2token.evaluation.vector_store import text_key
 from text2token.packaged import REFERENCES
 from text2token.provenance import file_checksum
 from text2token.recipe import Recipe
@@ -36,6 +38,7 @@ from text2token.search.engine import Hit, Rows, Side
 from text2token.search.fusion import fuse
 from text2token.search.index import HYBRID
 from text2token.search.model import open_model
+from text2token.search.parts import PartEncoder
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
 PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
@@ -53,10 +56,11 @@ class Bench:
     runs: Path
     limit: int | None
 
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """A measurement, kept in a file."""
+    def once(self, name: str, model: Model, compute: Callable[[], Any]) -> Any:
+        """A measurement, kept in a file as long as model and default settings are the same."""
         click.echo(f"{name} …", err=True)
-        return kept(self.runs / "parts" / f"{name}-{self.limit or 'all'}.json", compute)
+        depends = text_key(model.embedder.key, VectorSettings().model_dump_json(), json.dumps(HYBRID)).hex()[:8]
+        return kept(self.runs / "parts" / f"{name}-{self.limit or 'all'}-{depends}.json", compute)
 
 
 @click.command()
@@ -109,15 +113,15 @@ def main(
         model = Model(name, path, bench)
         if tune and number == 0:
             items = known_items(data / "corpus" / "wiki-paragraphs.jsonl", tuning)
-            details["tuning"] = bench.once(f"tuning-{name}-{tuning}", partial(tuned, model, items))
+            details["tuning"] = bench.once(f"tuning-{name}-{tuning}", model, partial(tuned, model, items))
             finished()
         for collection in collections:
-            row = bench.once(f"{name}-{collection.name}", partial(quality, model, collection))
+            row = bench.once(f"{name}-{collection.name}", model, partial(quality, model, collection))
             details["quality"].setdefault(name, {})[collection.name] = row["quality"]
             details.setdefault("cost", {}).setdefault(name, {})[collection.name] = row["cost"]
             finished()
     if "ours" in chosen:
-        scifact, trial = collections[0], Trial(Model("ours", chosen["ours"], bench).embedder(), collections[0])
+        scifact, trial = collections[0], Trial(Model("ours", chosen["ours"], bench).embedder, collections[0])
         vectors = search_speed.Vectors(*trial.vectors(VectorSettings()))
         texts = [document.content for document in scifact.documents]
         speed, details["speed"] = search_speed.measure(runs, vectors, texts, list(scifact.queries.values()))
@@ -126,7 +130,7 @@ def main(
 
 
 class Model:
-    """A model by name; loaded when something is not finished.
+    """A model by name.
 
     Args:
         name: For people.
@@ -137,38 +141,32 @@ class Model:
     def __init__(self, name: str, path: str, bench: Bench) -> None:
         self.name, self.path, self._bench = name, path, bench
         self.recipe = Recipe(template="eol", calibration_texts=300)
-        self._raw: Any = None
 
+    @cached_property
     def embedder(self) -> KeptEmbedder:
-        """A fresh one, not calibrated."""
-        if self._raw is None:
-            self._raw = KeptEmbedder.of(
-                open_model(self.path, self.recipe), self._bench.runs / "vectors" / f"{self.name}.sqlite"
-            )
-        fresh = KeptEmbedder(self._raw.encoder, self._raw.head, self._raw.correction, self._raw.mean_logits)
-        fresh.store, fresh.key = self._raw.store, self._raw.key
-        return fresh
+        """As it is in its folder."""
+        return KeptEmbedder.of(open_model(self.path, self.recipe), self._bench.runs / "vectors" / f"{self.name}.sqlite")
 
     def folder(self, collection: Collection) -> Path:
         """Of its index of a collection."""
         return self._bench.runs / "index" / f"{self.name}-{collection.name}"
 
-    def index(self, collection: Collection) -> tuple[Index, KeptEmbedder, float]:
-        """An index of a collection, made anew, its model, and the seconds that it took beyond encoding."""
-        embedder, folder = self.embedder(), self.folder(collection)
+    def index(self, collection: Collection) -> tuple[Index, float]:
+        """An index of a collection, made anew, and the seconds that it took beyond encoding."""
+        folder = self.folder(collection)
         shutil.rmtree(folder, ignore_errors=True)
-        index = Index.create(folder, self.path, recipe=self.recipe, embedder=embedder)
-        embedder.embed([part for d in collection.documents for part in index.parts(d.content)], progress=True)
+        index = Index.create(folder, self.path, recipe=self.recipe, embedder=self.embedder)
+        PartEncoder(self.embedder, "document").embed([d.content for d in collection.documents], progress=True)
         started = time.perf_counter()
         index.add(collection.documents)
-        return index, embedder, time.perf_counter() - started
+        return index, time.perf_counter() - started
 
 
 def quality(model: Model, collection: Collection) -> dict[str, Any]:
     """All ways to search a collection with one model, through the index that a user would make."""
-    index, embedder, seconds = model.index(collection)
+    index, seconds = model.index(collection)
     queries = list(collection.queries.values())
-    embedder.embed([part for query in queries for part in index.parts(query)], progress=True)
+    PartEncoder(model.embedder, "query").embed(queries, progress=True)
 
     def ranked(**options: Any) -> Ranking:
         return dict(zip(collection.queries, index.rank(queries, DEPTH, **options), strict=True))
@@ -176,7 +174,7 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
     rankings = {"dense": ranked(mode="dense"), "hybrid": ranked(mode="hybrid")}
     cost: dict[str, Any] = {"index_seconds_beyond_encoding": seconds, "bytes_a_document": _bytes(model, collection)}
     if "sparse" in index.sides:
-        trial = Trial(embedder, collection)
+        trial = Trial(index.embedder, collection)
         rankings |= {
             "sparse": ranked(mode="sparse"),
             "sparse, no model at the query": ranked(mode="sparse", model=False),
@@ -185,7 +183,7 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
         }
         cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())
         cost["flops_over_dense, paper's form"] = trial.flops_over_dense(PAPER)
-    cost["milliseconds"] = _times(index, embedder, queries[:TIMED])
+    cost["milliseconds"] = _times(index, model.embedder, queries[:TIMED])
     return {"quality": {name: measure(collection, ranking) for name, ranking in rankings.items()}, "cost": cost}
 
 
@@ -205,10 +203,10 @@ def bm25(collection: Collection) -> Ranking:
 
 def tuned(model: Model, collection: Collection) -> dict[str, Any]:
     """What the defaults were chosen by: weights, K and M, surface forms and fusion, by nDCG@10 of known items."""
-    index, embedder, _ = model.index(collection)
+    index, _ = model.index(collection)
     if "sparse" not in index.sides:
         raise click.UsageError(f"{model.name} has no sparse side to tune: name another model first.")
-    trial = Trial(embedder, collection)
+    trial = Trial(index.embedder, collection)
 
     def score(**changes: Any) -> float:
         return ndcg(collection, trial.rank(VectorSettings(**changes)))

@@ -28,7 +28,8 @@ from text2token.progress import track
 from text2token.search import Document, read_documents
 from text2token.search.engine import Hit
 from text2token.search.parts import PartEncoder, untruncated
-from text2token.search.vectors import TokenSpace, TokenVectors, VectorSettings
+from text2token.search.vectors import TokenSpace, TokenVectors
+from text2token.search_settings import VectorSettings
 
 MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
 DEPTH = 100
@@ -118,24 +119,24 @@ class KeptEmbedder(Embedder):
         kept.store, kept.key = VectorStore(file), embedder_fingerprint(embedder)
         return kept
 
-    def embed(self, texts: Sequence[str], *, progress: bool = False, **_: Any) -> Tensor:
+    def embed(self, texts: Sequence[str], *, prompt: str | None = None, progress: bool = False, **_: Any) -> Tensor:
         """As of any embedder, in bf16 where the hardware has it."""
-        keys = [text_key(self.key, text) for text in texts]
+        keys = [text_key(self.key, *([prompt] if prompt else []), text) for text in texts]
         new = self.store.missing(keys)
         todo = sorted(
             {key: text for key, text in zip(keys, texts, strict=True) if key in new}.items(), key=lambda p: len(p[1])
         )
         chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
         for chunk in track(chunks, "Encoding", unit="texts", each=_CHUNK, enabled=progress):
-            vectors = self.embed_now([text for _, text in chunk])
+            vectors = self.embed_now([text for _, text in chunk], prompt)
             self.store.put([key for key, _ in chunk], list(vectors.numpy()))
         return torch.from_numpy(np.stack(self.store.get(keys)))
 
-    def embed_now(self, texts: Sequence[str]) -> Tensor:
+    def embed_now(self, texts: Sequence[str], prompt: str | None = None) -> Tensor:
         """Without looking into the file."""
         size = max(8, _BATCH_CHARACTERS // max(map(len, texts)))
         with mixed_precision(self.encoder[0].model):
-            return super().embed(texts, batch_size=size)
+            return super().embed(texts, prompt=prompt, batch_size=size)
 
 
 class Trial:
@@ -149,7 +150,7 @@ class Trial:
     def __init__(self, embedder: Embedder, collection: Collection) -> None:
         self.collection = collection
         self._embedder = embedder
-        self._parts = PartEncoder(embedder)
+        self._parts = PartEncoder(embedder, "document"), PartEncoder(embedder, "query")
         self._texts = [document.content for document in collection.documents], list(collection.queries.values())
         self._aligned: dict[Any, tuple[csr_array, csr_array]] = {}
         self._spaces = {
@@ -159,7 +160,7 @@ class Trial:
 
     @cached_property
     def _embedded(self) -> list[tuple[Tensor, NDArray[np.int64]]]:
-        return [self._parts.embed(texts) for texts in self._texts]
+        return [parts.embed(texts) for parts, texts in zip(self._parts, self._texts, strict=True)]
 
     def vectors(self, settings: VectorSettings, *, model: bool = True) -> tuple[csr_array, csr_array]:
         """Sparse vectors of documents and queries, as an index has them."""
@@ -187,8 +188,8 @@ class Trial:
     def rank_dense(self) -> dict[str, list[Hit]]:
         """By dense vectors."""
         documents, queries = (
-            self._parts.dense(*embedded, len(texts))
-            for embedded, texts in zip(self._embedded, self._texts, strict=True)
+            parts.dense(*embedded, len(texts))
+            for parts, embedded, texts in zip(self._parts, self._embedded, self._texts, strict=True)
         )
         return self._best(queries @ documents.T, negative=True)
 
@@ -196,7 +197,7 @@ class Trial:
         """Multiplications and additions of an exact sparse search over those of a flat dense one, mean over queries."""
         documents, queries = self.vectors(settings)
         postings = np.bincount(documents.indices, minlength=documents.shape[1])
-        dimension = self._parts.dense(*self._embedded[1], len(self._texts[1])).shape[1]
+        dimension = self._parts[1].dense(*self._embedded[1], len(self._texts[1])).shape[1]
         return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
 
     def _best(self, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[Hit]]:

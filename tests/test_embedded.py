@@ -39,7 +39,7 @@ def as_arrays(vectors, row):
 
 
 operations = st.lists(
-    st.tuples(st.sampled_from(["add", "delete", "compact", "reopen"]), st.lists(st.integers(0, 25), max_size=12)),
+    st.tuples(st.sampled_from(["add", "delete", "finish", "reopen"]), st.lists(st.integers(0, 25), max_size=12)),
     min_size=1,
     max_size=12,
 )
@@ -59,8 +59,8 @@ def test_any_history_gives_what_the_remaining_documents_give(tmp_path_factory, o
         elif operation == "delete":
             engine.delete(names)
             kept = {name: row for name, row in kept.items() if name not in names}
-        elif operation == "compact":
-            engine.compact()
+        elif operation == "finish":
+            engine.finish()
         else:
             engine = EmbeddedEngine(folder)
     query = rows(1, seed + 99)
@@ -88,6 +88,29 @@ def test_worn_segments_are_written_anew(tmp_path):
     engine.delete(["d1", "d2", "d3"])
     (only,) = engine._segments.values()
     assert (len(only.ids), only.alive) == (7, None)
+
+
+def test_a_small_addition_leaves_large_segments_alone(tmp_path):
+    engine = EmbeddedEngine(tmp_path)
+    for step in range(10):
+        engine.add([f"d{step}{i}" for i in range(4)], rows(4, step))
+    engine.finish()
+    (large,) = engine._segments
+    engine.add(["new"], rows(1, 11))
+    engine.finish()
+    assert [len(segment.ids) for segment in engine._segments.values()] == [40, 1]
+    assert large in engine._segments
+    for step in range(4):
+        engine.add([f"n{step}"], rows(1, step))
+    engine.finish()
+    assert [len(segment.ids) for segment in engine._segments.values()] == [45]
+
+
+def test_replaced_documents_wear_segments_too(tmp_path):
+    engine = EmbeddedEngine(tmp_path)
+    engine.add([f"d{i}" for i in range(10)], rows(10, 0))
+    engine.add(["d1", "d2", "d3"], rows(3, 1))
+    assert sorted(len(segment.ids) for segment in engine._segments.values()) == [3, 7]
 
 
 def test_a_kill_between_segment_and_manifest_loses_nothing_finished(tmp_path, monkeypatch):
@@ -126,6 +149,26 @@ def test_a_graph_finds_nearly_what_a_flat_search_finds(tmp_path, monkeypatch):
     found = [[hit.id for hit in e.search({"dense": dense[[60]]}, 10, Fusion())] for e in (flat, graph)]
     assert found[0][0] == "d060"
     assert len(set(found[0]) & set(found[1])) >= 9
+
+
+def test_dead_documents_make_no_search_of_a_graph_wider(tmp_path, monkeypatch):
+    dense = np.random.default_rng(0).normal(size=(2_000, 8)).astype(np.float32)
+    names = [f"d{i:04d}" for i in range(2_000)]
+    monkeypatch.setattr(segment, "HNSW_FROM", 500)
+    engine = EmbeddedEngine(tmp_path)
+    engine.add(names, {"dense": dense})
+
+    def compared():
+        segment.faiss.cvar.hnsw_stats.reset()
+        hits = engine.search({"dense": dense[[1_000]]}, 10, Fusion())
+        return [hit.id for hit in hits], segment.faiss.cvar.hnsw_stats.ndis
+
+    _, before = compared()
+    engine.delete(names[:350])
+    hits, after = compared()
+    assert len(hits) == 10
+    assert min(hits) >= "d0350"
+    assert after <= 1.1 * before
 
 
 def test_ids_of_any_alphabet_are_found_and_keep_their_order(tmp_path):

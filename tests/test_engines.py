@@ -131,6 +131,16 @@ def test_a_document_added_again_takes_its_own_place(kind, engine):
         agree(engine.search({side: query[side]}, 50, Fusion()), expected, kind.tolerance)
 
 
+def test_finishing_changes_no_ranking(kind, engine):
+    ids, documents, query = names(20), vectors(kind, 0, 20), one(vectors(kind, 1, 1), 0)
+    engine.finish()
+    engine.add(ids[:12], {side: rows[:12] for side, rows in documents.items()})
+    engine.add(ids[12:], {side: rows[12:] for side, rows in documents.items()})
+    engine.finish()
+    for side in kind.sides:
+        agree(engine.search({side: query[side]}, 9, Fusion()), naive(ids, documents, query, side, 9), kind.tolerance)
+
+
 def test_deleted_documents_are_gone_and_may_return(kind, engine):
     ids, documents = names(20), vectors(kind, 0, 20)
     engine.delete(["not there"])
@@ -269,6 +279,13 @@ def test_seismic_takes_large_vocabularies_and_queries_beyond_those_of_its_docume
     query = sparse.csr_array(([1.0, 1.0, 9.0], ([0] * 3, [3, 69_999, 70_000])), shape=(1, 70_001), dtype=np.float32)
     assert engine.search({"sparse": query}, 5, Fusion()) == [Hit("a", 1.0), Hit("b", 0.5)]
     assert capfd.readouterr().out == ""  # where a command's results go
+
+
+def test_seismic_is_built_before_the_first_search(tmp_path):
+    engine = SeismicEngine(tmp_path)
+    engine.add(names(9), vectors(KINDS["seismic"], 0, 9))
+    engine.finish()
+    assert [folder.name for folder in tmp_path.glob("index-*")] == ["index-00000001"]
 
 
 def test_seismic_builds_anew_after_a_build_that_was_cut_off(tmp_path, monkeypatch):

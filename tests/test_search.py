@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from conftest import SENTENCES
 from test_cli import done, refused
@@ -23,7 +25,7 @@ from text2token import Embedder, Recipe, UserError
 from text2token.search import Columns, Document, Fusion, Index, Match, VectorSettings, read_documents
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
-from text2token.search.index import HYBRID
+from text2token.search.index import HYBRID, open_engine
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.reasons import snippet
 from text2token.search.vectors import TokenSpace, TokenVectors
@@ -95,12 +97,20 @@ def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
         (['{"text": "a"}'], r"no column 'id'"),
         (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
         ([""], r"no document in"),
+        (["5"], r"line 1: expected a JSON object a line"),
+        (['["id", "text"]'], r"line 1: expected a JSON object a line"),
     ],
 )
 def test_bad_documents_are_named(tmp_path, rows, sentence):
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     with pytest.raises(UserError, match=sentence):
         list(read_documents(tmp_path / "d.jsonl"))
+
+
+def test_a_file_name_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
+    with pytest.raises(UserError, match=r"caf\\xe9.txt'.*rename the file"):
+        list(read_documents(tmp_path))
 
 
 # Parts
@@ -244,7 +254,8 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
                 assert sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
     assert index.search("young stars of a galaxy", mode="bm25").hits[0].title == "Title 5"
     assert "galaxy" in index.search("galaxy", 1, "bm25").hits[0].snippet
-    assert {match.side for match in index.search("stars").hits[0].matches} == {"sparse", "bm25"}
+    found = index.search("stars")
+    assert {match.side for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
 
 
 def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
@@ -342,6 +353,81 @@ def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index,
     assert {hit.id for hit in again.search("more", mode="bm25").hits} == {"x"}
 
 
+def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):
+    other = Index.open(index._folder)
+
+    def rows():
+        for write in (
+            lambda: other.add([]),
+            lambda: other.delete(["1"]),
+            lambda: Index.create(index._folder, backbone("llama"), recipe=RECIPE),
+        ):
+            with pytest.raises(UserError, match=r"nother process is writing|is there: change it"):
+                write()
+        yield Document("x", "", "A telescope.")
+
+    index.add(rows())
+    other.add([Document("y", "", "Another telescope.")])
+    index.delete(["1"])
+    assert len(other) == 12
+    assert len(Index.open(index._folder)) == 11
+    assert set(scores(Index.open(index._folder), "telescope", "bm25")) == {"5", "x", "y"}
+
+
+def test_an_unfinished_index_has_one_writer_too(tmp_path, backbone):
+    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+
+    def rows():
+        with pytest.raises(UserError, match="Another process is writing the index"):
+            Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+        yield DOCUMENTS[0]
+
+    assert first.add(rows()) == 1
+
+
+def test_a_reader_passes_over_what_was_deleted_since(index):
+    reader = Index.open(index._folder)
+    index.delete(["5"])
+    assert reader.search("telescope stars", mode="bm25").hits[0].id == "6"
+
+
+def test_a_deletion_that_was_killed_is_mended_by_the_next_addition(index, monkeypatch):
+    deleted = EmbeddedEngine.delete
+
+    def killed(engine, ids):
+        deleted(engine, ids)
+        raise KeyboardInterrupt
+
+    before = scores(index, "telescope galaxy", "bm25")
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.delete(["5"])
+    again = Index.open(index._folder)
+    assert again.add([]) == 1
+    assert scores(again, "telescope galaxy", "bm25") == pytest.approx(before)
+
+
+def test_more_hits_than_the_fusion_is_deep(index):
+    query = " ".join(SENTENCES)
+    assert len(index.rank([query], 9, fusion=Fusion("scores", depth=2))[0]) == 9
+    assert len(index.search(query, 9, fusion=Fusion("rrf", depth=2)).hits) == 9
+
+
+def test_vectors_that_are_gone_are_no_empty_result(index):
+    shutil.rmtree(index._folder / "vectors")
+    with pytest.raises(UserError, match="are gone from its engine"):
+        Index.open(index._folder)
+
+
+def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Index.create("index", backbone("llama"), recipe=RECIPE, engine="milvus", uri="vectors.db").add(DOCUMENTS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(Index.open(tmp_path / "index")) == 10
+
+
 def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):
     Index.create(tmp_path / "index", backbone("qwen3"))  # nothing in it yet, so anything may follow
     begun = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
@@ -365,6 +451,69 @@ def test_a_model_without_a_head_has_dense_and_bm25(tmp_path, embedder):
     assert index.search("telescope", 1, "hybrid", fusion=HYBRID).hits[0].id == "5"
     with pytest.raises(UserError, match="no sparse side"):
         index.search("cat", mode="sparse")
+
+
+def test_a_model_is_asked_with_its_prompts(tmp_path, embedder):
+    prompts = {"query": "find a text that says: ", "document": "the text of a document: "}
+    SentenceTransformer(modules=[*embedder.encoder], prompts=prompts).save(str(tmp_path / "st"))
+    model = SentenceTransformer(str(tmp_path / "st"))
+    index = Index.create(tmp_path / "index", str(tmp_path / "st"))
+    index.add([*DOCUMENTS, Document("long", "", LONG)])
+    vectors = [model.encode_document([d.content])[0] for d in DOCUMENTS]
+    query = model.encode_query([SENTENCES[3]])[0]
+    cosines = {
+        d.id: float(v @ query / np.linalg.norm(v) / np.linalg.norm(query))
+        for d, v in zip(DOCUMENTS, vectors, strict=True)
+    }
+    found = scores(index, SENTENCES[3], "dense")
+    assert {name: found[name] for name in cosines} == pytest.approx(cosines, abs=1e-5)
+    whole = untruncated(model.tokenizer)
+    parts = PartEncoder(index.embedder, "query").parts(LONG)
+    assert max(len(whole(prompts["query"] + part)["input_ids"]) for part in parts) <= model.max_seq_length
+
+
+def test_a_model_without_a_tokenizer_of_transformers_is_refused(tmp_path, embedder):
+    static = StaticEmbedding(embedder.tokenizer.backend_tokenizer, embedding_dim=8)
+    SentenceTransformer(modules=[static]).save(str(tmp_path / "st"))
+    with pytest.raises(UserError, match="has no fast tokenizer"):
+        Index.create(tmp_path / "index", str(tmp_path / "st"))
+    assert not (tmp_path / "index").exists()
+
+
+def test_one_embedder_serves_several_indexes(tmp_path, backbone):
+    shared = Embedder.from_recipe(RECIPE.model_copy(update={"backbone": backbone("llama")}))
+    found = {}
+    for name, documents in {"a": DOCUMENTS[:5], "b": DOCUMENTS[5:]}.items():
+        index = Index.create(tmp_path / name, backbone("llama"), recipe=RECIPE, embedder=shared)
+        index.add(documents)
+        found[name] = {mode: scores(index, "cats of the garden", mode) for mode in ("dense", "sparse")}
+        assert shared.mean_logits is None
+    for name, expected in found.items():
+        again = Index.open(tmp_path / name)
+        for mode in ("dense", "sparse"):
+            assert scores(again, "cats of the garden", mode) == pytest.approx(expected[mode], abs=1e-5)
+
+
+def test_what_a_given_embedder_was_taught_is_kept_with_the_index(tmp_path, backbone):
+    taught = Embedder.from_recipe(RECIPE.model_copy(update={"backbone": backbone("llama")}))
+    taught.calibrate(SENTENCES[:3])
+    index = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=taught)
+    index.add(DOCUMENTS)
+    again = Index.open(tmp_path / "index")
+    for mode in ("dense", "sparse"):
+        assert scores(again, "cats of the garden", mode) == pytest.approx(
+            scores(index, "cats of the garden", mode), abs=1e-5
+        )
+
+
+def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_path, backbone, index):
+    fresh = Index.create(tmp_path / "fresh", backbone("llama"), recipe=RECIPE)
+    assert fresh.add([]) == 0
+    with pytest.raises(UserError, match="document 'x' has no text"):
+        fresh.add([DOCUMENTS[0], Document("x", " ", "")])
+    assert fresh.add([Document("3", "", "Something else."), *DOCUMENTS]) == 10
+    expected = scores(index, "cats of the garden", "bm25")
+    assert scores(fresh, "cats of the garden", "bm25") == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_query_that_says_nothing_finds_nothing(index):
@@ -391,9 +540,28 @@ def test_another_engine_finds_the_same(tmp_path, backbone, index, engine, sides)
     other = Index.create(tmp_path / engine, backbone("llama"), recipe=RECIPE, engine=engine)
     other.add(DOCUMENTS)
     assert other.sides == sides
+    if "dense" not in sides:
+        with pytest.raises(UserError, match=rf"no dense side, since its engine \({engine}\)"):
+            other.search("cat", mode="dense")
     for mode in ("sparse", "bm25"):
         found, expected = (i.search("stars of a galaxy", 1, mode).hits[0] for i in (other, index))
         assert (found.id, found.score) == (expected.id, pytest.approx(expected.score, rel=1e-2))
+
+
+def test_milvus_is_told_the_token_of_the_environment(tmp_path, monkeypatch):
+    told = []
+
+    class Client:
+        def __init__(self, uri, token, **_):
+            told.append((uri, token))
+
+        def has_collection(self, *_, **__):
+            return False
+
+    monkeypatch.setattr("text2token.search.milvus.MilvusClient", Client)
+    monkeypatch.setenv("MILVUS_TOKEN", "root:secret")
+    open_engine("milvus", tmp_path, "http://milvus:19530", "c")
+    assert told == [("http://milvus:19530", "root:secret")]
 
 
 def test_words_are_stemmed_without_stop_words():
@@ -427,6 +595,46 @@ def test_a_file_of_queries_becomes_a_trec_run(files, backbone):
     assert rows[0][:4] == ["7", "Q0", "5", "1"]
     assert {row[0] for row in rows} == {"7", "b"}
     assert all(row[5] == "bm25" and float(row[4]) > 0 for row in rows)
+
+
+def test_white_space_in_ids_does_not_break_a_run(tmp_path, backbone):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "my notes.txt").write_text("A galaxy.")
+    done("index", backbone("llama"), tmp_path / "docs", "--output", tmp_path / "index", *SETTING)
+    (tmp_path / "q.jsonl").write_text('{"_id": "q\\t1", "text": "galaxy"}')
+    done("search", tmp_path / "index", "--queries", tmp_path / "q.jsonl", "-o", tmp_path / "run", "--mode", "bm25")
+    (line,) = (tmp_path / "run").read_text().splitlines()
+    assert line.split()[:4] == ["q%091", "Q0", "my%20notes.txt", "1"]
+
+
+def test_settings_of_vectors_and_fusion_are_options(files, backbone):
+    output = files / "index"
+    options = ["--form", "paper", "--document-k", "7", "--query-m", "3", "--no-merge-forms", "--parts", "sum"]
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", output, *SETTING, *options)
+    index = Index.open(output)
+    assert VectorSettings(**index._store.fact("settings")) == VectorSettings(
+        form="paper", document_k=7, query_m=3, merge_forms=False, parts="sum"
+    )
+    assert {len(index._store.vector(d.id)) <= 7 for d in DOCUMENTS} == {True}
+    for method in ("rrf", "scores"):
+        found = json.loads(done("search", output, "galaxy full of stars", "--json", "--fusion", method))
+        hits = index.search("galaxy full of stars", fusion=HYBRID._replace(method=method)).hits
+        assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in hits])
+    assert "setting 'document_k': Input should be greater" in refused(
+        "index", backbone("llama"), files / "docs.jsonl", "--output", files / "i", "--document-k", "0"
+    )
+    assert "--engine is fixed since the index was made" in refused(
+        "index", "--output", output, "--delete", "5", "--engine", "milvus"
+    )
+    assert "--query-m is fixed" in refused("index", "--output", output, "--delete", "5", "--query-m", "2")
+    assert len(index) == 10
+
+
+def test_a_broken_database_is_one_sentence(index):
+    (index._folder / "documents.sqlite").write_bytes(b"no database, " * 100)
+    for rest in ("-wal", "-shm"):
+        (index._folder / f"documents.sqlite{rest}").unlink(missing_ok=True)
+    assert "A database cannot be used (file is not a database)" in refused("search", index._folder, "cat")
 
 
 def test_commands_refuse_in_one_sentence(files, backbone):

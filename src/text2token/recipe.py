@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -89,13 +91,8 @@ class Recipe(BaseModel):
             raise UserError(f"Cannot read the recipe '{file}': {str(error).splitlines()[0]}.") from error
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise UserError(f"The recipe '{file}' is no mapping: write one 'name: value' a line.")
-        try:
+        with one_sentence("Recipe", cls):
             return cls(**(content | overrides))
-        except ValidationError as error:
-            first = error.errors()[0]
-            known = "" if first["type"] != "extra_forbidden" else f"; known are {', '.join(cls.model_fields)}"
-            name = f" setting '{first['loc'][0]}'" if first["loc"] else ""
-            raise UserError(f"Recipe{name}: {first['msg'].removeprefix('Value error, ')}{known}.") from error
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -121,6 +118,18 @@ class Recipe(BaseModel):
     def prior_text_templates(self) -> list[Template]:
         """The templates of model-derived targets."""
         return [named_template(name) for name in self.prior_templates.split(",")]
+
+
+@contextmanager
+def one_sentence(what: str, settings: type[BaseModel]) -> Iterator[None]:
+    """Values that settings refuse are the user's to mend."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors()[0]
+        known = "" if first["type"] != "extra_forbidden" else f"; known are {', '.join(settings.model_fields)}"
+        name = f" setting '{first['loc'][0]}'" if first["loc"] else ""
+        raise UserError(f"{what}{name}: {first['msg'].removeprefix('Value error, ')}{known}.") from error
 
 
 def named_template(name: str) -> Template:

@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -77,6 +78,8 @@ def _sentence(error: Exception) -> str | None:
         return f"{error.format_message().rstrip('.')} (see '{command} --help')."
     if any(_DISK_FULL.search(str(link)) for link in _chain(error)):
         return "The disk is full: free some space and repeat the command."
+    if isinstance(error, sqlite3.Error):
+        return f"A database cannot be used ({error}): wait until other processes have done, or make its folder anew."
     if isinstance(error, OSError) and error.filename:
         return f"Cannot use '{error.filename}': {error.strerror}."
     return None

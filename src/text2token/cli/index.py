@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import quiet_libraries, recipe_options, setting_options
 from text2token.errors import UserError, extra
-from text2token.recipe import Recipe
+from text2token.recipe import Recipe, one_sentence
+from text2token.search_settings import VectorSettings
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
+_VECTORS = ("form", "document_k", "query_m", "merge_forms", "parts")
+_CHANGING = {"output", "add", "delete", "id_column", "title_column", "text_column"}
 _path = click.Path(path_type=Path)
 
 
@@ -31,9 +35,12 @@ _path = click.Path(path_type=Path)
     show_default=True,
     help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",
 )
-@click.option("--uri", help="of Milvus: http://host:19530, or a file for milvus-lite")
+@click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
+@setting_options("vectors", VectorSettings, *_VECTORS)
 @recipe_options(*_SETTING, "calibration_texts")
+@click.pass_context
 def index(
+    context: click.Context,
     model: str | None,
     docs: Path | None,
     output: Path,
@@ -44,6 +51,7 @@ def index(
     text_column: str | None,
     engine: Any,
     uri: str | None,
+    vectors: dict[str, Any],
     recipe: Recipe,
 ) -> None:
     """Make the documents of DOCS searchable with MODEL, or change an index.
@@ -59,6 +67,12 @@ def index(
     """
     if (model is None or docs is None) != bool(add or delete):
         raise UserError("Name MODEL and DOCS for a new index, or --add or --delete for the one that is there.")
+    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
+    if model is None and (fixed := given - _CHANGING):
+        flag = "--" + min(fixed).replace("_", "-")
+        raise UserError(f"{flag} is fixed since the index was made: leave it out, or make a new index.")
+    with one_sentence("Index", VectorSettings):
+        settings = VectorSettings(**vectors)
     quiet_libraries()
     with extra("search"):
         from text2token.search import Columns, Index, read_documents
@@ -66,7 +80,7 @@ def index(
     if model is not None and docs is not None:
         if not docs.exists():
             raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
-        opened = Index.create(output, model, recipe=recipe, engine=engine, uri=uri)
+        opened = Index.create(output, model, recipe=recipe, settings=settings, engine=engine, uri=uri)
         if "sparse" not in opened.sides:
             click.echo(f"'{model}' has no decoding head: the index has no sparse side, dense and BM25 only.", err=True)
     else:

@@ -8,23 +8,45 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
 from text2token.recipe import Recipe
 
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
-def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+
+_Command = Callable[..., Any]
+
+
+def recipe_options(*names: str) -> Callable[[_Command], _Command]:
     """``--recipe FILE`` and one option for each recipe setting (or the ones named); all arrive as ``recipe``."""
-    fields = {name: Recipe.model_fields[name] for name in names or Recipe.model_fields}
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+    def decorate(command: _Command) -> _Command:
+        @functools.wraps(command)
+        def load(recipe: Path | None, overrides: dict[str, Any], **arguments: Any) -> Any:
+            return command(recipe=Recipe.load(recipe, **overrides), **arguments)
+
+        file = click.Path(exists=True, dir_okay=False, path_type=Path)
+        help_text = "YAML file of the settings below; options here override it"
+        every = names or tuple(Recipe.model_fields)
+        return click.option("--recipe", type=file, help=help_text)(setting_options("overrides", Recipe, *every)(load))
+
+    return decorate
+
+
+def setting_options(argument: str, settings: type[BaseModel], *names: str) -> Callable[[_Command], _Command]:
+    """One option for each of the settings named; those that are given arrive as a dictionary, ``argument``."""
+    fields = {name: settings.model_fields[name] for name in names}
+
+    def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
         def collect(**arguments: Any) -> Any:
             given = {name: arguments.pop(name) for name in fields}
-            overrides = {name: value for name, value in given.items() if value is not None}
-            return command(recipe=Recipe.load(arguments.pop("recipe"), **overrides), **arguments)
+            chosen = {name: value for name, value in given.items() if value is not None}
+            return command(**{argument: chosen}, **arguments)
 
         for name, field in reversed(fields.items()):
             flag = "--" + name.replace("_", "-")
@@ -35,10 +57,7 @@ def recipe_options(*names: str) -> Callable[[Callable[..., Any]], Callable[..., 
             elif get_origin(field.annotation) is Literal:
                 kind = {"type": click.Choice(get_args(field.annotation))}
             collect = click.option(flag, name, default=None, help=f"{field.description}{default}", **kind)(collect)
-        file = click.Path(exists=True, dir_okay=False, path_type=Path)
-        return click.option("--recipe", type=file, help="YAML file of the settings below; options here override it")(
-            collect
-        )
+        return collect
 
     return decorate
 

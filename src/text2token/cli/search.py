@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 from rich.console import Console
@@ -33,15 +35,25 @@ _path = click.Path(path_type=Path)
     show_default=True,
     help="hybrid: all sides, fused",
 )
+@click.option(
+    "--fusion",
+    type=click.Choice(["scores", "rrf"]),
+    default="scores",
+    show_default=True,
+    help="of hybrid: by scores, each side's divided by its best, or by reciprocal ranks",
+)
 @click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="hits")
 @click.option("--queries", type=_path, help="many queries: a .jsonl with _id (or id) and text; needs --output")
-@click.option("--output", "-o", type=_path, help="TREC run file for --queries")
+@click.option(
+    "--output", "-o", type=_path, help="TREC run file for --queries; white space in ids becomes %20 and so on"
+)
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 def search(
     index: Path,
     query: str | None,
     mode: Any,
+    fusion: Any,
     no_model: bool,
     k: int,
     queries: Path | None,
@@ -60,9 +72,11 @@ def search(
     quiet_libraries()
     with extra("search"):
         from text2token.search import Index, read_documents
+        from text2token.search.index import HYBRID
+    fused = HYBRID._replace(method=fusion)
     opened = Index.open(index)
     if query is not None:
-        found = opened.search(query, k, mode, model=not no_model)
+        found = opened.search(query, k, mode, model=not no_model, fusion=fused)
         if found.note:
             click.echo(found.note, err=True)
         if as_json:
@@ -73,13 +87,18 @@ def search(
             Console().print(_table(query, found))
     elif queries is not None and output is not None:
         asked = list(read_documents(queries))
-        ranked = opened.rank([row.text for row in asked], k, mode, model=not no_model, progress=True)
+        ranked = opened.rank([row.text for row in asked], k, mode, model=not no_model, fusion=fused, progress=True)
         output.parent.mkdir(parents=True, exist_ok=True)
         with replacing(output) as part, part.open("w", encoding="utf-8") as file:
             for row, hits in zip(asked, ranked, strict=True):
-                lines = (f"{row.id} Q0 {hit.id} {rank} {hit.score:.6f} {mode}\n" for rank, hit in enumerate(hits, 1))
-                file.writelines(lines)
+                for rank, hit in enumerate(hits, 1):
+                    file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.6f} {mode}\n")
         click.echo(f"{len(asked)} queries, {sum(map(len, ranked))} hits in {output}", err=True)
+
+
+def _one_word(name: str) -> str:
+    """White space, which ends a column of a run, percent-encoded."""
+    return re.sub(r"\s", lambda space: quote(space[0]), name)
 
 
 def _as_dict(hit: Found) -> dict[str, Any]:

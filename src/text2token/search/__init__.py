@@ -4,6 +4,6 @@ from text2token.search.documents import Columns, Document, read_documents
 from text2token.search.engine import Fusion, Hit
 from text2token.search.index import Index
 from text2token.search.reasons import Found, Match
-from text2token.search.vectors import VectorSettings
+from text2token.search_settings import VectorSettings
 
 __all__ = ["Columns", "Document", "Found", "Fusion", "Hit", "Index", "Match", "VectorSettings", "read_documents"]

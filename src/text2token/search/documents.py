@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,8 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
         name = file.relative_to(folder)
         if any(part.startswith(".") for part in name.parts):
             continue
+        if clean(str(name)) != str(name):
+            raise UserError(f"{os.fsencode(file)!r}: this name is not UTF-8 text, so it is no id; rename the file.")
         try:
             text = clean(file.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError:
@@ -94,8 +97,8 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
 
 
 def _document(row: Row, columns: Columns) -> Document:
-    given = columns.id or next((name for name in _ID_COLUMNS if name in row.values), _ID_COLUMNS[-1])
-    name, text = pick(row, given), pick(row, columns.text or "text")
+    text = pick(row, columns.text or "text")
+    name = pick(row, columns.id or next((name for name in _ID_COLUMNS if name in row.values), _ID_COLUMNS[-1]))
     title = pick(row, columns.title) if columns.title else row.values.get("title")
     if not isinstance(name, str | int) or isinstance(name, bool) or not (name := clean(str(name))):
         raise UserError(f"{row.place}: '{name}' is no id; give each document a string or a whole number.")

@@ -52,22 +52,17 @@ class EmbeddedEngine:
         self._bury(ids)
         self._new(lambda folder: write_segment(folder, list(last), chosen), replaced=())
         self._commit()
-        while group := self._mergeable():
-            self._merge(group)
+        self._tidy()
 
     def delete(self, ids: Sequence[str]) -> None:
         """Forget documents."""
         self._bury(ids)
-        worn = [
-            name for name, segment in self._segments.items() if segment.living < (1 - _MOST_DEAD) * len(segment.ids)
-        ]
         self._commit()
-        for name in worn:
-            self._merge([name])
+        self._tidy()
 
     def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
         """The best documents of one side, or of several, fused."""
-        depth = k if len(query) == 1 else max(k, fusion.depth)
+        depth = k if len(query) == 1 else fusion.depth
         rankings = {side: self._rank(side, rows, depth) for side, rows in query.items()}
         return next(iter(rankings.values())) if len(rankings) == 1 else fuse(rankings, k, fusion)
 
@@ -75,10 +70,17 @@ class EmbeddedEngine:
         """How many documents there are."""
         return sum(segment.living for segment in self._segments.values())
 
-    def compact(self) -> None:
-        """Make all segments one: the fastest to search."""
-        if len(self._segments) > 1:
-            self._merge(list(self._segments))
+    def finish(self) -> None:
+        """Merge small segments, and larger ones as long as that makes them an eighth larger.
+
+        So a first build ends with few segments, the fastest to search, and a small addition leaves the large ones alone.
+        """
+        names = sorted(self._segments, key=lambda name: len(self._segments[name].ids), reverse=True)
+        sizes = [len(self._segments[name].ids) for name in names]
+        for i in range(len(names) - 1):
+            if _FAN * sum(sizes[i + 1 :]) >= sizes[i]:
+                self._merge(names[i:])
+                return
 
     def _rank(self, side: Side, query: Rows, k: int) -> list[Hit]:
         found = [Hit(*hit) for segment in self._segments.values() for hit in segment.search(side, query, k)]
@@ -92,6 +94,16 @@ class EmbeddedEngine:
                 alive = np.ones(len(segment.ids), bool) if segment.alive is None else segment.alive.copy()
                 alive[rows] = False
                 segment.alive = alive
+
+    def _tidy(self) -> None:
+        """Write worn segments anew, and make many of one size one."""
+        worn = [
+            name for name, segment in self._segments.items() if segment.living < (1 - _MOST_DEAD) * len(segment.ids)
+        ]
+        for name in worn:
+            self._merge([name])
+        while group := self._mergeable():
+            self._merge(group)
 
     def _mergeable(self) -> list[str]:
         """Names of ``_FAN`` segments of about one size; none when there are not so many."""

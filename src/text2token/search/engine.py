@@ -45,6 +45,9 @@ class Engine(Protocol):
     def delete(self, ids: Sequence[str]) -> None:
         """Forget documents; ids that are not there are passed over."""
 
+    def finish(self) -> None:
+        """Make ready for searches what has been added: once after many additions, not after each."""
+
     def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
         """The ``k`` best documents for a query of one row a side, by falling score; of equal ones the smaller id first.
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import copy
+import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from filelock import FileLock, Timeout
 from more_itertools import chunked
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
@@ -15,18 +19,18 @@ from transformers import AutoTokenizer
 from text2token.corpus import clean
 from text2token.embedder import Embedder
 from text2token.errors import UserError, extra
-from text2token.fingerprint import embedder_fingerprint
 from text2token.progress import step, track
 from text2token.recipe import Recipe
 from text2token.search.documents import Document
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
-from text2token.search.model import calibrate, needs_calibration, open_model, restore_calibration
+from text2token.search.model import model_fingerprint, open_model, restore_calibration, save_calibration
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search.vectors import TokenSpace, TokenVectors, VectorSettings
+from text2token.search.vectors import TokenSpace, TokenVectors
+from text2token.search_settings import VectorSettings
 
 EngineName = Literal["embedded", "milvus", "seismic"]
 Mode = Literal["sparse", "dense", "bm25", "hybrid"]
@@ -37,6 +41,7 @@ Twice the weight for the dense side was better still, but the models were traine
 """
 
 _STORE, _TOKENIZER, _CALIBRATION, _VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
+_LOCK = "write.lock"
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work
 _QUERIES = 64  # queries encoded at once
@@ -52,7 +57,7 @@ class Results(NamedTuple):
 class Index:
     """A folder with the documents of a collection and, in an engine, their sparse, dense and BM25 vectors.
 
-    Open one with :meth:`create` or :meth:`open`. One process writes at a time.
+    Open one with :meth:`create` or :meth:`open`. One process writes at a time, others are refused; any number reads.
 
     Args:
         folder: Of the index.
@@ -73,7 +78,7 @@ class Index:
                 TokenSpace(untruncated(tokenizer), fact("vocabulary"), settings.merge_forms), settings
             )
         self._vectorizer = Vectorizer(self._store, tokens, self._load)
-        self.engine = open_engine(fact("engine"), folder / _VECTORS, fact("uri"), fact("collection"))
+        self.engine = self._open_engine()
 
     @classmethod
     def create(
@@ -99,9 +104,11 @@ class Index:
             embedder: ``model``, where it is loaded already.
 
         Raises:
-            UserError: The model cannot be loaded, something else is in the folder, or a finished or another index.
+            UserError: The model cannot be loaded, something else is in the folder, or a finished or another index, or one that
+                another process is writing.
         """
         folder = Path(folder)
+        uri = str(Path(uri).resolve()) if uri is not None and "://" not in uri else uri
         model = str(Path(model).resolve()) if Path(model).exists() else model
         recipe, settings = recipe or Recipe(), settings or VectorSettings()
         facts: dict[str, Any] = {
@@ -111,27 +118,27 @@ class Index:
             "engine": engine,
             "uri": uri,
         }
-        there = (folder / _STORE).is_file()
-        if there:
-            _check_unfinished(folder, facts)
-        elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        _check_free(folder, facts)
         embedder = embedder or open_model(model, recipe)
-        facts["fingerprint"] = embedder_fingerprint(embedder)
-        if there:
-            _check_unfinished(folder, facts)
-        folder.mkdir(parents=True, exist_ok=True)
+        if not hasattr(embedder.tokenizer, "backend_tokenizer"):
+            raise UserError(
+                f"'{model}' has no fast tokenizer of transformers, which cuts long documents: choose another model."
+            )
+        facts["fingerprint"] = model_fingerprint(embedder)
         possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
-        facts |= {
+        found: dict[str, Any] = {
             "collection": f"text2token_{uuid.uuid4().hex}",
             "sides": [side for side, has in possible.items() if has],
             "vocabulary": embedder.vocabulary_size if embedder.head is not None else 0,
         }
-        store = DocumentStore(folder / _STORE)
-        with store.transaction():
-            store.note(**({} if there and store.fact("documents", 0) else facts))
-        store.close()
-        embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
+        folder.mkdir(parents=True, exist_ok=True)
+        with _only_writer(folder):
+            _check_free(folder, facts)
+            store = DocumentStore(folder / _STORE)
+            with store.transaction():
+                store.note(**({} if store.fact("documents", 0) else facts | found))
+            store.close()
+            embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
         return cls(folder, embedder)
 
     @classmethod
@@ -139,7 +146,7 @@ class Index:
         """A finished index.
 
         Raises:
-            UserError: There is none, or its first documents have not all been indexed yet.
+            UserError: There is none, its first documents have not all been indexed yet, or its vectors are gone.
         """
         folder = Path(folder)
         if not (folder / _STORE).is_file():
@@ -149,11 +156,21 @@ class Index:
         store.close()
         if not finished:
             raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
-        return cls(folder, embedder)
+        index = cls(folder, embedder)
+        if not len(index) and index._store.fact("documents", 0) > index._store.waiting_count():
+            raise UserError(
+                f"The vectors of the index in '{folder}' are gone from its engine: bring them back, or make the index anew."
+            )
+        return index
 
     def __len__(self) -> int:
         """How many documents can be found."""
         return self.engine.count()
+
+    @property
+    def embedder(self) -> Embedder:
+        """The model, with the means and the correction that the index keeps."""
+        return self._vectorizer.embedder
 
     # Writing
 
@@ -164,18 +181,55 @@ class Index:
         continues with those that wait.
 
         Args:
-            documents: No id twice.
+            documents: All with text. Of an id that is there twice the last counts.
             progress: Show a bar.
 
         Returns:
             How many have been encoded.
 
         Raises:
-            UserError: A document cannot be used (then none of them is added), or the model is not the index's.
+            UserError: A document cannot be used (then none of them is added), the model is not the index's, or another process
+                is writing.
         """
+        with self._writing():
+            return self._add(documents, progress)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Forget documents; ids that are not there are passed over.
+
+        Returns:
+            How many there were.
+
+        Raises:
+            UserError: Another process is writing.
+        """
+        with self._writing():
+            there = self._store.documents(ids)
+            with self._store.transaction():
+                self._store.put(there.values())  # killed before the end, they wait, and the next addition mends them
+            self.engine.delete(list(there))
+            with self._store.transaction():
+                self._vectorizer.count([document.content for document in there.values()], -1)
+                self._store.remove(list(there))
+            return len(there)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Alone, and with what others have written since in sight."""
+        with _only_writer(self._folder):
+            self.engine = self._open_engine()
+            yield
+
+    def _open_engine(self) -> Engine:
+        fact = self._store.fact
+        return open_engine(fact("engine"), self._folder / _VECTORS, fact("uri"), fact("collection"))
+
+    def _add(self, documents: Iterable[Document], progress: bool) -> int:
         with step("Reading documents", enabled=progress), self._store.transaction():
             for batch in chunked(documents, _READ):
                 self._read(batch)
+        if not self._store.fact("documents", 0):
+            return 0
         self._vectorizer.settle_averages()
         self._calibrate(progress)
         total = self._store.waiting_count()
@@ -187,23 +241,9 @@ class Index:
             self.engine.add(ids, {side: vectors[side] for side in self.sides})
             with self._store.transaction():
                 self._store.finish(ids, vectors.get("sparse"))
-        if isinstance(self.engine, EmbeddedEngine):
-            self.engine.compact()
+        self.engine.finish()
         self._store.note(finished=True)
         return total
-
-    def delete(self, ids: Sequence[str]) -> int:
-        """Forget documents; ids that are not there are passed over.
-
-        Returns:
-            How many there were.
-        """
-        there = self._store.documents(ids)
-        self.engine.delete(list(there))
-        with self._store.transaction():
-            self._vectorizer.count([document.content for document in there.values()], -1)
-            self._store.remove(list(there))
-        return len(there)
 
     def search(
         self, query: str, k: int = 10, mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
@@ -225,7 +265,7 @@ class Index:
             return Results([], "The query has no text.")
         vectors = self.query_vectors([query], mode, model=model)
         empty = [side for side, rows in vectors.items() if not np.any(_values(rows))]
-        hits = self.engine.search(vectors, k, fusion)
+        hits = self.engine.search(vectors, k, _deep_enough(fusion, k))
         note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
         return Results(explain(hits, self._store, self._vectorizer, vectors), note)
 
@@ -242,21 +282,21 @@ class Index:
         """As :meth:`search` for many queries, without texts and reasons; a query without text has no hits."""
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[Hit]] = [[] for _ in queries]
+        deep = _deep_enough(fusion, k)
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
             vectors = self.query_vectors([text for _, text in batch], mode, model=model)
             for place, (row, _) in enumerate(batch):
-                ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, fusion)
+                ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, deep)
         return ranked
-
-    def parts(self, text: str) -> list[str]:
-        """The parts that a text is encoded in."""
-        return self._vectorizer.parts.parts(text)
 
     def query_vectors(self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True) -> dict[Side, Rows]:
         """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
         if mode != "hybrid" and mode not in self.sides:
-            raise UserError(f"This index has no {mode} side, since its model has no decoding head: use another --mode.")
+            reason = f"its engine ({self._store.fact('engine')}) keeps none"
+            if mode == "sparse":
+                reason = "its model has no decoding head"
+            raise UserError(f"This index has no {mode} side, since {reason}: use another --mode.")
         sides: list[Side] = list(self.sides) if mode == "hybrid" else [mode]
         if not model:
             sides = [side for side in sides if side != "dense"]
@@ -266,35 +306,42 @@ class Index:
 
     def _read(self, batch: list[Document]) -> None:
         """Keep and count documents that are new or have changed."""
-        known = self._store.documents([document.id for document in batch])
-        new = [document for document in batch if known.get(document.id) != document]
+        if empty := next((document for document in batch if not document.content), None):
+            raise UserError(f"The document '{empty.id}' has no text: leave it out.")
+        last = {document.id: document for document in batch}
+        known = self._store.documents(list(last))
+        new = [document for document in last.values() if known.get(document.id) != document]
         replaced = [known[document.id].content for document in new if document.id in known]
         self._vectorizer.count(replaced, -1)
         self._vectorizer.count([document.content for document in new], 1)
         self._store.put(new)
 
     def _calibrate(self, progress: bool) -> None:
-        """What an untrained backbone must learn from the documents, once."""
-        embedder = self._vectorizer.embedder
-        if needs_calibration(embedder):
+        """Keep means and correction of a model with a head; an untrained backbone learns them from the documents first."""
+        embedder, file = self.embedder, self._folder / _CALIBRATION
+        if embedder.head is None or file.is_file():
+            return
+        if embedder.mean_logits is None:
             sample = self._store.sample(self._recipe.calibration_texts)
             texts = [self._vectorizer.parts.parts(document.content)[0] for document in sample]
-            calibrate(embedder, texts, self._recipe, self._folder / _CALIBRATION, progress=progress)
+            keep = (self._recipe.keep_from, self._recipe.keep_to)
+            embedder.calibrate(texts, self._recipe.correction_steps(), keep, progress=progress)
+        save_calibration(embedder, file)
 
     def _load(self) -> Embedder:
-        """The model, as it was when the index was made.
+        """The model, as it was when the index was made; a copy, so that the one given may serve other indexes.
 
         Raises:
             UserError: It has changed since, or is gone.
         """
         name = self._store.fact("model")
-        embedder = self._given or open_model(name, self._recipe)
-        if embedder_fingerprint(embedder) != self._store.fact("fingerprint"):
+        embedder = copy.copy(self._given or open_model(name, self._recipe))
+        if model_fingerprint(embedder) != self._store.fact("fingerprint"):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than what is in '{name}' now: "
                 "their vectors cannot be compared; bring that model back, or make the index anew."
             )
-        if needs_calibration(embedder) and (self._folder / _CALIBRATION).is_file():
+        if (self._folder / _CALIBRATION).is_file():
             restore_calibration(embedder, self._folder / _CALIBRATION)
         return embedder
 
@@ -305,7 +352,8 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
     Args:
         name: Which.
         folder: Of those that keep their vectors with the index.
-        uri: Of Milvus: a server's, or a file; None: a file with the index.
+        uri: Of Milvus: a server's, which may ask for the environment variable ``MILVUS_TOKEN`` (``user:password`` or an API key),
+            or a file; None: a file with the index.
         collection: In Milvus.
 
     Raises:
@@ -320,15 +368,39 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
             return SeismicEngine(folder)
         from text2token.search.milvus import MilvusEngine
     folder.mkdir(parents=True, exist_ok=True)
-    return MilvusEngine(uri or str(folder / "milvus.db"), collection)
+    return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))
+
+
+def _deep_enough(fusion: Fusion, k: int) -> Fusion:
+    """So many documents of each side that ``k`` of them can be hits."""
+    return fusion._replace(depth=max(fusion.depth, k))
 
 
 def _values(rows: Rows) -> NDArray[np.float32]:
     return rows if isinstance(rows, np.ndarray) else rows.data
 
 
-def _check_unfinished(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Is the index that is there an unfinished one of the same settings, or one without documents?"""
+@contextmanager
+def _only_writer(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"Another process is writing the index in '{folder}': repeat the command when it is done."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Is there nothing, or an unfinished index of the same settings, or one without documents?"""
+    if not (folder / _STORE).is_file():
+        if folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
+            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        return
     store = DocumentStore(folder / _STORE)
     finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
     other = [name for name in facts if begun and store.fact(name) != facts[name]]

@@ -89,6 +89,9 @@ class MilvusEngine:
                 named = json.dumps(batch, ensure_ascii=False)
                 self._client.delete(self._name, filter=f"id in {named}", timeout=_TIMEOUT)
 
+    def finish(self) -> None:
+        """Nothing: the server sees to it."""
+
     def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
         """See the protocol, and the class for what differs."""
         if not self._fields:

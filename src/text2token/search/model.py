@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 
 from text2token.atomic import replacing
 from text2token.embedder import Embedder
+from text2token.fingerprint import embedder_fingerprint
 from text2token.packaged import REFERENCES, fetch
 from text2token.recipe import Recipe
 
@@ -27,15 +28,18 @@ def open_model(name: str, recipe: Recipe) -> Embedder:
     return Embedder.from_recipe(recipe.model_copy(update={"backbone": name}))
 
 
-def needs_calibration(embedder: Embedder) -> bool:
-    """Are the corpus means of a head unknown? So it is with an untrained backbone."""
-    return embedder.head is not None and embedder.mean_logits is None
+def model_fingerprint(embedder: Embedder) -> str:
+    """SHA-256 of an embedder without what texts taught it, which an index keeps itself."""
+    plain = copy.copy(embedder)
+    plain.correction = None
+    backend = embedder.tokenizer.backend_tokenizer
+    backend.no_truncation()  # both are states of its last call, and the next one sets them again
+    backend.no_padding()
+    return embedder_fingerprint(plain)
 
 
-def calibrate(embedder: Embedder, texts: Sequence[str], recipe: Recipe, file: Path, *, progress: bool = False) -> None:
-    """Learn means and correction from texts, and keep them in ``file``."""
-    keep = (recipe.keep_from, recipe.keep_to)
-    embedder.calibrate(texts, recipe.correction_steps(), keep, progress=progress)
+def save_calibration(embedder: Embedder, file: Path) -> None:
+    """Keep means and correction of an embedder with a head in ``file``."""
     tensors = {} if embedder.mean_logits is None else {"mean_logits": embedder.mean_logits}
     if embedder.correction is not None:
         tensors |= {"weight": embedder.correction.linear.weight, "bias": embedder.correction.linear.bias}
@@ -44,9 +48,9 @@ def calibrate(embedder: Embedder, texts: Sequence[str], recipe: Recipe, file: Pa
 
 
 def restore_calibration(embedder: Embedder, file: Path) -> None:
-    """What :func:`calibrate` has learnt."""
+    """What :func:`save_calibration` has kept."""
     tensors = load_file(file)
-    embedder.mean_logits = tensors["mean_logits"]
+    embedder.mean_logits, embedder.correction = tensors["mean_logits"], None
     if "weight" in tensors:
         rows, columns = tensors["weight"].shape
         embedder.correction = Dense(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,9 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.embedder import Embedder
+
+Role = Literal["document", "query"]
+_PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
 
 class PartEncoder:
@@ -24,11 +28,15 @@ class PartEncoder:
 
     Args:
         embedder: What the parts are embedded with.
+        role: Whose prompt, if the model has one, stands before each part: that of ``encode_document`` or of ``encode_query`` in
+            sentence-transformers.
     """
 
-    def __init__(self, embedder: Embedder) -> None:
+    def __init__(self, embedder: Embedder, role: Role = "document") -> None:
         self._embedder = embedder
-        room = embedder.encoder.max_seq_length - len(embedder.tokenizer("")["input_ids"])
+        prompts = embedder.encoder.prompts
+        self._prompt = next((prompts[name] for name in _PROMPTS[role] if name in prompts), "")
+        room = embedder.encoder.max_seq_length - len(embedder.tokenizer(self._prompt)["input_ids"])
         backend = untruncated(embedder.tokenizer).backend_tokenizer
         self._splitter = TextSplitter.from_huggingface_tokenizer(backend, room)
 
@@ -36,11 +44,12 @@ class PartEncoder:
         """The parts of a text, in order; a text that is short enough is one."""
         return list(self._splitter.chunks(text))
 
-    def embed(self, texts: Sequence[str], *, batch_size: int = 32) -> tuple[Tensor, NDArray[np.int64]]:
+    def embed(self, texts: Sequence[str], *, progress: bool = False) -> tuple[Tensor, NDArray[np.int64]]:
         """Embeddings of all parts, P×d, and for each the number of its text."""
         parts = [self.parts(text) for text in texts]
         owners = np.repeat(np.arange(len(texts)), [len(own) for own in parts])
-        return self._embedder.embed([part for own in parts for part in own], batch_size=batch_size), owners
+        every = [part for own in parts for part in own]
+        return self._embedder.embed(every, prompt=self._prompt, progress=progress), owners
 
     def dense(self, embeddings: Tensor, owners: NDArray[np.int64], count: int) -> NDArray[np.float32]:
         """Dense vectors of ``count`` texts: the mean of those of their parts, of length 1 again."""

@@ -50,7 +50,8 @@ def explain(
     documents = store.documents([hit.id for hit in hits])
     found = []
     for hit in hits:
-        document = documents[hit.id]
+        if (document := documents.get(hit.id)) is None:  # deleted since by another process
+            continue
         matches: list[Match] = []
         if "sparse" in query:
             matches += _matches("sparse", query, store.vector(hit.id), vectorizer.column_names)

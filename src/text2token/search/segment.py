@@ -24,6 +24,7 @@ HNSW_FROM = (
 _LINKS, _BREADTH = 32, 128  # of the graph: neighbours a document, candidates while building and searching
 _COPIED = 8_192  # dense rows copied at once
 _FIELDS = Postings._fields
+_faiss: Any = faiss  # whose types are those of C++
 Places = NDArray[np.int32]
 
 
@@ -93,7 +94,7 @@ class Segment:
             if self.alive is not None:
                 living = self.alive[rows]
                 rows, scores = rows[living], scores[living]
-        elif side in self.vectors:
+        elif side in self.vectors and self.living:
             rows, scores = self._nearest(side, np.asarray(query, np.float32), k)
         else:
             return []
@@ -103,23 +104,30 @@ class Segment:
         best = np.lexsort((rows, -scores))[:k]
         return [(self.ids[int(rows[i])], float(scores[i])) for i in best]
 
-    def _nearest(self, side: Side, query: NDArray[np.float32], k: int) -> tuple[Places, NDArray[np.float32]]:
+    def _nearest(self, side: Side, query: NDArray[np.float32], k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
         """Rows and scores of at least the ``k`` living documents of the largest inner products, and of all ties with the last."""
-        total = len(self.ids)
-        wanted = min(total, k + (total - self.living) + 1)
+        selector = None if self.alive is None else _faiss.IDSelectorBitmap(np.packbits(self.alive, bitorder="little"))
+        wanted = min(self.living, k + 1)
         while True:
             if side in self.graphs:
-                graph = self.graphs[side]
-                graph.hnsw.efSearch = max(_BREADTH, 2 * wanted)
-                scores, rows = graph.search(query, wanted)
-            else:
-                scores, rows = faiss.knn(query, self.vectors[side], wanted, metric=faiss.METRIC_INNER_PRODUCT)
-            usable = rows[0] >= 0
-            usable[usable] &= True if self.alive is None else self.alive[rows[0][usable]]
-            found, values = rows[0][usable], scores[0][usable]
-            if wanted == total or side in self.graphs or len(found) <= k or values[-1] < values[k - 1]:
+                options = _faiss.SearchParametersHNSW(sel=selector, efSearch=max(_BREADTH, 2 * wanted))
+                found, values = (row[0] for row in self.graphs[side].search(query, wanted, params=options)[::-1])
+                return found[found >= 0], values[found >= 0]
+            found, values = _flat(query, self.vectors[side], wanted, selector)
+            if wanted == self.living or values[-1] < values[k - 1]:
                 return found, values
-            wanted = min(total, 2 * wanted)
+            wanted = min(self.living, 2 * wanted)
+
+
+def _flat(
+    query: NDArray[np.float32], vectors: NDArray[np.float32], k: int, selector: Any
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """As ``faiss.knn``, which takes no selector: rows and inner products of the nearest vectors."""
+    query, vectors = np.ascontiguousarray(query), np.ascontiguousarray(vectors)
+    values, rows = np.empty(k, np.float32), np.empty(k, np.int64)
+    pointers = [faiss.swig_ptr(array) for array in (query, vectors, values, rows)]
+    _faiss.knn_inner_product(*pointers[:2], vectors.shape[1], 1, len(vectors), k, *pointers[2:], selector)
+    return rows, values
 
 
 def write_segment(folder: Path, ids: Sequence[str], sides: Mapping[Side, Rows]) -> None:

@@ -29,8 +29,8 @@ class SeismicEngine:
     """Sparse and BM25 sides, each in a Seismic index (Bruch et al., SIGIR 2024); see :class:`~text2token.search.engine.Engine`.
 
     A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, a Parquet file a
-    call, and the first search after a change builds the indexes from the documents that are left: updates are cheap, builds are
-    not (milliseconds of one core a document), and the log only grows.
+    call, and :meth:`finish`, or the first search after a change, builds the indexes from the documents that are left: updates are
+    cheap, builds are not (milliseconds of one core a document), and the log only grows.
 
     What differs from the protocol: there is no dense side; a search is approximate and may miss a hit; weights are kept with 16
     bits, so that scores are right to three digits, and equal ones may not stay equal.
@@ -69,6 +69,11 @@ class SeismicEngine:
         """See the protocol."""
         if there := sorted(self._documents().keys() & set(ids)):
             self._append(pa.table({"id": pa.array(there, pa.string())}))
+
+    def finish(self) -> None:
+        """Build the indexes, where documents have changed."""
+        if self._log:
+            self._open_indexes()
 
     def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
         """See the protocol, and the class for what differs; builds the indexes first where documents have changed.

@@ -102,9 +102,9 @@ class DocumentStore:
         self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
 
     def vector(self, name: str) -> dict[int, float]:
-        """The sparse vector of a document, weight by column; none of it while the document waits."""
+        """The sparse vector of a document, weight by column; none of it while the document waits or is gone."""
         query = "SELECT columns, weights FROM documents WHERE id = ?"
-        columns, weights = self._connection.execute(query, (name,)).fetchone()
+        columns, weights = self._connection.execute(query, (name,)).fetchone() or (None, None)
         pairs = zip(np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32), strict=True)
         return {int(column): float(weight) for column, weight in pairs}
 

@@ -36,8 +36,13 @@ class Vectorizer:
 
     @cached_property
     def parts(self) -> PartEncoder:
-        """The model, for texts of any length."""
-        return PartEncoder(self.embedder)
+        """The model, for documents of any length."""
+        return PartEncoder(self.embedder, "document")
+
+    @cached_property
+    def query_parts(self) -> PartEncoder:
+        """The model, for queries of any length."""
+        return PartEncoder(self.embedder, "query")
 
     def count(self, texts: Sequence[str], sign: int) -> None:
         """Add texts to the collection's frequencies, or (``sign`` -1) take them from these."""
@@ -85,9 +90,9 @@ class Vectorizer:
         if "bm25" in sides:
             vectors["bm25"] = self._word_queries(split_words(texts), documents)
         if model and ("dense" in sides or "sparse" in sides):
-            embeddings, owners = self.parts.embed(texts)
+            embeddings, owners = self.query_parts.embed(texts)
             if "dense" in sides:
-                vectors["dense"] = self.parts.dense(embeddings, owners, len(texts))
+                vectors["dense"] = self.query_parts.dense(embeddings, owners, len(texts))
             if "sparse" in sides and self._tokens is not None:
                 m = self._tokens.settings.query_m
                 aligned = self._tokens.aligned(self.embedder, embeddings, owners, len(texts), m)

@@ -9,45 +9,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.embedder import Embedder
 from text2token.search.bm25 import idf, impacts
+from text2token.search_settings import VectorSettings
 from text2token.targets.data_driven import count_tokens
 from text2token.vocabulary import Vocabulary, read_vocabulary
 
 _DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
 _REDUCE = {"max": "amax", "sum": "sum"}
-
-
-class VectorSettings(BaseModel):
-    """How sparse vectors are made; kept with the index.
-
-    Defaults were chosen on known items in Wikipedia paragraphs (docs/search.md). Shares from 0.3 to 0.8 and M from 16 to 64 are a
-    plateau there, and a smaller M costs less.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    form: Literal["weighted", "paper"] = Field("weighted", description="ours, or that of arXiv 2406.17378")
-    document_k: int = Field(128, ge=1, description="aligned tokens of a document")
-    query_m: int = Field(16, ge=0, description="aligned tokens of a query; 0: none")
-    document_share: float = Field(
-        0.5, ge=0, description="weight of a document's first aligned token; 1: of a word's limit"
-    )
-    query_share: float = Field(
-        0.5, ge=0, description="weight of a query's first aligned token; 1: as if it stood there"
-    )
-    merge_forms: bool = Field(True, description="one column for ' cat', 'cat' and 'Cat'")
-    parts: Literal["max", "sum"] = Field("max", description="how the parts of a long document become one")
 
 
 @dataclass(frozen=True)
