@@ -120,13 +120,12 @@ def main(
             details["quality"].setdefault(name, {})[collection.name] = row["quality"]
             details.setdefault("cost", {}).setdefault(name, {})[collection.name] = row["cost"]
             finished()
-    if "ours" in chosen:
-        scifact, trial = collections[0], Trial(Model("ours", chosen["ours"], bench).embedder, collections[0])
-        vectors = search_speed.Vectors(*trial.vectors(VectorSettings()))
-        texts = [document.content for document in scifact.documents]
-        speed, details["speed"] = search_speed.measure(runs, vectors, texts, list(scifact.queries.values()))
-        figures.update(speed)
-        finished()
+        if name == "ours":
+            vectors = search_speed.Vectors(*Trial(model.embedder, collections[0]).vectors(VectorSettings()))
+            texts = [document.content for document in collections[0].documents]
+            speed, details["speed"] = search_speed.measure(runs, vectors, texts, list(collections[0].queries.values()))
+            figures.update(speed)
+            finished()
 
 
 class Model:
