@@ -25,7 +25,8 @@ from text2token import Embedder, Recipe, UserError
 from text2token.search import Columns, Document, Fusion, Index, Match, VectorSettings, read_documents
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
-from text2token.search.index import HYBRID, open_engine
+from text2token.search.engines import open_engine
+from text2token.search.index import HYBRID
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.reasons import snippet
 from text2token.search.vectors import TokenSpace, TokenVectors

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import copy
-import os
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-from filelock import FileLock, Timeout
 from more_itertools import chunked
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from text2token.corpus import clean
 from text2token.embedder import Embedder
-from text2token.errors import UserError, extra
+from text2token.errors import UserError
 from text2token.progress import step, track
 from text2token.recipe import Recipe
 from text2token.search.documents import Document
-from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
+from text2token.search.engines import EngineName, open_engine
+from text2token.search.index_folder import CALIBRATION, STORE, TOKENIZER, VECTORS, only_writer, prepare
 from text2token.search.model import model_fingerprint, open_model, restore_calibration, save_calibration
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
@@ -32,7 +30,6 @@ from text2token.search.vectorizer import Vectorizer
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.search_settings import VectorSettings
 
-EngineName = Literal["embedded", "milvus", "seismic"]
 Mode = Literal["sparse", "dense", "bm25", "hybrid"]
 
 HYBRID = Fusion("scores")
@@ -40,8 +37,6 @@ HYBRID = Fusion("scores")
 Twice the weight for the dense side was better still, but the models were trained on Wikipedia too: equal weights assume less.
 """
 
-_STORE, _TOKENIZER, _CALIBRATION, _VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
-_LOCK = "write.lock"
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work
 _QUERIES = 64  # queries encoded at once
@@ -66,14 +61,14 @@ class Index:
 
     def __init__(self, folder: Path, embedder: Embedder | None = None) -> None:
         self._folder, self._given = folder, embedder
-        self._store = DocumentStore(folder / _STORE)
+        self._store = DocumentStore(folder / STORE)
         fact = self._store.fact
         self._recipe = Recipe(**fact("recipe"))
         self.sides: list[Side] = fact("sides")
         tokens = None
         if "sparse" in self.sides:
             settings = VectorSettings(**fact("settings"))
-            tokenizer = AutoTokenizer.from_pretrained(folder / _TOKENIZER)
+            tokenizer = AutoTokenizer.from_pretrained(folder / TOKENIZER)
             tokens = TokenVectors(
                 TokenSpace(untruncated(tokenizer), fact("vocabulary"), settings.merge_forms), settings
             )
@@ -108,37 +103,7 @@ class Index:
                 another process is writing.
         """
         folder = Path(folder)
-        uri = str(Path(uri).resolve()) if uri is not None and "://" not in uri else uri
-        model = str(Path(model).resolve()) if Path(model).exists() else model
-        recipe, settings = recipe or Recipe(), settings or VectorSettings()
-        facts: dict[str, Any] = {
-            "model": model,
-            "recipe": recipe.model_dump(mode="json"),
-            "settings": settings.model_dump(mode="json"),
-            "engine": engine,
-            "uri": uri,
-        }
-        _check_free(folder, facts)
-        embedder = embedder or open_model(model, recipe)
-        if not hasattr(embedder.tokenizer, "backend_tokenizer"):
-            raise UserError(
-                f"'{model}' has no fast tokenizer of transformers, which cuts long documents: choose another model."
-            )
-        facts["fingerprint"] = model_fingerprint(embedder)
-        possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
-        found: dict[str, Any] = {
-            "collection": f"text2token_{uuid.uuid4().hex}",
-            "sides": [side for side, has in possible.items() if has],
-            "vocabulary": embedder.vocabulary_size if embedder.head is not None else 0,
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        with _only_writer(folder):
-            _check_free(folder, facts)
-            store = DocumentStore(folder / _STORE)
-            with store.transaction():
-                store.note(**({} if store.fact("documents", 0) else facts | found))
-            store.close()
-            embedder.tokenizer.save_pretrained(folder / _TOKENIZER)
+        embedder = prepare(folder, model, recipe or Recipe(), settings or VectorSettings(), engine, uri, embedder)
         return cls(folder, embedder)
 
     @classmethod
@@ -149,9 +114,9 @@ class Index:
             UserError: There is none, its first documents have not all been indexed yet, or its vectors are gone.
         """
         folder = Path(folder)
-        if not (folder / _STORE).is_file():
+        if not (folder / STORE).is_file():
             raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
-        store = DocumentStore(folder / _STORE)
+        store = DocumentStore(folder / STORE)
         finished = store.fact("finished")
         store.close()
         if not finished:
@@ -216,13 +181,13 @@ class Index:
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """Alone, and with what others have written since in sight."""
-        with _only_writer(self._folder):
+        with only_writer(self._folder):
             self.engine = self._open_engine()
             yield
 
     def _open_engine(self) -> Engine:
         fact = self._store.fact
-        return open_engine(fact("engine"), self._folder / _VECTORS, fact("uri"), fact("collection"))
+        return open_engine(fact("engine"), self._folder / VECTORS, fact("uri"), fact("collection"))
 
     def _add(self, documents: Iterable[Document], progress: bool) -> int:
         with step("Reading documents", enabled=progress), self._store.transaction():
@@ -318,7 +283,7 @@ class Index:
 
     def _calibrate(self, progress: bool) -> None:
         """Keep means and correction of a model with a head; an untrained backbone learns them from the documents first."""
-        embedder, file = self.embedder, self._folder / _CALIBRATION
+        embedder, file = self.embedder, self._folder / CALIBRATION
         if embedder.head is None or file.is_file():
             return
         if embedder.mean_logits is None:
@@ -341,34 +306,9 @@ class Index:
                 f"The index in '{self._folder}' was made by another model than what is in '{name}' now: "
                 "their vectors cannot be compared; bring that model back, or make the index anew."
             )
-        if (self._folder / _CALIBRATION).is_file():
-            restore_calibration(embedder, self._folder / _CALIBRATION)
+        if (self._folder / CALIBRATION).is_file():
+            restore_calibration(embedder, self._folder / CALIBRATION)
         return embedder
-
-
-def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:
-    """The engine of an index.
-
-    Args:
-        name: Which.
-        folder: Of those that keep their vectors with the index.
-        uri: Of Milvus: a server's, which may ask for the environment variable ``MILVUS_TOKEN`` (``user:password`` or an API key),
-            or a file; None: a file with the index.
-        collection: In Milvus.
-
-    Raises:
-        UserError: The engine's package is not installed.
-    """
-    if name == "embedded":
-        return EmbeddedEngine(folder)
-    with extra(name):
-        if name == "seismic":
-            from text2token.search.seismic import SeismicEngine
-
-            return SeismicEngine(folder)
-        from text2token.search.milvus import MilvusEngine
-    folder.mkdir(parents=True, exist_ok=True)
-    return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))
 
 
 def _deep_enough(fusion: Fusion, k: int) -> Fusion:
@@ -378,36 +318,3 @@ def _deep_enough(fusion: Fusion, k: int) -> Fusion:
 
 def _values(rows: Rows) -> NDArray[np.float32]:
     return rows if isinstance(rows, np.ndarray) else rows.data
-
-
-@contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(
-            f"Another process is writing the index in '{folder}': repeat the command when it is done."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Is there nothing, or an unfinished index of the same settings, or one without documents?"""
-    if not (folder / _STORE).is_file():
-        if folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
-            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
-        return
-    store = DocumentStore(folder / _STORE)
-    finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
-    other = [name for name in facts if begun and store.fact(name) != facts[name]]
-    store.close()
-    if finished:
-        raise UserError(f"The index '{folder}' is there: change it with --add or --delete, or choose another folder.")
-    if other:
-        raise UserError(
-            f"An unfinished index with another {other[0]} is in '{folder}': repeat its command, or choose another folder."
-        )

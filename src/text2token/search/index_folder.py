@@ -1,0 +1,107 @@
+"""The folder of an index: what is in it, how it begins, and that one process writes at a time."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.recipe import Recipe
+from text2token.search.engines import EngineName
+from text2token.search.model import model_fingerprint, open_model
+from text2token.search.store import DocumentStore
+from text2token.search_settings import VectorSettings
+
+STORE, TOKENIZER, CALIBRATION, VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
+_LOCK = "write.lock"
+
+
+def prepare(
+    folder: Path,
+    model: str,
+    recipe: Recipe,
+    settings: VectorSettings,
+    engine: EngineName,
+    uri: str | None,
+    embedder: Embedder | None,
+) -> Embedder:
+    """Make the folder of a new index, or find the unfinished one of the same settings; see :meth:`Index.create`.
+
+    Returns:
+        The model.
+    """
+    uri = str(Path(uri).resolve()) if uri is not None and "://" not in uri else uri
+    model = str(Path(model).resolve()) if Path(model).exists() else model
+    facts: dict[str, Any] = {
+        "model": model,
+        "recipe": recipe.model_dump(mode="json"),
+        "settings": settings.model_dump(mode="json"),
+        "engine": engine,
+        "uri": uri,
+    }
+    _check_free(folder, facts)
+    embedder = embedder or open_model(model, recipe)
+    if not hasattr(embedder.tokenizer, "backend_tokenizer"):
+        raise UserError(
+            f"'{model}' has no fast tokenizer of transformers, which cuts long documents: choose another model."
+        )
+    facts["fingerprint"] = model_fingerprint(embedder)
+    possible = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
+    found: dict[str, Any] = {
+        "collection": f"text2token_{uuid.uuid4().hex}",
+        "sides": [side for side, has in possible.items() if has],
+        "vocabulary": embedder.vocabulary_size if embedder.head is not None else 0,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer(folder):
+        _check_free(folder, facts)
+        store = DocumentStore(folder / STORE)
+        with store.transaction():
+            store.note(**({} if store.fact("documents", 0) else facts | found))
+        store.close()
+        embedder.tokenizer.save_pretrained(folder / TOKENIZER)
+    return embedder
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Write alone.
+
+    Raises:
+        UserError: Another process is writing.
+    """
+    lock = FileLock(folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise UserError(
+            f"Another process is writing the index in '{folder}': repeat the command when it is done."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Is there nothing, or an unfinished index of the same settings, or one without documents?"""
+    if not (folder / STORE).is_file():
+        if folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
+            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        return
+    store = DocumentStore(folder / STORE)
+    finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
+    other = [name for name in facts if begun and store.fact(name) != facts[name]]
+    store.close()
+    if finished:
+        raise UserError(f"The index '{folder}' is there: change it with --add or --delete, or choose another folder.")
+    if other:
+        raise UserError(
+            f"An unfinished index with another {other[0]} is in '{folder}': repeat its command, or choose another folder."
+        )
