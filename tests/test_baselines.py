@@ -53,6 +53,14 @@ def test_both_copies_are_cut_alike(backbone):
         echo_embedder(Recipe(backbone=backbone("llama"), max_length=16, train_length=8))
 
 
+def test_the_folder_of_a_baseline_opens_as_an_embedder_without_a_head(backbone, tmp_path):
+    encoder = Embedder.from_backbone(backbone("llama"), max_length=64).encoder
+    encoder.save(str(tmp_path / "model" / "dense"), create_model_card=False)
+    loaded = Embedder.load(tmp_path / "model")
+    np.testing.assert_allclose(loaded.encoder.encode(SENTENCES), encoder.encode(SENTENCES), atol=1e-5)
+    assert loaded.head is None
+
+
 def test_echo_is_a_training_free_setting(backbone):
     plain, echo = (
         contender.untrained(backbone("llama"), Recipe(correction="none", template=name, pooling="mean"), None)

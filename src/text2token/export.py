@@ -71,6 +71,8 @@ def load_embedder(path: Path) -> Embedder:
             mean_logits=torch.zeros(head[-1].out_features),  # it is inside the bias
             top_k=sparse.max_active_dims,
         )
+    if (path / "dense" / "modules.json").is_file():  # of a baseline, which has no sparse side
+        return load_embedder(path / "dense")
     if (path / "modules.json").is_file():
         return Embedder(encoder=SentenceTransformer(str(path), model_kwargs={"dtype": torch.float32}).eval())
     raise UserError(
