@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import mteb
@@ -203,7 +204,7 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
     assert len(revisions) == len(set(scores.values())) == 4
 
 
-def test_the_revision_is_the_content(backbone, model):
+def test_the_revision_is_the_content(backbone, model, tmp_path):
     load = backbone("llama")
     views = {
         "plain": Recipe(correction="none", template="none"),
@@ -217,6 +218,8 @@ def test_the_revision_is_the_content(backbone, model):
     assert contender.untrained(load, views["plain"], None).revision == revisions["plain"]
     first, second = contender.saved(str(model)), contender.saved(str(model), "sparse")
     assert first.revision == contender.saved(f"{model}/dense").revision != second.revision
+    shutil.copytree(model / "dense", tmp_path / "elsewhere")
+    assert content_hash(SentenceTransformer(str(tmp_path / "elsewhere"))) == first.revision
     changed = SentenceTransformer(str(model / "dense"))
     with torch.no_grad():
         next(changed.parameters())[0] += 1e-3

@@ -24,7 +24,9 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
             settings = {key: getattr(module, key, None) for key in keys}
             digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
         if isinstance(config := getattr(module, "config", None), PretrainedConfig):
-            digest.update(config.to_json_string(use_diff=False).encode())
+            content = config.to_dict()
+            content.pop("_name_or_path", None)  # a model is the same wherever it lies
+            digest.update(json.dumps(content, default=str, sort_keys=True).encode())
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
     digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
     names = (
