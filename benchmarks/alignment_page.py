@@ -31,11 +31,16 @@ def main() -> None:
     (DOCS / "figures").mkdir(exist_ok=True)
     write_figure(draw(exact, 10), DOCS / "figures", "align")
     environment = Environment(
-        loader=FileSystemLoader(HERE / "pages"), undefined=StrictUndefined, keep_trailing_newline=True
+        loader=FileSystemLoader(HERE / "pages"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters["points"] = lambda share: f"{100 * share:.1f}"
     page = environment.get_template("alignment.md.j2").render(
         result=result,
+        figures=result["figures"],
         study=study,
         reading=reading,
         exact=exact,

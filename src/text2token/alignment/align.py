@@ -19,7 +19,9 @@ from text2token.progress import track
 from text2token.targets.data_driven import count_tokens
 from text2token.vocabulary import Vocabulary, read_vocabulary
 
-_LOGITS = 2**23  # decoded at once: 34 MB of float32, small enough to stay near a CPU's caches
+_LOGITS = (
+    2**21
+)  # decoded at once: 8 MB of float32, which stay in the caches of a CPU and leave no large holes in memory
 
 
 class Reading(NamedTuple):
