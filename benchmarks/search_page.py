@@ -24,6 +24,12 @@ GOALS = {
     "sparse_flops_over_dense": ("operations of a sparse search over a flat dense one", "≤ 0.1"),
     "seismic_recall10": ("recall@10 of the approximate index against the exact one", "≥ 0.99"),
 }
+MODELS = {
+    "ours": "*ours* is fitted by text2token, without labels.",
+    "PromptEOL": "*PromptEOL* is the untrained backbone.",
+    "LLM2Vec": "*LLM2Vec* is its unsupervised recipe.",
+    "MiniLM": "*MiniLM* is supervised and has no decoding head, so no sparse side.",
+}
 UPDATES = """
 Documents are added and deleted while the index stays as it is: `text2token index --output index --add more.jsonl --delete 17`.
 New documents come in a segment of their own, deleted ones are marked, small segments are merged, and a segment is written anew
@@ -118,10 +124,9 @@ def _quality(details: Mapping[str, Any]) -> str:
     limit = details["documents"]
     capped = "" if limit is None else f" Collections are cut to {limit:,} documents, judged ones first."
     parts.append(
-        f"Scores × 100, in brackets the 95 % bootstrap interval over queries. {sizes}.{capped} *ours* is fitted by text2token, "
-        "without labels; *PromptEOL* is the untrained backbone; *LLM2Vec* is its unsupervised recipe; *MiniLM* is supervised and "
-        "has no decoding head, so no sparse side. *No model at the query*: the words of the query alone, against documents with "
-        "their aligned tokens."
+        f"Scores × 100, in brackets the 95 % bootstrap interval over queries. {sizes}.{capped} "
+        + " ".join(text for model, text in MODELS.items() if model in details["quality"])
+        + " *No model at the query*: the words of the query alone, against documents with their aligned tokens."
     )
     return "\n\n".join(parts)
 
