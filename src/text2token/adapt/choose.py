@@ -17,6 +17,7 @@ from torch import Tensor
 
 from text2token.adapt.affine import correction
 from text2token.adapt.overlap import overlap_agreement
+from text2token.adapt.steps import split_steps
 from text2token.embedder import Embedder
 from text2token.progress import track
 
@@ -30,7 +31,7 @@ class Candidate(NamedTuple):
     @property
     def steps(self) -> list[str]:
         """Of :func:`text2token.adapt.affine.correction`."""
-        return [] if self.correction == "none" else self.correction.split("+")
+        return split_steps(self.correction)
 
 
 class Judged(NamedTuple):
