@@ -20,7 +20,8 @@ bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)
 
 bench-quality: .venv/dev  ## needs DATA too; hours of training and judging, continues when repeated
-	$(BIN)/python benchmarks/quality.py --data $(DATA)
+	$(BIN)/python benchmarks/quality.py --data $(DATA) $(QUALITY)
+	$(BIN)/python benchmarks/tables.py
 
 bench-alignment: .venv/dev  ## needs DATA; an hour or two, continues when repeated
 	$(BIN)/python benchmarks/alignment.py --data $(DATA)
