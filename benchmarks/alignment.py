@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 import adapt_corrections
-import align_cost
 import alignment_study
 import dynamics_claim
 import reading_claims
+import reading_cost
 import spectrum_claims
 from results_file import data_checksums, write_results
 from steps import kept, text2token
@@ -54,7 +54,7 @@ def main(data: Path, runs: Path) -> None:
 
     parts: dict[str, Part] = {
         "adapt": lambda: adapt_corrections.measure(data, runs),
-        "cost": lambda: align_cost.measure(data),
+        "cost": lambda: reading_cost.measure(data),
         "reading": lambda: reading_claims.measure(data, untrained | ours),
         "spectrum": lambda: spectrum_claims.measure(data, runs, pairs),
         "dynamics": lambda: dynamics_claim.measure(data, runs),

@@ -4,7 +4,7 @@
 
 Each step is a command of text2token and keeps what it has finished in runs/quality, so that a stopped run continues, over as many
 sittings as it takes; with --only several processes share the work, and one without it puts all together. Writes
-benchmarks/results/quality.json after every contender, and runs/quality/comparison.
+benchmarks/results/quality.json after every contender, and docs/figures/quality.svg; benchmarks/tables.py makes the page.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from steps import text2token
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import contender, judge
 from text2token.evaluation.compare import compare
-from text2token.evaluation.comparison_page import write_comparison
+from text2token.evaluation.comparison_page import draw
 from text2token.evaluation.results import SUMMARY
 from text2token.evaluation.tasks import select_tasks
+from text2token.figures import write_figure
 from text2token.precision import has_bf16
 from text2token.recipe import Recipe
 
@@ -55,6 +56,7 @@ SUBSET = (
     "SearchSnippets",
     "PIT2015",
 )  # a type each
+COMPARED = ("text2token, seed 0", "llm2vec, seed 0", "keywords prompt, filtered", "PromptEOL", MINILM_NAME)
 QUICK = ("--held-out", "8", "--calibration-texts", "32", "--prior-texts", "16")
 
 
@@ -133,10 +135,8 @@ def main(data: Path, runs: Path, backbone: str, share: float, max_docs: int | No
         folders[name] = folder
         if not quick and not only:
             figures = results(folders, details)
+            details["comparison"] = side_by_side(folders)
             click.echo(write_results("quality", 0, checksums, figures, details))
-    compared = [folder for folder in folders.values() if folder.parent == runs / "results"]
-    write_comparison(compare(compared), runs / "comparison")
-    click.echo(runs / "comparison" / "compare.md")
 
 
 def contenders(bench: Bench, details: dict[str, Any], only: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
@@ -219,6 +219,16 @@ def results(folders: dict[str, Path], details: dict[str, Any]) -> dict[str, floa
         figures["minilm_max_abs_diff"] = max(abs(scores[task] - score) for task, score in MINILM.items())
     figures |= differences(figures)
     return figures
+
+
+def side_by_side(folders: dict[str, Path]) -> dict[str, Any] | None:
+    """The first contender of :data:`COMPARED` against the others, task by task, as far as they are finished; and its figure."""
+    there = [folders[name] for name in COMPARED if name in folders]
+    if COMPARED[0] not in folders:
+        return None
+    compared = compare(there)
+    write_figure(draw(compared), Path("docs") / "figures", "quality")
+    return compared.to_json()
 
 
 def differences(figures: dict[str, float]) -> dict[str, float]:

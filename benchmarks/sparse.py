@@ -26,8 +26,9 @@ import Stemmer
 
 import search_speed
 from results_file import data_checksums, write_results
-from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg
+from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg, span_items
 from steps import kept
+from text2token.alignment.reading import open_readable
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation.vector_store import text_key
 from text2token.packaged import REFERENCES
@@ -44,8 +45,13 @@ SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered",
 PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
 SWEPT_K, SWEPT_M = (8, 16, 32, 64, 128, 256, 512), (0, 4, 8, 16, 32, 64, 128)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
-WEIGHTS = (0.0, 0.5, 1.0, 2.0)
+WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
+SPANS = 100  # known items of a collection, for fusion
 TIMED = 50  # queries
+UNTRAINED = {  # means of token logits are learnt from the documents
+    "PromptEOL": Recipe(template="eol", calibration_texts=300),
+    "LLM2Vec": Recipe(correction="none", calibration_texts=300),
+}
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ def main(
         model = Model(name, path, bench)
         if tune and number == 0:
             items = known_items(data / "corpus" / "wiki-paragraphs.jsonl", tuning)
-            details["tuning"] = bench.once(f"tuning-{name}-{tuning}", model, partial(tuned, model, items))
+            details["tuning"] = bench.once(f"tuning-{name}-{tuning}", model, partial(tuned, model, items, collections))
             finished()
         for collection in collections:
             row = bench.once(f"{name}-{collection.name}", model, partial(quality, model, collection))
@@ -139,12 +145,13 @@ class Model:
 
     def __init__(self, name: str, path: str, bench: Bench) -> None:
         self.name, self.path, self._bench = name, path, bench
-        self.recipe = Recipe(template="eol", calibration_texts=300)
+        self.recipe = UNTRAINED.get(name, Recipe())
 
     @cached_property
     def embedder(self) -> KeptEmbedder:
-        """As it is in its folder."""
-        return KeptEmbedder.of(open_model(self.path, self.recipe), self._bench.runs / "vectors" / f"{self.name}.sqlite")
+        """As it is in its folder; that of LLM2Vec's recipe with the head of its backbone, which the folder does not hold."""
+        opened = open_readable(self.path) if self.name == "LLM2Vec" else open_model(self.path, self.recipe)
+        return KeptEmbedder.of(opened, self._bench.runs / "vectors" / f"{self.name}.sqlite")
 
     def folder(self, collection: Collection) -> Path:
         """Of its index of a collection."""
@@ -200,7 +207,7 @@ def bm25(collection: Collection) -> Ranking:
     }
 
 
-def tuned(model: Model, collection: Collection) -> dict[str, Any]:
+def tuned(model: Model, collection: Collection, others: list[Collection]) -> dict[str, Any]:
     """What the defaults were chosen by: weights, K and M, surface forms and fusion, by nDCG@10 of known items."""
     index, _ = model.index(collection)
     if "sparse" not in index.sides:
@@ -218,19 +225,7 @@ def tuned(model: Model, collection: Collection) -> dict[str, Any]:
         }
         for form in ("weighted", "paper")
     }
-    sides: dict[Side, Ranking] = {
-        "bm25": bm25(collection),
-        "dense": trial.rank_dense(),
-        "sparse": trial.rank(VectorSettings()),
-    }
-    fusions = {}
-    methods: tuple[Literal["rrf", "scores"], ...] = ("rrf", "scores")
-    for method, sparse, dense in product(methods, WEIGHTS, WEIGHTS):
-        fusion = Fusion(method, {"bm25": 1.0, "sparse": sparse, "dense": dense})
-        ranking = {
-            q: fuse({side: found[q] for side, found in sides.items()}, DEPTH, fusion) for q in collection.queries
-        }
-        fusions[f"{method}, sparse {sparse}, dense {dense}"] = ndcg(collection, ranking)
+    items = [collection, *(span_items(other, SPANS) for other in (collection, *others))]
     return {
         "model": model.name,
         "documents": len(collection.documents),
@@ -239,9 +234,27 @@ def tuned(model: Model, collection: Collection) -> dict[str, Any]:
         "sweep": sweep,
         "merged forms": {str(merge): score(merge_forms=merge) for merge in (True, False)},
         "parts": {parts: score(parts=parts) for parts in ("max", "sum")},
-        "fusion": fusions,
-        "alone": {side: ndcg(collection, ranking) for side, ranking in sides.items()},
+        "fusion": {known.name: fusions(Trial(index.embedder, known)) for known in items},
     }
+
+
+def fusions(trial: Trial) -> dict[str, float]:
+    """nDCG@10 of each side alone, and of all ways to fuse them; BM25 weighs 1."""
+    collection = trial.collection
+    sides: dict[Side, Ranking] = {
+        "bm25": bm25(collection),
+        "dense": trial.rank_dense(),
+        "sparse": trial.rank(VectorSettings()),
+    }
+    scores = {f"{side} alone": ndcg(collection, ranking) for side, ranking in sides.items()}
+    methods: tuple[Literal["rrf", "scores"], ...] = ("rrf", "scores")
+    for method, sparse, dense in product(methods, WEIGHTS, WEIGHTS):
+        fusion = Fusion(method, {"bm25": 1.0, "sparse": sparse, "dense": dense})
+        ranking = {
+            q: fuse({side: found[q] for side, found in sides.items()}, DEPTH, fusion) for q in collection.queries
+        }
+        scores[f"{method}, sparse {sparse}, dense {dense}"] = ndcg(collection, ranking)
+    return scores
 
 
 def summarise(details: dict[str, Any]) -> dict[str, float]:

@@ -34,6 +34,7 @@ from text2token.search_settings import VectorSettings
 MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
 DEPTH = 100
 _MOST_TOKENS = 512  # of a text, among which every K and M of a sweep are
+_ITEM_WORDS = 40  # that a document is long enough to lose a span
 _CHUNK = 32  # texts between two commits
 _BATCH_CHARACTERS = 8_000  # of a batch: about what the caches of a CPU hold
 
@@ -103,6 +104,28 @@ def known_items(file: Path, size: int) -> Collection:
             break
     asked = dict(islice(queries.items(), size // 2))
     return Collection("known items", documents, asked, {key: {key: 1} for key in asked})
+
+
+def span_items(collection: Collection, size: int) -> Collection:
+    """Known-item search in the documents of a collection, for tuning: its queries and judgements are not looked at.
+
+    A query is a span of 3 to 12 words from inside a document, cut out of it (the inverse cloze task, Lee et al. 2019): harder
+    than titles, and as close to the words of the documents as a query can be.
+    """
+    rng = random.Random(0)
+    documents = {document.id: document for document in collection.documents}
+    long = [document for document in collection.documents if len(document.text.split()) >= _ITEM_WORDS]
+    queries: dict[str, str] = {}
+    for document in rng.sample(long, min(size, len(long))):
+        words = document.text.split()
+        length = rng.randint(3, 12)
+        start = rng.randrange(5, len(words) - length)
+        queries[document.id] = " ".join(words[start : start + length])
+        documents[document.id] = Document(
+            document.id, document.title, " ".join([*words[:start], *words[start + length :]])
+        )
+    relevant = {query: {query: 1} for query in queries}
+    return Collection(f"spans of {collection.name}", list(documents.values()), queries, relevant)
 
 
 class KeptEmbedder(Embedder):

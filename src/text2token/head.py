@@ -71,7 +71,7 @@ def extract_head(model: PreTrainedModel) -> DecodingHead:
     if unembedding is None:
         raise UserError(f"{model.name_or_path} has no decoding head; use a causal or masked language model.")
     head = DecodingHead(
-        unembedding.weight.float(),
+        unembedding.weight.detach().to(torch.float32, copy=True),  # or the whole file stays mapped behind it
         None if unembedding.bias is None else unembedding.bias.float(),
         _transform(model, unembedding),
         getattr(model.config, "final_logit_softcapping", None),

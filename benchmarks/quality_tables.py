@@ -1,0 +1,167 @@
+"""The part of docs/results.md about quality.json: who is better than whom, by how much, and where it is the other way round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import mean
+from typing import Any
+
+from markdown_table import table
+from quality import MINILM, MINILM_NAME, SECOND
+
+FIGURE = "quality"
+GOALS = {
+    "ours_minus_llm2vec_mean": ("ours minus LLM2Vec's recipe, mean over all tasks, points", "≥ 5"),
+    "ours_minus_llm2vec_worst_type": ("the same, of the type where it is worst", "≥ -1"),
+    "minilm_max_abs_diff": ("all-MiniLM-L6-v2 here against its known scores, largest difference", "≤ 0.3"),
+}
+NAMES = {"text2token": "ours", "llm2vec": "LLM2Vec's recipe", "simcse": "SimCSE", "tsdae": "TSDAE"}
+OVERALL = "mean over tasks"
+
+
+def section(result: Mapping[str, Any]) -> str:
+    """Tables and the words between them."""
+    figures, details = result["figures"], result["details"]
+    rows = by_contender(figures)
+    first = {name: scores for name, scores in rows.items() if not name.startswith(SECOND)}
+    kinds = [*sorted({kind for scores in first.values() for kind in scores} - {OVERALL}), OVERALL]
+    machine = result["machine"]
+    cut = (
+        f"Tasks are cut to {details['max_docs']} texts each, so scores compare with each other only. "
+        if details["max_docs"]
+        else ""
+    )
+    share = (
+        f"Every method has {100 * details['share']:.0f} % of the texts of its recipe. " if details["share"] < 1 else ""
+    )
+    parts = [
+        "## All contenders: smollm2-135m, the same texts and as many tokens",
+        table(["figure", "measured", "goal"], [_goal(figures, name) for name in GOALS]),
+        table(
+            ["contender", *kinds],
+            [[name, *(_span(scores.get(kind)) for kind in kinds)] for name, scores in ranked(first)],
+        ),
+        f"Points; trained contenders are the mean over seeds, in brackets the lowest and the highest. {cut}{share}"
+        "BM25 only ranks documents. all-MiniLM-L6-v2 was trained with labels.",
+        *_compared(details.get("comparison")),
+        "### What each method learnt from",
+        table(
+            ["method", *(f"learning rate {rate}" for rate in _rates(details))], list(_grid(details["learning_rates"]))
+        ),
+        "STSBenchmark validation, seed 0: what each method's learning rate was chosen by.",
+        table(
+            ["trained", "texts", "tokens through the body", "minutes of training", "of the whole run"],
+            list(_costs(details["trained"])),
+        ),
+        *_second({name: scores for name, scores in rows.items() if name.startswith(SECOND)}),
+        *_judge(details["summaries"].get(f"{MINILM_NAME}, whole tasks")),
+        f"{machine['cores']} cores ({machine['cpu']}), revision `{result['git'][:12]}`, command `{result['command']}`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def by_contender(figures: Mapping[str, float]) -> dict[str, dict[str, list[float]]]:
+    """Contender → type → scores of its seeds."""
+    rows: dict[str, dict[str, list[float]]] = {}
+    for figure, score in figures.items():
+        name, colon, kind = figure.rpartition(": ")
+        if not colon or name.endswith("whole tasks"):
+            continue
+        before, _, method = name.partition(", seed")[0].rpartition(": ")
+        shown = f"{before}: {NAMES.get(method, method)}" if before else NAMES.get(method, method)
+        rows.setdefault(shown, {}).setdefault(kind, []).append(score)
+    return rows
+
+
+def ranked(rows: Mapping[str, Mapping[str, list[float]]]) -> Iterable[tuple[str, Mapping[str, list[float]]]]:
+    """The best overall first; those that only rank documents last."""
+    whole = max(len(scores) for scores in rows.values())
+    return sorted(rows.items(), key=lambda row: (len(row[1]) == whole, mean(row[1][OVERALL])), reverse=True)
+
+
+def _goal(figures: Mapping[str, float], name: str) -> list[str]:
+    text, goal = GOALS[name]
+    return [text, f"{figures[name]:.2f}" if name in figures else "not measured", goal]
+
+
+def _span(scores: list[float] | None) -> str:
+    if not scores:
+        return ""
+    spread = f" ({min(scores):.1f} to {max(scores):.1f})" if len(scores) > 1 else ""
+    return f"{mean(scores):.1f}{spread}"
+
+
+def _compared(comparison: Mapping[str, Any] | None) -> Iterable[str]:
+    """Task by task, seed 0 of ours against seed 0 of LLM2Vec's recipe and the untrained prompt, paired."""
+    if comparison is None:
+        return
+    ours, *others = comparison["measured"]
+    yield "### Task by task"
+    yield f"![Scores by task, with intervals](figures/{FIGURE}.svg)"
+    columns = ["task", *comparison["measured"], *(f"ours minus {other}" for other in others)]
+    yield table(
+        columns,
+        [
+            [row["label"], *_scores(row, comparison["measured"]), *(_apart(row, other) for other in others)]
+            for row in [*comparison["tasks"], *comparison["means"]]
+        ],
+    )
+    worse = [
+        f"{row['label']} ({difference['points']:.1f} against {other})"
+        for row in comparison["tasks"]
+        for other, difference in row["differences"].items()
+        if difference["high"] < 0
+    ]
+    yield (
+        f"Seed 0 of *{ours}*; in brackets 95 % bootstrap intervals over queries, pairs or texts, of differences paired. "
+        + (f"Clearly worse: {', '.join(worse)}." if worse else "Nowhere is it clearly worse.")
+    )
+
+
+def _scores(row: Mapping[str, Any], columns: Iterable[str]) -> Iterable[str]:
+    for column in columns:
+        interval = row["intervals"].get(column)
+        ends = f" ({interval[0]:.1f} to {interval[1]:.1f})" if interval else ""
+        yield f"{row['scores'][column]:.1f}{ends}" if column in row["scores"] else ""
+
+
+def _apart(row: Mapping[str, Any], other: str) -> str:
+    found = row["differences"].get(other)
+    if not found:
+        return ""
+    text = f"{found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
+    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
+
+
+def _rates(details: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(rate for tried in details["learning_rates"].values() for rate in tried))
+
+
+def _grid(grid: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
+    for method, tried in grid.items():
+        best = max(tried.values())
+        yield [NAMES[method], *(f"**{score:.1f}**" if score == best else f"{score:.1f}" for score in tried.values())]
+
+
+def _costs(trained: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
+    for name, cost in trained.items():
+        numbers = [f"{cost[key]:,.0f}" for key in ("texts", "tokens")]
+        yield [name, *numbers, *(f"{cost[key]:.1f}" for key in ("minutes", "minutes of the whole run"))]
+
+
+def _second(rows: Mapping[str, Mapping[str, list[float]]]) -> Iterable[str]:
+    if rows:
+        kinds = list(next(iter(rows.values())))
+        yield f"### Another backbone: {SECOND}, one task a type"
+        yield table(
+            ["contender", *kinds], [[name, *(_span(scores[kind]) for kind in kinds)] for name, scores in ranked(rows)]
+        )
+
+
+def _judge(summary: Mapping[str, Any] | None) -> Iterable[str]:
+    """What the judge gives a model whose scores are known."""
+    if summary:
+        scores = {row["task"]: 100 * row["score"] for row in summary["tasks"]}
+        yield "### The judge judged"
+        rows = [[task, f"{scores[task]:.2f}", f"{known:.2f}"] for task, known in MINILM.items()]
+        yield table([MINILM_NAME, "here, whole test splits", "known"], rows)

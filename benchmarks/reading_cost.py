@@ -1,0 +1,95 @@
+"""What reading costs: time of alignment beside encoding the same texts, and memory of alignment and spectrum for many texts.
+
+    python benchmarks/reading_cost.py --data DATA --of align     # the memory alone, of a process of its own
+
+For the memory, embeddings are drawn at random: encoding 100,000 texts takes an hour, and their vectors are of the same size.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import click
+import torch
+from torch import Tensor
+
+from text2token.alignment.align import align
+from text2token.alignment.reading import open_readable
+from text2token.alignment.spectrum_run import run_spectrum
+from text2token.corpus import Corpus, open_corpus
+from text2token.embedder import Embedder
+from text2token.precision import mixed_precision
+from text2token.recipe import Recipe
+
+BACKBONE = "smollm2-135m"
+PLAIN = Recipe(template="none", pooling="mean", correction="none")
+TEXTS, REPEATS, MANY = 200, 3, 100_000
+
+
+class RandomEmbeddings(Embedder):
+    """An embedder that draws its embeddings."""
+
+    def embed(self, texts: Sequence[str], **_: Any) -> Tensor:
+        """N×d, normal."""
+        return torch.randn(len(texts), self.encoder.get_embedding_dimension())
+
+
+def measure(data: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures ``align_over_encoding`` (a ratio, the median of three), ``align_100k_gib`` and ``spectrum_100k_gib``."""
+    embedder = open_readable(BACKBONE, PLAIN)
+    stream = iter(open_corpus(str(data / "corpus" / "wiki-sentences.txt")))
+    seconds = []
+    for _ in range(REPEATS):
+        with mixed_precision(embedder.encoder[0].model):
+            seconds.append(align(embedder, list(islice(stream, TEXTS)))["seconds"])
+    ratios = [row["reading"] / row["encoding"] for row in seconds]
+    memory = {name: _apart(data, name) for name in MEASURED}
+    figures = {"align_over_encoding": median(ratios)}
+    figures |= {f"{name}_100k_gib": found["peak_gib"] for name, found in memory.items()}
+    return figures, {"texts": TEXTS, "ratios": ratios, "seconds": seconds, "memory": memory}
+
+
+def _apart(data: Path, name: str) -> Any:
+    """What :func:`main` prints in a process of its own."""
+    command = [sys.executable, __file__, "--data", str(data), "--of", name]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def _align(corpus: Corpus) -> int:
+    return int(align(_random(PLAIN), list(islice(corpus, MANY)))["texts"])
+
+
+def _spectrum(corpus: Corpus) -> int:
+    models = _random(PLAIN), _random(Recipe(correction="none"))
+    with TemporaryDirectory() as folder:
+        return int(run_spectrum(models, corpus, Path(folder) / "spectrum", {}, max_texts=MANY)["texts"])
+
+
+def _random(recipe: Recipe) -> RandomEmbeddings:
+    plain = open_readable(BACKBONE, recipe)
+    return RandomEmbeddings(plain.encoder, plain.head)
+
+
+MEASURED = {"align": _align, "spectrum": _spectrum}
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("--of", type=click.Choice(list(MEASURED)), required=True)
+def main(data: Path, of: str) -> None:
+    """Print the peak memory of reading many texts, as JSON."""
+    texts = MEASURED[of](open_corpus(str(data / "corpus" / "wiki-sentences.txt")))
+    click.echo(json.dumps({"texts": texts, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+
+
+if __name__ == "__main__":
+    main()
