@@ -44,9 +44,9 @@ SETTINGS = {
 }
 CORRECTIONS = {"": "none", ", filtered": "centre+filter", ", centred": "centre", ", first removed": "first-component"}
 MINILM_NAME = "all-MiniLM-L6-v2"
-MINILM = {  # published, test splits; but AmazonCounterfactual's row order here is another than that of the published 63.6
+MINILM = {  # published, test splits
     "STSBenchmark": 82.03, "STS12": 72.37, "STS14": 75.60, "BIOSSES": 81.64, "Banking77Classification": 80.04,
-    "TweetSentimentExtractionClassification": 54.04, "AmazonCounterfactualClassification": 62.5,
+    "TweetSentimentExtractionClassification": 54.04, "AmazonCounterfactualClassification": 63.60,
 }  # fmt: skip
 SECOND = "gemma3-270m"
 SUBSET = (

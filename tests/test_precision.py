@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
+from click.testing import CliRunner
 from torch import nn
 
-from text2token import precision
+from conftest import SENTENCES
+from text2token import Embedder, UserError, precision
+from text2token.cli import main
 from text2token.precision import mixed_precision
 
 
@@ -54,3 +61,41 @@ def test_forward_is_restored_after_an_error(body: nn.Module, monkeypatch: pytest
 def test_a_torch_that_cannot_tell_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert not precision.has_bf16(torch.device("cpu"))
+
+
+def test_an_embedder_in_bf16_gives_nearly_the_same_vectors(
+    backbone: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedder = Embedder.from_backbone(backbone("llama"))
+    exact = embedder.embed(SENTENCES)
+    with pytest.raises(UserError, match="no bf16"):  # as tests have it
+        embedder.use_bf16()
+    assert torch.equal(embedder.embed(SENTENCES), exact)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    embedder.use_bf16()
+    mixed = embedder.embed(SENTENCES)
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, exact)
+    assert (nn.functional.cosine_similarity(mixed, exact) > 0.999).all()
+
+
+@pytest.mark.parametrize("verb", ["encode", "align", "index"])
+def test_bf16_of_a_verb_reaches_the_body_or_is_refused(
+    verb: str, backbone: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "docs.jsonl"
+    file.write_text("\n".join(json.dumps({"id": str(i), "text": text}) for i, text in enumerate(SENTENCES)))
+    arguments = {
+        "encode": ["encode", backbone("llama"), str(file), "--output", str(tmp_path / "v.npy")],
+        "align": ["align", backbone("llama"), "--corpus", str(file), "--output", str(tmp_path / "align")],
+        "index": ["index", backbone("llama"), str(file), "--output", str(tmp_path / "index")],
+    }[verb]
+    refused = CliRunner().invoke(main, [*arguments, "--bf16"])
+    assert refused.exit_code == 2
+    assert "no bf16" in refused.output
+    assert list(tmp_path.iterdir()) == [file]
+    used = []
+    monkeypatch.setattr(precision, "has_bf16", lambda device: used.append(device) or True)
+    result = CliRunner().invoke(main, [*arguments, "--bf16"])
+    assert result.exit_code == 0, result.output
+    assert len(used) > 1  # asked for once, and again when texts were embedded

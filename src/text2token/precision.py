@@ -7,7 +7,10 @@ from contextlib import contextmanager
 
 import torch
 from accelerate.utils import convert_outputs_to_fp32
+from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
+
+from text2token.errors import UserError
 
 _CPU_FEATURES = (
     "avx512_bf16",
@@ -24,6 +27,18 @@ def has_bf16(device: torch.device) -> bool:
         return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(feature) for feature in _CPU_FEATURES)
+
+
+def body_in_bf16(model: SentenceTransformer | SparseEncoder) -> nn.Module:
+    """The part of a model that :func:`mixed_precision` is for.
+
+    Raises:
+        UserError: It has no transformer, or its device no bf16.
+    """
+    body = getattr(model[0], "model", None)
+    if not isinstance(body, nn.Module) or not has_bf16(model.device):
+        raise UserError("This model or machine has no bf16: leave --bf16 out.")
+    return body
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import bf16_option, quiet_libraries, recipe_options
 from text2token.recipe import Recipe
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "stop_words", "seed")
@@ -35,6 +35,7 @@ _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length"
 @click.option("--special", is_flag=True, help="count special tokens such as [CLS] as the text's own")
 @click.option("--paper", is_flag=True, help="as the released code counts: rates capped at K aligned tokens")
 @click.option("--centred", is_flag=True, help="read logits less their mean over the texts, as sparse vectors do")
+@bf16_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="folder for align.json, align.svg and align.png")
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 @recipe_options(*_SETTING)
@@ -44,6 +45,7 @@ def align(
     text_column: str,
     texts: int,
     head: str | None,
+    bf16: bool,
     output: Path | None,
     as_json: bool,
     recipe: Recipe,
@@ -74,6 +76,8 @@ def align(
     studied = {}
     for model in models:
         embedder = open_readable(model, recipe, head)
+        if bf16:
+            embedder.use_bf16()
         found = {"head": embedder.decoding_head.source}
         studied[model] = found | read(embedder, drawn, settings, progress=sys.stderr.isatty())
     if output:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import quiet_libraries
+from text2token.cli.options import bf16_option, quiet_libraries
 from text2token.errors import UserError
 
 
@@ -18,8 +18,9 @@ from text2token.errors import UserError
 @click.option("--sparse", is_flag=True, help="(ids, weights) of the aligned tokens; .parquet only")
 @click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="texts at once")
+@bf16_option
 def encode(
-    model: str, file: str, output: Path, overwrite: bool, sparse: bool, text_column: str, batch_size: int
+    model: str, file: str, output: Path, overwrite: bool, sparse: bool, text_column: str, batch_size: int, bf16: bool
 ) -> None:
     """Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
 
@@ -45,6 +46,8 @@ def encode(
 
     texts = list(open_corpus(file, text_column=text_column))
     embedder = Embedder.open(model)
+    if bf16:
+        embedder.use_bf16()
     output.parent.mkdir(parents=True, exist_ok=True)
     write = write_sparse if sparse else write_dense
     write(embedder, texts, output, batch_size=batch_size)

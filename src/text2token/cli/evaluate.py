@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import bf16_option, quiet_libraries, recipe_options
 from text2token.errors import UserError, extra
 from text2token.recipe import Recipe
 
@@ -33,9 +33,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--types", help="task types joined by commas, as STS,Retrieval")
 @click.option("--max-docs", type=click.IntRange(2), help="cut tasks down to so many texts, for a quick look")
 @click.option("--instructions", is_flag=True, help="the benchmark's own, for models without prompts; off by default")
-@click.option(
-    "--bf16", is_flag=True, help="encode in half the time where the hardware has it; scores move by hundredths"
-)
+@bf16_option
 @click.option("--mode", default="dense", show_default=True, help="of a fitted folder: dense, sparse or dense+sparse")
 @click.option("--corpus", help="texts that the correction of an untrained backbone is learnt from")
 @click.option("--vectors", type=_file, help="keep vectors in this file, for other corrections of the same backbone")

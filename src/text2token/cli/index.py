@@ -8,14 +8,14 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from text2token.cli.options import quiet_libraries, recipe_options, setting_options
+from text2token.cli.options import bf16_option, quiet_libraries, recipe_options, setting_options
 from text2token.errors import UserError, extra
 from text2token.recipe import Recipe, one_sentence
 from text2token.search_settings import VectorSettings
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
 _VECTORS = ("form", "document_k", "query_m", "merge_forms", "parts")
-_CHANGING = {"output", "add", "delete", "id_column", "title_column", "text_column"}
+_CHANGING = {"output", "add", "delete", "id_column", "title_column", "text_column", "bf16"}
 _path = click.Path(path_type=Path)
 
 
@@ -36,6 +36,7 @@ _path = click.Path(path_type=Path)
     help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",
 )
 @click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
+@bf16_option
 @setting_options("vectors", VectorSettings, *_VECTORS)
 @recipe_options(*_SETTING, "calibration_texts")
 @click.pass_context
@@ -51,6 +52,7 @@ def index(
     text_column: str | None,
     engine: Any,
     uri: str | None,
+    bf16: bool,
     vectors: dict[str, Any],
     recipe: Recipe,
 ) -> None:
@@ -76,15 +78,22 @@ def index(
     quiet_libraries()
     with extra("search"):
         from text2token.search import Columns, Index, read_documents
+        from text2token.search.model import open_model
     columns = Columns(id_column, title_column, text_column)
     if model is not None and docs is not None:
         if not docs.exists():
             raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
-        opened = Index.create(output, model, recipe=recipe, settings=settings, engine=engine, uri=uri)
+        embedder = open_model(model, recipe)
+        if bf16:
+            embedder.use_bf16()
+        kept = {"settings": settings, "engine": engine, "uri": uri}
+        opened = Index.create(output, model, recipe=recipe, embedder=embedder, **kept)
         if "sparse" not in opened.sides:
             click.echo(f"'{model}' has no decoding head: the index has no sparse side, dense and BM25 only.", err=True)
     else:
         opened = Index.open(output)
+        if bf16:
+            opened.embedder.use_bf16()
     source = docs or add
     if source is not None:
         opened.add(read_documents(source, columns), progress=True)

@@ -27,7 +27,7 @@ from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Session, Vectors, pack
 from text2token.fingerprint import content_hash
-from text2token.precision import has_bf16, mixed_precision
+from text2token.precision import body_in_bf16, mixed_precision
 from text2token.recipe import Recipe
 from text2token.saved import is_model, load_saved
 
@@ -130,9 +130,7 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
 
 def _of_model(model: SentenceTransformer | SparseEncoder, name: str, bf16: bool) -> Contender:
     """A sentence-transformers model."""
-    body = getattr(model[0], "model", None)
-    if bf16 and (body is None or not has_bf16(model.device)):
-        raise UserError("This model or machine has no bf16: leave --bf16 out.")
+    body = body_in_bf16(model) if bf16 else None
     revision = content_hash(model) + (" bf16" if bf16 else "")
     sparse = isinstance(model, SparseEncoder)
     options = {"show_progress_bar": False, "convert_to_tensor": True}
@@ -142,7 +140,7 @@ def _of_model(model: SentenceTransformer | SparseEncoder, name: str, bf16: bool)
     def encode(texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
         longest = max(map(len, texts)) if model.device.type == "cpu" else 1
         size = max(8, min(_BATCH, _BATCH_CHARACTERS // max(longest, 1)))
-        with mixed_precision(body) if bf16 and body is not None else nullcontext():
+        with mixed_precision(body) if body is not None else nullcontext():
             vectors = calls[role](list(texts), batch_size=size, prompt=prompt, **options).float().cpu()
         return pack(vectors) if sparse else list(vectors.numpy())
 
