@@ -145,7 +145,7 @@ def contenders(bench: Bench, details: dict[str, Any], only: tuple[str, ...]) -> 
         yield "BM25", bench.evaluate("BM25", "bm25")
     if MINILM_NAME.startswith(only):
         yield MINILM_NAME, bench.evaluate(MINILM_NAME, "all-minilm-l6-v2")
-        whole = replace(bench, looking=(), tasks=tuple(MINILM))
+        whole = replace(bench, looking=(), tasks=(*MINILM, "SciFact"))
         yield f"{MINILM_NAME}, whole tasks", whole.evaluate(f"{MINILM_NAME}-whole", "all-minilm-l6-v2")
     for method, seeds in SEEDS.items():
         if method.startswith(only):
@@ -217,8 +217,19 @@ def results(folders: dict[str, Path], details: dict[str, Any]) -> dict[str, floa
     if checked := summaries.get(f"{MINILM_NAME}, whole tasks"):
         scores = {row["task"]: 100 * row["score"] for row in checked["tasks"]}
         figures["minilm_max_abs_diff"] = max(abs(scores[task] - score) for task, score in MINILM.items())
-    figures |= differences(figures)
-    return figures
+    if ours := folders.get(COMPARED[0]):
+        figures |= judging_cost(ours)
+    return figures | differences(figures)
+
+
+def judging_cost(folder: Path) -> dict[str, float]:
+    """What judging adds to encoding the texts once, a share, and the peak of memory, of one contender."""
+    rows = [json.loads(file.read_text()) for file in (folder / "tasks").glob("*.json")]
+    encoding = sum(row["encoding_seconds"] for row in rows)
+    return {
+        "judging_over_encoding": sum(row["seconds"] for row in rows) / encoding - 1,
+        "judging_peak_gib": max(row["peak_rss_gib"] for row in rows),
+    }
 
 
 def side_by_side(folders: dict[str, Path]) -> dict[str, Any] | None:

@@ -13,6 +13,8 @@ FIGURE = "quality"
 GOALS = {
     "ours_minus_llm2vec_mean": ("ours minus LLM2Vec's recipe, mean over all tasks, points", "≥ 5"),
     "ours_minus_llm2vec_worst_type": ("the same, of the type where it is worst", "≥ -1"),
+    "judging_over_encoding": ("what judging ours adds to encoding each text once, a share", "≤ 0.05"),
+    "judging_peak_gib": ("peak memory of judging ours, GiB", "≤ 4"),
     "minilm_max_abs_diff": ("all-MiniLM-L6-v2 here against its known scores, largest difference", "≤ 0.3"),
 }
 NAMES = {"text2token": "ours", "llm2vec": "LLM2Vec's recipe", "simcse": "SimCSE", "tsdae": "TSDAE"}

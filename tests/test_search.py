@@ -617,9 +617,16 @@ def test_settings_of_vectors_and_fusion_are_options(files, backbone):
         form="paper", document_k=7, query_m=3, merge_forms=False, parts="sum"
     )
     assert {len(index._store.vector(d.id)) <= 7 for d in DOCUMENTS} == {True}
-    for method in ("rrf", "scores"):
-        found = json.loads(done("search", output, "galaxy full of stars", "--json", "--fusion", method))
-        hits = index.search("galaxy full of stars", fusion=HYBRID._replace(method=method)).hits
+    fusions = {
+        ("--fusion", "rrf"): Fusion("rrf"),
+        ("--fusion", "scores"): HYBRID,
+        ("--weight", "dense", "3", "--weight", "bm25", "0"): Fusion(
+            "scores", {**HYBRID.weights, "dense": 3, "bm25": 0}
+        ),
+    }
+    for options, fusion in fusions.items():
+        found = json.loads(done("search", output, "galaxy full of stars", "--json", *options))
+        hits = index.search("galaxy full of stars", fusion=fusion).hits
         assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in hits])
     assert "setting 'document_k': Input should be greater" in refused(
         "index", backbone("llama"), files / "docs.jsonl", "--output", files / "i", "--document-k", "0"

@@ -42,6 +42,14 @@ _path = click.Path(path_type=Path)
     show_default=True,
     help="of hybrid: by scores, each side's divided by its best, or by reciprocal ranks",
 )
+@click.option(
+    "--weight",
+    "weights",
+    type=(click.Choice(["sparse", "dense", "bm25"]), click.FloatRange(0)),
+    multiple=True,
+    metavar="SIDE NUMBER",
+    help="of a side in hybrid; may be repeated  [default: 1 for bm25, 0.5 for sparse, 0.25 for dense; with rrf 1 for all]",
+)
 @click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="hits")
 @click.option("--queries", type=_path, help="many queries: a .jsonl with _id (or id) and text; needs --output")
@@ -54,6 +62,7 @@ def search(
     query: str | None,
     mode: Any,
     fusion: Any,
+    weights: tuple[tuple[Any, float], ...],
     no_model: bool,
     k: int,
     queries: Path | None,
@@ -65,15 +74,17 @@ def search(
     \b
     Example:
       text2token search index "how do I stack arrays"
+      text2token search index "how do I stack arrays" --weight dense 1
       text2token search index --queries queries.jsonl --output run.trec -k 100 --mode sparse
     """
     if (query is None) == (queries is None) or (queries is None) != (output is None):
         raise UserError("Give one QUERY, or --queries with --output.")
     quiet_libraries()
     with extra("search"):
-        from text2token.search import Index, read_documents
+        from text2token.search import Fusion, Index, read_documents
         from text2token.search.index import HYBRID
-    fused = HYBRID._replace(method=fusion)
+    chosen = HYBRID if fusion == HYBRID.method else Fusion(fusion)
+    fused = chosen._replace(weights={**chosen.weights, **dict(weights)})
     opened = Index.open(index)
     if query is not None:
         found = opened.search(query, k, mode, model=not no_model, fusion=fused)
