@@ -22,6 +22,7 @@ from text2token.vector_files import kept_vectors
 SETTINGS = {
     "mean": Recipe(backbone="smollm2-135m", pooling="mean", template="none"),
     "eol": Recipe(backbone="smollm2-135m", pooling="last", template="eol"),
+    "eol_published": Recipe(backbone="smollm2-135m", pooling="last", template="eol-published"),
 }
 SPLITS = ("validation", "test")
 WHOLE = (0.0, 1.0)
@@ -40,7 +41,7 @@ ALONE = {
 
 
 def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures ``adapt_{mean,eol}_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details a setting.
+    """Figures ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details a setting.
 
     Args:
         data: With ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.

@@ -36,7 +36,7 @@ TASKS = {
 }
 UNTRAINED = {
     "plain mean": Recipe(pooling="mean", template="none"),
-    "PromptEOL": Recipe(template="eol"),
+    "PromptEOL": Recipe(template="eol-published"),
     "keywords prompt, corrected": Recipe(template="keywords"),
 }
 REPEATS = 5  # of each timing

@@ -51,7 +51,8 @@ def main_job_section(result: dict[str, Any]) -> str:
         "|---|" + "---|" * len(COLUMNS),
         *(f"| {row} | " + " | ".join(cell(row, key) for key in COLUMNS) + " |" for row in ROWS),
         "",
-        "All but the last row are untrained. *Corrected* is centring and spectral filter, as the trained model has them. "
+        "All but the last row are untrained. PromptEOL is in its published wording, template `eol-published`. "
+        "*Corrected* is centring and spectral filter, as the trained model has them. "
         "STSBenchmark validation was used for choosing prompt, filter and targets; test sets were not. "
         "Both sets are read from a local mirror; texts are cut at "
         f"{result['details']['fit']['recipe']['max_length']} tokens, the recipe's `max_length`, "

@@ -20,8 +20,10 @@ class Template:
 
 TEMPLATES = {
     "none": Template(),
-    # PromptEOL, "explicit one word limitation": arXiv 2307.16645, section 3.
-    "eol": Template('This sentence : "', '" means in one word:"'),
+    # PromptEOL, "explicit one word limitation": arXiv 2307.16645, section 3; and with the space that text has before an opening
+    # quote, which makes it a better embedder (docs/spectrum.md).
+    "eol-published": Template('This sentence : "', '" means in one word:"'),
+    "eol": Template('This sentence : "', '" means in one word: "'),
     # Ours, EOL templates that ask for what a text is about; better than PromptEOL on STSBenchmark validation (docs/results.md).
     "keywords": Template('Text: "', '"\nKeywords: "'),
     "topic": Template('Text: "', '"\nThe topic of this text, in one word:"'),
