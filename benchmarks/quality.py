@@ -4,14 +4,15 @@
 
 Each step is a command of text2token and keeps what it has finished in runs/quality, so that a stopped run continues, over as many
 sittings as it takes; with --only several processes share the work, and one without it puts all together. Writes
-benchmarks/results/quality.json after every contender, and docs/figures/quality.svg; benchmarks/tables.py makes the page.
+benchmarks/results/quality.json after every contender, and docs/figures/quality.svg; benchmarks/tables.py makes the page of them.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -109,10 +110,6 @@ class Bench:
         summary = judge.evaluate(contender.saved(str(model), bf16=bf16()), selection, output)
         return 100 * float(summary["tasks"][0]["score"])
 
-    def of_second(self) -> Bench:
-        """The same on another backbone, on a subset of the tasks."""
-        return replace(self, backbone=SECOND, runs=self.runs / SECOND, tasks=SUBSET)
-
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
@@ -120,9 +117,11 @@ class Bench:
 @click.option("--backbone", default="smollm2-135m", show_default=True)
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="of texts")
 @click.option("--max-docs", type=click.IntRange(2), help="cut tasks down to so many texts; recorded")
-@click.option("--only", default="", help="contenders that begin so, joined by commas; writes no results")
+@click.option("--only", multiple=True, help="contenders whose names begin so, and no others; may be repeated")
 @click.option("--quick", is_flag=True, help="few texts and documents: does everything run?")
-def main(data: Path, runs: Path, backbone: str, share: float, max_docs: int | None, only: str, quick: bool) -> None:
+def main(
+    data: Path, runs: Path, backbone: str, share: float, max_docs: int | None, only: tuple[str, ...], quick: bool
+) -> None:
     """Train, judge and compare."""
     quiet_libraries()
     share, max_docs = (0.016, 60) if quick else (share, max_docs)
@@ -130,67 +129,58 @@ def main(data: Path, runs: Path, backbone: str, share: float, max_docs: int | No
     bench = Bench(data, runs, backbone, share, QUICK if quick else (), looking)
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
     details: dict[str, Any] = {"share": share, "max_docs": max_docs, "learning_rates": {}, "trained": {}}
+    every = contenders(bench, details)
     folders: dict[str, Path] = {}
-    for name, folder in contenders(bench, details, tuple(only.split(","))):
-        folders[name] = folder
-        if not quick and not only:
-            figures = results(folders, details)
-            details["comparison"] = side_by_side(folders)
+    for name in (name for name in every if name.startswith(only or "")):
+        folders[name] = every[name]()
+        figures = results(folders, details)
+        details["comparison"] = side_by_side(folders)
+        details["not run"] = [name for name in every if name not in folders]
+        if not quick:
             click.echo(write_results("quality", 0, checksums, figures, details))
 
 
-def contenders(bench: Bench, details: dict[str, Any], only: tuple[str, ...]) -> Iterator[tuple[str, Path]]:
-    """Names and results of all contenders that begin with one of ``only``, the most wanted first; details are filled in."""
-    if "BM25".startswith(only):
-        yield "BM25", bench.evaluate("BM25", "bm25")
-    if MINILM_NAME.startswith(only):
-        yield MINILM_NAME, bench.evaluate(MINILM_NAME, "all-minilm-l6-v2")
-        whole = replace(bench, looking=(), tasks=(*MINILM, "SciFact"))
-        yield f"{MINILM_NAME}, whole tasks", whole.evaluate(f"{MINILM_NAME}-whole", "all-minilm-l6-v2")
+def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], Path]]:
+    """By name what makes a contender and gives the folder of its results, the most wanted first; ``details`` fill on the way."""
+    whole = replace(bench, looking=(), tasks=(*MINILM, "SciFact"))
+    other = replace(bench, backbone=SECOND, runs=bench.runs / SECOND, tasks=SUBSET)
+    found: dict[str, Callable[[], Path]] = {
+        "BM25": partial(bench.evaluate, "BM25", "bm25"),
+        MINILM_NAME: partial(bench.evaluate, MINILM_NAME, "all-minilm-l6-v2"),
+        f"{MINILM_NAME}, whole tasks": partial(whole.evaluate, f"{MINILM_NAME}-whole", "all-minilm-l6-v2"),
+    }
     for method, seeds in SEEDS.items():
-        if method.startswith(only):
-            yield from trained(bench, method, seeds, details)
+        for seed in range(seeds):
+            found[f"{method}, seed {seed}"] = partial(
+                trained, f"{method}, seed {seed}", method, seed, bench, bench, details
+            )
     for setting, options in SETTINGS.items():
-        if setting.startswith(only):
-            yield from untrained(bench, setting, options)
-    if SECOND.startswith(only):
-        other = bench.of_second()
-        plain = [SECOND, *SETTINGS["PromptEOL"], "--correction", "none"]
-        yield f"{SECOND}: PromptEOL", other.evaluate("PromptEOL", *plain)
-        for method in ("text2token", "llm2vec"):
-            model = other.train(method, best_rate(rates(bench, method)), 0)
-            details["trained"][f"{SECOND}: {method}"] = cost(model)
-            yield f"{SECOND}: {method}", other.evaluate(method, str(model))
+        for label, correction in CORRECTIONS.items():
+            found[setting + label] = partial(untrained, bench, setting, label, [*options, "--correction", correction])
+    found[f"{SECOND}: PromptEOL"] = partial(
+        other.evaluate, "PromptEOL", SECOND, *SETTINGS["PromptEOL"], "--correction", "none"
+    )
+    for method in ("text2token", "llm2vec"):
+        found[f"{SECOND}: {method}"] = partial(trained, f"{SECOND}: {method}", method, 0, bench, other, details)
+    return found
 
 
-def trained(bench: Bench, method: str, seeds: int, details: dict[str, Any]) -> Iterator[tuple[str, Path]]:
-    """A method under its best learning rate, seed by seed."""
-    details["learning_rates"][method] = tried = rates(bench, method)
-    for seed in range(seeds):
-        model = bench.train(method, best_rate(tried), seed)
-        details["trained"][f"{method}, seed {seed}"] = cost(model)
-        yield f"{method}, seed {seed}", bench.evaluate(f"{method}-{seed}", str(model))
+def trained(name: str, method: str, seed: int, chosen_on: Bench, bench: Bench, details: dict[str, Any]) -> Path:
+    """A method under the best of its learning rates, which are tried on the first backbone."""
+    tried = details["learning_rates"]
+    if method not in tried:
+        tried[method] = {rate: chosen_on.validation(chosen_on.train(method, rate, 0)) for rate in RATES}
+    model = bench.train(method, max(tried[method], key=tried[method].__getitem__), seed)
+    details["trained"][name] = cost(model)
+    return bench.evaluate(f"{method}-{seed}", str(model))
 
 
-def untrained(bench: Bench, setting: str, options: list[str]) -> Iterator[tuple[str, Path]]:
-    """A training-free setting under all corrections, encoded once."""
-    folder = setting.replace(" ", "-")
-    vectors = bench.runs / "vectors" / f"{folder}.sqlite"
+def untrained(bench: Bench, setting: str, label: str, options: list[str]) -> Path:
+    """A training-free setting under one of its corrections, for all of which it is encoded once."""
+    vectors = bench.runs / "vectors" / f"{setting.replace(' ', '-')}.sqlite"
     vectors.parent.mkdir(parents=True, exist_ok=True)
-    shared = [*options, "--corpus", bench.corpus, "--vectors", str(vectors)]
-    for label, correction in CORRECTIONS.items():
-        output = folder + label.replace(", ", "-").replace(" ", "-")
-        yield f"{setting}{label}", bench.evaluate(output, bench.backbone, *shared, "--correction", correction)
-
-
-def rates(bench: Bench, method: str) -> dict[str, float]:
-    """Validation scores of a method by learning rate, seed 0."""
-    return {rate: bench.validation(bench.train(method, rate, 0)) for rate in RATES}
-
-
-def best_rate(tried: dict[str, float]) -> str:
-    """The one of the best validation score."""
-    return max(tried, key=lambda rate: tried[rate])
+    output = (setting + label).replace(", ", "-").replace(" ", "-")
+    return bench.evaluate(output, bench.backbone, *options, "--corpus", bench.corpus, "--vectors", str(vectors))
 
 
 def cost(model: Path) -> dict[str, float]:

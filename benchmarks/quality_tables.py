@@ -41,10 +41,11 @@ def section(result: Mapping[str, Any]) -> str:
         table(["figure", "measured", "goal"], [_goal(figures, name) for name in GOALS]),
         table(
             ["contender", *kinds],
-            [[name, *(_span(scores.get(kind)) for kind in kinds)] for name, scores in ranked(first)],
+            [[name, *(_span(scores.get(kind)) for kind in kinds)] for name, scores in ranked(first, len(kinds))],
         ),
         f"Points; trained contenders are the mean over seeds, in brackets the lowest and the highest. {cut}{share}"
-        "BM25 only ranks documents. all-MiniLM-L6-v2 was trained with labels.",
+        "BM25 only ranks documents. all-MiniLM-L6-v2 was trained with labels."
+        + (f" Not run yet: {'; '.join(details['not run'])}." if details["not run"] else ""),
         *_compared(details.get("comparison")),
         "### What each method learnt from",
         table(
@@ -75,10 +76,15 @@ def by_contender(figures: Mapping[str, float]) -> dict[str, dict[str, list[float
     return rows
 
 
-def ranked(rows: Mapping[str, Mapping[str, list[float]]]) -> Iterable[tuple[str, Mapping[str, list[float]]]]:
-    """The best overall first; those that only rank documents last."""
-    whole = max(len(scores) for scores in rows.values())
-    return sorted(rows.items(), key=lambda row: (len(row[1]) == whole, mean(row[1][OVERALL])), reverse=True)
+def ranked(rows: Mapping[str, dict[str, list[float]]], kinds: int) -> list[tuple[str, dict[str, list[float]]]]:
+    """The best overall first; those without all ``kinds`` of tasks last, and without a mean that would compare with nothing."""
+    whole = {name: scores for name, scores in rows.items() if len(scores) == kinds}
+    rest = {
+        name: {kind: scores[kind] for kind in scores if kind != OVERALL}
+        for name, scores in rows.items()
+        if name not in whole
+    }
+    return [*sorted(whole.items(), key=lambda row: -mean(row[1][OVERALL])), *rest.items()]
 
 
 def _goal(figures: Mapping[str, float], name: str) -> list[str]:
@@ -151,12 +157,13 @@ def _costs(trained: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
         yield [name, *numbers, *(f"{cost[key]:.1f}" for key in ("minutes", "minutes of the whole run"))]
 
 
-def _second(rows: Mapping[str, Mapping[str, list[float]]]) -> Iterable[str]:
+def _second(rows: Mapping[str, dict[str, list[float]]]) -> Iterable[str]:
     if rows:
         kinds = list(next(iter(rows.values())))
         yield f"### Another backbone: {SECOND}, one task a type"
         yield table(
-            ["contender", *kinds], [[name, *(_span(scores[kind]) for kind in kinds)] for name, scores in ranked(rows)]
+            ["contender", *kinds],
+            [[name, *(_span(scores[kind]) for kind in kinds)] for name, scores in ranked(rows, len(kinds))],
         )
 
 
