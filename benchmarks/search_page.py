@@ -43,8 +43,10 @@ on meanwhile, in what was there when they opened it. An index knows its model by
 refuses another; means and correction it keeps itself.
 """
 SCALE = """
-- **The embedded engine** is exact, needs no service and grows linearly in time and disk: the default as far as its time a query
-  will do. Its arrays are memory-mapped, so that only what queries touch is in memory.
+- **The embedded engine** needs no service and grows linearly in time and disk: the default as far as its time a query will do,
+  about a million documents where some 20 ms are fast enough. Sparse and BM25 sides are exact at any size; the dense side is up to
+  200,000 documents a segment, and from there on a graph (HNSW in the table). Its arrays are memory-mapped, so that only what
+  queries touch is in memory; a folder that may only be read can be searched, too.
 - **Seismic** (`--engine seismic`) is approximate and made for millions of documents, which were not measured here; up to what
   the table shows it is no faster. It keeps no dense side, and is built anew, in memory, at the end of every addition and by the
   first search after a deletion.
@@ -129,6 +131,7 @@ def _quality(details: Mapping[str, Any]) -> str:
     parts.append(
         f"Scores × 100, in brackets the 95 % bootstrap interval over queries. {sizes}.{capped} "
         + " ".join(text for model, text in MODELS.items() if model in details["quality"])
+        + " Texts are encoded in bf16 where the hardware has it."
         + " *No model at the query*: the words of the query alone, against documents with their aligned tokens."
     )
     return "\n\n".join(parts)
@@ -215,6 +218,8 @@ def _fusions(tuning: Mapping[str, Mapping[str, float]]) -> str:
             "Fusion, where BM25 weighs 1, on five sets of known items: besides those, spans of 3 to 12 words cut out of "
             "documents of each collection, whose queries and judgements were not looked at. Points of nDCG@10 over BM25 alone; "
             f"first the best five that nowhere lose {FREE} or more, among which the default was chosen, then the best of all.",
+            "`text2token search --weight dense 1` changes a weight, `--fusion rrf` fuses reciprocal ranks, all of weight 1; "
+            "`--no-model` searches with the words of the query alone.",
             table(["fusion", *(f"{name} ({bar:.1f})" for name, bar in bars.items()), "mean"], rows),
         ]
     )

@@ -30,6 +30,7 @@ from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir,
 from steps import kept
 from text2token.alignment.reading import open_readable
 from text2token.cli.options import quiet_libraries
+from text2token.embedder import Embedder
 from text2token.evaluation.vector_store import text_key
 from text2token.packaged import REFERENCES
 from text2token.provenance import file_checksum
@@ -38,7 +39,6 @@ from text2token.search import Fusion, Index, VectorSettings
 from text2token.search.engine import Hit, Rows, Side
 from text2token.search.fusion import fuse
 from text2token.search.index import HYBRID
-from text2token.search.model import open_model
 from text2token.search.parts import PartEncoder
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
@@ -65,7 +65,9 @@ class Bench:
     def once(self, name: str, model: Model, compute: Callable[[], Any]) -> Any:
         """A measurement, kept in a file as long as model and default settings are the same."""
         click.echo(f"{name} …", err=True)
-        depends = text_key(model.embedder.key, VectorSettings().model_dump_json(), json.dumps(HYBRID)).hex()[:8]
+        grid = [WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS, PAPER.model_dump()]
+        settings = json.dumps([HYBRID, VectorSettings().model_dump(), grid])
+        depends = text_key(model.embedder.key, settings).hex()[:8]
         return kept(self.runs / "parts" / f"{name}-{self.limit or 'all'}-{depends}.json", compute)
 
 
@@ -150,7 +152,7 @@ class Model:
     @cached_property
     def embedder(self) -> KeptEmbedder:
         """As it is in its folder; that of LLM2Vec's recipe with the head of its backbone, which the folder does not hold."""
-        opened = open_readable(self.path) if self.name == "LLM2Vec" else open_model(self.path, self.recipe)
+        opened = open_readable(self.path) if self.name == "LLM2Vec" else Embedder.open(self.path, self.recipe)
         return KeptEmbedder.of(opened, self._bench.runs / "vectors" / f"{self.name}.sqlite")
 
     def folder(self, collection: Collection) -> Path:

@@ -23,7 +23,7 @@ from text2token.embedder import Embedder
 from text2token.evaluation.items import Items, Part
 from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.fingerprint import embedder_fingerprint
-from text2token.precision import mixed_precision
+from text2token.precision import has_bf16
 from text2token.progress import track
 from text2token.search import Document, read_documents
 from text2token.search.engine import Hit
@@ -140,6 +140,7 @@ class KeptEmbedder(Embedder):
         kept = cls(embedder.encoder, embedder.head, embedder.correction, embedder.mean_logits, embedder.top_k)
         file.parent.mkdir(parents=True, exist_ok=True)
         kept.store, kept.key = VectorStore(file), embedder_fingerprint(embedder)
+        kept.bf16 = has_bf16(embedder.encoder.device)
         return kept
 
     def embed(self, texts: Sequence[str], *, prompt: str | None = None, progress: bool = False, **_: Any) -> Tensor:
@@ -158,8 +159,7 @@ class KeptEmbedder(Embedder):
     def embed_now(self, texts: Sequence[str], prompt: str | None = None) -> Tensor:
         """Without looking into the file."""
         size = max(8, _BATCH_CHARACTERS // max(map(len, texts)))
-        with mixed_precision(self.encoder[0].model):
-            return super().embed(texts, prompt=prompt, batch_size=size)
+        return super().embed(texts, prompt=prompt, batch_size=size)
 
 
 class Trial:

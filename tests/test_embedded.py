@@ -178,3 +178,41 @@ def test_ids_of_any_alphabet_are_found_and_keep_their_order(tmp_path):
     assert list(ids) == sorted(names)
     assert [ids.row(name) for name in sorted(names)] == list(range(7))
     assert ids.row("b") is None
+
+
+def test_a_reader_opens_while_a_writer_clears_away(tmp_path, monkeypatch):
+    writer = EmbeddedEngine(tmp_path)
+    writer.add(["a", "b", "c"], rows(3, 0))
+    opened = EmbeddedEngine._open
+
+    def late(engine, name, tombs):
+        monkeypatch.setattr(EmbeddedEngine, "_open", opened)
+        writer.add(["a", "b"], rows(2, 1))  # too many dead documents: the first segment is written anew
+        return opened(engine, name, tombs)
+
+    monkeypatch.setattr(EmbeddedEngine, "_open", late)
+    reader = EmbeddedEngine(tmp_path)
+    assert reader.count() == 3
+    query = {"dense": np.ones((1, SIZE), np.float32)}
+    assert reader.search(query, 3, Fusion()) == writer.search(query, 3, Fusion())
+
+
+def test_a_file_that_is_gone_for_good_is_an_error(tmp_path):
+    EmbeddedEngine(tmp_path).add(["a"], rows(1, 0))
+    for file in (tmp_path / "00000001").iterdir():
+        file.unlink()
+    with pytest.raises(FileNotFoundError):
+        EmbeddedEngine(tmp_path)
+
+
+def test_what_is_dead_is_written_once(tmp_path):
+    engine = EmbeddedEngine(tmp_path)
+    engine.add([f"d{i}" for i in range(20)], rows(20, 0))
+    engine.delete(["d3"])
+    (tombs,) = tmp_path.glob("*.npy")
+    engine.add(["e"], rows(1, 1))
+    assert tombs.is_file()
+    assert EmbeddedEngine(tmp_path).count() == 20
+    engine.delete(["d4"])
+    assert not tombs.is_file()
+    assert EmbeddedEngine(tmp_path).count() == 19

@@ -36,9 +36,8 @@ def test_saved_folders_are_plain_and_give_the_same_vectors(backbone, family, tmp
     again = Embedder.load(tmp_path)
     np.testing.assert_allclose(again.encode(SENTENCES), dense, atol=1e-5)
     np.testing.assert_allclose(again.encode_sparse(SENTENCES).weights, sparse.weights, atol=1e-4, rtol=1e-4)
-    assert [[t.token for t in row] for row in again.explain(SENTENCES)] == [
-        [t.token for t in row] for row in embedder.explain(SENTENCES)
-    ]
+    for read, expected in zip(again.explain(SENTENCES), embedder.explain(SENTENCES), strict=True):
+        assert dict(read) == pytest.approx(dict(expected), abs=1e-4)  # equal weights may change places
 
 
 def test_the_sparse_folder_searches_with_sentence_transformers_alone(backbone, tmp_path):

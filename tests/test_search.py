@@ -6,6 +6,7 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 
 import bm25s
 import numpy as np
@@ -645,6 +646,39 @@ def test_a_broken_database_is_one_sentence(index):
     assert "A database cannot be used (file is not a database)" in refused("search", index._folder, "cat")
 
 
+def test_a_side_without_weight_has_no_say(index, backbone):
+    without = Fusion("scores", {"bm25": 1.0, "sparse": 0.0, "dense": 0.0})
+    fresh = Index.open(index._folder)
+    hits = fresh.search("cats of the garden", 10, "hybrid", fusion=without).hits
+    assert [(hit.id, hit.score) for hit in hits] == [
+        (hit.id, hit.score) for hit in fresh.search("cats of the garden", 10, "bm25").hits
+    ]
+    assert "embedder" not in vars(fresh._vectorizer)  # words need no model
+    with pytest.raises(UserError, match="All sides weigh 0"):
+        fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
+
+
+def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):
+    expected = scores(index, "cats of the garden", "bm25")
+    folder = index._folder
+    index._store.close()
+    monkeypatch.setattr("text2token.search.store.os.access", lambda *_: False)
+    reader = Index.open(folder)
+    assert scores(reader, "cats of the garden", "bm25") == expected
+    with pytest.raises(sqlite3.OperationalError):
+        reader._store.note(finished=False)
+
+
+def test_a_model_without_a_limit_is_given_whole_texts_and_one_without_room_is_refused(backbone, monkeypatch):
+    embedder = Embedder.from_backbone(backbone("llama"), max_length=40)
+    monkeypatch.setattr(type(embedder.encoder), "max_seq_length", property(lambda _: None), raising=False)
+    assert PartEncoder(embedder).parts(LONG) == [LONG]
+    embedder.encoder.prompts["document"] = "word " * 40
+    monkeypatch.setattr(type(embedder.encoder), "max_seq_length", property(lambda _: 8), raising=False)
+    with pytest.raises(UserError, match="leaves no room for text"):
+        PartEncoder(embedder)
+
+
 def test_commands_refuse_in_one_sentence(files, backbone):
     assert "no file or folder" in refused("index", "m", files / "no.jsonl", "-o", files / "i")
     assert "Name MODEL and DOCS" in refused("index", "-o", files / "i")
@@ -653,4 +687,14 @@ def test_commands_refuse_in_one_sentence(files, backbone):
     done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
     assert "is there: change it with --add" in refused(
         "index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING
+    )
+    assert "Name MODEL and DOCS" in refused("index", "m", "-o", files / "index", "--add", files / "docs.jsonl")
+    assert "--uri is the place of a Milvus" in refused(
+        "index", "m", files / "docs.jsonl", "-o", files / "i", "--uri", "file.db"
+    )
+    assert "are of a hybrid search" in refused(
+        "search", files / "index", "cat", "--mode", "bm25", "--weight", "bm25", "2"
+    )
+    assert "Give one QUERY" in refused(
+        "search", files / "index", "--queries", files / "docs.jsonl", "-o", files / "run", "--json"
     )

@@ -103,16 +103,22 @@ class Embedder:
         return load_embedder(Path(path))
 
     @classmethod
-    def open(cls, name: str) -> Embedder:
-        """A saved embedder where ``name`` is one, else the backbone of that name under the default recipe.
+    def open(cls, name: str, recipe: Recipe | None = None) -> Embedder:
+        """A saved embedder where ``name`` is one, here or on the hub, else the backbone of that name under the recipe.
+
+        Args:
+            name: What ``fit`` wrote, a SentenceTransformer, or a language model.
+            recipe: Template, pooling, attention and length of a backbone; None: the defaults.
 
         Raises:
             UserError: Neither can be loaded.
         """
-        path = Path(name)
-        if (path / "modules.json").is_file() or (path / "dense").is_dir():
-            return cls.load(path)
-        return cls.from_recipe(Recipe(backbone=name))
+        from text2token.saved import is_saved, load_saved
+
+        if not is_saved(name):
+            return cls.from_recipe((recipe or Recipe()).model_copy(update={"backbone": name}))
+        path = Path(name).expanduser()
+        return cls.load(path) if path.exists() else cls(encoder=load_saved(name))
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

@@ -14,7 +14,7 @@ from text2token.recipe import Recipe, one_sentence
 from text2token.search_settings import VectorSettings
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
-_VECTORS = ("form", "document_k", "query_m", "merge_forms", "parts")
+_VECTORS = ("form", "document_k", "query_m", "document_share", "query_share", "merge_forms", "parts")
 _CHANGING = {"output", "add", "delete", "id_column", "title_column", "text_column", "bf16"}
 _path = click.Path(path_type=Path)
 
@@ -67,23 +67,19 @@ def index(
       text2token index model docs.jsonl --output index
       text2token index --output index --add more.jsonl --delete 17 --delete 18
     """
-    if (model is None or docs is None) != bool(add or delete):
-        raise UserError("Name MODEL and DOCS for a new index, or --add or --delete for the one that is there.")
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    if model is None and (fixed := given - _CHANGING):
-        flag = "--" + min(fixed).replace("_", "-")
-        raise UserError(f"{flag} is fixed since the index was made: leave it out, or make a new index.")
+    _check(given, changing=bool(add or delete), engine=engine)
     with one_sentence("Index", VectorSettings):
         settings = VectorSettings(**vectors)
     quiet_libraries()
     with extra("search"):
+        from text2token.embedder import Embedder
         from text2token.search import Columns, Index, read_documents
-        from text2token.search.model import open_model
     columns = Columns(id_column, title_column, text_column)
     if model is not None and docs is not None:
         if not docs.exists():
             raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
-        embedder = open_model(model, recipe)
+        embedder = Embedder.open(model, recipe)
         if bf16:
             embedder.use_bf16()
         kept = {"settings": settings, "engine": engine, "uri": uri}
@@ -101,3 +97,14 @@ def index(
         gone = opened.delete(delete)
         click.echo(f"{gone} of {len(delete)} documents deleted", err=True)
     click.echo(f"{len(opened)} documents in {output}", err=True)
+
+
+def _check(given: set[str], *, changing: bool, engine: str) -> None:
+    """Do these parameters go together?"""
+    if len(given & {"model", "docs"}) != (0 if changing else 2):
+        raise UserError("Name MODEL and DOCS for a new index, or --add or --delete for the one that is there.")
+    if changing and (fixed := given - _CHANGING):
+        flag = "--" + min(fixed).replace("_", "-")
+        raise UserError(f"{flag} is fixed since the index was made: leave it out, or make a new index.")
+    if "uri" in given and engine != "milvus":
+        raise UserError("--uri is the place of a Milvus server: add --engine milvus, or leave it out.")

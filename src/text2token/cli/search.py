@@ -77,8 +77,10 @@ def search(
       text2token search index "how do I stack arrays" --weight dense 1
       text2token search index --queries queries.jsonl --output run.trec -k 100 --mode sparse
     """
-    if (query is None) == (queries is None) or (queries is None) != (output is None):
-        raise UserError("Give one QUERY, or --queries with --output.")
+    if (query is None) == (queries is None) or (queries is None) != (output is None) or (as_json and queries):
+        raise UserError("Give one QUERY, with --json if you like, or --queries with --output.")
+    if mode != "hybrid" and (weights or fusion != "scores"):
+        raise UserError("--fusion and --weight are of a hybrid search: leave them out, or leave --mode out.")
     quiet_libraries()
     with extra("search"):
         from text2token.search import Fusion, Index, read_documents

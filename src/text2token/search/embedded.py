@@ -1,4 +1,5 @@
-"""The embedded engine: segments on disk, a list of those that count, exact search by memory-mapped arrays.
+"""The embedded engine: segments on disk, a list of those that count, exact search by memory-mapped arrays (of many dense vectors
+approximate, by a graph; see :data:`text2token.search.segment.HNSW_FROM`).
 
 Nothing that is written is changed again: documents come in new segments, deletions are new tombstones, and what counts is said
 by one small file that is replaced as a whole (as in Lucene). A process may be killed at any moment, and no reader is disturbed.
@@ -11,7 +12,6 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,11 +36,12 @@ class EmbeddedEngine:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._version = 0
+        self._segments: dict[str, Segment] = {}
+        self._tombs: dict[str, str] = {}  # files that say of a segment what is dead now
         folder.mkdir(parents=True, exist_ok=True)
-        file = folder / _MANIFEST
-        listed: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {"version": 0, "segments": {}}
-        self._version: int = listed["version"]
-        self._segments = {name: self._open(name, tombs) for name, tombs in listed["segments"].items()}
+        if (folder / _MANIFEST).is_file():
+            self._read()
 
     def add(self, ids: Sequence[str], vectors: Mapping[Side, Rows]) -> None:
         """Keep documents; of an id that is given twice the last counts."""
@@ -82,18 +83,32 @@ class EmbeddedEngine:
                 self._merge(names[i:])
                 return
 
+    def _read(self) -> None:
+        """Open what counts; once more where a writer has just cleared it away."""
+        listed = json.loads((self._folder / _MANIFEST).read_text())
+        try:
+            self._segments = {name: self._open(name, tombs) for name, tombs in listed["segments"].items()}
+        except FileNotFoundError:
+            if json.loads((self._folder / _MANIFEST).read_text()) == listed:
+                raise
+            self._read()
+            return
+        self._version = listed["version"]
+        self._tombs = {name: tombs for name, tombs in listed["segments"].items() if tombs}
+
     def _rank(self, side: Side, query: Rows, k: int) -> list[Hit]:
         found = [Hit(*hit) for segment in self._segments.values() for hit in segment.search(side, query, k)]
         return found if len(self._segments) == 1 else best(found, k)
 
     def _bury(self, ids: Sequence[str]) -> None:
         """Mark documents as dead, in memory."""
-        for segment in self._segments.values():
+        for place, segment in self._segments.items():
             rows = [row for name in ids if (row := segment.ids.row(name)) is not None]
             if rows:
                 alive = np.ones(len(segment.ids), bool) if segment.alive is None else segment.alive.copy()
                 alive[rows] = False
                 segment.alive = alive
+                self._tombs.pop(place, None)
 
     def _tidy(self) -> None:
         """Write worn segments anew, and make many of one size one."""
@@ -131,10 +146,10 @@ class EmbeddedEngine:
         self._version += 1
         tombs: dict[str, str | None] = {}
         for name, segment in self._segments.items():
-            file = None if segment.alive is None else f"{name}.{self._version:08d}.npy"
-            if file is not None and segment.alive is not None:
-                np.save(self._folder / file, segment.alive)
-            tombs[name] = file
+            if segment.alive is not None and name not in self._tombs:
+                self._tombs[name] = f"{name}.{self._version:08d}.npy"
+                np.save(self._folder / self._tombs[name], segment.alive)
+            tombs[name] = self._tombs.get(name)
         write_json(self._folder / _MANIFEST, {"version": self._version, "segments": tombs})
         used = {_MANIFEST, *tombs, *filter(None, tombs.values())}
         for path in self._folder.iterdir():

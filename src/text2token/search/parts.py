@@ -14,9 +14,13 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.embedder import Embedder
+from text2token.errors import UserError
 
 Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
+
+
+_UNLIMITED = 2**20  # tokens a part, of a model without a limit
 
 
 class PartEncoder:
@@ -36,7 +40,10 @@ class PartEncoder:
         self._embedder = embedder
         prompts = embedder.encoder.prompts
         self._prompt = next((prompts[name] for name in _PROMPTS[role] if name in prompts), "")
-        room = embedder.encoder.max_seq_length - len(embedder.tokenizer(self._prompt)["input_ids"])
+        taken = len(embedder.tokenizer(self._prompt)["input_ids"])
+        room = min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED) - taken
+        if room < 1:
+            raise UserError(f"The prompt of the model, '{self._prompt}', leaves no room for text: shorten it.")
         backend = untruncated(embedder.tokenizer).backend_tokenizer
         self._splitter = TextSplitter.from_huggingface_tokenizer(backend, room)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -203,7 +204,11 @@ def _create(file: Path, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
     if 0 in shape:  # nothing can be mapped
         np.save(file, np.empty(shape, kind))
         return np.empty(shape, kind)
-    return np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape)
+    mapped = np.lib.format.open_memmap(file, mode="w+", dtype=kind, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error here, and a crash in the middle of a mapped file
+        with file.open("r+b") as opened:
+            os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
+    return mapped
 
 
 def _sides(folder: Path, ending: str) -> list[str]:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -71,9 +72,13 @@ class SeismicEngine:
             self._append(pa.table({"id": pa.array(there, pa.string())}))
 
     def finish(self) -> None:
-        """Build the indexes, where documents have changed."""
-        if self._log:
-            self._open_indexes()
+        """Build the indexes, where documents have changed, and clear those of before away."""
+        if not self._log:
+            return
+        self._open_indexes()
+        for folder in self._folder.glob("index-*"):
+            if folder != self._built():
+                shutil.rmtree(folder)
 
     def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
         """See the protocol, and the class for what differs; builds the indexes first where documents have changed.
@@ -121,23 +126,31 @@ class SeismicEngine:
 
     def _open_indexes(self) -> None:
         """Load the indexes of the whole log, which are built if the log has grown."""
-        folder = self._folder / f"index-{len(self._log):08}"
+        folder = self._built()
         if not folder.is_dir():
-            part = folder.with_suffix(".part")
-            shutil.rmtree(part, ignore_errors=True)  # of a build that was killed
-            part.mkdir()
-            with step("building the Seismic indexes"), _standard_output_closed():
-                for side, dataset in self._datasets().items():
-                    index = SeismicIndexLV.build_from_dataset(dataset, summary_energy=self._summary_energy)
-                    index.save(str(part / side))
-            outdated = list(self._folder.glob("index-*[0-9]"))
-            part.rename(folder)
-            for old in outdated:
-                shutil.rmtree(old)
+            self._build(folder)
         with _standard_output_closed():
             self._indexes = {
                 side: SeismicIndexLV.load(str(folder / f"{side}.index.seismic")) for side in self._columns()
             }
+
+    def _build(self, folder: Path) -> None:
+        with TemporaryDirectory(prefix="index-", dir=self._folder, ignore_cleanup_errors=True) as part:
+            new = Path(part) / folder.name
+            new.mkdir()
+            with step("building the Seismic indexes"), _standard_output_closed():
+                for side, dataset in self._datasets().items():
+                    index = SeismicIndexLV.build_from_dataset(dataset, summary_energy=self._summary_energy)
+                    index.save(str(new / side))
+            try:
+                new.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # where it is, another process was faster
+                    raise
+
+    def _built(self) -> Path:
+        """Where the indexes of the whole log are, once they are whole."""
+        return self._folder / f"index-{len(self._log):08}"
 
     def _datasets(self) -> dict[Side, SeismicDatasetLV]:
         """The documents that are left, read an entry of the log at a time."""

@@ -86,9 +86,7 @@ class Vectorizer:
             model: May the model see the queries? Without, the sparse side has their words alone, and there is no dense side.
         """
         vectors: dict[Side, Rows] = {}
-        documents, aligned = self._store.fact("documents", 0), None
-        if "bm25" in sides:
-            vectors["bm25"] = self._word_queries(split_words(texts), documents)
+        aligned = None
         if model and ("dense" in sides or "sparse" in sides):
             embeddings, owners = self.query_parts.embed(texts)
             if "dense" in sides:
@@ -96,6 +94,9 @@ class Vectorizer:
             if "sparse" in sides and self._tokens is not None:
                 m = self._tokens.settings.query_m
                 aligned = self._tokens.aligned(self.embedder, embeddings, owners, len(texts), m)
+        documents = self._store.fact("documents", 0)  # after the model's work, at the moment of the frequencies
+        if "bm25" in sides:
+            vectors["bm25"] = self._word_queries(split_words(texts), documents)
         if "sparse" in sides and self._tokens is not None:
             counts = self._tokens.space.count(list(texts))
             frequencies = self._store.column_frequencies(self._tokens.space.width)
