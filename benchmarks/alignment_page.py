@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import dynamics_claim
+from page_parts import revision
 from text2token.alignment.categories import CATEGORIES
 from text2token.alignment.study import draw
 from text2token.figures import write_figure
@@ -40,6 +41,7 @@ def main() -> None:
     environment.filters["points"] = lambda share: f"{100 * share:.1f}"
     page = environment.get_template("alignment.md.j2").render(
         result=result,
+        revision=revision(result["git"]),
         figures=result["figures"],
         study=study,
         reading=reading,

@@ -21,7 +21,8 @@ from typing import Any
 import click
 import torch
 
-from results_file import data_checksums, write_results
+from quality_tables import COMPARED, FIGURE, MINILM, MINILM_NAME, SECOND
+from results_file import RESULTS, data_checksums, write_results
 from steps import text2token
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import contender, judge
@@ -44,12 +45,6 @@ SETTINGS = {
     "last token": ["--template", "none"],
 }
 CORRECTIONS = {"": "none", ", filtered": "centre+filter", ", centred": "centre", ", first removed": "first-component"}
-MINILM_NAME = "all-MiniLM-L6-v2"
-MINILM = {  # published, test splits
-    "STSBenchmark": 82.03, "STS12": 72.37, "STS14": 75.60, "BIOSSES": 81.64, "Banking77Classification": 80.04,
-    "TweetSentimentExtractionClassification": 54.04, "AmazonCounterfactualClassification": 63.60,
-}  # fmt: skip
-SECOND = "gemma3-270m"
 SUBSET = (
     "STSBenchmark",
     "TweetSentimentExtractionClassification",
@@ -57,7 +52,7 @@ SUBSET = (
     "SearchSnippets",
     "PIT2015",
 )  # a type each
-COMPARED = ("text2token, seed 0", "llm2vec, seed 0", "keywords prompt, filtered", "PromptEOL", MINILM_NAME)
+DECODED = {"tsdae": 1.4 / 0.4}  # the trainer counts what the encoder reads, 40 % of a text; the decoder reads all of it
 QUICK = ("--held-out", "8", "--calibration-texts", "32", "--prior-texts", "16")
 
 
@@ -80,7 +75,7 @@ class Bench:
 
     def evaluate(self, name: str, *model: str) -> Path:
         """Score a model on the tasks of the mirror and the extra sets; finished tasks are not run again."""
-        output = self.runs / "results" / name
+        output = self.place(name)
         there = [task.metadata.name for task in select_tasks(data_root=self.data / "mteb").tasks] + ["SciFact"]
         tasks = [task for task in there if not self.tasks or task in self.tasks]
         folders = [folder for folder in sorted((self.data / "extra").iterdir()) if folder.is_dir()]
@@ -89,12 +84,16 @@ class Bench:
         text2token("evaluate", *model, *data, *self.looking, "--output", str(output))
         return output
 
+    def place(self, name: str) -> Path:
+        """Of a contender's results."""
+        return self.runs / "results" / name.replace(", ", "-").replace(": ", "-").replace(" ", "-")
+
     def train(self, method: str, rate: str, seed: int) -> Path:
         """A trained contender; one that is there is kept."""
-        output = self.runs / "models" / f"{method}-{rate}-{seed}"
         recipe = Path("recipes") / f"{'default' if method == 'text2token' else method}.yaml"
         verb = ["fit"] if method == "text2token" else ["baseline", method]
         texts = round(self.share * Recipe.load(recipe).max_texts)
+        output = self.runs / "models" / f"{self.backbone}-{method}-{texts}-{rate}-{seed}"
         options = ["--recipe", str(recipe), "--backbone", self.backbone, "--max-texts", str(texts)]
         options += ["--learning-rate", rate, "--seed", str(seed), *self.training, "--output", str(output)]
         if not output.is_dir():
@@ -128,26 +127,36 @@ def main(
     looking = (*(["--bf16"] if bf16() else []), *(["--max-docs", str(max_docs)] if max_docs else []))
     bench = Bench(data, runs, backbone, share, QUICK if quick else (), looking)
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
-    details: dict[str, Any] = {"share": share, "max_docs": max_docs, "learning_rates": {}, "trained": {}}
+    details = earlier(share, max_docs)
     every = contenders(bench, details)
-    folders: dict[str, Path] = {}
+    folders = {name: bench.place(name) for name in details["summaries"] if bench.place(name).is_dir()}
     for name in (name for name in every if name.startswith(only or "")):
         folders[name] = every[name]()
-        figures = results(folders, details)
-        details["comparison"] = side_by_side(folders)
-        details["not run"] = [name for name in every if name not in folders]
         if not quick:
-            click.echo(write_results("quality", 0, checksums, figures, details))
+            there = {name: folders[name] for name in every if name in folders}
+            details["not run"] = [name for name in every if name not in there]
+            details["comparison"] = side_by_side(there)
+            click.echo(write_results("quality", 0, checksums, results(there, details), details))
+
+
+def earlier(share: float, max_docs: int | None) -> dict[str, Any]:
+    """Details of what is in the results file already, where it was measured in the same way."""
+    file = RESULTS / "quality.json"
+    details: dict[str, Any] = json.loads(file.read_text())["details"] if file.is_file() else {}
+    if (details.get("share"), details.get("max_docs")) == (share, max_docs):
+        return details
+    return {"share": share, "max_docs": max_docs, "learning_rates": {}, "trained": {}, "summaries": {}}
 
 
 def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], Path]]:
     """By name what makes a contender and gives the folder of its results, the most wanted first; ``details`` fill on the way."""
     whole = replace(bench, looking=(), tasks=(*MINILM, "SciFact"))
-    other = replace(bench, backbone=SECOND, runs=bench.runs / SECOND, tasks=SUBSET)
+    other = replace(bench, backbone=SECOND, tasks=SUBSET)
+    whole_name, second_plain = f"{MINILM_NAME}, whole tasks", f"{SECOND}: PromptEOL"
     found: dict[str, Callable[[], Path]] = {
         "BM25": partial(bench.evaluate, "BM25", "bm25"),
         MINILM_NAME: partial(bench.evaluate, MINILM_NAME, "all-minilm-l6-v2"),
-        f"{MINILM_NAME}, whole tasks": partial(whole.evaluate, f"{MINILM_NAME}-whole", "all-minilm-l6-v2"),
+        whole_name: partial(whole.evaluate, whole_name, "all-minilm-l6-v2"),
     }
     for method, seeds in SEEDS.items():
         for seed in range(seeds):
@@ -156,10 +165,10 @@ def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], 
             )
     for setting, options in SETTINGS.items():
         for label, correction in CORRECTIONS.items():
-            found[setting + label] = partial(untrained, bench, setting, label, [*options, "--correction", correction])
-    found[f"{SECOND}: PromptEOL"] = partial(
-        other.evaluate, "PromptEOL", SECOND, *SETTINGS["PromptEOL"], "--correction", "none"
-    )
+            corrected = [*options, "--correction", correction]
+            found[setting + label] = partial(untrained, bench, setting, setting + label, corrected)
+    options = [*SETTINGS["PromptEOL"], "--correction", "none"]
+    found[second_plain] = partial(other.evaluate, second_plain, SECOND, *options)
     for method in ("text2token", "llm2vec"):
         found[f"{SECOND}: {method}"] = partial(trained, f"{SECOND}: {method}", method, 0, bench, other, details)
     return found
@@ -171,26 +180,25 @@ def trained(name: str, method: str, seed: int, chosen_on: Bench, bench: Bench, d
     if method not in tried:
         tried[method] = {rate: chosen_on.validation(chosen_on.train(method, rate, 0)) for rate in RATES}
     model = bench.train(method, max(tried[method], key=tried[method].__getitem__), seed)
-    details["trained"][name] = cost(model)
-    return bench.evaluate(f"{method}-{seed}", str(model))
+    details["trained"][name] = cost(model, DECODED.get(method, 1.0))
+    return bench.evaluate(name, str(model))
 
 
-def untrained(bench: Bench, setting: str, label: str, options: list[str]) -> Path:
+def untrained(bench: Bench, setting: str, name: str, options: list[str]) -> Path:
     """A training-free setting under one of its corrections, for all of which it is encoded once."""
     vectors = bench.runs / "vectors" / f"{setting.replace(' ', '-')}.sqlite"
     vectors.parent.mkdir(parents=True, exist_ok=True)
-    output = (setting + label).replace(", ", "-").replace(" ", "-")
-    return bench.evaluate(output, bench.backbone, *options, "--corpus", bench.corpus, "--vectors", str(vectors))
+    return bench.evaluate(name, bench.backbone, *options, "--corpus", bench.corpus, "--vectors", str(vectors))
 
 
-def cost(model: Path) -> dict[str, float]:
-    """Texts, tokens through the body and minutes of a training."""
+def cost(model: Path, factor: float) -> dict[str, float]:
+    """Texts, tokens through the body (``factor`` times those the trainer counted) and minutes of a training."""
     run = json.loads((model / "run.json").read_text())
     stages = {row["stage"]: row for row in run["log"] if "num_input_tokens_seen" in row}  # the last row of each
     seconds = [took for what, took in run["timings"].items() if what.startswith("train")]
     return {
         "texts": run["recipe"]["max_texts"],
-        "tokens": sum(row["num_input_tokens_seen"] for row in stages.values()),
+        "tokens": factor * sum(row["num_input_tokens_seen"] for row in stages.values()),
         "minutes": sum(seconds) / 60,
         "minutes of the whole run": sum(run["timings"].values()) / 60,
     }
@@ -207,29 +215,34 @@ def results(folders: dict[str, Path], details: dict[str, Any]) -> dict[str, floa
     if checked := summaries.get(f"{MINILM_NAME}, whole tasks"):
         scores = {row["task"]: 100 * row["score"] for row in checked["tasks"]}
         figures["minilm_max_abs_diff"] = max(abs(scores[task] - score) for task, score in MINILM.items())
-    if ours := folders.get(COMPARED[0]):
-        figures |= judging_cost(ours)
-    return figures | differences(figures)
+    return figures | differences(figures) | judging_cost(folders)
 
 
-def judging_cost(folder: Path) -> dict[str, float]:
-    """What judging adds to encoding the texts once, a share, and the peak of memory, of one contender."""
-    rows = [json.loads(file.read_text()) for file in (folder / "tasks").glob("*.json")]
-    encoding = sum(row["encoding_seconds"] for row in rows)
-    return {
-        "judging_over_encoding": sum(row["seconds"] for row in rows) / encoding - 1,
-        "judging_peak_gib": max(row["peak_rss_gib"] for row in rows),
-    }
+def judging_cost(folders: dict[str, Path]) -> dict[str, float]:
+    """What judging ours adds to encoding each text once, a share, and the peak of memory on the whole of SciFact."""
+
+    def tasks(name: str) -> dict[str, Any]:
+        files = (folders[name] / "tasks").glob("*.json") if name in folders else ()
+        return {file.stem: json.loads(file.read_text()) for file in files}
+
+    ours, whole = tasks(next(iter(COMPARED))), tasks(f"{MINILM_NAME}, whole tasks")
+    found = {}
+    if ours:
+        seconds, encoding = (sum(row[key] for row in ours.values()) for key in ("seconds", "encoding_seconds"))
+        found["judging_over_encoding"] = seconds / encoding - 1
+    if "SciFact" in whole:
+        found["judging_peak_gib"] = whole["SciFact"]["peak_rss_gib"]
+    return found
 
 
 def side_by_side(folders: dict[str, Path]) -> dict[str, Any] | None:
     """The first contender of :data:`COMPARED` against the others, task by task, as far as they are finished; and its figure."""
     there = [folders[name] for name in COMPARED if name in folders]
-    if COMPARED[0] not in folders:
+    if next(iter(COMPARED)) not in folders or len(there) < 2:
         return None
     compared = compare(there)
-    write_figure(draw(compared), Path("docs") / "figures", "quality")
-    return compared.to_json()
+    write_figure(draw(compared), Path("docs") / "figures", FIGURE)
+    return {**compared.to_json(), "columns": [shown for name, shown in COMPARED.items() if name in folders]}
 
 
 def differences(figures: dict[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from markdown_table import table
+from page_parts import revision, table
 from text2token.figures import figure_style, write_figure
 
 HERE = Path(__file__).parent
@@ -97,7 +97,7 @@ def main() -> None:
         ]
     machine = result["machine"]
     sections.append(
-        f"{machine['cores']} cores ({machine['cpu']}), revision `{result['git'][:12]}`, command `{result['command']}`."
+        f"{machine['cores']} cores ({machine['cpu']}), revision `{revision(result['git'])}`, command `{result['command']}`."
     )
     (DOCS / "search.md").write_text("\n\n".join(sections) + "\n")
 

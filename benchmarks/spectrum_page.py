@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from page_parts import revision
 from spectrum_claims import summarise
 from text2token.alignment.spectrum_plots import draw_contribution, draw_shift, draw_variation
 from text2token.figures import write_figure
@@ -48,7 +49,7 @@ def main() -> None:
     lines = page(details["spectrum"], details["adapt"])
     lines += [
         "",
-        f"Measured at revision `{result['git'][:12]}` on {result['machine']['cores']} cores ({result['machine']['cpu']}).",
+        f"Measured at revision `{revision(result['git'])}` on {result['machine']['cores']} cores ({result['machine']['cpu']}).",
         "",
     ]
     draw(details["spectrum"], docs / "figures")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import quality_tables
+from page_parts import revision
 
 HERE = Path(__file__).parent
 COLUMNS = {
@@ -63,8 +64,8 @@ def main_job_section(result: dict[str, Any]) -> str:
         *(f"| {label} | {figures[key]:.2f} |" for key, label in COST.items()),
         "",
         f"Seed {result['seed']}, one run; {result['machine']['cores']} cores ({result['machine']['cpu']}), "
-        f"model fitted at revision `{result['details']['fit']['git'][:12]}`, "
-        f"measured at `{result['git'][:12]}`; command `{result['command']}`.",
+        f"model fitted at revision `{revision(result['details']['fit']['git'])}`, "
+        f"measured at `{revision(result['git'])}`; command `{result['command']}`.",
         "",
     ]
     return "\n".join(lines)

@@ -118,7 +118,7 @@ def _check_labels(folder: Path, labels: Iterable[Any]) -> None:
 
 def _retrieval(folder: Path) -> AbsTask:
     corpus = [
-        {"id": row["_id"], "title": row.get("title") or "", "text": row["text"]}
+        {"id": row["_id"], "title": str(row.get("title") or ""), "text": row["text"]}
         for row in _rows(folder / "corpus.jsonl")
     ]
     queries = [{"id": row["_id"], "text": row["text"]} for row in _rows(folder / "queries.jsonl")]
@@ -175,6 +175,9 @@ def _lines(file: Path) -> list[str]:
     if not file.is_file():
         raise UserError(f"There is no '{file}': a search task has corpus.jsonl, queries.jsonl and qrels/test.tsv.")
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = file.read_text(encoding="utf-8").split(
+            "\n"
+        )  # splitlines also cuts at characters that JSON holds as they are
+        return [line for line in lines if line.strip()]
     except UnicodeDecodeError as error:
         raise UserError(f"'{file}' is not in UTF-8: convert it.") from error

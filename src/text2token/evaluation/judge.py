@@ -95,7 +95,8 @@ def _claim(output: Path, owner: dict[str, Any]) -> None:
     """Results of one model under one setting share a folder, and of no other."""
     note = output / "model.json"
     if note.is_file():
-        if json.loads(note.read_text()) != owner:
+        begun = any((output / "tasks").glob("*.json"))
+        if begun and json.loads(note.read_text()) != owner:
             raise UserError(f"'{output}' holds results of another model or setting: choose another --output.")
     elif output.exists() and any(output.iterdir()):
         raise UserError(f"The folder '{output}' holds something else than results: choose another --output.")

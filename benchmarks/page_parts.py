@@ -1,4 +1,4 @@
-"""Markdown for the generated pages."""
+"""Pieces of the generated pages."""
 
 from __future__ import annotations
 
@@ -9,3 +9,10 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table."""
     lines = [heading, ["---"] * len(heading), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def revision(git: str | None) -> str:
+    """Of a results file, short, with its mark where the checkout had changes."""
+    if git is None:
+        return "unknown"
+    return git[:12] + "-dirty" * git.endswith("-dirty")
