@@ -147,6 +147,13 @@ def test_a_second_run_encodes_nothing_and_another_model_is_refused(results, mode
         judge.evaluate(contender.saved(str(model)), selection, output, max_docs=5)
 
 
+def test_an_evaluation_that_measured_nothing_leaves_its_folder_to_another(model, tasks, tmp_path):
+    selection = select_tasks(folders=[tasks / "own" / "search"])
+    with pytest.raises(UserError, match="is too few for search"):
+        judge.evaluate(contender.saved(str(model)), selection, tmp_path, max_docs=1)
+    assert judge.evaluate(contender.saved(str(model)), selection, tmp_path, max_docs=5)["max_docs"] == 5
+
+
 def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatch):
     selection = select_tasks(folders=own_folders(tasks))
     encoded = []
@@ -432,6 +439,16 @@ def broken(folder, name, change):
 def test_a_broken_search_folder_is_one_sentence(tmp_path, name, change, sentence):
     with pytest.raises(UserError, match=sentence):
         select_tasks(folders=[broken(tmp_path / "search", name, change)])
+
+
+def test_characters_that_end_lines_elsewhere_and_titles_that_are_numbers_are_taken(tmp_path):
+    folder = write_search(tmp_path / "search")
+    document = {"_id": "odd", "title": 1984, "text": "one\u2028line\x85still"}
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    (task,) = select_tasks(folders=[folder]).tasks
+    (data,) = (split["test"] for split in task.dataset.values())
+    assert data["corpus"][len(CORPUS)] == {"id": "odd", "title": "1984", "text": "one\u2028line\x85still"}
 
 
 GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
