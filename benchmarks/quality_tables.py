@@ -93,7 +93,7 @@ def ranked(rows: Mapping[str, dict[str, list[float]]], kinds: int) -> list[tuple
 
 def _goal(figures: Mapping[str, float], name: str) -> list[str]:
     text, goal = GOALS[name]
-    return [text, f"{figures[name]:.2f}" if name in figures else "not measured", goal]
+    return [text, f"{figures[name]:.3g}" if name in figures else "not measured", goal]
 
 
 def _span(scores: list[float] | None) -> str:
