@@ -21,7 +21,7 @@ from typing import Any
 import click
 import torch
 
-from quality_tables import COMPARED, FIGURE, MINILM, MINILM_NAME, SECOND
+from quality_tables import COMPARED, FIGURE, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, by_contender
 from results_file import RESULTS, data_checksums, write_results
 from steps import text2token
 from text2token.cli.options import quiet_libraries
@@ -211,7 +211,7 @@ def results(folders: dict[str, Path], details: dict[str, Any]) -> dict[str, floa
     figures = {
         f"{name}: {kind}": score for name, row in summaries.items() for kind, score in row["mean_by_type"].items()
     }
-    figures |= {f"{name}: mean over tasks": row["mean_over_tasks"] for name, row in summaries.items()}
+    figures |= {f"{name}: {OVERALL}": row["mean_over_tasks"] for name, row in summaries.items()}
     if checked := summaries.get(f"{MINILM_NAME}, whole tasks"):
         scores = {row["task"]: 100 * row["score"] for row in checked["tasks"]}
         figures["minilm_max_abs_diff"] = max(abs(scores[task] - score) for task, score in MINILM.items())
@@ -247,20 +247,15 @@ def side_by_side(folders: dict[str, Path]) -> dict[str, Any] | None:
 
 def differences(figures: dict[str, float]) -> dict[str, float]:
     """Ours minus LLM2Vec's recipe, each the mean over its seeds: over all tasks, and of the type where it is worst."""
-
-    def means(method: str) -> dict[str, float]:
-        by_kind: dict[str, list[float]] = {}
-        for figure, score in figures.items():
-            name, _, kind = figure.partition(": ")
-            if name.startswith(f"{method}, seed"):
-                by_kind.setdefault(kind, []).append(score)
-        return {kind: mean(scores) for kind, scores in by_kind.items()}
-
-    ours, theirs = means("text2token"), means("llm2vec")
+    rows = by_contender(figures)
+    ours, theirs = (
+        {kind: mean(scores) for kind, scores in rows.get(NAMES[method], {}).items()}
+        for method in ("text2token", "llm2vec")
+    )
     if not ours or not theirs:
         return {}
     apart = {kind: ours[kind] - theirs[kind] for kind in ours}
-    overall = apart.pop("mean over tasks")
+    overall = apart.pop(OVERALL)
     return {"ours_minus_llm2vec_mean": overall, "ours_minus_llm2vec_worst_type": min(apart.values())}
 
 
