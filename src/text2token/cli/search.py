@@ -16,6 +16,7 @@ from rich.text import Text
 from text2token.atomic import replacing
 from text2token.cli.options import quiet_libraries
 from text2token.errors import UserError, extra
+from text2token.search_settings import HYBRID_WEIGHTS
 
 if TYPE_CHECKING:
     from text2token.search.index import Results
@@ -48,7 +49,9 @@ _path = click.Path(path_type=Path)
     type=(click.Choice(["sparse", "dense", "bm25"]), click.FloatRange(0)),
     multiple=True,
     metavar="SIDE NUMBER",
-    help="of a side in hybrid; may be repeated  [default: 1 for bm25, 0.5 for sparse, 0.25 for dense; with rrf 1 for all]",
+    help="of a side in hybrid; may be repeated  [default: "
+    + ", ".join(f"{weight:g} for {side}" for side, weight in HYBRID_WEIGHTS.items())
+    + "; with rrf 1 for all]",
 )
 @click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="hits")

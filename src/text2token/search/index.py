@@ -28,14 +28,12 @@ from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.search_settings import VectorSettings
+from text2token.search_settings import HYBRID_WEIGHTS, VectorSettings
 
 Mode = Literal["sparse", "dense", "bm25", "hybrid"]
 
-HYBRID = Fusion("scores", {"bm25": 1.0, "sparse": 0.5, "dense": 0.25})
-"""Of ``hybrid`` searches, chosen on five sets of known items, without judgements (docs/search.md): the largest gain over BM25
-among the weights that nowhere lose half a point. Larger ones win more on text as the model was trained on, and lose elsewhere.
-"""
+HYBRID = Fusion("scores", HYBRID_WEIGHTS)
+"""Of ``hybrid`` searches: scores beat ranks on known items by some points (docs/search.md)."""
 
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work
