@@ -11,6 +11,7 @@ from conftest import CORPUS, DECODERS, MASKED, SENTENCES
 from text2token import Embedder, UserError
 from text2token.adapt.affine import correction, spectral_filter
 from text2token.export import sparse_head_modules
+from text2token.fingerprint import embedder_fingerprint
 from text2token.head import DecodingHead
 from text2token.template import TEMPLATES
 
@@ -128,3 +129,19 @@ def test_any_sentence_transformer_encodes_but_cannot_be_read(backbone, tmp_path)
 def test_loading_something_else_is_refused(tmp_path):
     with pytest.raises(UserError, match="no embedder"):
         Embedder.load(tmp_path)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_model_without_some_unused_weights_is_the_same_at_every_load(backbone, tmp_path, family):
+    encoder = Embedder.from_backbone(backbone(family)).encoder
+    encoder[0].model.pooler = None  # as BERTs are that were trained without one
+    encoder.save(str(tmp_path))
+    for name in (backbone(family), str(tmp_path)):
+        first, second = (embedder_fingerprint(Embedder.open(name)) for _ in range(2))
+        assert first == second
+
+
+def test_a_sparse_folder_alone_is_no_embedder(backbone, tmp_path):
+    calibrated(backbone("llama")).save(tmp_path)
+    with pytest.raises(UserError, match="is a SparseEncoder"):
+        Embedder.open(str(tmp_path / "sparse"))

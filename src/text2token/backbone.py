@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -65,7 +67,8 @@ def load_encoder(
     path = resolve(name)
     head = load_head(name)
     # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
-    transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
+    with missing_weights_alike():
+        transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
     if max_length > transformer.tokenizer.model_max_length:
         raise UserError(f"'{name}' reads at most {transformer.tokenizer.model_max_length} tokens: lower --max-length.")
     bake(transformer.tokenizer, template or Template(), max_length)
@@ -96,6 +99,17 @@ def load_head(name: str) -> DecodingHead:
     head = extract_head(model.eval())
     head.source = name
     return head
+
+
+@contextmanager
+def missing_weights_alike() -> Iterator[None]:
+    """Inside the block, weights that a checkpoint lacks are the same at every load.
+
+    They are random, and many BERTs lack the pooler: no embedding depends on it, but a fingerprint does.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def attends_ahead(body: PreTrainedModel) -> bool:

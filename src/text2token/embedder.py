@@ -111,14 +111,15 @@ class Embedder:
             recipe: Template, pooling, attention and length of a backbone; None: the defaults.
 
         Raises:
-            UserError: Neither can be loaded.
+            UserError: Neither can be loaded, or it is a SparseEncoder alone.
         """
-        from text2token.saved import is_saved, load_saved
+        from text2token.export import plain_embedder
+        from text2token.saved import is_saved
 
         if not is_saved(name):
             return cls.from_recipe((recipe or Recipe()).model_copy(update={"backbone": name}))
         path = Path(name).expanduser()
-        return cls.load(path) if path.exists() else cls(encoder=load_saved(name))
+        return cls.load(path) if path.exists() else plain_embedder(name)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:

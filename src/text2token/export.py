@@ -15,6 +15,7 @@ from torch import nn
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.head import DecodingHead
+from text2token.saved import load_saved
 
 
 def save_embedder(embedder: Embedder, path: Path) -> None:
@@ -74,10 +75,25 @@ def load_embedder(path: Path) -> Embedder:
     if (path / "dense" / "modules.json").is_file():  # of a baseline, which has no sparse side
         return load_embedder(path / "dense")
     if (path / "modules.json").is_file():
-        return Embedder(encoder=SentenceTransformer(str(path), model_kwargs={"dtype": torch.float32}).eval())
+        return plain_embedder(str(path))
     raise UserError(
         f"'{path}' is no embedder: expected a folder that 'text2token fit' wrote, or a SentenceTransformer."
     )
+
+
+def plain_embedder(name: str) -> Embedder:
+    """An embedder of a SentenceTransformer alone, by folder or hub id: it encodes, but has no head to read with.
+
+    Raises:
+        UserError: It cannot be loaded, or is a SparseEncoder.
+    """
+    model = load_saved(name)
+    if isinstance(model, SparseEncoder):
+        raise UserError(
+            f"'{name}' is a SparseEncoder, whose vectors are tokens already: name the folder that 'text2token fit' wrote, "
+            f"which holds it, or a SentenceTransformer ('text2token evaluate' takes either)."
+        )
+    return Embedder(encoder=model)
 
 
 def _head_from_modules(modules: list[Any]) -> DecodingHead:

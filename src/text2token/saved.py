@@ -9,6 +9,7 @@ import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 
+from text2token.backbone import missing_weights_alike
 from text2token.errors import UserError
 from text2token.packaged import PACKAGED, REFERENCES, fetch
 
@@ -45,7 +46,8 @@ def load_saved(name: str) -> SentenceTransformer | SparseEncoder:
         note = load_file_path(place, "config_sentence_transformers.json")
         settings = json.loads(Path(note).read_text(encoding="utf-8")) if note else {}
         kind = SparseEncoder if settings.get("model_type") == "SparseEncoder" else SentenceTransformer
-        return kind(place, model_kwargs={"dtype": torch.float32}).eval()
+        with missing_weights_alike():
+            return kind(place, model_kwargs={"dtype": torch.float32}).eval()
     except Exception as error:  # whatever a loader trips over, the model is what the user has to look at
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"sentence-transformers cannot load '{name}': {first}") from error
