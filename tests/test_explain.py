@@ -207,6 +207,16 @@ def test_a_sentence_transformer_is_read_with_the_head_it_is_given(backbone, tmp_
     assert json.loads(found.stdout) == json.loads(said.stdout)
 
 
+def test_one_model_is_read_by_two_heads(backbone, tmp_path):
+    own, other = backbone("qwen3"), backbone("llama")
+    Embedder.from_backbone(own).encoder.save(str(tmp_path))
+    heads = ("--head", own, "--against", tmp_path, "--against-head", other)
+    read = json.loads(text2token(tmp_path, SENTENCES[0], *heads, "--json").stdout)[0]["tokens"]
+    first, second = read.values()
+    assert list(read) == [str(tmp_path), f"{tmp_path}, read by {other}"]
+    assert first != second
+
+
 def test_a_fitted_folder_is_read_above_its_corpus_mean(backbone, tmp_path):
     embedder = Embedder.from_backbone(backbone("llama"))
     embedder.calibrate(CORPUS[:40])

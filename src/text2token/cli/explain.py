@@ -83,7 +83,8 @@ def explain(
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
     embedders = {model: _open(model, head, corpus)}
     if against:
-        embedders[against] = _open(against, against_head, corpus)
+        beside = against if against != model else f"{against}, read by {against_head or 'its own head'}"
+        embedders[beside] = _open(against, against_head, corpus)
     explained = [
         *_explain_texts(embedders, texts, instructions, k=tokens, filtered=filtered),
         *_explain_pairs(embedders, cleaned_pairs, k=tokens, filtered=filtered),
