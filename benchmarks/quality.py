@@ -34,7 +34,8 @@ from text2token.figures import write_figure
 from text2token.precision import has_bf16
 from text2token.recipe import Recipe
 
-RATES = ("3e-5", "1e-4", "3e-4")  # one small grid for every method
+RATES = ("3e-5", "1e-4", "3e-4")  # one small grid for every method,
+BEYOND = ("1e-3", "3e-3")  # which goes on while its last rate is its best
 SEEDS = {"text2token": 3, "llm2vec": 3, "simcse": 1, "tsdae": 1}
 SETTINGS = {
     "plain mean": ["--template", "none", "--pooling", "mean"],
@@ -176,12 +177,19 @@ def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], 
 
 def trained(name: str, method: str, seed: int, chosen_on: Bench, bench: Bench, details: dict[str, Any]) -> Path:
     """A method under the best of its learning rates, which are tried on the first backbone."""
-    tried = details["learning_rates"]
-    if method not in tried:
-        tried[method] = {rate: chosen_on.validation(chosen_on.train(method, rate, 0)) for rate in RATES}
-    model = bench.train(method, max(tried[method], key=tried[method].__getitem__), seed)
+    tried = details["learning_rates"][method] = learning_rates(chosen_on, method)
+    model = bench.train(method, max(tried, key=tried.__getitem__), seed)
     details["trained"][name] = cost(model, DECODED.get(method, 1.0))
     return bench.evaluate(name, str(model))
+
+
+def learning_rates(bench: Bench, method: str) -> dict[str, float]:
+    """STSBenchmark validation by rate, seed 0."""
+    tried: dict[str, float] = {}
+    for rate in (*RATES, *BEYOND):
+        if rate in RATES or max(tried.values()) == next(reversed(tried.values())):
+            tried[rate] = bench.validation(bench.train(method, rate, 0))
+    return tried
 
 
 def untrained(bench: Bench, setting: str, name: str, options: list[str]) -> Path:

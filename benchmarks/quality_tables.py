@@ -153,16 +153,20 @@ def _training(details: Mapping[str, Any]) -> Iterable[str]:
         return
     rates = list(dict.fromkeys(rate for tried in grid.values() for rate in tried))
     yield "### What each method learnt from"
-    yield table(["method", *(f"learning rate {rate}" for rate in rates)], list(_grid(grid)))
-    yield "STSBenchmark validation, seed 0: what each method's learning rate was chosen by."
+    yield table(["method", *(f"learning rate {rate}" for rate in rates)], list(_grid(grid, rates)))
+    yield (
+        "STSBenchmark validation, seed 0: what each method's learning rate was chosen by. A grid goes on to larger ones while "
+        "the last is the best."
+    )
     heading = ["trained", "texts", "tokens through the body", "minutes of training", "of the whole run"]
     yield table(heading, list(_costs(details["trained"])))
 
 
-def _grid(grid: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
+def _grid(grid: Mapping[str, Mapping[str, float]], rates: Iterable[str]) -> Iterable[list[str]]:
     for method, tried in grid.items():
-        best = max(tried.values())
-        yield [NAMES[method], *(f"**{score:.1f}**" if score == best else f"{score:.1f}" for score in tried.values())]
+        best = max(tried, key=tried.__getitem__)
+        shown = {rate: f"**{score:.1f}**" if rate == best else f"{score:.1f}" for rate, score in tried.items()}
+        yield [NAMES[method], *(shown.get(rate, "") for rate in rates)]
 
 
 def _costs(trained: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
