@@ -12,6 +12,7 @@ from text2token.search import embedded, segment
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Fusion, Hit
 from text2token.search.fusion import fuse
+from text2token.search.segment import Ids
 
 TERMS, SIZE = 40, 6
 
@@ -195,6 +196,22 @@ def test_a_reader_opens_while_a_writer_clears_away(tmp_path, monkeypatch):
     assert reader.count() == 3
     query = {"dense": np.ones((1, SIZE), np.float32)}
     assert reader.search(query, 3, Fusion()) == writer.search(query, 3, Fusion())
+
+
+def test_a_reader_misses_no_side_of_a_segment_that_is_cleared_away(tmp_path, monkeypatch):
+    writer = EmbeddedEngine(tmp_path)
+    writer.add(["a", "b", "c"], rows(3, 0))
+    write = Ids.__init__
+
+    def late(ids, folder):
+        monkeypatch.setattr(Ids, "__init__", write)
+        write(ids, folder)
+        writer.add(["a", "b"], rows(2, 1))
+
+    monkeypatch.setattr(Ids, "__init__", late)
+    reader = EmbeddedEngine(tmp_path)
+    query = {"dense": np.ones((1, SIZE), np.float32)}
+    assert len(reader.search(query, 3, Fusion())) == 3
 
 
 def test_a_file_that_is_gone_for_good_is_an_error(tmp_path):

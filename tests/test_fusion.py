@@ -29,9 +29,10 @@ def test_normalised_scores():
 
 def test_weights():
     by_rank = fuse({"sparse": SPARSE, "dense": DENSE}, 1, Fusion(weights={"dense": 3.0}))
-    assert by_rank == [Hit("c", pytest.approx(3 / 61 + 1 / 63))]
+    shares = {"sparse": pytest.approx(1 / 63), "dense": pytest.approx(3 / 61)}
+    assert by_rank == [Hit("c", pytest.approx(3 / 61 + 1 / 63), shares)]
     by_score = fuse({"sparse": SPARSE, "dense": DENSE}, 2, Fusion("scores", {"sparse": 0.5, "dense": 2.0}))
-    assert [tuple(hit) for hit in by_score] == [("c", pytest.approx(2.125)), ("d", pytest.approx(1.0))]
+    assert [hit[:2] for hit in by_score] == [("c", pytest.approx(2.125)), ("d", pytest.approx(1.0))]
 
 
 @pytest.mark.parametrize("method", ["rrf", "scores"])
@@ -64,5 +65,5 @@ def test_equal_shares_tie_in_any_order_of_the_sides():
 
 def test_nothing_in_nothing_out():
     assert fuse({"sparse": [], "dense": []}, 5, Fusion("scores")) == []
-    assert fuse({"sparse": [], "dense": DENSE}, 1, Fusion("scores")) == [Hit("c", 1.0)]
+    assert fuse({"sparse": [], "dense": DENSE}, 1, Fusion("scores")) == [Hit("c", 1.0, {"dense": 1.0})]
     assert fuse({"sparse": SPARSE}, 0, Fusion()) == []

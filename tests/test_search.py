@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 
 import bm25s
 import numpy as np
@@ -29,6 +30,7 @@ from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engines import open_engine
 from text2token.search.index import HYBRID
 from text2token.search.parts import PartEncoder, untruncated
+from text2token.search.postings import Postings
 from text2token.search.reasons import snippet
 from text2token.search.vectors import TokenSpace, TokenVectors
 
@@ -89,6 +91,17 @@ def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
     assert list(read_documents(tmp_path)) == [Document("sub/one.md", "one", "# One"), Document("two.txt", "two", "two")]
 
 
+def test_rows_of_every_format_are_named(tmp_path):
+    (tmp_path / "d.csv").write_text("id,text\n1,a\n,b\n")
+    with pytest.raises(UserError, match=r"d\.csv, line 3: '' is no id"):
+        list(read_documents(tmp_path / "d.csv"))
+    pq.write_table(pa.table({"id": [1.0, None], "text": ["a", "b"]}), tmp_path / "d.parquet")
+    read = read_documents(tmp_path / "d.parquet")
+    assert next(read).id == "1"
+    with pytest.raises(UserError, match=r"d\.parquet, row 2: 'None' is no id"):
+        next(read)
+
+
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
@@ -96,11 +109,12 @@ def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
         (['{"id": 1, "text": "  "}'], r"line 1: the document '1' has no text"),
         (['{"id": null, "text": "a"}'], r"line 1: 'None' is no id"),
         (['{"id": 1, "text": 5}'], r"line 1: expected a text, found int"),
-        (['{"text": "a"}'], r"no column 'id'"),
+        (['{"text": "a"}'], r"line 1: no column 'id' among its columns \(text\); name the right one with --id-column"),
         (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
         ([""], r"no document in"),
         (["5"], r"line 1: expected a JSON object a line"),
         (['["id", "text"]'], r"line 1: expected a JSON object a line"),
+        (['{"id": 1.5, "text": "a"}'], r"line 1: '1.5' is no id"),
     ],
 )
 def test_bad_documents_are_named(tmp_path, rows, sentence):
@@ -256,8 +270,13 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
                 assert sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
     assert index.search("young stars of a galaxy", mode="bm25").hits[0].title == "Title 5"
     assert "galaxy" in index.search("galaxy", 1, "bm25").hits[0].snippet
-    found = index.search("stars")
-    assert {match.side for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
+    for fusion in (HYBRID, Fusion("rrf", {"dense": 2.0}, depth=3)):
+        found = index.search("young stars of a galaxy", fusion=fusion)
+        assert {match.side for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
+        assert any(hit.dense > 0 for hit in found.hits)
+        for hit in found.hits:
+            assert hit.dense + sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
+    assert all(hit.dense == hit.score for hit in index.search("stars", mode="dense").hits)
 
 
 def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
@@ -322,6 +341,70 @@ def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone,
         )
 
 
+def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backbone, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.index._ENCODED", 3)
+        patch.setattr(EmbeddedEngine, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            first.add(DOCUMENTS)
+    again = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    again.add(DOCUMENTS[:4])
+    assert len(Index.open(tmp_path / "index")) == 4
+    assert scores(again, "telescope stars", "bm25") == {}
+    assert again._store.fact("documents") == 4
+
+
+def test_an_index_is_searched_from_other_threads(index):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda query: index.search(query, 3).hits, ["cat", "stars"] * 4))
+    assert found == [index.search(query, 3).hits for query in ["cat", "stars"] * 4]
+
+
+def test_what_an_index_cannot_do_without_is_missed(index):
+    (index._folder / "calibration.safetensors").unlink()
+    with pytest.raises(UserError, match="safetensors' is gone"):
+        Index.open(index._folder).search("cat")
+    shutil.rmtree(index._folder / "tokenizer")
+    with pytest.raises(UserError, match="is damaged, or of another version: make it anew"):
+        Index.open(index._folder)
+
+
+def test_a_model_that_has_moved_is_named(files, backbone):
+    shutil.copytree(backbone("llama"), files / "before")
+    done("index", files / "before", files / "docs.jsonl", "--output", files / "index", *SETTING)
+    found = done("search", files / "index", "cat", "--json")
+    (files / "before").rename(files / "after")
+    assert "if it has moved, name it" in refused("search", files / "index", "cat")
+    assert done("search", files / "index", "cat", "--json", "--model", files / "after") == found
+    (files / "more.jsonl").write_text('{"id": 77, "text": "One more cat."}')
+    done("index", files / "after", "--output", files / "index", "--add", files / "more.jsonl")
+    assert "77" in done("search", files / "index", "more cat", "--json", "--model", files / "after")
+
+
+@pytest.mark.parametrize(
+    "rows", ['{"id": 1, "text": ""}', '{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}', '{"id": 1}']
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_build_that_fails_before_it_has_documents_leaves_nothing(files, backbone, rows, there):
+    (files / "bad.jsonl").write_text(rows)
+    if there:
+        (files / "index").mkdir()
+    refused("index", backbone("llama"), files / "bad.jsonl", "--output", files / "index", *SETTING)
+    assert (files / "index").exists() == there
+    assert not there or not any((files / "index").iterdir())
+
+
+def test_the_weights_of_tiny_products_are_no_second_hit():
+    rows = csr_array(np.array([[1e-30, 1e-30, 0.5], [0, 0, 0], [0, 0, 0]], dtype=np.float32))
+    query = csr_array(np.array([[1e-30, 1e-30, 1.0]], dtype=np.float32))
+    found, totals = Postings.of(rows).scores(query, 3)
+    assert (found.tolist(), totals.tolist()) == ([0], [0.5])
+
+
 def test_documents_that_cannot_be_read_leave_an_index_as_it_was(index):
     def rows():
         yield Document("new", "", "Text")
@@ -335,8 +418,14 @@ def test_documents_that_cannot_be_read_leave_an_index_as_it_was(index):
 
 
 def test_an_index_of_another_model_is_refused(index, backbone, embedder):
+    other = Embedder.from_backbone(backbone("qwen3"))
+    before = scores(index, "telescope", "bm25")
     with pytest.raises(UserError, match="made by another model"):
-        Index.open(index._folder, Embedder.from_backbone(backbone("qwen3"))).search("cat")
+        Index.open(index._folder, other).search("cat")
+    with pytest.raises(UserError, match="made by another model"):
+        Index.open(index._folder, other).add([Document("5", "", "Nothing."), Document("x", "", "A telescope.")])
+    assert scores(Index.open(index._folder), "telescope", "bm25") == before
+    assert index.waiting == 0
     assert Index.open(index._folder, embedder).search("cat", mode="bm25").hits  # no model is needed
 
 
@@ -602,11 +691,15 @@ def test_a_file_of_queries_becomes_a_trec_run(files, backbone):
 def test_white_space_in_ids_does_not_break_a_run(tmp_path, backbone):
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs" / "my notes.txt").write_text("A galaxy.")
+    (tmp_path / "docs" / "my%20notes.txt").write_text("A galaxy, and so much more.")
     done("index", backbone("llama"), tmp_path / "docs", "--output", tmp_path / "index", *SETTING)
     (tmp_path / "q.jsonl").write_text('{"_id": "q\\t1", "text": "galaxy"}')
     done("search", tmp_path / "index", "--queries", tmp_path / "q.jsonl", "-o", tmp_path / "run", "--mode", "bm25")
-    (line,) = (tmp_path / "run").read_text().splitlines()
-    assert line.split()[:4] == ["q%091", "Q0", "my%20notes.txt", "1"]
+    lines = [line.split() for line in (tmp_path / "run").read_text().splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["q%091", "Q0", "my%20notes.txt", "1"],
+        ["q%091", "Q0", "my%2520notes.txt", "2"],
+    ]
 
 
 def test_settings_of_vectors_and_fusion_are_options(files, backbone):
@@ -667,6 +760,14 @@ def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):
     assert scores(reader, "cats of the garden", "bm25") == expected
     with pytest.raises(sqlite3.OperationalError):
         reader._store.note(finished=False)
+    reader._store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.store.os.access", lambda *_: True)
+        writer = Index.open(folder)
+        writer.add(
+            [Document("new", "", "A quokka.")]
+        )  # which lies in the log beside the file, as the writer has it open
+    assert set(scores(Index.open(folder), "quokka", "bm25")) == {"new"}
 
 
 def test_a_model_without_a_limit_is_given_whole_texts_and_one_without_room_is_refused(backbone, monkeypatch):
@@ -688,9 +789,32 @@ def test_commands_refuse_in_one_sentence(files, backbone):
     assert "is there: change it with --add" in refused(
         "index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING
     )
-    assert "Name MODEL and DOCS" in refused("index", "m", "-o", files / "index", "--add", files / "docs.jsonl")
+    assert "if it has moved, name it" in refused("index", "m", "-o", files / "index", "--add", files / "docs.jsonl")
+    assert "Name MODEL and DOCS" in refused("index", "m", files / "docs.jsonl", "-o", files / "index", "--delete", "1")
+    assert "--text-column is of no use" in refused(
+        "index", "-o", files / "index", "--delete", "1", "--text-column", "x"
+    )
     assert "--uri is the place of a Milvus" in refused(
         "index", "m", files / "docs.jsonl", "-o", files / "i", "--uri", "file.db"
+    )
+    assert "is no place for Milvus" in refused(
+        "index",
+        backbone("llama"),
+        files / "docs.jsonl",
+        "-o",
+        files / "i",
+        "--engine",
+        "milvus",
+        "--uri",
+        "localhost:1",
+    )
+    assert "--weight takes a number" in refused("search", files / "index", "cat", "--weight", "bm25", "nan")
+    assert "is a folder: name a file" in refused(
+        "search", files / "index", "--queries", files / "docs.jsonl", "-o", files
+    )
+    (files / "q.jsonl").write_text('{"id": 2, "text": " "}')
+    assert "the query '2' has no text" in refused(
+        "search", files / "index", "--queries", files / "q.jsonl", "-o", files / "run"
     )
     assert "are of a hybrid search" in refused(
         "search", files / "index", "cat", "--mode", "bm25", "--weight", "bm25", "2"

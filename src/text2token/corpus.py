@@ -190,8 +190,8 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     return _TABLES[path.suffix.lower()](path, columns)
 
 
-def pick(row: Row, column: str) -> Any:
-    """The value of a column.
+def pick(row: Row, column: str, advice: str = "set text_column to that of the texts") -> Any:
+    """The value of a column; ``advice`` ends the sentence that says it is not there.
 
     Raises:
         UserError: The row has none of that name.
@@ -200,13 +200,9 @@ def pick(row: Row, column: str) -> Any:
         example = f"write one {{{json.dumps(column)}: …}} on each line"
         raise UserError(f"{row.place}: expected a JSON object a line; {example}")
     if column not in row.values:
-        raise _missing_column(row.place, column, row.values)
+        names = ", ".join(row.values)
+        raise UserError(f"{row.place}: no column {column!r} among its columns ({names}); {advice}")
     return row.values[column]
-
-
-def _missing_column(place: str, column: str, columns: Iterable[str]) -> UserError:
-    names = ", ".join(columns)
-    return UserError(f"{place}: no column {column!r} among its columns ({names}); set text_column to that of the texts")
 
 
 def _read_column(path: Path, column: str) -> Iterator[Any]:
@@ -249,18 +245,20 @@ def _read_csv(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
             if len(cells) > len(header):
                 message = f"{len(cells)} cells under {len(header)} columns; quote cells that hold commas"
                 raise UserError(f"{path}, line {rows.line_num}: {message}")
-            yield Row(str(path), dict(zip_longest(header, cells)))
+            yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: malformed CSV ({error}); check its quotes") from None
 
 
 def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+    number = 0
     try:
         with pq.ParquetFile(path) as file:
             wanted = [name for name in file.schema_arrow.names if name in columns]
             for batch in file.iter_batches(_PARQUET_BATCH, columns=wanted or None):
                 for values in batch.to_pylist():
-                    yield Row(str(path), values)
+                    number += 1
+                    yield Row(f"{path}, row {number}", values)
     except (pa.ArrowException, OSError):
         raise UserError(f"{path}: not a readable Parquet file; write it again") from None
     except UnicodeDecodeError:

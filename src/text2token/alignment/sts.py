@@ -43,7 +43,7 @@ def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
     for row in read_table(file, _COLUMNS):
         if row.values is None:
             continue
-        first, second, score = (pick(row, column) for column in _COLUMNS)
+        first, second, score = (pick(row, column, "rename the one that holds it") for column in _COLUMNS)
         if not all(isinstance(text, str) and text.strip() for text in (first, second)) or not _is_number(score):
             raise UserError(f"{row.place}: expected two sentences and a number as their score; mend or drop it.")
         rows.append((first, second, float(score)))

@@ -14,8 +14,8 @@ from text2token.recipe import Recipe, one_sentence
 from text2token.search_settings import VectorSettings
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
-_VECTORS = ("form", "document_k", "query_m", "document_share", "query_share", "merge_forms", "parts")
-_CHANGING = {"output", "add", "delete", "id_column", "title_column", "text_column", "bf16"}
+_COLUMNS = {"id_column", "title_column", "text_column"}
+_CHANGING = {"model", "output", "add", "delete", "bf16", *_COLUMNS}
 _path = click.Path(path_type=Path)
 
 
@@ -37,7 +37,7 @@ _path = click.Path(path_type=Path)
 )
 @click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
 @bf16_option
-@setting_options("vectors", VectorSettings, *_VECTORS)
+@setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
 @recipe_options(*_SETTING, "calibration_texts")
 @click.pass_context
 def index(
@@ -60,7 +60,7 @@ def index(
 
     MODEL is a folder that 'text2token fit' wrote, an untrained backbone under the settings below, or a SentenceTransformer (which
     has no sparse side). DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md files. A stopped run continues when
-    repeated.
+    repeated. With --add, MODEL is needed only where the index's model is elsewhere now.
 
     \b
     Example:
@@ -75,6 +75,7 @@ def index(
     with extra("search"):
         from text2token.embedder import Embedder
         from text2token.search import Columns, Index, read_documents
+        from text2token.search.index_folder import whole_or_nothing
     columns = Columns(id_column, title_column, text_column)
     if model is not None and docs is not None:
         if not docs.exists():
@@ -82,17 +83,21 @@ def index(
         embedder = Embedder.open(model, recipe)
         if bf16:
             embedder.use_bf16()
-        kept = {"settings": settings, "engine": engine, "uri": uri}
-        opened = Index.create(output, model, recipe=recipe, embedder=embedder, **kept)
-        if "sparse" not in opened.sides:
-            click.echo(f"'{model}' has no decoding head: the index has no sparse side, dense and BM25 only.", err=True)
+        with whole_or_nothing(output):
+            opened = Index.create(
+                output, model, recipe=recipe, settings=settings, engine=engine, uri=uri, embedder=embedder
+            )
+            if "sparse" not in opened.sides:
+                click.echo(
+                    f"'{model}' has no decoding head: the index has no sparse side, dense and BM25 only.", err=True
+                )
+            opened.add(read_documents(docs, columns), progress=True)
     else:
-        opened = Index.open(output)
+        opened = Index.open(output, model=model)
+    if add is not None:
         if bf16:
             opened.embedder.use_bf16()
-    source = docs or add
-    if source is not None:
-        opened.add(read_documents(source, columns), progress=True)
+        opened.add(read_documents(add, columns), progress=True)
     if delete:
         gone = opened.delete(delete)
         click.echo(f"{gone} of {len(delete)} documents deleted", err=True)
@@ -101,10 +106,15 @@ def index(
 
 def _check(given: set[str], *, changing: bool, engine: str) -> None:
     """Do these parameters go together?"""
-    if len(given & {"model", "docs"}) != (0 if changing else 2):
+    if "docs" in given if changing else not {"model", "docs"} <= given:
         raise UserError("Name MODEL and DOCS for a new index, or --add or --delete for the one that is there.")
+    if changing and "add" not in given and (idle := given & {"model", "bf16", *_COLUMNS}):
+        raise UserError(f"{_flag(min(idle))} is of no use to --delete: leave it out.")
     if changing and (fixed := given - _CHANGING):
-        flag = "--" + min(fixed).replace("_", "-")
-        raise UserError(f"{flag} is fixed since the index was made: leave it out, or make a new index.")
+        raise UserError(f"{_flag(min(fixed))} is fixed since the index was made: leave it out, or make a new index.")
     if "uri" in given and engine != "milvus":
         raise UserError("--uri is the place of a Milvus server: add --engine milvus, or leave it out.")
+
+
+def _flag(name: str) -> str:
+    return name.upper() if name == "model" else "--" + name.replace("_", "-")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from text2token.errors import UserError, extra
 from text2token.search_settings import HYBRID_WEIGHTS
 
 if TYPE_CHECKING:
-    from text2token.search.index import Results
+    from text2token.search.index import Index, Results
     from text2token.search.reasons import Found
 
 _SHOWN = 6  # tokens a hit in the table
@@ -53,11 +54,15 @@ _path = click.Path(path_type=Path)
     + ", ".join(f"{weight:g} for {side}" for side, weight in HYBRID_WEIGHTS.items())
     + "; with rrf 1 for all]",
 )
+@click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
 @click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="hits")
 @click.option("--queries", type=_path, help="many queries: a .jsonl with _id (or id) and text; needs --output")
 @click.option(
-    "--output", "-o", type=_path, help="TREC run file for --queries; white space in ids becomes %20 and so on"
+    "--output",
+    "-o",
+    type=_path,
+    help="TREC run file for --queries; white space in ids becomes %20 and so on, % becomes %25",
 )
 @click.option("--json", "as_json", is_flag=True, help="machine-readable output")
 def search(
@@ -66,6 +71,7 @@ def search(
     mode: Any,
     fusion: Any,
     weights: tuple[tuple[Any, float], ...],
+    model: str | None,
     no_model: bool,
     k: int,
     queries: Path | None,
@@ -84,37 +90,57 @@ def search(
         raise UserError("Give one QUERY, with --json if you like, or --queries with --output.")
     if mode != "hybrid" and (weights or fusion != "scores"):
         raise UserError("--fusion and --weight are of a hybrid search: leave them out, or leave --mode out.")
+    if not all(math.isfinite(weight) for _, weight in weights):
+        raise UserError("--weight takes a number: name one from 0 up.")
     quiet_libraries()
     with extra("search"):
-        from text2token.search import Fusion, Index, read_documents
+        from text2token.search import Fusion, Index
         from text2token.search.index import HYBRID
     chosen = HYBRID if fusion == HYBRID.method else Fusion(fusion)
-    fused = chosen._replace(weights={**chosen.weights, **dict(weights)})
-    opened = Index.open(index)
+    how: dict[str, Any] = {
+        "k": k,
+        "mode": mode,
+        "model": not no_model,
+        "fusion": chosen._replace(weights={**chosen.weights, **dict(weights)}),
+    }
+    opened = Index.open(index, model=model)
+    if waiting := opened.waiting:
+        click.echo(f"{waiting} documents cannot be found yet: an addition is under way, or was stopped.", err=True)
     if query is not None:
-        found = opened.search(query, k, mode, model=not no_model, fusion=fused)
-        if found.note:
-            click.echo(found.note, err=True)
-        if as_json:
-            click.echo(json.dumps([_as_dict(hit) for hit in found.hits], ensure_ascii=False, indent=2))
-        elif not found.hits:
-            click.echo("No hits.")
-        else:
-            Console().print(_table(query, found))
+        _show(query, opened.search(query, **how), as_json=as_json)
     elif queries is not None and output is not None:
-        asked = list(read_documents(queries))
-        ranked = opened.rank([row.text for row in asked], k, mode, model=not no_model, fusion=fused, progress=True)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(output) as part, part.open("w", encoding="utf-8") as file:
-            for row, hits in zip(asked, ranked, strict=True):
-                for rank, hit in enumerate(hits, 1):
-                    file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.6f} {mode}\n")
-        click.echo(f"{len(asked)} queries, {sum(map(len, ranked))} hits in {output}", err=True)
+        _write_run(opened, queries, output, **how)
+
+
+def _show(query: str, found: Results, *, as_json: bool) -> None:
+    if found.note:
+        click.echo(found.note, err=True)
+    if as_json:
+        click.echo(json.dumps([_as_dict(hit) for hit in found.hits], ensure_ascii=False, indent=2))
+    elif not found.hits:
+        click.echo("No hits.")
+    else:
+        Console().print(_table(query, found))
+
+
+def _write_run(index: Index, queries: Path, output: Path, **how: Any) -> None:
+    from text2token.search import read_documents
+
+    asked = list(read_documents(queries, noun="query"))
+    if output.is_dir():
+        raise UserError(f"'{output}' is a folder: name a file for the run.")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as part, part.open("w", encoding="utf-8") as file:
+        ranked = index.rank([row.text for row in asked], **how, progress=True)
+        for row, hits in zip(asked, ranked, strict=True):
+            for rank, hit in enumerate(hits, 1):
+                file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.9g} {how['mode']}\n")
+    click.echo(f"{len(asked)} queries, {sum(map(len, ranked))} hits in {output}", err=True)
 
 
 def _one_word(name: str) -> str:
-    """White space, which ends a column of a run, percent-encoded."""
-    return re.sub(r"\s", lambda space: quote(space[0]), name)
+    """White space, which ends a column of a run, percent-encoded, and so the percent sign."""
+    return re.sub(r"[\s%]", lambda sign: quote(sign[0]), name)
 
 
 def _as_dict(hit: Found) -> dict[str, Any]:
@@ -134,5 +160,6 @@ def _table(query: str, results: Results) -> Table:
             for side in ("sparse", "bm25")
             for match in [match for match in hit.matches if match.side == side][:_SHOWN]
         ]
+        reasons += [f"dense {hit.dense:.2f}"] if hit.dense else []
         table.add_row(str(rank), f"{hit.score:.3f}", document, Text("\n".join(reasons)))
     return table

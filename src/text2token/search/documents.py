@@ -14,6 +14,7 @@ from text2token.errors import UserError
 _TABLES = frozenset({".jsonl", ".json", ".csv", ".parquet"})
 _TEXTS = frozenset({".txt", ".md"})
 _ID_COLUMNS = ("_id", "id")  # BEIR's, and everybody's
+_ADVICE = "name the right one with --{}-column"
 
 
 class Document(NamedTuple):
@@ -38,7 +39,7 @@ class Columns:
     text: str | None = None
 
 
-def read_documents(source: Path, columns: Columns | None = None) -> Iterator[Document]:
+def read_documents(source: Path, columns: Columns | None = None, noun: str = "document") -> Iterator[Document]:
     """Documents of a ``.jsonl``, ``.csv`` or ``.parquet`` file, or of a folder of ``.txt`` and ``.md`` files, as a stream.
 
     The id of a text file is its path inside the folder, its title the file's name. Ids that are numbers become strings.
@@ -46,6 +47,7 @@ def read_documents(source: Path, columns: Columns | None = None) -> Iterator[Doc
     Args:
         source: File or folder.
         columns: Of a table.
+        noun: What messages call one: queries are read like documents.
 
     Raises:
         UserError: No such source or column, a document without text or id, or an id that is there twice.
@@ -54,15 +56,13 @@ def read_documents(source: Path, columns: Columns | None = None) -> Iterator[Doc
     place = None
     for place, document in _read(source, columns or Columns()):
         if not document.content:
-            raise UserError(
-                f"{place}: the document '{document.id}' has no text; leave it out, or name the text's column."
-            )
+            raise UserError(f"{place}: the {noun} '{document.id}' has no text; leave it out, or give it one.")
         if (key := document.id.encode()) in seen:
-            raise UserError(f"{place}: the id '{document.id}' is there a second time; give each document its own.")
+            raise UserError(f"{place}: the id '{document.id}' is there a second time; give each {noun} its own.")
         seen.add(key)
         yield document
     if place is None:
-        raise UserError(f"There is no document in '{source}': give a file with rows, or a folder with text files.")
+        raise UserError(f"There is no {noun} in '{source}': give a file with rows, or a folder with text files.")
 
 
 def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
@@ -97,11 +97,14 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
 
 
 def _document(row: Row, columns: Columns) -> Document:
-    text = pick(row, columns.text or "text")
-    name = pick(row, columns.id or next((name for name in _ID_COLUMNS if name in row.values), _ID_COLUMNS[-1]))
-    title = pick(row, columns.title) if columns.title else row.values.get("title")
+    text = pick(row, columns.text or "text", _ADVICE.format("text"))
+    first = columns.id or next((name for name in _ID_COLUMNS if name in row.values), _ID_COLUMNS[-1])
+    name = pick(row, first, _ADVICE.format("id"))
+    title = pick(row, columns.title, _ADVICE.format("title")) if columns.title else row.values.get("title")
+    if isinstance(name, float) and name.is_integer():  # whole numbers that once stood beside a gap
+        name = int(name)
     if not isinstance(name, str | int) or isinstance(name, bool) or not (name := clean(str(name))):
-        raise UserError(f"{row.place}: '{name}' is no id; give each document a string or a whole number.")
+        raise UserError(f"{row.place}: '{name}' is no id; give each row a string or a whole number.")
     return Document(name, _text(row, title), _text(row, text))
 
 

@@ -12,6 +12,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -84,17 +85,22 @@ class EmbeddedEngine:
                 return
 
     def _read(self) -> None:
-        """Open what counts; once more where a writer has just cleared it away."""
-        listed = json.loads((self._folder / _MANIFEST).read_text())
+        """Open what counts; once more where it is not what counts any longer, for a writer clears the rest away."""
+        listed = self._listed()
         try:
             self._segments = {name: self._open(name, tombs) for name, tombs in listed["segments"].items()}
         except FileNotFoundError:
-            if json.loads((self._folder / _MANIFEST).read_text()) == listed:
+            if self._listed() == listed:
                 raise
+        if self._listed() != listed:
             self._read()
             return
         self._version = listed["version"]
         self._tombs = {name: tombs for name, tombs in listed["segments"].items() if tombs}
+
+    def _listed(self) -> dict[str, Any]:
+        listed: dict[str, Any] = json.loads((self._folder / _MANIFEST).read_text())
+        return listed
 
     def _rank(self, side: Side, query: Rows, k: int) -> list[Hit]:
         found = [Hit(*hit) for segment in self._segments.values() for hit in segment.search(side, query, k)]

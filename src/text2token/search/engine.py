@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -30,10 +31,11 @@ class Fusion(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """A document and its score, larger is better."""
+    """A document and its score, larger is better; of a fused score, what each side gave to it, where it was fused here."""
 
     id: str
     score: float
+    shares: Mapping[Side, float] = MappingProxyType({})
 
 
 class Engine(Protocol):

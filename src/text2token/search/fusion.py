@@ -22,13 +22,13 @@ def fuse(rankings: Mapping[Side, Sequence[Hit]], k: int, fusion: Fusion) -> list
         k: How many documents to return, at most.
         fusion: See :class:`~text2token.search.engine.Fusion`.
     """
-    shares: dict[str, list[float]] = defaultdict(list)
+    shares: dict[str, dict[Side, float]] = defaultdict(dict)
     for side, hits in rankings.items():
         weight = fusion.weights.get(side, 1.0)
         for hit, value in zip(hits[: fusion.depth], _values(hits[: fusion.depth], fusion), strict=True):
-            shares[hit.id].append(weight * value)
+            shares[hit.id][side] = weight * value
     # Exact sums, so that equal shares tie in whatever order they come.
-    return best([Hit(id, math.fsum(values)) for id, values in shares.items()], k)  # noqa: A001
+    return best([Hit(name, math.fsum(own.values()), own) for name, own in shares.items()], k)
 
 
 def best(hits: Sequence[Hit], k: int) -> list[Hit]:

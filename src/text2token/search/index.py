@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +20,8 @@ from text2token.recipe import Recipe
 from text2token.search.documents import Document
 from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
 from text2token.search.engines import EngineName, open_engine
-from text2token.search.index_folder import CALIBRATION, STORE, TOKENIZER, VECTORS, only_writer, prepare
-from text2token.search.model import model_fingerprint, restore_calibration, save_calibration
+from text2token.search.index_folder import STORE, TOKENIZER, VECTORS, only_writer, prepare
+from text2token.search.model import IndexModel
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
@@ -55,13 +54,14 @@ class Index:
     Args:
         folder: Of the index.
         embedder: Its model, where it is loaded already; it is checked, and else loaded when it is needed.
+        model: Where its model is now, if that has moved.
     """
 
-    def __init__(self, folder: Path, embedder: Embedder | None = None) -> None:
-        self._folder, self._given = folder, embedder
+    def __init__(self, folder: Path, embedder: Embedder | None = None, model: str | None = None) -> None:
+        self._folder = folder
         self._store = DocumentStore(folder / STORE)
+        self._model = IndexModel(folder, self._store, embedder, model)
         fact = self._store.fact
-        self._recipe = Recipe(**fact("recipe"))
         self.sides: list[Side] = fact("sides")
         tokens = None
         if "sparse" in self.sides:
@@ -70,7 +70,7 @@ class Index:
             tokens = TokenVectors(
                 TokenSpace(untruncated(tokenizer), fact("vocabulary"), settings.merge_forms), settings
             )
-        self._vectorizer = Vectorizer(self._store, tokens, self._load)
+        self._vectorizer = Vectorizer(self._store, tokens, self._model.open)
         self.engine = self._open_engine()
 
     @classmethod
@@ -105,11 +105,11 @@ class Index:
         return cls(folder, embedder)
 
     @classmethod
-    def open(cls, folder: str | Path, embedder: Embedder | None = None) -> Index:
+    def open(cls, folder: str | Path, embedder: Embedder | None = None, *, model: str | None = None) -> Index:
         """A finished index.
 
         Raises:
-            UserError: There is none, its first documents have not all been indexed yet, or its vectors are gone.
+            UserError: There is none, its first documents have not all been indexed yet, or it is damaged or not whole.
         """
         folder = Path(folder)
         if not (folder / STORE).is_file():
@@ -119,7 +119,15 @@ class Index:
         store.close()
         if not finished:
             raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
-        index = cls(folder, embedder)
+        try:
+            index = cls(folder, embedder, model)
+        except UserError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(
+                f"The index in '{folder}' is damaged, or of another version: make it anew ({first})."
+            ) from error
         if not len(index) and index._store.fact("documents", 0) > index._store.waiting_count():
             raise UserError(
                 f"The vectors of the index in '{folder}' are gone from its engine: bring them back, or make the index anew."
@@ -134,6 +142,11 @@ class Index:
     def embedder(self) -> Embedder:
         """The model, with the means and the correction that the index keeps."""
         return self._vectorizer.embedder
+
+    @property
+    def waiting(self) -> int:
+        """How many documents cannot be found as they are now: an addition is under way, or was stopped."""
+        return self._store.waiting_count()
 
     # Writing
 
@@ -167,15 +180,7 @@ class Index:
             UserError: Another process is writing.
         """
         with self._writing():
-            there = self._store.documents(ids)
-            with self._store.transaction():
-                self._store.put(there.values())  # killed before the end, they wait, and the next addition mends them
-            self.engine.delete(list(there))
-            self.engine.finish()
-            with self._store.transaction():
-                self._vectorizer.count([document.content for document in there.values()], -1)
-                self._store.remove(list(there))
-            return len(there)
+            return self._delete(ids)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -189,13 +194,19 @@ class Index:
         return open_engine(fact("engine"), self._folder / VECTORS, fact("uri"), fact("collection"))
 
     def _add(self, documents: Iterable[Document], progress: bool) -> int:
+        self._model.open()  # which refuses another model before anything is written
+        resumed = self._store.fact("documents", 0) > 0 and not self._store.fact("finished")
+        named: set[str] = set()
         with step("Reading documents", enabled=progress), self._store.transaction():
             for batch in chunked(documents, _READ):
                 self._read(batch)
+                named.update(document.id for document in batch if resumed)
+        if named:  # a first build is of what it is given the last time
+            self._delete([name for name in self._store.ids() if name not in named])
         if not self._store.fact("documents", 0):
             return 0
         self._vectorizer.settle_averages()
-        self._calibrate(progress)
+        self._model.calibrate(self._beginnings, progress=progress)
         total = self._store.waiting_count()
         starts = range(0, total, _ENCODED)
         for _ in track(starts, "Indexing", unit="documents", each=_ENCODED, enabled=progress):
@@ -208,6 +219,21 @@ class Index:
         self.engine.finish()
         self._store.note(finished=True)
         return total
+
+    def _delete(self, ids: Sequence[str]) -> int:
+        there = self._store.documents(ids)
+        with self._store.transaction():
+            self._store.put(there.values())  # killed before the end, they wait, and the next addition mends them
+        self.engine.delete(list(there))
+        self.engine.finish()
+        with self._store.transaction():
+            self._vectorizer.count([document.content for document in there.values()], -1)
+            self._store.remove(list(there))
+        return len(there)
+
+    def _beginnings(self, size: int) -> list[str]:
+        """First parts of so many documents."""
+        return [self._vectorizer.parts.parts(document.content)[0] for document in self._store.sample(size)]
 
     def search(
         self, query: str, k: int = 10, mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
@@ -284,35 +310,6 @@ class Index:
         self._vectorizer.count(replaced, -1)
         self._vectorizer.count([document.content for document in new], 1)
         self._store.put(new)
-
-    def _calibrate(self, progress: bool) -> None:
-        """Keep means and correction of a model with a head; an untrained backbone learns them from the documents first."""
-        embedder, file = self.embedder, self._folder / CALIBRATION
-        if embedder.head is None or file.is_file():
-            return
-        if embedder.mean_logits is None:
-            sample = self._store.sample(self._recipe.calibration_texts)
-            texts = [self._vectorizer.parts.parts(document.content)[0] for document in sample]
-            keep = (self._recipe.keep_from, self._recipe.keep_to)
-            embedder.calibrate(texts, self._recipe.correction_steps(), keep, progress=progress)
-        save_calibration(embedder, file)
-
-    def _load(self) -> Embedder:
-        """The model, as it was when the index was made; a copy, so that the one given may serve other indexes.
-
-        Raises:
-            UserError: It has changed since, or is gone.
-        """
-        name = self._store.fact("model")
-        embedder = copy.copy(self._given or Embedder.open(name, self._recipe))
-        if model_fingerprint(embedder) != self._store.fact("fingerprint"):
-            raise UserError(
-                f"The index in '{self._folder}' was made by another model than what is in '{name}' now: "
-                "their vectors cannot be compared; bring that model back, or make the index anew."
-            )
-        if (self._folder / CALIBRATION).is_file():
-            restore_calibration(embedder, self._folder / CALIBRATION)
-        return embedder
 
 
 def _deep_enough(fusion: Fusion, k: int) -> Fusion:

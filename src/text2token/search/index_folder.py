@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from text2token.search.model import model_fingerprint
 from text2token.search.store import DocumentStore
 from text2token.search_settings import VectorSettings
 
-STORE, TOKENIZER, CALIBRATION, VECTORS = "documents.sqlite", "tokenizer", "calibration.safetensors", "vectors"
+STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer", "vectors"
 _LOCK = "write.lock"
 
 
@@ -36,7 +37,12 @@ def prepare(
     Returns:
         The model.
     """
-    uri = str(Path(uri).resolve()) if uri is not None and "://" not in uri else uri
+    if uri is not None and "://" not in uri:
+        if not uri.endswith(".db"):
+            raise UserError(
+                f"'{uri}' is no place for Milvus: give http://host:19530, or a file whose name ends in .db."
+            )
+        uri = str(Path(uri).resolve())
     model = str(Path(model).resolve()) if Path(model).exists() else model
     facts: dict[str, Any] = {
         "model": model,
@@ -87,6 +93,30 @@ def only_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def whole_or_nothing(folder: Path) -> Iterator[None]:
+    """Where a :class:`UserError` ends the block before the index in ``folder`` has documents, ``folder`` is as it was again."""
+    there = folder.exists()
+    try:
+        yield
+    except UserError:
+        if (folder / STORE).is_file():
+            with suppress(UserError), only_writer(folder):  # unless another process is writing
+                if _is_empty(folder):
+                    for path in folder.iterdir():
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    if not there:
+                        folder.rmdir()
+        raise
+
+
+def _is_empty(folder: Path) -> bool:
+    store = DocumentStore(folder / STORE)
+    empty = not store.fact("finished") and not store.fact("documents", 0)
+    store.close()
+    return empty
 
 
 def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:

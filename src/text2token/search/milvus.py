@@ -166,9 +166,8 @@ class MilvusEngine:
             yield
         except MilvusException as error:
             said = " ".join(error.message.split())
-            raise UserError(
-                f"{self._place}: {said.rstrip('.')}. Check that it runs and is free, or name another URI."
-            ) from error
+            advice = "no other process has it open" if self._in_file else "it runs"
+            raise UserError(f"{self._place}: {said.rstrip('.')}. Check that {advice}, or name another URI.") from error
 
 
 _TYPES = {side: DataType.FLOAT_VECTOR if side == "dense" else DataType.SPARSE_FLOAT_VECTOR for side in get_args(Side)}

@@ -73,11 +73,11 @@ def _accumulate(start, documents, weights, terms, factors, totals, touched):  # 
     count = 0
     for i in range(len(terms)):
         for place in range(start[terms[i]], start[terms[i] + 1]):
-            document = documents[place]
-            if totals[document] == 0:
+            document, product = documents[place], factors[i] * weights[place]
+            if totals[document] == 0 and product != 0:  # which is 0 where two tiny weights meet
                 touched[count] = document
                 count += 1
-            totals[document] += factors[i] * weights[place]
+            totals[document] += product
     return count
 
 

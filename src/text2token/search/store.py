@@ -41,10 +41,13 @@ class DocumentStore:
     """
 
     def __init__(self, file: Path) -> None:
+        options: Any = {"isolation_level": None, "check_same_thread": False}  # SQLite itself lets threads take turns
         if file.is_file() and not os.access(file.parent, os.W_OK):  # SQLite would write beside it, even to read
-            self._connection = sqlite3.connect(f"{file.resolve().as_uri()}?immutable=1", uri=True, isolation_level=None)
+            written = file.with_name(f"{file.name}-wal").is_file()  # by a process that has it open, or was killed
+            how = "mode=ro" if written else "immutable=1"
+            self._connection = sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True, **options)
             return
-        self._connection = sqlite3.connect(file, isolation_level=None)
+        self._connection = sqlite3.connect(file, **options)
         self._connection.execute("PRAGMA journal_mode = WAL")
         self._connection.execute("PRAGMA synchronous = NORMAL")
         self._connection.executescript(_SCHEMA)
@@ -74,6 +77,10 @@ class DocumentStore:
         """Those of ``ids`` that are there."""
         found = self._select("SELECT id, title, text FROM documents WHERE id IN", ids)
         return {row[0]: Document(*row) for row in found}
+
+    def ids(self) -> list[str]:
+        """All ids."""
+        return [name for (name,) in self._connection.execute("SELECT id FROM documents")]
 
     def put(self, documents: Iterable[Document]) -> None:
         """Keep documents, which wait to be encoded then."""

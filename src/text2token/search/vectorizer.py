@@ -86,21 +86,20 @@ class Vectorizer:
             model: May the model see the queries? Without, the sparse side has their words alone, and there is no dense side.
         """
         vectors: dict[Side, Rows] = {}
-        aligned = None
-        if model and ("dense" in sides or "sparse" in sides):
+        aligned, tokens = None, self._tokens if "sparse" in sides else None
+        if model and ("dense" in sides or (tokens and tokens.settings.query_m)):
             embeddings, owners = self.query_parts.embed(texts)
             if "dense" in sides:
                 vectors["dense"] = self.query_parts.dense(embeddings, owners, len(texts))
-            if "sparse" in sides and self._tokens is not None:
-                m = self._tokens.settings.query_m
-                aligned = self._tokens.aligned(self.embedder, embeddings, owners, len(texts), m)
+            if tokens:
+                aligned = tokens.aligned(self.embedder, embeddings, owners, len(texts), tokens.settings.query_m)
         documents = self._store.fact("documents", 0)  # after the model's work, at the moment of the frequencies
         if "bm25" in sides:
             vectors["bm25"] = self._word_queries(split_words(texts), documents)
-        if "sparse" in sides and self._tokens is not None:
-            counts = self._tokens.space.count(list(texts))
-            frequencies = self._store.column_frequencies(self._tokens.space.width)
-            vectors["sparse"] = self._tokens.queries(counts, aligned, frequencies, documents)
+        if tokens:
+            counts = tokens.space.count(list(texts))
+            frequencies = self._store.column_frequencies(tokens.space.width)
+            vectors["sparse"] = tokens.queries(counts, aligned, frequencies, documents)
         return vectors
 
     @property
