@@ -285,7 +285,7 @@ def test_seismic_is_built_before_the_first_search(tmp_path):
     engine = SeismicEngine(tmp_path)
     engine.add(names(9), vectors(KINDS["seismic"], 0, 9))
     engine.finish()
-    assert [folder.name for folder in tmp_path.glob("index-*")] == ["index-00000001"]
+    assert [folder.name for folder in tmp_path.glob("index-*")] == ["index-00000000"]
 
 
 def test_seismic_builds_anew_after_a_build_that_was_cut_off(tmp_path, monkeypatch):
@@ -298,4 +298,33 @@ def test_seismic_builds_anew_after_a_build_that_was_cut_off(tmp_path, monkeypatc
             kind.open(tmp_path).search(query, 5, Fusion())
     hits = kind.open(tmp_path).search({"sparse": query["sparse"]}, 5, Fusion())
     agree(hits, naive(names(9), documents, query, "sparse", 5), kind.tolerance)
-    assert [folder.name for folder in (tmp_path / "seismic").glob("index-*")] == ["index-00000001"]
+    assert [folder.name for folder in (tmp_path / "seismic").glob("index-*")] == ["index-00000000"]
+
+
+def test_seismic_keeps_what_is_left_in_one_file(tmp_path, monkeypatch):
+    kind = KINDS["seismic"]
+    documents, query = vectors(kind, 0, 12), one(vectors(kind, 1, 1), 0)
+    engine = kind.open(tmp_path)
+    for start in range(0, 12, 3):
+        engine.add(names(12)[start : start + 3], {side: rows[start : start + 3] for side, rows in documents.items()})
+    engine.delete(names(12)[3:5])
+    engine.add(names(12)[:1], {side: rows[[11]] for side, rows in documents.items()})
+    expected = engine.search(query, 12, Fusion())
+    unlink, gone = Path.unlink, []
+
+    def killed(path, **options):
+        if path.suffix == ".parquet" and len(gone) == 4:
+            raise KeyboardInterrupt
+        gone.append(path)
+        unlink(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            engine.finish()
+    for _ in range(2):
+        again = kind.open(tmp_path)
+        assert again.count() == 10
+        agree(again.search(query, 12, Fusion()), expected, kind.tolerance)
+        again.finish()
+        assert len(list((tmp_path / "seismic" / "log").iterdir())) == 1

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from more_itertools import chunked
 from scipy.sparse import csr_array
 from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 
@@ -23,6 +24,8 @@ from text2token.progress import step
 from text2token.search.engine import Fusion, Hit, Rows, Side
 from text2token.search.fusion import best, fuse
 
+_AT_ONCE = 10_000  # documents in memory, with some kilobytes each
+_TOGETHER = 64  # entries of the log that become one group of rows
 _HEAP_FACTOR = 0.8  # of Seismic's examples: above 1, blocks that may hold a hit are passed over, and recall falls
 
 
@@ -30,8 +33,8 @@ class SeismicEngine:
     """Sparse and BM25 sides, each in a Seismic index (Bruch et al., SIGIR 2024); see :class:`~text2token.search.engine.Engine`.
 
     A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, a Parquet file a
-    call, and :meth:`finish`, or the first search after a change, builds the indexes from the documents that are left: updates are
-    cheap, builds are not (milliseconds of one core a document), and the log only grows.
+    call. :meth:`finish` makes of it one file of the documents that are left, and builds the indexes, as the first search after a
+    change does: updates are cheap, builds are not (milliseconds of one core a document).
 
     What differs from the protocol: there is no dense side; a search is approximate and may miss a hit; weights are kept with 16
     bits, so that scores are right to three digits, and equal ones may not stay equal.
@@ -47,7 +50,7 @@ class SeismicEngine:
         """
         self._folder = folder
         self._summary_energy = summary_energy
-        self._log = sorted((folder / "log").glob("*.parquet"))
+        self._log = self._listed()
         self._indexes: dict[str, SeismicIndexLV] = {}
 
     def add(self, ids: Sequence[str], vectors: Mapping[Side, Rows]) -> None:
@@ -72,9 +75,11 @@ class SeismicEngine:
             self._append(pa.table({"id": pa.array(there, pa.string())}))
 
     def finish(self) -> None:
-        """Build the indexes, where documents have changed, and clear those of before away."""
+        """Make the log one file, build the indexes where documents have changed, and clear those of before away."""
         if not self._log:
             return
+        if len(self._log) > 1:
+            self._compact()
         self._open_indexes()
         for folder in self._folder.glob("index-*"):
             if folder != self._built():
@@ -101,17 +106,40 @@ class SeismicEngine:
         return len(self._documents())
 
     def _append(self, entry: pa.Table) -> None:
-        file = self._folder / "log" / f"{len(self._log):08}.parquet"
+        file = self._next()
         file.parent.mkdir(parents=True, exist_ok=True)
         with replacing(file) as part:
             pq.write_table(entry, part)
         self._log.append(file)
         self._indexes = {}
 
+    def _compact(self) -> None:
+        """Add all documents that are left once more, then clear the entries before away: oldest first, so that whenever this
+        is cut off, no document is left without its deletion.
+        """
+        schema = self._schema()
+        file = self._next()
+        with replacing(file) as part, pq.ParquetWriter(part, schema) as writer:
+            for entries in chunked(self._left(), _TOGETHER):
+                writer.write_table(pa.concat_tables(entries).replace_schema_metadata(schema.metadata))
+        for old in self._log:
+            old.unlink()
+        self._log = [file]
+
+    def _listed(self) -> list[Path]:
+        return sorted((self._folder / "log").glob("*.parquet"))
+
+    def _next(self) -> Path:
+        number = int(self._log[-1].stem) + 1 if self._log else 0
+        return self._folder / "log" / f"{number:08}.parquet"
+
+    def _schema(self) -> pa.Schema:
+        """Of the last addition; those of deletions know no sides."""
+        return next(schema for file in self._log[::-1] if (schema := pq.read_schema(file)).metadata)
+
     def _columns(self) -> dict[Side, int]:
         """Sides, and the dimensions of each."""
-        metadata = pq.read_schema(self._log[0]).metadata
-        return {side.decode(): int(columns) for side, columns in metadata.items()}
+        return {side.decode(): int(columns) for side, columns in self._schema().metadata.items()}
 
     def _documents(self) -> dict[str, tuple[int, int]]:
         """Where in the log the vectors of each document are: entry and row."""
@@ -126,6 +154,8 @@ class SeismicEngine:
 
     def _open_indexes(self) -> None:
         """Load the indexes of the whole log, which are built if the log has grown."""
+        if not self._built().is_dir():
+            self._log = self._listed()  # which another process may have written anew
         folder = self._built()
         if not folder.is_dir():
             self._build(folder)
@@ -150,26 +180,36 @@ class SeismicEngine:
 
     def _built(self) -> Path:
         """Where the indexes of the whole log are, once they are whole."""
-        return self._folder / f"index-{len(self._log):08}"
+        return self._folder / f"index-{self._log[-1].stem}"
 
     def _datasets(self) -> dict[Side, SeismicDatasetLV]:
-        """The documents that are left, read an entry of the log at a time."""
-        documents = self._documents()
+        """The documents that are left, as Seismic takes them."""
         datasets = {side: SeismicDatasetLV(columns) for side, columns in self._columns().items()}
-        for number, file in enumerate(self._log):
-            table = pq.read_table(file)
-            ids = table["id"].to_pylist()
-            rows = [row for row, document in enumerate(ids) if documents.get(document) == (number, row)]
-            left = table.take(pa.array(rows, pa.int64()))
-            for side in datasets.keys() & set(left.column_names):
+        for left in self._left():
+            for side, dataset in datasets.items():
                 lists = left[side].combine_chunks()
-                datasets[side].add_documents_by_id(
+                dataset.add_documents_by_id(
                     left["id"].to_pylist(),
                     lists.values.field("token").to_numpy().astype(np.int64),
                     lists.values.field("weight").to_numpy(),
                     lists.offsets.to_numpy().astype(np.int64),
                 )
         return datasets
+
+    def _left(self) -> Iterator[pa.Table]:
+        """The documents that are left, some at a time."""
+        documents = self._documents()
+        for number, file in enumerate(self._log):
+            if pq.read_schema(file).metadata is None:
+                continue
+            row = 0
+            with pq.ParquetFile(file) as opened:
+                for batch in opened.iter_batches(_AT_ONCE):
+                    table = pa.Table.from_batches([batch])
+                    places = enumerate(table["id"].to_pylist(), row)
+                    living = [place - row for place, name in places if documents.get(name) == (number, place)]
+                    row += len(table)
+                    yield table.take(pa.array(living, pa.int64()))
 
 
 def _lists(rows: Any) -> pa.ListArray:
