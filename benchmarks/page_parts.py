@@ -11,6 +11,15 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def verdict(measured: float | None, goal: str) -> str:
+    """Of a figure and its goal, ``≥ 1`` or ``≤ 1``."""
+    if measured is None:
+        return "not measured"
+    sign, bound = goal.split()
+    reached = measured >= float(bound) if sign == "≥" else measured <= float(bound)
+    return "reached" if reached else "**missed**"
+
+
 def revision(git: str | None) -> str:
     """Of a results file, short, with its mark where the checkout had changes."""
     if git is None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import Any
 
-from page_parts import revision, table
+from page_parts import revision, table, verdict
 
 FIGURE = "quality"
 MINILM_NAME = "all-MiniLM-L6-v2"
@@ -50,7 +50,7 @@ def section(result: Mapping[str, Any]) -> str:
     )
     parts = [
         "## All contenders: smollm2-135m, the same texts and as many tokens",
-        table(["figure", "measured", "goal"], [_goal(figures, name) for name in GOALS]),
+        table(["figure", "measured", "goal", ""], [_goal(figures, name) for name in GOALS]),
         table(
             ["contender", *kinds],
             [[name, *(_span(scores.get(kind)) for kind in kinds)] for name, scores in ranked(first, len(kinds))],
@@ -93,7 +93,7 @@ def ranked(rows: Mapping[str, dict[str, list[float]]], kinds: int) -> list[tuple
 
 def _goal(figures: Mapping[str, float], name: str) -> list[str]:
     text, goal = GOALS[name]
-    return [text, f"{figures[name]:.3g}" if name in figures else "not measured", goal]
+    return [text, f"{figures[name]:.3g}" if name in figures else "", goal, verdict(figures.get(name), goal)]
 
 
 def _span(scores: list[float] | None) -> str:

@@ -148,6 +148,10 @@ class Index:
         """How many documents cannot be found as they are now: an addition is under way, or was stopped."""
         return self._store.waiting_count()
 
+    def close(self) -> None:
+        """Close what is open; this object is of no use then."""
+        self._store.close()
+
     # Writing
 
     def add(self, documents: Iterable[Document], *, progress: bool = False) -> int:

@@ -1,8 +1,10 @@
 """Sparse vectors of documents and queries: the words that are there, and the tokens that the embedding aligns with.
 
-Two forms. ``paper`` (arXiv 2406.17378, section on sparse retrieval): a document is its top-K aligned tokens with their weights, a
-query the set of its literal tokens and of its top-M aligned ones. ``weighted`` (ours): both are weighted on both sides, and share
-their columns: a word of the query meets the same word of a document, or one that the document only means; and the reverse.
+Two forms. ``paper`` (arXiv 2406.17378, section on sparse retrieval): a document is its top-K aligned tokens with their weights,
+a query the set of its literal tokens and of its top-M aligned ones. It differs from the paper in taking logits above the corpus
+mean, without which every text aligns with the same common tokens first, and only those above 0. ``weighted`` (ours): both are
+weighted on both sides, and share their columns: a word of the query meets the same word of a document, or one that the document
+only means; and the reverse.
 """
 
 from __future__ import annotations
@@ -127,7 +129,8 @@ class TokenVectors:
     ) -> csr_array:
         """Vectors of queries, N×C; the words' alone without ``aligned``.
 
-        Stop words and punctuation count only in a query that has nothing else: they cost the longest postings and say least.
+        In the ``weighted`` form stop words and punctuation count only in a query that has nothing else: they cost the longest
+        postings and say least.
 
         Args:
             counts: Their literal tokens, N×C.
@@ -135,11 +138,11 @@ class TokenVectors:
             frequencies: C numbers of documents that hold the column.
             documents: How many documents there are.
         """
-        literal = self._content(counts)
         if self.settings.form == "paper":
-            union = literal if aligned is None else csr_array(literal + aligned)
-            union.data[:] = 1
+            union = counts.copy() if aligned is None else csr_array(counts + aligned)
+            union.data = np.ones_like(union.data, np.float32)
             return union
+        literal = self._content(counts)
         weights = literal if aligned is None else csr_array(literal + self.settings.query_share * aligned)
         weights.data *= idf(frequencies[weights.indices], documents)
         return weights
