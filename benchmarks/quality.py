@@ -35,7 +35,7 @@ from text2token.precision import has_bf16
 from text2token.recipe import Recipe
 
 RATES = ("3e-5", "1e-4", "3e-4")  # one small grid for every method,
-BEYOND = ("1e-3", "3e-3")  # which goes on while its last rate is its best
+BEYOND = ("1e-3", "3e-3", "1e-2", "3e-2")  # which goes on while its last rate is its best
 SEEDS = {"text2token": 3, "llm2vec": 3, "simcse": 1, "tsdae": 1}
 SETTINGS = {
     "plain mean": ["--template", "none", "--pooling", "mean"],

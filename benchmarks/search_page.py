@@ -136,8 +136,8 @@ def _quality(details: Mapping[str, Any]) -> str:
         f"Scores × 100, in brackets the 95 % bootstrap interval over queries. {sizes}.{capped} "
         + " ".join(text for model, text in MODELS.items() if model in details["quality"])
         + " Texts are encoded in bf16 where the hardware has it."
-        + " *Paper's form*: the top-K tokens of a document against the set of a query's words and its top-M tokens, of logits above "
-        "the corpus mean. *No model at the query*: the words of the query alone, against documents with their aligned tokens."
+        + " *Paper's form*: the top-K tokens of a document against the set of a query's words and its top-M tokens, of logits "
+        "above the corpus mean. *No model at the query*: the words of the query alone, against documents with aligned tokens."
     )
     return "\n\n".join(parts)
 

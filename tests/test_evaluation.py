@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -141,10 +142,12 @@ def test_a_second_run_encodes_nothing_and_another_model_is_refused(results, mode
     again = judge.evaluate(contender.saved(str(model)), selection, output)
     assert again["tasks"] == summary["tasks"]
     other = contender.untrained(backbone("llama"), Recipe(correction="none", template="none"), None)
-    with pytest.raises(UserError, match="another model or setting"):
+    with pytest.raises(UserError, match="results of another model"):
         judge.evaluate(other, selection, output)
-    with pytest.raises(UserError, match="another model or setting"):
+    with pytest.raises(UserError, match="results of another max_docs"):
         judge.evaluate(contender.saved(str(model)), selection, output, max_docs=5)
+    renamed = dataclasses.replace(contender.saved(str(model)), name="renamed")
+    assert judge.evaluate(renamed, selection, output)["tasks"] == summary["tasks"]
 
 
 def test_an_evaluation_that_measured_nothing_leaves_its_folder_to_another(model, tasks, tmp_path):
@@ -463,7 +466,11 @@ GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
             [{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "sentence1": None, "score": 2}],
             "nothing in row 2, column 'sentence1'",
         ),
-        ([{**GOOD_PAIR, "label": 2}], "must be 0 or 1"),
+        ([{**GOOD_PAIR, "label": 2}], "must be the numbers 0 and 1, found 2"),
+        ([{**GOOD_PAIR, "label": "1"}], "must be the numbers 0 and 1, found '1'"),
+        ([{**GOOD_PAIR, "label": [0]}], r"must be the numbers 0 and 1, found \[0\]"),
+        ([{**GOOD_PAIR, "label": 1}] * 3, "All labels of .* are 1"),
+        ([{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "score": float("nan")}], "must be numbers"),
         ([{"text": 5, "label": 2}] * 2, "int in row 1, column 'text'"),
         ([{"text": "a", "label": 2}] * 9, "single label"),
     ],
@@ -487,10 +494,42 @@ def test_a_mirror_without_a_split_or_a_column_keeps_what_was_finished(model, tmp
     write_lines(mirror / "biosses-sts" / "test.jsonl", good)
     write_lines(mirror / "sts12-sts" / f"{split}.jsonl", [{**GOOD_PAIR, column: 1.0}] * 2)
     output = tmp_path / "r"
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(model), "--data-root", str(mirror), "--tasks", "BIOSSES,", "--output", str(output)])
     said = refused(capsys, "evaluate", model, "--data-root", mirror, "--tasks", "BIOSSES,STS12", "--output", output)
     assert "STS12" in said
     assert ("test" if column == "score" else "'score'") in said
     assert [row["task"] for row in json.loads((output / "summary.json").read_text())["tasks"]] == ["BIOSSES"]
+
+
+def test_what_is_mended_in_a_mirror_is_read(model, tmp_path):
+    rows = [{"sentence1": text, "sentence2": SENTENCES[0], "score": float(i)} for i, text in enumerate(SENTENCES)]
+    folder = tmp_path / "biosses-sts"
+    layout = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: test.jsonl\n---\n"
+    scores = []
+    for sign in (1, -1):
+        write_lines(folder / "test.jsonl", [{**row, "score": sign * row["score"]} for row in rows])
+        (folder / "README.md").write_text(layout)
+        selection = select_tasks(data_root=tmp_path, names=["BIOSSES"])
+        summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path / f"results{sign}")
+        scores.append(summary["tasks"][0]["score"])
+    assert scores[0] == pytest.approx(-scores[1])
+    assert abs(scores[0]) > 0.01
+
+
+def test_vectors_that_are_to_be_kept_are(model, tasks, tmp_path):
+    vectors = tmp_path / "new" / "results" / "vectors.sqlite"
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+    judge.evaluate(contender.saved(str(model)), selection, vectors.parent.parent / "other", vectors=vectors)
+    judge.evaluate(contender.saved(str(model)), selection, tmp_path / "results", vectors=vectors)
+    assert vectors.is_file()
+
+
+def test_sparse_vectors_are_clustered(model, tasks, tmp_path):
+    selection = select_tasks(folders=[tasks / "own" / "grouped"])
+    (row,) = judge.evaluate(contender.saved(str(model), "sparse"), selection, tmp_path)["tasks"]
+    assert row["type"] == "Clustering"
+    assert 0 <= row["score"] <= 1
 
 
 def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):

@@ -106,7 +106,7 @@ def _show(summary: dict[str, Any]) -> None:
 
 
 def _names(joined: str | None) -> list[str]:
-    return [name.strip() for name in joined.split(",")] if joined else []
+    return [name for part in (joined or "").split(",") if (name := part.strip())]
 
 
 def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, bf16: bool) -> Contender:

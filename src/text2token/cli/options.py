@@ -71,7 +71,8 @@ def bf16_option(command: _Command) -> _Command:
 def quiet_libraries() -> None:
     """Silence what the libraries below us say to developers; our own bars and sentences are what a user reads."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for bars in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "DISABLE_TQDM"):  # of the hub, of most, of bm25s
+        os.environ.setdefault(bars, "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import datasets
     import transformers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from mteb.abstasks import (
     AbsTaskPairClassification,
     AbsTaskRetrieval,
     AbsTaskSTS,
+    AbsTaskSummarization,
 )
 
 from text2token.errors import UserError
@@ -53,11 +55,15 @@ def _check_table(task: AbsTask, split: str, rows: Dataset) -> None:
         raise _wrong(task, f"has no rows in its split '{split}'")
     for column in (*texts, *others):
         for number, value in enumerate(_flat(rows[column]), start=1):
-            if value is None or (column in texts and not isinstance(value, str)):
-                kind = "nothing" if value is None else type(value).__name__
+            if _is_missing(value) or (column in texts and not isinstance(value, str)):
+                kind = "nothing" if _is_missing(value) else type(value).__name__
                 raise _wrong(task, f"has {kind} in row {number}, column '{column}' of its split '{split}'")
     if isinstance(task, AbsTaskClassification | AbsTaskClustering) and len(set(map(str, rows[others[0]]))) < 2:
         raise _wrong(task, f"has a single label in its split '{split}': there is nothing to tell apart")
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _columns(task: AbsTask) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -68,6 +74,9 @@ def _columns(task: AbsTask) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (task.input1_column_name, task.input2_column_name), (task.label_column_name,)
     if isinstance(task, AbsTaskClassification | AbsTaskClustering):
         return (task.input_column_name,), (task.label_column_name,)
+    if isinstance(task, AbsTaskSummarization):
+        names = (task.text_column_name, task.human_summaries_column_name, task.machine_summaries_column_name)
+        return names, (task.relevancy_column_name,)
     return (), ()
 
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from sentence_transformers.sentence_transformer.modules import Router
 
 from text2token.adapt.affine import correction
 from text2token.baselines.echo import ECHO, echo_embedder
-from text2token.corpus import open_corpus
+from text2token.corpus import open_corpus, sample
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Session, Vectors, pack
@@ -91,8 +90,8 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
     Args:
         backbone: As :func:`text2token.backbone.load_encoder` takes it.
         recipe: The setting.
-        corpus: What the correction is learnt from; its first ``calibration_texts``, whole. ``fit`` takes them from its training
-            texts, and :func:`text2token.adapt.run.adapt` learns from spans.
+        corpus: What the correction is learnt from; ``calibration_texts`` drawn from it, whole. ``fit`` draws them from its
+            training texts, and :func:`text2token.adapt.run.adapt` learns from spans.
         bf16: Encode in mixed precision.
 
     Raises:
@@ -106,7 +105,7 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
             f"The correction '{recipe.correction}' is learnt from texts: name some with --corpus, "
             "or pass --correction none."
         )
-    texts = list(islice(open_corpus(corpus), recipe.calibration_texts)) if steps and corpus else []
+    texts = sample(open_corpus(corpus), recipe.calibration_texts, seed=recipe.seed) if steps and corpus else []
     template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
     attention = "" if recipe.attention == "own" else f", {recipe.attention}"
     name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
@@ -116,8 +115,8 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
         """Corrections come after the store: settings that differ in nothing else can share its vectors."""
         encoder: OnceEncoder = raw.prepare(session)
         if steps:
-            sample = torch.from_numpy(np.stack(encoder.vectors(texts, None, None)))
-            embedder.correction = correction(steps, sample, embedder.decoding_head, keep)
+            drawn = torch.from_numpy(np.stack(encoder.vectors(texts, None, None)))
+            embedder.correction = correction(steps, drawn, embedder.decoding_head, keep)
         encoder.finish = lambda vectors: embedder.densify(torch.from_numpy(vectors)).numpy()
         return encoder
 

@@ -186,7 +186,7 @@ class OnceSparseEncoder(OnceEncoder):
         return torch.from_numpy(matrix.toarray())
 
 
-_SPARSE_TYPES = frozenset({"Retrieval", "Classification", "Clustering"})
+_SPARSE_TYPES = frozenset({"Retrieval", "Classification"})
 
 
 def pack(tensor: Tensor) -> Vectors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def folder_task(folder: Path) -> AbsTask:
     splits = {split: table for split in ("train", "test") if (table := _table(folder, split)) is not None}
     columns = set(splits["test"].column_names) if "test" in splits else set()
     if {"sentence1", "sentence2", "score"} <= columns:
-        scores = [score for score in splits["test"]["score"] if isinstance(score, int | float)]
+        scores = [score for score in splits["test"]["score"] if isinstance(score, int | float) and math.isfinite(score)]
         if len(scores) < len(splits["test"]) or min(scores, default=0) == max(scores, default=0):
             raise UserError(f"The scores of '{folder}' must be numbers, and not all the same.")
         return _task(folder, AbsTaskSTS, "STS", "cosine_spearman", splits, min_score=min(scores), max_score=max(scores))
@@ -111,9 +112,13 @@ def _table(folder: Path, split: str) -> Dataset | None:
 
 
 def _check_labels(folder: Path, labels: Iterable[Any]) -> None:
-    other = set(labels) - {0, 1}
-    if other:
-        raise UserError(f"The labels of '{folder}' must be 0 or 1, found {sorted(map(str, other))[:3]}.")
+    found = list(labels)
+    if other := [label for label in found if not isinstance(label, int | float) or label not in {0, 1}]:
+        raise UserError(f"The labels of '{folder}' must be the numbers 0 and 1, found {other[0]!r}.")
+    if len(set(found)) < 2:
+        raise UserError(
+            f"All labels of '{folder}' are {found[0] if found else 'missing'}: there is nothing to tell apart."
+        )
 
 
 def _retrieval(folder: Path) -> AbsTask:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import datasets
 import mteb
 import numpy as np
 from mteb.abstasks import AbsTask
@@ -72,32 +73,37 @@ def evaluate(
         "instructions": instructions,
     }
     _claim(output, owner)
-    skipped = dict(selection.skipped)
-    todo = []
-    for task in selection.tasks:
-        if contender.types is not None and task.metadata.type not in contender.types:
-            skipped[task.metadata.name] = f"{contender.name} only ranks documents"
-        elif not _is_done(task, output):
-            todo.append(task)
+    able = [task for task in selection.tasks if contender.types is None or task.metadata.type in contender.types]
+    names = {task.metadata.name for task in selection.tasks} - {task.metadata.name for task in able}
+    skipped = {**selection.skipped, **dict.fromkeys(sorted(names), f"{contender.name} only ranks documents")}
+    todo = [task for task in able if not _is_done(task, output)]
+    for task in todo:
+        if task_folder(task) and not task.data_loaded:  # what is on this machine can be mended now rather than in hours
+            _load(copy.deepcopy(task))
     if todo:
+        if vectors is not None:
+            vectors.parent.mkdir(parents=True, exist_ok=True)
         session = Session(VectorStore(vectors or output / "vectors.sqlite"), instructions, progress, Work())
         model = contender.prepare(session)
         for task in track(todo, "Tasks", unit="tasks", enabled=progress):
             _run(copy.deepcopy(task), model, session.work, output, max_docs)
             summarise(output, skipped, selection.benchmark)
         session.store.close()
-        for file in output.glob("vectors.sqlite*"):
-            file.unlink()
+        if vectors is None:
+            for file in output.glob("vectors.sqlite*"):
+                file.unlink()
     return summarise(output, skipped, selection.benchmark)
 
 
 def _claim(output: Path, owner: dict[str, Any]) -> None:
-    """Results of one model under one setting share a folder, and of no other."""
+    """Results of one model, whatever its folder is called now, under one setting share a folder, and of no other."""
     note = output / "model.json"
     if note.is_file():
-        begun = any((output / "tasks").glob("*.json"))
-        if begun and json.loads(note.read_text()) != owner:
-            raise UserError(f"'{output}' holds results of another model or setting: choose another --output.")
+        before = json.loads(note.read_text())
+        other = [name for name in owner if name != "model" and before[name] != owner[name]]
+        if other and any((output / "tasks").glob("*.json")):
+            what = other[0].replace("revision", "model")
+            raise UserError(f"'{output}' holds results of another {what}: choose another --output.")
     elif output.exists() and any(output.iterdir()):
         raise UserError(f"The folder '{output}' holds something else than results: choose another --output.")
     for part in ("tasks", "items"):
@@ -116,18 +122,18 @@ def _is_done(task: AbsTask, output: Path) -> bool:
 
 def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | None) -> None:
     """Measure one task and write its files; the task is used up."""
+    texts, encoding, started = work.texts, work.seconds, time.perf_counter()
     name, checksum = task.metadata.name, _data_checksum(task)
     _load(task)
-    check_data(task)
     if max_docs is not None:
         keep_documents(task, max_docs)
     # mteb shares these between all tasks of a process; a task's sample must not depend on what ran before it
     task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
-    texts, encoding, started = work.texts, work.seconds, time.perf_counter()
     scores, items = _measure(task, model)
+    interval = items.interval()
     seconds, encoding, texts = time.perf_counter() - started, work.seconds - encoding, work.texts - texts
     score = float(np.mean([entry["main_score"] for entries in scores.values() for entry in entries]))
-    if abs(score - items.score) > _ROUNDING:
+    if not abs(score - items.score) <= _ROUNDING:  # which is so of no number, too
         raise RuntimeError(f"{name}: mteb's score is {score}, that of its items {items.score}")
     items.save(output / "items" / f"{name}.npz")
     result = {
@@ -135,7 +141,7 @@ def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | No
         "type": task.metadata.type,
         "main_score": task.metadata.main_score,
         "score": score,
-        "interval": items.interval(),
+        "interval": interval,
         "unit": items.unit,
         "items": len(items),
         "max_docs": max_docs,
@@ -152,8 +158,15 @@ def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | No
 
 
 def _load(task: AbsTask) -> None:
-    """Into memory: mteb draws training texts by asking for one label at a time, which takes twice as long from a file."""
+    """Read and check the data of a task.
+
+    Into memory: mteb draws training texts by asking for one label at a time, which takes twice as long from a file. And a folder
+    by a cache of its own content: that of ``datasets`` knows a folder by its name and README, and would give what was in it once.
+    """
     task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "keep_in_memory": True}})
+    cache = datasets.config.HF_DATASETS_CACHE
+    if task_folder(task):
+        datasets.config.HF_DATASETS_CACHE = Path(cache) / "text2token" / _data_checksum(task)
     try:
         if not task.data_loaded:
             task.load_data()
@@ -161,6 +174,9 @@ def _load(task: AbsTask) -> None:
         where = task_folder(task) or "the hub"
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"Cannot load the task {task.metadata.name} from {where}: {first}") from error
+    finally:
+        datasets.config.HF_DATASETS_CACHE = cache
+    check_data(task)
 
 
 def _measure(task: AbsTask, model: Any) -> tuple[dict[str, Any], Items]:
