@@ -123,7 +123,7 @@ def _compared(comparison: Mapping[str, Any] | None) -> Iterable[str]:
         f"{row['label']} ({difference['points']:.1f} against {names[other]})"
         for row in comparison["tasks"]
         for other, difference in row["differences"].items()
-        if difference["high"] < 0
+        if difference["clear"] and difference["points"] < 0
     ]
     yield (
         "Seed 0; in brackets 95 % bootstrap intervals over queries, pairs or texts, of differences paired. "
@@ -143,7 +143,7 @@ def _apart(row: Mapping[str, Any], other: str) -> str:
     if not found:
         return ""
     text = f"{found['points']:+.1f} ({found['low']:+.1f} to {found['high']:+.1f})"
-    return f"**{text}**" if found["low"] > 0 or found["high"] < 0 else text
+    return f"**{text}**" if found["clear"] else text
 
 
 def _training(details: Mapping[str, Any]) -> Iterable[str]:

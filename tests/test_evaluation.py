@@ -371,6 +371,13 @@ def test_side_by_side(results, second, tmp_path):
     means = {row.label: row for row in found.means}
     assert means["mean over 7 tasks"].scores == {ours: pytest.approx(summary["mean_over_tasks"])}
     assert means["Clustering, 1 task"].scores[theirs] == rows["grouped"].scores[theirs]
+    assert "mean over 7 tasks, 2 of them among the 41 of MTEB(eng, v2)" in found.notes[0]
+    assert not rows["grouped"].differences[theirs].clear
+    alone = compare([first, second])
+    shared = [row for row in alone.tasks if len(row.scores) == 2]
+    expected = np.mean([row.scores[theirs] for row in shared])
+    common = {row.label: row for row in alone.means}[f"mean over the {len(shared)} that all have"]
+    assert common.scores[theirs] == pytest.approx(expected)
     write_comparison(found, tmp_path / "c")
     markdown = (tmp_path / "c" / "compare.md").read_text()
     assert "**99.0**" in markdown
@@ -381,6 +388,28 @@ def test_side_by_side(results, second, tmp_path):
     assert "http" not in page.replace("http://www.w3.org", "")
     assert json.loads((tmp_path / "c" / "compare.json").read_text())["measured"] == [ours, theirs]
     assert (tmp_path / "c" / "compare.png").stat().st_size > 5_000
+
+
+def test_published_models_go_by_their_last_name(results, tmp_path, capsys):
+    (tmp_path / "p.json").write_text('{"owner__One": {"BIOSSES": 80.0}, "owner__Two": {"BIOSSES": 70.0}}')
+    with pytest.raises(SystemExit):
+        main(
+            [
+                "compare",
+                str(results[0]),
+                "--published",
+                str(tmp_path / "p.json"),
+                "--models",
+                "Two",
+                "-o",
+                str(tmp_path),
+            ]
+        )
+    table = capsys.readouterr().out
+    assert "owner/Two (published)" in table
+    assert "One" not in table
+    said = refused(capsys, "compare", results[0], "--published", tmp_path / "p.json", "--models", "x", "-o", tmp_path)
+    assert "no model 'x': it has owner/One, owner/Two" in said
 
 
 def refused(capsys, *arguments):

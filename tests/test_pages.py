@@ -50,7 +50,7 @@ def test_what_is_cut_and_what_is_missing_is_said():
 
 @pytest.mark.parametrize("high", [-0.5, 0.5])
 def test_what_got_worse_is_named(high):
-    difference = {"points": -2.0, "low": -4.0, "high": high}
+    difference = {"points": -2.0, "low": -4.0, "high": high, "clear": high < 0}
     row = {"label": "SciFact", "scores": {"a": 50.0, "b": 52.0}, "intervals": {}, "differences": {"b": difference}}
     comparison = {"measured": ["a", "b"], "columns": ["ours", "LLM2Vec's recipe"], "tasks": [row], "means": []}
     page = section(result(whole("PromptEOL", 40.0), comparison=comparison))

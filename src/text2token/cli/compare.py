@@ -43,8 +43,12 @@ def _published(file: Path | None, models: str | None) -> dict[str, dict[str, flo
         found = TypeAdapter(dict[str, dict[str, float]]).validate_json(file.read_bytes())
     except ValidationError as error:
         raise UserError(f"'{file}' is no JSON of published scores: expected {{model: {{task: points}}}}.") from error
-    wanted = [name.strip() for name in models.split(",")] if models else list(found)
+    shown = {name.replace("__", "/"): scores for name, scores in found.items()}  # of file names that stand for hub ids
+    if not models:
+        return shown
+    names = {alias: name for name in shown for alias in (name.rpartition("/")[2], name.replace("/", "__"), name)}
+    wanted = [name.strip() for name in models.split(",")]
     for name in wanted:
-        if name not in found:
-            raise UserError(f"'{file}' has no model '{name}': it has {', '.join(sorted(found)[:8])} …")
-    return {name: found[name] for name in wanted}
+        if name not in names:
+            raise UserError(f"'{file}' has no model '{name}': it has {', '.join(sorted(shown)[:8])} …")
+    return {names[name]: shown[names[name]] for name in wanted}

@@ -11,21 +11,22 @@ import numpy as np
 
 from text2token.errors import UserError
 from text2token.evaluation.items import Floats, Items, middle
-from text2token.evaluation.results import read_summary
+from text2token.evaluation.results import coverage, read_summary
+from text2token.evaluation.tasks import benchmark_names
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first model's score minus another's, in points, with its 95 % interval over paired draws."""
+    """The first model's score minus another's, in points, with its 95 % interval over paired draws.
+
+    Attributes:
+        clear: Does the interval leave out zero? Never that of a clustering task, which is over runs, not over documents.
+    """
 
     points: float
     low: float
     high: float
-
-    @property
-    def clear(self) -> bool:
-        """Does the interval leave out zero?"""
-        return self.low > 0 or self.high < 0
+    clear: bool
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,8 @@ def compare(folders: Sequence[Path], published: dict[str, dict[str, float]] | No
     names = list(dict.fromkeys(name for rows in results.values() for name in rows))
     if not names:
         raise UserError("None of the results has a finished task: there is nothing to compare.")
-    found = {f"{name} (published)": scores for name, scores in (published or {}).items() if scores.keys() & set(names)}
+    whole = {name for rows in results.values() for name, row in rows.items() if not row["max_docs"]}
+    found = {f"{name} (published)": scores for name, scores in (published or {}).items() if scores.keys() & whole}
     tasks, draws = [], []
     for seed, name in enumerate(names):
         rows = {column: finished[name] for column, finished in results.items() if name in finished}
@@ -99,7 +101,10 @@ def compare(folders: Sequence[Path], published: dict[str, dict[str, float]] | No
         tasks.append(_row(name, rows, found))
         draws.append(_differences(name, rows, measured[0], seed))
         tasks[-1].differences.update(
-            {column: _difference(tasks[-1].scores, measured[0], column, values) for column, values in draws[-1].items()}
+            {
+                column: _difference(tasks[-1].scores, measured[0], column, values, tasks[-1].type != "Clustering")
+                for column, values in draws[-1].items()
+            }
         )
     notes = _notes(tasks, found, [row for rows in results.values() for row in rows.values()])
     return Comparison(measured, list(found), tasks, _means(tasks, draws, measured), notes)
@@ -169,7 +174,11 @@ def _means(tasks: list[Row], draws: list[dict[str, Floats]], measured: list[str]
     if len(by_type) > 1:
         each = {kind: 1 / len(by_type) / len(places) for kind, places in by_type.items()}
         groups[f"mean over {len(by_type)} types"] = {place: each[row.type] for place, row in enumerate(tasks)}
-    groups[f"mean over {len(tasks)} tasks"] = dict.fromkeys(range(len(tasks)), 1 / len(tasks))
+    somewhere = {column for row in tasks for column in row.scores}
+    common = [place for place, row in enumerate(tasks) if row.scores.keys() == somewhere]
+    if 0 < len(common) < len(tasks):
+        groups[f"mean over the {len(common)} that all have"] = dict.fromkeys(common, 1 / len(common))
+    groups[f"mean over {len(tasks)} task{'s' * (len(tasks) > 1)}"] = dict.fromkeys(range(len(tasks)), 1 / len(tasks))
     return [_mean(label, weights, tasks, draws, measured[0]) for label, weights in groups.items()]
 
 
@@ -182,16 +191,18 @@ def _mean(label: str, weights: dict[int, float], tasks: list[Row], draws: list[d
     for name in columns:
         if all(name in draws[place] for place in weights):
             drawn = np.sum([share * draws[place][name] for place, share in weights.items()], axis=0)
-            differences[name] = _difference(scores, first, name, drawn)
+            differences[name] = _difference(scores, first, name, drawn, over_items=True)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _difference(scores: dict[str, float], first: str, column: str, draws: Floats) -> Difference:
-    return Difference(scores[first] - scores[column], *middle(draws))
+def _difference(scores: dict[str, float], first: str, column: str, draws: Floats, over_items: bool) -> Difference:
+    low, high = middle(draws)
+    return Difference(scores[first] - scores[column], low, high, over_items and (low > 0 or high < 0))
 
 
 def _notes(tasks: list[Row], published: dict[str, Any], finished: list[Finished]) -> list[str]:
-    notes = []
+    says = coverage([row.label for row in tasks], benchmark_names(), None)
+    notes = [f"The last row is the {says}."]
     if len({frozenset(row.scores) for row in tasks}) > 1:
         notes.append("A mean is shown for models that have all its tasks.")
     if cut := {row["max_docs"] for row in finished if row["max_docs"]}:

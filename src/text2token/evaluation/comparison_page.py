@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from jinja2 import ChainableUndefined, Environment, PackageLoader
-from matplotlib.colors import TABLEAU_COLORS
+from matplotlib import colormaps
+from matplotlib.colors import TABLEAU_COLORS, to_hex
 from matplotlib.figure import Figure
 
 from text2token.atomic import replacing, write_json
@@ -45,7 +47,8 @@ def draw(comparison: Comparison) -> Figure:
     """A line a task, a dot a model with its interval, the means below: further right is better."""
     rows = comparison.tasks + comparison.means
     columns = comparison.measured + comparison.published
-    colours = list(TABLEAU_COLORS)
+    shades = colormaps["turbo"](np.linspace(0, 1, len(columns)))
+    colours = list(TABLEAU_COLORS) if len(columns) <= len(TABLEAU_COLORS) else [to_hex(shade) for shade in shades]
     with figure_style():
         figure = Figure(figsize=(9.0, 1.4 + _HEIGHT * len(rows)), layout="constrained")
         axes = figure.add_subplot(xlabel="score × 100, with 95 % interval; further right is better")
@@ -55,9 +58,7 @@ def draw(comparison: Comparison) -> Figure:
             for place, row in own:
                 if column in row.intervals:
                     height = place + (number - (len(columns) - 1) / 2) * spread
-                    axes.plot(
-                        row.intervals[column], (height, height), color=colours[number % len(colours)], linewidth=1.5
-                    )
+                    axes.plot(row.intervals[column], (height, height), color=colours[number], linewidth=1.5)
             heights = [place + (number - (len(columns) - 1) / 2) * spread for place, _ in own]
             published = column in comparison.published
             axes.plot(
@@ -66,8 +67,8 @@ def draw(comparison: Comparison) -> Figure:
                 linestyle="none",
                 marker="D" if published else "o",
                 markersize=5,
-                color=colours[number % len(colours)],
-                markerfacecolor="white" if published else colours[number % len(colours)],
+                color=colours[number],
+                markerfacecolor="white" if published else colours[number],
                 label=column,
             )
         axes.spines["left"].set_visible(False)

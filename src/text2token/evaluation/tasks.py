@@ -54,7 +54,7 @@ def select_tasks(
     """
     if data_root is not None and not data_root.is_dir():
         raise UserError(f"There is no folder '{data_root}': --data-root names a mirror with a folder a data set.")
-    benchmark = copy.deepcopy(list(mteb.get_benchmark(BENCHMARK).tasks))  # mteb hands out the same objects to all
+    benchmark = _benchmark()
     own = [folder_task(folder) for folder in folders]
     for task in own:
         check_data(task)
@@ -77,7 +77,16 @@ def select_tasks(
         raise UserError(
             f"None of the {len(wanted)} tasks is in '{data_root}': it needs folders such as '{_folder_name(wanted[0])}'."
         )
-    return Selection(tasks, skipped, frozenset(task.metadata.name for task in benchmark))
+    return Selection(tasks, skipped, benchmark_names())
+
+
+def benchmark_names() -> frozenset[str]:
+    """Names of the tasks of MTEB(eng, v2)."""
+    return frozenset(task.metadata.name for task in mteb.get_benchmark(BENCHMARK).tasks)
+
+
+def _benchmark() -> list[AbsTask]:
+    return copy.deepcopy(list(mteb.get_benchmark(BENCHMARK).tasks))  # mteb hands out the same objects to all
 
 
 def _folder_name(task: AbsTask) -> str:
