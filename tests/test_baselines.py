@@ -149,7 +149,7 @@ def test_a_baseline_learns_and_is_a_plain_folder(method, settings, recipe, tmp_p
 def test_a_text_is_written_again_from_its_embedding(backbone):
     embedder = Embedder.from_recipe(Recipe(backbone=backbone("llama"), template="none"))
     body, head = embedder.encoder[0].model, embedder.decoding_head
-    objective = DenoisingAutoEncoder(embedder.encoder[1], head, seed=0)
+    objective = DenoisingAutoEncoder(embedder.encoder[1], head, embedder.tokenizer, seed=0)
     rows = [{"input_ids": [5, 6, 7, 8, 9, 10]}, {"input_ids": [11, 12, 13]}]
     inputs = objective.collate(rows, pad=0)
     for row, left, real in zip(rows, inputs["input_ids"], inputs["attention_mask"].bool(), strict=True):
@@ -159,6 +159,9 @@ def test_a_text_is_written_again_from_its_embedding(backbone):
         [{"input_ids": list(range(20))} for _ in range(1)] + [{"input_ids": list(range(1, 2000))}], 0
     )
     assert many["attention_mask"][1].sum() / 1999 == pytest.approx(0.4, abs=0.05)
+    control = embedder.tokenizer.all_special_ids[0]
+    begun = objective.collate([{"input_ids": [control, *range(20, 24), seed + 30]} for seed in range(20)], 0)
+    assert (begun["input_ids"][:, 0] == control).all()
     loss, embeddings = objective(body, inputs)
     terms = []
     for row, embedding in zip(rows, embeddings, strict=True):  # one text at a time, token by token

@@ -116,8 +116,8 @@ def _llm2vec(embedder: Embedder, texts: list[str], recipe: Recipe) -> Iterator[_
 def _tsdae(embedder: Embedder, texts: list[str], recipe: Recipe) -> Iterator[_Stage]:
     if attends_ahead(embedder.encoder[0].model):
         raise UserError("TSDAE writes texts from left to right: use a causal backbone, with --attention own or causal.")
-    pooling, head = embedder.encoder[1], embedder.decoding_head
-    yield _Stage("TSDAE", texts, lambda: DenoisingAutoEncoder(pooling, head, recipe.seed))
+    pooling, head, tokenizer = embedder.encoder[1], embedder.decoding_head, embedder.tokenizer
+    yield _Stage("TSDAE", texts, lambda: DenoisingAutoEncoder(pooling, head, tokenizer, recipe.seed))
 
 
 METHODS: dict[str, Callable[[Embedder, list[str], Recipe], Iterator[_Stage]]] = {

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from text2token.head import DecodingHead
 from text2token.objective import Objective, pad_rows, pad_texts, pooled
@@ -27,12 +28,14 @@ class DenoisingAutoEncoder(Objective):
     Args:
         pooling: Of the encoder.
         head: The frozen decoding head.
+        tokenizer: Whose control tokens are not deleted, as they are no words.
         seed: Of the deletions.
     """
 
-    def __init__(self, pooling: Pooling, head: DecodingHead, seed: int) -> None:
+    def __init__(self, pooling: Pooling, head: DecodingHead, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
         super().__init__()
         self.pooling, self.head = pooling, head
+        self._special = torch.tensor(tokenizer.all_special_ids)
         self._seed = seed
 
     def collate(self, rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
@@ -51,8 +54,8 @@ class DenoisingAutoEncoder(Objective):
         return nn.functional.cross_entropy(self.head(hidden[kept]), labels[kept]), embeddings
 
     def _delete(self, ids: list[int]) -> list[int]:
-        """At least one token stays; of the seed and the text alone."""
+        """At least one token stays; what is deleted depends on the seed and the text alone."""
         random = torch.Generator().manual_seed(self._seed + zlib.crc32(repr(ids).encode()))
-        keep = torch.rand(len(ids), generator=random) >= _DELETED
+        keep = (torch.rand(len(ids), generator=random) >= _DELETED) | torch.isin(torch.tensor(ids), self._special)
         keep[torch.randint(len(ids), (1,), generator=random)] = True
         return [token for token, stays in zip(ids, keep.tolist(), strict=True) if stays]

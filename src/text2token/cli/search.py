@@ -56,7 +56,13 @@ _path = click.Path(path_type=Path)
 )
 @click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
 @click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
-@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="hits")
+@click.option(
+    "-k",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="hits; above 100 hybrid looks deeper, which may reorder",
+)
 @click.option("--queries", type=_path, help="many queries: a .jsonl with _id (or id) and text; needs --output")
 @click.option(
     "--output",
