@@ -38,7 +38,7 @@ from text2token.recipe import Recipe
 from text2token.search import Fusion, Index, VectorSettings
 from text2token.search.engine import Hit, Rows, Side
 from text2token.search.fusion import fuse
-from text2token.search.index import HYBRID
+from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}

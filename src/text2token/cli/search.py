@@ -101,7 +101,7 @@ def search(
     quiet_libraries()
     with extra("search"):
         from text2token.search import Fusion, Index
-        from text2token.search.index import HYBRID
+        from text2token.search.modes import HYBRID
     chosen = HYBRID if fusion == HYBRID.method else Fusion(fusion)
     how: dict[str, Any] = {
         "k": k,

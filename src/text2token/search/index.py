@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from more_itertools import chunked
@@ -22,17 +22,13 @@ from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
 from text2token.search.engines import EngineName, open_engine
 from text2token.search.index_folder import STORE, TOKENIZER, VECTORS, only_writer, prepare
 from text2token.search.model import IndexModel
+from text2token.search.modes import HYBRID, Mode, deep_enough, sides_asked
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.search_settings import HYBRID_WEIGHTS, VectorSettings
-
-Mode = Literal["sparse", "dense", "bm25", "hybrid"]
-
-HYBRID = Fusion("scores", HYBRID_WEIGHTS)
-"""Of ``hybrid`` searches: scores beat ranks on known items by some points (docs/search.md)."""
+from text2token.search_settings import VectorSettings
 
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work
@@ -205,8 +201,8 @@ class Index:
             for batch in chunked(documents, _READ):
                 self._read(batch)
                 named.update(document.id for document in batch if resumed)
-        if named:  # a first build is of what it is given the last time
-            self._delete([name for name in self._store.ids() if name not in named])
+        if named and (gone := [name for name in self._store.ids() if name not in named]):
+            self._delete(gone)  # a first build is of what it is given the last time
         if not self._store.fact("documents", 0):
             return 0
         self._vectorizer.settle_averages()
@@ -259,7 +255,7 @@ class Index:
             return Results([], "The query has no text.")
         vectors = self.query_vectors([query], mode, model=model, fusion=fusion)
         empty = [side for side, rows in vectors.items() if not np.any(_values(rows))]
-        hits = self.engine.search(vectors, k, _deep_enough(fusion, k))
+        hits = self.engine.search(vectors, k, deep_enough(fusion, k))
         note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
         return Results(explain(hits, self._store, self._vectorizer, vectors), note)
 
@@ -276,7 +272,7 @@ class Index:
         """As :meth:`search` for many queries, without texts and reasons; a query without text has no hits."""
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[Hit]] = [[] for _ in queries]
-        deep = _deep_enough(fusion, k)
+        deep = deep_enough(fusion, k)
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
             vectors = self.query_vectors([text for _, text in batch], mode, model=model, fusion=fusion)
@@ -288,19 +284,7 @@ class Index:
         self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
     ) -> dict[Side, Rows]:
         """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
-        if mode != "hybrid" and mode not in self.sides:
-            reason = f"its engine ({self._store.fact('engine')}) keeps none"
-            if mode == "sparse":
-                reason = "its model has no decoding head"
-            raise UserError(f"This index has no {mode} side, since {reason}: use another --mode.")
-        weighed: list[Side] = [side for side in self.sides if fusion.weights.get(side, 1.0) > 0]
-        if not weighed:
-            raise UserError("All sides weigh 0: give one of them more.")
-        sides = weighed if mode == "hybrid" else [mode]
-        if not model:
-            sides = [side for side in sides if side != "dense"]
-        if not sides:
-            raise UserError("A dense search needs the model: leave --no-model out, or use another --mode.")
+        sides = sides_asked(mode, self.sides, fusion, model=model)
         return self._vectorizer.queries(queries, sides, model=model)
 
     def _read(self, batch: list[Document]) -> None:
@@ -314,11 +298,6 @@ class Index:
         self._vectorizer.count(replaced, -1)
         self._vectorizer.count([document.content for document in new], 1)
         self._store.put(new)
-
-
-def _deep_enough(fusion: Fusion, k: int) -> Fusion:
-    """So many documents of each side that ``k`` of them can be hits."""
-    return fusion._replace(depth=max(fusion.depth, k))
 
 
 def _values(rows: Rows) -> NDArray[np.float32]:
