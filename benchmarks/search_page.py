@@ -178,7 +178,8 @@ def _cost(cost: Mapping[str, Any]) -> str:
     ]
     return (
         table(heading, rows)
-        + "\n\nKilobytes a document by side, of the texts with the log of the open database, which goes when it is closed; seconds of a build beyond encoding; milliseconds a query, median / 99th percentile, "
+        + "\n\nKilobytes a document by side, of the texts with the log of the open database, which goes when it is closed; "
+        "seconds of a build beyond encoding; milliseconds a query, median / 99th percentile, "
         "of encoding it and of each search; operations of a sparse search over those of a flat dense one."
     )
 
