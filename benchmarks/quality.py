@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from statistics import mean
@@ -183,6 +183,7 @@ def trained(name: str, method: str, seed: int, chosen_on: Bench, bench: Bench, d
     return bench.evaluate(name, str(model))
 
 
+@cache
 def learning_rates(bench: Bench, method: str) -> dict[str, float]:
     """STSBenchmark validation by rate, seed 0."""
     tried: dict[str, float] = {}
