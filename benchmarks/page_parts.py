@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -11,7 +11,16 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def verdict(measured: float | None, goal: str) -> str:
+def goals(figures: Mapping[str, float], named: Mapping[str, tuple[str, str]]) -> str:
+    """A table of figures by name, each with what it says and its goal, and whether that is reached."""
+    rows = [
+        [text, f"{figures[name]:.3g}" if name in figures else "", goal, _verdict(figures.get(name), goal)]
+        for name, (text, goal) in named.items()
+    ]
+    return table(["figure", "measured", "goal", ""], rows)
+
+
+def _verdict(measured: float | None, goal: str) -> str:
     """Of a figure and its goal, ``≥ 1`` or ``≤ 1``."""
     if measured is None:
         return "not measured"

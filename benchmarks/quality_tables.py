@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import Any
 
-from page_parts import revision, table, verdict
+from page_parts import goals, revision, table
 
 FIGURE = "quality"
 MINILM_NAME = "all-MiniLM-L6-v2"
@@ -50,7 +50,7 @@ def section(result: Mapping[str, Any]) -> str:
     )
     parts = [
         "## All contenders: smollm2-135m, the same texts and as many tokens",
-        table(["figure", "measured", "goal", ""], [_goal(figures, name) for name in GOALS]),
+        goals(figures, GOALS),
         table(
             ["contender", *kinds],
             [[name, *(_span(scores.get(kind)) for kind in kinds)] for name, scores in ranked(first, len(kinds))],
@@ -89,11 +89,6 @@ def ranked(rows: Mapping[str, dict[str, list[float]]], kinds: int) -> list[tuple
         if name not in whole
     }
     return [*sorted(whole.items(), key=lambda row: -mean(row[1][OVERALL])), *rest.items()]
-
-
-def _goal(figures: Mapping[str, float], name: str) -> list[str]:
-    text, goal = GOALS[name]
-    return [text, f"{figures[name]:.3g}" if name in figures else "", goal, verdict(figures.get(name), goal)]
 
 
 def _span(scores: list[float] | None) -> str:

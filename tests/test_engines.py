@@ -114,7 +114,9 @@ def test_hybrid_fuses_the_rankings_of_the_sides(kind, engine, fusion):
     for number in range(3):
         query = one(queries, number)
         rankings = {side: naive(ids, documents, query, side, fusion.depth) for side in kind.sides}
-        agree(engine.search(query, 10, fusion), fuse(rankings, 10, fusion), kind.tolerance)
+        found = engine.search(query, 10, fusion)
+        assert len(found) == 10
+        agree(found, fuse(rankings, 10, fusion), kind.tolerance)
 
 
 def test_a_document_added_again_takes_its_own_place(kind, engine):
@@ -137,6 +139,7 @@ def test_finishing_changes_no_ranking(kind, engine):
     engine.add(ids[:12], {side: rows[:12] for side, rows in documents.items()})
     engine.add(ids[12:], {side: rows[12:] for side, rows in documents.items()})
     engine.finish()
+    assert engine.count() == 20
     for side in kind.sides:
         agree(engine.search({side: query[side]}, 9, Fusion()), naive(ids, documents, query, side, 9), kind.tolerance)
 

@@ -24,14 +24,14 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from conftest import SENTENCES
 from test_cli import done, refused
 from text2token import Embedder, Recipe, UserError
-from text2token.search import Columns, Document, Fusion, Index, Match, VectorSettings, read_documents
+from text2token.search import Columns, Document, Fusion, Hit, Index, Match, VectorSettings, read_documents
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engines import open_engine
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.postings import Postings
-from text2token.search.reasons import snippet
+from text2token.search.reasons import _matches, snippet
 from text2token.search.vectors import TokenSpace, TokenVectors
 
 DOCUMENTS = [Document(str(i), f"Title {i}", text) for i, text in enumerate(SENTENCES)]
@@ -612,6 +612,14 @@ def test_a_query_that_says_nothing_finds_nothing(index):
     assert index.search("☃", mode="sparse", model=False).hits == []
     with pytest.raises(UserError, match="needs the model"):
         index.search("cat", mode="dense", model=False)
+
+
+def test_columns_of_one_name_are_matches_of_their_own():
+    query = {"sparse": csr_array(np.array([[1.0, 2.0, 4.0]], dtype=np.float32))}
+    found = _matches(Hit("a", 5.0), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
+    assert found == [Match("�", "sparse", 4.0), Match("�", "sparse", 1.0)]
+    shared = _matches(Hit("a", 0.5, {"sparse": 0.25}), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
+    assert [match.amount for match in shared] == [0.2, 0.05]
 
 
 def test_snippets_show_the_most_telling_word():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,16 +13,16 @@ from torch import Tensor, nn
 from text2token.head import DecodingHead
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """An objective of :func:`text2token.training.train_stage`; its own parameters, if it has any, stay frozen."""
 
+    @abstractmethod
     def collate(self, rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
         """Inputs of a batch, ``labels`` among them, from rows with ``input_ids`` and the columns of the data set."""
-        raise NotImplementedError
 
+    @abstractmethod
     def forward(self, body: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """The loss of a batch, a scalar, and the embeddings of its texts, B×d."""
-        raise NotImplementedError
 
 
 class TokenTargets(Objective):

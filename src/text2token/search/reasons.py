@@ -77,9 +77,9 @@ def _matches(
     """The products that a side's score is the sum of, by falling amount; of a fused score, as parts of the side's share."""
     row = csr_array(query[side])
     pairs = zip(row.indices.tolist(), row.data.tolist(), strict=True)
-    products = {names[column]: weight * document[column] for column, weight in pairs if column in document}
+    products = {column: weight * document[column] for column, weight in pairs if column in document}
     scale = hit.shares.get(side, 0.0) / (sum(products.values()) or 1.0) if hit.shares else 1.0
-    shared = [Match(name, side, scale * product) for name, product in products.items() if scale]
+    shared = [Match(names[column], side, scale * product) for column, product in products.items() if scale]
     return sorted(shared, key=lambda match: -match.amount)
 
 

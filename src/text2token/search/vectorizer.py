@@ -23,13 +23,13 @@ class Vectorizer:
     Args:
         store: Has the collection's frequencies.
         tokens: Makes the sparse side; None where the model has no decoding head, and so no such side.
-        load: Gives the model; called when it is needed first.
+        load: Gives the model, the same at every call; called where it is needed.
     """
 
     def __init__(self, store: DocumentStore, tokens: TokenVectors | None, load: Callable[[], Embedder]) -> None:
         self._store, self._tokens, self._load = store, tokens, load
 
-    @cached_property
+    @property
     def embedder(self) -> Embedder:
         """The model."""
         return self._load()
