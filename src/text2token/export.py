@@ -43,7 +43,7 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
             Dense(
                 dimension, dimension, activation_function=activation, init_weight=linear.weight, init_bias=linear.bias
             ),
-            _layer_norm(norm),
+            *_layer_norm(norm),
         ]
     decode = Dense(
         dimension, vocabulary, activation_function=nn.ReLU(), init_weight=head.weight, init_bias=head.bias - embedder.mean_logits
@@ -101,15 +101,25 @@ def _head_from_modules(modules: list[Any]) -> DecodingHead:
     *transform, decode = modules
     if not transform:
         return DecodingHead(decode.linear.weight, decode.linear.bias)
-    dense, norm = transform
+    dense, *scales, norm = transform
+    for scale in scales:
+        norm.norm.eps /= float(scale.linear.weight[0, 0]) ** 2
     parts = nn.Sequential(dense.linear, dense.activation_function, norm.norm)
     return DecodingHead(decode.linear.weight, decode.linear.bias, parts)
 
 
-def _layer_norm(norm: Any) -> LayerNorm:
-    module = LayerNorm(norm.normalized_shape[0])
-    module.norm = norm
-    return module
+def _layer_norm(norm: Any) -> list[nn.Module]:
+    """The norm as modules: sentence-transformers' own has one ``eps`` only, so what goes in is scaled until it acts as another."""
+    size = norm.normalized_shape[0]
+    module = LayerNorm(size)
+    module.norm.load_state_dict(norm.state_dict())
+    factor = (module.norm.eps / norm.eps) ** 0.5
+    if factor == 1:
+        return [module]
+    return [
+        Dense(size, size, bias=False, activation_function=nn.Identity(), init_weight=factor * torch.eye(size)),
+        module,
+    ]
 
 
 def _load_correction(dense: Path) -> Dense | None:
