@@ -109,7 +109,7 @@ def _head_from_modules(modules: list[Any]) -> DecodingHead:
 
 
 def _layer_norm(norm: Any) -> list[nn.Module]:
-    """The norm as modules: sentence-transformers' own has one ``eps`` only, so what goes in is scaled until it acts as another."""
+    """The norm as modules: sentence-transformers' own has a fixed ``eps``, so what goes in is scaled to make up for it."""
     size = norm.normalized_shape[0]
     module = LayerNorm(size)
     module.norm.load_state_dict(norm.state_dict())
