@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from conftest import CORPUS, SENTENCES, byte_bpe
 from text2token.embedder import Embedder
+from text2token.errors import UserError
+from text2token.pipeline import build_targets
 from text2token.recipe import Recipe
 from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
 from text2token.targets.builders import make_builders
@@ -208,3 +210,14 @@ def test_recipe_decides_the_second_stage(backbone):
         for mixing in (0.0, 0.5)
     }
     assert names == {0.0: "model-derived", 0.5: "combined"}
+
+
+def test_targets_of_another_frequency_are_not_taken_for_these(backbone, tmp_path):
+    recipe = Recipe(backbone=backbone("llama"), max_texts=30, held_out=4, stage_1=1.0)
+    again = [*CORPUS, *CORPUS[:20]]  # the same distinct texts, but other document frequencies
+    store, _ = build_targets(CORPUS, str(tmp_path / "s"), 1, recipe)
+    (tmp_path / "texts.txt").write_text("\n".join(CORPUS))
+    same, _ = build_targets(tmp_path / "texts.txt", tmp_path / "s", 1, recipe)
+    assert same.manifest == store.manifest
+    with pytest.raises(UserError, match="different settings"):
+        build_targets(again, tmp_path / "s", 1, recipe)

@@ -30,8 +30,12 @@ _FEWEST_TEXTS = 16  # below, document frequencies and means say nothing
 _EXAMPLES = 5
 
 
+CorpusLike = Corpus | Sequence[str] | str | Path
+"""A file, folder, glob, hub name or ``-``; a list of texts; or an opened corpus."""
+
+
 def fit(
-    corpus: Corpus | Sequence[str] | str,
+    corpus: CorpusLike,
     output: str | Path,
     recipe: Recipe | None = None,
     *,
@@ -45,7 +49,7 @@ def fit(
     replaced by model-derived ones. A killed run continues when called again with the same arguments.
 
     Args:
-        corpus: A file, folder, glob, hub name or ``-``; a list of texts; or an opened corpus.
+        corpus: A file, folder, glob, hub name or ``-``; a list, which is of texts; or an opened corpus.
         output: New folder: ``dense``, ``sparse``, ``run.json``, ``report.html``.
         recipe: Settings; None: the defaults.
         text_column: Of tabular corpora.
@@ -105,9 +109,23 @@ def fit(
 
 
 def build_targets(
-    corpus: Corpus, output: Path, stage: int, recipe: Recipe, *, progress: bool = False
+    corpus: CorpusLike,
+    output: str | Path,
+    stage: int,
+    recipe: Recipe,
+    *,
+    text_column: str = "text",
+    progress: bool = False,
 ) -> tuple[TargetStore, PreTrainedTokenizerBase]:
-    """The target store of one stage of :func:`fit`, of the texts that it would train on, in ``output``.
+    """The target store of one stage of :func:`fit`, of the texts that it would train on.
+
+    Args:
+        corpus: As :func:`fit` takes it.
+        output: Folder of the store; one that is there is continued, or returned if it is finished.
+        stage: 1: data-driven targets. 2: model-derived or combined ones.
+        recipe: As that of :func:`fit`.
+        text_column: Of tabular corpora.
+        progress: Show bars on a terminal.
 
     Returns:
         The store, and the tokenizer that reads its ids.
@@ -115,21 +133,24 @@ def build_targets(
     Raises:
         UserError: Corpus, recipe or backbone cannot be used, or the recipe gives the stage no texts.
     """
-    texts, _ = draw_texts(corpus, recipe)
+    opened = open_texts(corpus, text_column)
+    texts, _ = draw_texts(opened, recipe)
     stages = split_texts(texts, recipe)
     if stage not in stages:
         raise UserError(f"The recipe gives stage {stage} no texts: change --stage-1 ({recipe.stage_1}) or --stage.")
     embedder = Embedder.from_recipe(recipe)
-    statistics = corpus_statistics(corpus, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+    statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
     builder = make_builders(embedder, statistics, texts, recipe)[stage]
-    return build_store(output, stages[stage], builder, embedder, progress=progress), embedder.tokenizer
+    return build_store(Path(output), stages[stage], builder, embedder, progress=progress), embedder.tokenizer
 
 
-def open_texts(corpus: Corpus | Sequence[str] | str, text_column: str) -> Corpus:
+def open_texts(corpus: CorpusLike, text_column: str) -> Corpus:
     """A corpus from whatever :func:`fit` takes."""
     if isinstance(corpus, Corpus):
         return corpus
-    return open_corpus(corpus, text_column=text_column) if isinstance(corpus, str) else Corpus.from_texts(corpus)
+    if isinstance(corpus, str | Path):
+        return open_corpus(str(corpus), text_column=text_column)
+    return Corpus.from_texts(corpus)
 
 
 def draw_texts(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:

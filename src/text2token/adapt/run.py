@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from text2token.corpus import Corpus, sample
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.head import mean_logits
-from text2token.pipeline import describe_backbone, open_texts
+from text2token.pipeline import CorpusLike, describe_backbone, open_texts
 from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
 from text2token.training import pair_cosine
@@ -24,7 +24,7 @@ _FEWEST_TEXTS = 48  # below, what a correction learns is chance
 
 
 def adapt(
-    corpus: Corpus | Sequence[str] | str,
+    corpus: CorpusLike,
     output: str | Path,
     recipe: Recipe | None = None,
     *,
@@ -41,7 +41,7 @@ def adapt(
     Args:
         corpus: As :func:`text2token.fit` takes it.
         output: New folder: ``dense``, ``sparse``, ``run.json``.
-        recipe: Backbone, pooling, template, correction; what is about training is not used. None: the defaults.
+        recipe: Backbone, pooling, template, correction; training settings are ignored. None: the defaults.
         auto: Choose by :mod:`text2token.adapt.choose` on half as many other texts, instead of the recipe's correction, whose
             ``keep_from`` and ``keep_to`` are then not to be set.
         text_column: Of tabular corpora.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,11 +14,10 @@ from text2token.backbone import attends_ahead
 from text2token.baselines.mntp import MaskedNextToken
 from text2token.baselines.simcse import SimCSE, set_dropout
 from text2token.baselines.tsdae import DenoisingAutoEncoder
-from text2token.corpus import Corpus
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.objective import Objective
-from text2token.pipeline import draw_texts, open_texts, split_texts
+from text2token.pipeline import CorpusLike, draw_texts, open_texts, split_texts
 from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
 from text2token.training import merge, train_stage
@@ -32,7 +31,7 @@ class _Stage(NamedTuple):
 
 def fit_baseline(
     method: str,
-    corpus: Corpus | Sequence[str] | str,
+    corpus: CorpusLike,
     output: str | Path,
     recipe: Recipe,
     *,

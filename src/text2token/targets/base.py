@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ class Targets(NamedTuple):
 
 
 class TargetBuilder(Protocol):
-    """A callable, batch of texts → :class:`Targets`; ``settings`` says all that its outcome depends on but the texts."""
+    """A callable, batch of texts → :class:`Targets`; ``settings`` says all that its outcome depends on but text and tokenizer."""
 
     def __call__(self, texts: Sequence[str]) -> Targets:
         """Targets of a batch."""
@@ -29,8 +30,16 @@ class TargetBuilder(Protocol):
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that the targets depend on but text, corpus and tokenizer."""
+        """All that the targets depend on but text and tokenizer."""
         ...
+
+
+def checksum(*arrays: NDArray[Any]) -> str:
+    """SHA-256 of what targets depend on and is too long to be written out."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def from_matrix(matrix: sparse.csr_matrix) -> Targets:

@@ -36,7 +36,6 @@ def make_builders(
         form_sharing(vocabulary) if recipe.merge_forms else None,
         recipe.weighting,
         recipe.train_length,
-        filter_name(recipe),
     )
     model_derived = ModelDerived(
         recipe.backbone,
@@ -47,13 +46,7 @@ def make_builders(
         recipe.top_k,
         recipe.temperature,
         recipe.train_length,
-        filter_name(recipe),
     )
     if recipe.mixing == 0:
         return {1: data_driven, 2: model_derived}
     return {1: data_driven, 2: Combined(data_driven, model_derived, recipe.mixing, size)}
-
-
-def filter_name(recipe: Recipe) -> str:
-    """What decides the vocabulary filter, for the settings of a builder."""
-    return f"stop words {recipe.stop_words}, document share up to {recipe.max_document_share}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from transformers import PreTrainedTokenizerBase
 
-from text2token.targets.base import Targets, from_matrix
+from text2token.targets.base import Targets, checksum, from_matrix
 from text2token.vocabulary import Vocabulary
 
 Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
@@ -53,6 +53,11 @@ class CorpusStatistics:
     texts: int
     document_frequency: NDArray[np.int64]
     collection_frequency: NDArray[np.int64]
+
+    @property
+    def checksum(self) -> str:
+        """SHA-256 of all counts."""
+        return checksum(np.array(self.texts), self.document_frequency, self.collection_frequency)
 
 
 def corpus_statistics(
@@ -103,7 +108,6 @@ class DataDriven:
         weighting: ``uniform``; ``tf-idf`` (logarithmic tf × idf); ``bm25`` (its impact: idf × saturated,
             length-normalised tf); ``pmi`` (positive pointwise mutual information of token and text).
         max_tokens: Tokens of a text that count: no more than the backbone will see.
-        filter_name: What ``keep`` was made from, for the settings.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -113,17 +117,17 @@ class DataDriven:
     forms: sparse.csr_matrix | None = None
     weighting: Weighting = "tf-idf"
     max_tokens: int = 64
-    filter_name: str = ""
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that the targets depend on but text, corpus and tokenizer."""
+        """All that the targets depend on but text and tokenizer."""
         return {
             "builder": "data-driven",
             "weighting": self.weighting,
             "max_tokens": self.max_tokens,
             "merge_forms": self.forms is not None,
-            "filter": self.filter_name,
+            "keep": checksum(self.keep),
+            "statistics": self.statistics.checksum,
         }
 
     def __call__(self, texts: Sequence[str]) -> Targets:

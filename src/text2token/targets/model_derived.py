@@ -18,7 +18,7 @@ from torch import Tensor
 
 from text2token.embedder import Embedder
 from text2token.precision import mixed_precision
-from text2token.targets.base import Targets
+from text2token.targets.base import Targets, checksum
 from text2token.template import Template
 
 CommonComponent = Literal["mean", "first-component"]
@@ -88,7 +88,6 @@ class ModelDerived:
         top_k: Tokens a target keeps. 64 (ours): what follows is below the noise.
         temperature: Of the softmax. 1 (ours) keeps the backbone's own sharpness.
         max_length: Tokens of a text that the backbone reads, template included.
-        filter_name: What ``keep`` was made from, for the settings.
     """
 
     backbone: str
@@ -99,11 +98,10 @@ class ModelDerived:
     top_k: int = 64
     temperature: float = 1.0
     max_length: int = 64
-    filter_name: str = ""
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that the targets depend on but text, corpus and tokenizer."""
+        """All that the targets depend on but text and tokenizer."""
         return {
             "builder": "model-derived",
             "backbone": self.backbone,
@@ -113,7 +111,7 @@ class ModelDerived:
             "top_k": self.top_k,
             "temperature": self.temperature,
             "max_length": self.max_length,
-            "filter": self.filter_name,
+            "keep": checksum(self.keep),
         }
 
     @cached_property
