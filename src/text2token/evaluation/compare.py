@@ -10,9 +10,12 @@ from typing import Any
 import numpy as np
 
 from text2token.errors import UserError
-from text2token.evaluation.items import Floats, Items, middle
+from text2token.evaluation.items import Floats, Items, percentile_interval
 from text2token.evaluation.results import coverage, read_summary
 from text2token.evaluation.tasks import benchmark_names
+
+Finished = dict[str, Any]
+"""A task's row of a summary, with the ``folder`` it is from."""
 
 
 @dataclass(frozen=True)
@@ -98,20 +101,11 @@ def compare(folders: Sequence[Path], published: dict[str, dict[str, float]] | No
     for seed, name in enumerate(names):
         rows = {column: finished[name] for column, finished in results.items() if name in finished}
         _check_same_data(name, rows)
-        tasks.append(_row(name, rows, found))
         draws.append(_differences(name, rows, measured[0], seed))
-        tasks[-1].differences.update(
-            {
-                column: _difference(tasks[-1].scores, measured[0], column, values, tasks[-1].type != "Clustering")
-                for column, values in draws[-1].items()
-            }
-        )
+        tasks.append(_row(name, rows, found, draws[-1]))
     notes = _notes(tasks, found, [row for rows in results.values() for row in rows.values()])
-    return Comparison(measured, list(found), tasks, _means(tasks, draws, measured), notes)
-
-
-Finished = dict[str, Any]
-"""A task's row of a summary, with the ``folder`` it is from."""
+    columns = [*(column for column, finished in results.items() if finished), *found]
+    return Comparison(measured, list(found), tasks, _means(tasks, draws, columns, measured[0]), notes)
 
 
 def _by_column(folders: Sequence[Path]) -> dict[str, dict[str, Finished]]:
@@ -136,8 +130,8 @@ def _check_same_data(task: str, rows: dict[str, Finished]) -> None:
         )
 
 
-def _row(name: str, rows: dict[str, Finished], published: dict[str, dict[str, float]]) -> Row:
-    first = next(iter(rows.values()))
+def _row(name: str, rows: dict[str, Finished], published: dict[str, dict[str, float]], draws: dict[str, Floats]) -> Row:
+    column, first = next(iter(rows.items()))
     scores = {column: 100 * row["score"] for column, row in rows.items()}
     if not first["max_docs"]:
         scores |= {column: known[name] for column, known in published.items() if name in known}
@@ -146,6 +140,10 @@ def _row(name: str, rows: dict[str, Finished], published: dict[str, dict[str, fl
         type=first["type"],
         scores=scores,
         intervals={column: (100 * row["interval"][0], 100 * row["interval"][1]) for column, row in rows.items()},
+        differences={
+            other: _difference(scores[column] - scores[other], drawn, over_items=first["type"] != "Clustering")
+            for other, drawn in draws.items()
+        },
     )
 
 
@@ -162,7 +160,7 @@ def _differences(name: str, rows: dict[str, Finished], first: str, seed: int) ->
     return {column: 100 * (draws - other.draws(seed)) for column, other in items.items()}
 
 
-def _means(tasks: list[Row], draws: list[dict[str, Floats]], measured: list[str]) -> list[Row]:
+def _means(tasks: list[Row], draws: list[dict[str, Floats]], columns: list[str], first: str) -> list[Row]:
     """By type, over types and over tasks."""
     by_type: dict[str, list[int]] = {}
     for place, row in enumerate(tasks):
@@ -174,30 +172,38 @@ def _means(tasks: list[Row], draws: list[dict[str, Floats]], measured: list[str]
     if len(by_type) > 1:
         each = {kind: 1 / len(by_type) / len(places) for kind, places in by_type.items()}
         groups[f"mean over {len(by_type)} types"] = {place: each[row.type] for place, row in enumerate(tasks)}
-    somewhere = {column for row in tasks for column in row.scores}
-    common = [place for place, row in enumerate(tasks) if row.scores.keys() == somewhere]
+    common = [place for place, row in enumerate(tasks) if row.scores.keys() == set(columns)]
     if 0 < len(common) < len(tasks):
         groups[f"mean over the {len(common)} that all have"] = dict.fromkeys(common, 1 / len(common))
     groups[f"mean over {len(tasks)} task{'s' * (len(tasks) > 1)}"] = dict.fromkeys(range(len(tasks)), 1 / len(tasks))
-    return [_mean(label, weights, tasks, draws, measured[0]) for label, weights in groups.items()]
+    return [_mean(label, weights, tasks, draws, columns, first) for label, weights in groups.items()]
 
 
-def _mean(label: str, weights: dict[int, float], tasks: list[Row], draws: list[dict[str, Floats]], first: str) -> Row:
+def _mean(
+    label: str,
+    weights: dict[int, float],
+    tasks: list[Row],
+    draws: list[dict[str, Floats]],
+    columns: list[str],
+    first: str,
+) -> Row:
     """A weighted mean, of the columns that have all its tasks."""
-    somewhere = dict.fromkeys(column for row in tasks for column in row.scores)
-    columns = [column for column in somewhere if all(column in tasks[place].scores for place in weights)]
-    scores = {name: sum(share * tasks[place].scores[name] for place, share in weights.items()) for name in columns}
+    scores = {
+        column: sum(share * tasks[place].scores[column] for place, share in weights.items())
+        for column in columns
+        if all(column in tasks[place].scores for place in weights)
+    }
     differences = {}
-    for name in columns:
-        if all(name in draws[place] for place in weights):
-            drawn = np.sum([share * draws[place][name] for place, share in weights.items()], axis=0)
-            differences[name] = _difference(scores, first, name, drawn, over_items=True)
+    for column in scores:
+        if all(column in draws[place] for place in weights):
+            drawn = np.sum([share * draws[place][column] for place, share in weights.items()], axis=0)
+            differences[column] = _difference(scores[first] - scores[column], drawn, over_items=True)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _difference(scores: dict[str, float], first: str, column: str, draws: Floats, over_items: bool) -> Difference:
-    low, high = middle(draws)
-    return Difference(scores[first] - scores[column], low, high, over_items and (low > 0 or high < 0))
+def _difference(points: float, draws: Floats, *, over_items: bool) -> Difference:
+    low, high = percentile_interval(draws)
+    return Difference(points, low, high, over_items and (low > 0 or high < 0))
 
 
 def _notes(tasks: list[Row], published: dict[str, Any], finished: list[Finished]) -> list[str]:

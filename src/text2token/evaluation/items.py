@@ -69,7 +69,7 @@ class Items:
 
     def interval(self) -> tuple[float, float]:
         """95 % percentile interval of the score."""
-        return middle(self.draws())
+        return percentile_interval(self.draws())
 
     def draws(self, seed: int = 0) -> Floats:
         """Scores of ``DRAWS`` samples of the items with replacement; the same samples for every model of a task.
@@ -214,7 +214,7 @@ def _mean(values: Any) -> Part:
     return Part("mean", _floats(values), np.empty(0))
 
 
-def middle(draws: Floats) -> tuple[float, float]:
+def percentile_interval(draws: Floats) -> tuple[float, float]:
     """The 95 % percentile interval of bootstrap draws."""
     low, high = np.nanpercentile(draws, (2.5, 97.5))
     return float(low), float(high)
