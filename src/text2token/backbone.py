@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
 
 from text2token import packaged
-from text2token.errors import UserError
+from text2token.errors import UserError, first_line
 from text2token.gguf import dequantise_cached
 from text2token.head import DecodingHead, extract_head
 from text2token.template import Template, bake
@@ -88,7 +88,7 @@ def load_head(name: str) -> DecodingHead:
     except (OSError, ValueError) as error:
         raise UserError(
             f"Cannot load the backbone '{name}': it is neither packaged (see 'text2token backbones'), nor a folder with a "
-            f"language model, nor a reachable hub id ({_first_line(error)})."
+            f"language model, nor a reachable hub id ({first_line(error)})."
         ) from error
     body_prefix = model.base_model_prefix + "."
     lost = [key for key in info["missing_keys"] if not key.startswith(body_prefix)]
@@ -135,7 +135,3 @@ def _set_attention(body: PreTrainedModel, attention: Attention, name: str) -> No
             f"'{name}' ({type(body).__name__}) stays {stays} although {attention} attention was asked for: "
             f"leave --attention at 'own', or use another backbone."
         )
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

@@ -103,7 +103,7 @@ def _head_from_modules(modules: list[Any]) -> DecodingHead:
         return DecodingHead(decode.linear.weight, decode.linear.bias)
     dense, *scales, norm = transform
     for scale in scales:
-        norm.norm.eps /= float(scale.linear.weight[0, 0]) ** 2
+        norm.norm.eps /= scale.linear.weight[0, 0].item() ** 2
     parts = nn.Sequential(dense.linear, dense.activation_function, norm.norm)
     return DecodingHead(decode.linear.weight, decode.linear.bias, parts)
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 
-import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from transformers import PretrainedConfig
 
 from text2token.embedder import Embedder
-from text2token.provenance import weights_checksum
+from text2token.provenance import tensor_bytes, weights_checksum
 
 
 def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
@@ -18,7 +17,7 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor_bytes(tensor))
     for module in model.modules():
         if keys := getattr(module, "config_keys", None):
             settings = {key: getattr(module, key, None) for key in keys}

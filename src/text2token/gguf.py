@@ -15,7 +15,7 @@ import platformdirs
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from text2token.errors import UserError
+from text2token.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -114,9 +114,9 @@ def _load(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             )
             tokenizer = AutoTokenizer.from_pretrained(**source)
     except Exception as error:  # three parsers on bytes from anywhere: there is no telling what they raise
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise UserError(
-            f"{gguf_file} is broken, or no language model that transformers reads ({reason}): "
+            f"{gguf_file} is broken, or no language model that transformers reads "
+            f"({type(error).__name__}: {first_line(error)}): "
             "get it again, or use the safetensors folder of the model."
         ) from error
     if report["missing_keys"]:  # transformers would go on with random numbers in their place

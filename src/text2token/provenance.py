@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import resource
 import shlex
 import subprocess
 import sys
@@ -42,12 +43,29 @@ def file_checksum(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def folder_checksum(folder: Path) -> str:
+    """SHA-256 of the files of a folder and all folders in it, in order, whatever their names."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return hashlib.sha256("".join(map(file_checksum, files)).encode()).hexdigest()
+
+
+def tensor_bytes(tensor: torch.Tensor) -> bytes:
+    """What a tensor of any type holds, for a checksum."""
+    return tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+
+
 def weights_checksum(module: torch.nn.Module) -> str:
     """SHA-256 of a module's parameters, in order."""
     digest = hashlib.sha256()
     for parameter in module.parameters():
-        digest.update(parameter.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor_bytes(parameter))
     return digest.hexdigest()
+
+
+def peak_rss_gib() -> float:
+    """The most memory that this process has held so far, GiB."""
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
 def _git_revision() -> str | None:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from text2token.adapt.steps import STEPS, parse_steps, split_steps
-from text2token.errors import UserError
+from text2token.errors import UserError, first_line
 from text2token.template import TEMPLATES, Template
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -88,7 +88,7 @@ class Recipe(BaseModel):
         try:
             content = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file else {}
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise UserError(f"Cannot read the recipe '{file}': {str(error).splitlines()[0]}.") from error
+            raise UserError(f"Cannot read the recipe '{file}': {first_line(error)}.") from error
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise UserError(f"The recipe '{file}' is no mapping: write one 'name: value' a line.")
         with one_sentence("Recipe", cls):

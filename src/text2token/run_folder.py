@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -130,7 +129,7 @@ class RunFolder:
             **provenance.record(),
             **facts,
             "timings": json.loads((self.work / "timings.json").read_text()),
-            "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+            "peak_rss_gib": provenance.peak_rss_gib(),
             "files": {
                 str(file.relative_to(self.result)): provenance.file_checksum(file)
                 for file in sorted(self.result.rglob("*.safetensors"))

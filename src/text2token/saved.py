@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 
 from text2token.backbone import missing_weights_alike
-from text2token.errors import UserError
+from text2token.errors import UserError, first_line
 from text2token.packaged import PACKAGED, REFERENCES, fetch
 
 PARTS = ("dense", "sparse")
@@ -49,5 +49,4 @@ def load_saved(name: str) -> SentenceTransformer | SparseEncoder:
         with missing_weights_alike():
             return kind(place, model_kwargs={"dtype": torch.float32}).eval()
     except Exception as error:  # whatever a loader trips over, the model is what the user has to look at
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"sentence-transformers cannot load '{name}': {first}") from error
+        raise UserError(f"sentence-transformers cannot load '{name}': {first_line(error)}") from error

@@ -43,7 +43,7 @@ class SimCSE(Objective):
         return self._contrast([first, second], None), first
 
 
-def set_dropout(body: nn.Module, rate: float = _DROPOUT) -> None:
+def set_dropout(body: nn.Module) -> None:
     """Give attention a dropout, in place; most language models are trained without any, and then two views are one.
 
     The configuration is left alone, so that a saved model is as before; dropout is off outside training.
@@ -53,7 +53,7 @@ def set_dropout(body: nn.Module, rate: float = _DROPOUT) -> None:
     """
     for module in body.modules():
         if "attention_dropout" in vars(module):
-            setattr(module, "attention_dropout", rate)  # noqa: B010 -- of whatever type the family's attention is
+            setattr(module, "attention_dropout", _DROPOUT)  # noqa: B010 -- of whatever type the family's attention is
     ids = torch.arange(1, 9, device=next(body.parameters()).device)[None]
     body.train()
     with torch.no_grad():

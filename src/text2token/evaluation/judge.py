@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import json
 import random
-import resource
 import time
 from importlib.metadata import version
 from pathlib import Path
@@ -19,7 +17,7 @@ from mteb.abstasks import AbsTask
 
 from text2token import provenance
 from text2token.atomic import write_json
-from text2token.errors import UserError
+from text2token.errors import UserError, first_line
 from text2token.evaluation.checks import check_data
 from text2token.evaluation.contender import Contender
 from text2token.evaluation.encoders import Session, Work
@@ -149,7 +147,7 @@ def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | No
         "encoding_seconds": encoding,
         "texts": texts,
         "texts_per_second": texts / encoding if encoding else None,
-        "peak_rss_gib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak_rss_gib": provenance.peak_rss_gib(),
         "data": checksum,
         "versions": _versions(),
         "scores": scores,
@@ -172,8 +170,7 @@ def _load(task: AbsTask) -> None:
             task.load_data()
     except Exception as error:  # whatever a loader trips over, the data is what the user has to look at
         where = task_folder(task) or "the hub"
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"Cannot load the task {task.metadata.name} from {where}: {first}") from error
+        raise UserError(f"Cannot load the task {task.metadata.name} from {where}: {first_line(error)}") from error
     finally:
         datasets.config.HF_DATASETS_CACHE = cache
     check_data(task)
@@ -209,5 +206,4 @@ def _data_checksum(task: AbsTask) -> str:
     folder = task_folder(task)
     if folder is None:
         return str(task.metadata.dataset["revision"])
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    return hashlib.sha256("".join(map(provenance.file_checksum, files)).encode()).hexdigest()
+    return provenance.folder_checksum(folder)
