@@ -81,9 +81,9 @@ def open_corpus(sources: Sequence[str | Path] | str | Path, *, text_column: str 
     """Open one or several sources as one corpus. Files are checked for being there; their content is read later.
 
     Args:
-        sources: Each a file (``.txt``: a text a line; ``.jsonl`` or ``.json``: an object a line; ``.csv`` with a
+        sources: Each a file (``.txt``: one text per line; ``.jsonl`` or ``.json``: one object per line; ``.csv`` with a
             header; ``.parquet``), a folder (all such files in it, at any depth, sorted, hidden ones left out), a glob
-            pattern, ``-`` for a text a line on standard input, or the name of a hub dataset (its ``train`` split).
+            pattern, ``-`` for one text per line on standard input, or the name of a hub dataset (its ``train`` split).
             A file that several sources name is read once.
         text_column: Where the texts are, for all formats but ``.txt``.
 

@@ -17,7 +17,7 @@ _CONSOLE = Console(stderr=True)  # one for all, so that a bar inside another one
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:.1f} {task.fields['unit']}/s" if task.speed else "", style="progress.data.speed")

@@ -50,8 +50,8 @@ class Recipe(BaseModel):
     held_out: int = Field(128, ge=2, description="texts kept aside for the curves")
     max_minutes: float | None = Field(None, gt=0, description="training time limit, targets not counted")
     train_length: Count = Field(64, description="tokens of a text in training, template included")
-    batch_size: Count = Field(32, description="texts a step, per device")
-    accumulation: Count = Field(1, description="batches a step")
+    batch_size: Count = Field(32, description="texts per step and device")
+    accumulation: Count = Field(1, description="batches per step")
     learning_rate: float = Field(3e-4, gt=0, description="peak, after the warm-up; then linear to 0")
     warmup: Share = Field(0.1, description="share of the steps")
     lora_rank: Count = Field(16, description="of the adapters on all linear layers; LLM2Vec's")
@@ -72,7 +72,7 @@ class Recipe(BaseModel):
     dynamics: int = Field(
         0,
         ge=0,
-        description="points of a stage after its start where both spaces are measured; each encodes held-out texts",
+        description="points per stage at which alignment and embedding quality are measured on held-out texts; 0: none",
     )
     sts: str | None = Field(
         None, description="file of sentence1, sentence2, score to measure there, too; needs dynamics"

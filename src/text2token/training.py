@@ -32,7 +32,7 @@ from text2token.precision import mixed_precision
 from text2token.progress import progress_bar
 from text2token.recipe import Recipe
 
-_EVALUATIONS = 4  # a stage: enough points for a curve, some percent of the time
+_EVALUATIONS = 4  # per stage: enough points for a curve, some percent of the time
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
 
 

@@ -145,11 +145,11 @@ def _whitening(centred: Tensor, shrinkage: float) -> Tensor:
 
 
 def _principal_directions(weight: Tensor) -> Tensor:
-    """Principal directions of rows V×d about their mean, the strongest first: d×d float32, a row a direction."""
+    """Principal directions of rows V×d about their mean, the strongest first: d×d float32, one row per direction."""
     dimension = weight.shape[1]
     mean = weight.mean(dim=0, dtype=torch.float64)
     gram = torch.zeros(dimension, dimension, dtype=torch.float64)
     for rows in weight.split(_ROWS):  # not all of V×d in float64 at once
         gram += (rows.double() - mean).T @ (rows.double() - mean)
-    _, directions = torch.linalg.eigh(gram)  # ascending eigenvalues, a column a direction
+    _, directions = torch.linalg.eigh(gram)  # ascending eigenvalues, one column per direction
     return directions.flip(1).T.float()

@@ -106,7 +106,7 @@ def markdown(stages: Sequence[StageDynamics], positives: str) -> list[str]:
 
 
 def points_table(stage: StageDynamics) -> list[str]:
-    """Markdown lines: a row a point, a column a quantity."""
+    """Markdown lines: one row per point, one column per quantity."""
     measured = [key for key in (*VOCABULARY, *REPRESENTATION) if any(key in row for row in stage.rows)]
     return _table(
         ["step", *map(_label, measured)],
@@ -115,7 +115,7 @@ def points_table(stage: StageDynamics) -> list[str]:
 
 
 def correlation_table(stage: StageDynamics) -> list[str]:
-    """Markdown lines: a row a quantity of the vocabulary space, a column one of the representation space."""
+    """Markdown lines: one row per quantity of the vocabulary space, one column per quantity of the representation space."""
     others = [key for key in REPRESENTATION if any(key in row for row in stage.correlation.values())]
     return _table(
         ["ρ", *map(_label, others)],
@@ -141,7 +141,7 @@ def draw(stages: Sequence[StageDynamics]) -> Figure:
 
 
 def _draw_quantity(axes: Axes, key: str, stages: Sequence[StageDynamics]) -> None:
-    """Its curve, a line a stage; steps are counted over all of them."""
+    """Its curve, one line per stage; steps are counted over all of them."""
     better = "higher" if _quantity(key).better > 0 else "lower"
     axes.set_title(f"{_label(key)} ({better} is better)", fontsize=8)
     axes.tick_params(labelsize=8, labelbottom=True)

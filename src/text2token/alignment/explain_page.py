@@ -23,7 +23,7 @@ class Section(NamedTuple):
 
 
 def text_section(text: str, tokens: Mapping[str, Tokens]) -> Section:
-    """Aligned tokens of a text, a list a model."""
+    """Aligned tokens of a text, one list per model."""
     return Section((text,), "", tokens)
 
 

@@ -199,7 +199,7 @@ def shift_rows(
     pairs: EmbeddedPairs | None = None,
     examples: int = 0,
 ) -> list[Row]:
-    """Alignment rates, token categories and STS of ``h + λ·u₁``, and the tokens of some texts: a row a λ.
+    """Alignment rates, token categories and STS of ``h + λ·u₁``, and the tokens of some texts: one row per λ.
 
     Args:
         embedder: With the head that reads.

@@ -23,7 +23,7 @@ from text2token.progress import track
 
 Vectors = Sequence[NDArray[np.float32]]
 Encode = Callable[[Sequence[str], str | None, PromptType | None], Vectors]
-"""Texts, the prompt before each, and whether they are queries or documents → a vector a text."""
+"""Texts, the prompt before each, and whether they are queries or documents → one vector per text."""
 
 _CHUNK = 256  # texts between two commits: some seconds to a minute of work
 

@@ -1,4 +1,4 @@
-"""A folder of results: a file a task, and the summary of all that is finished."""
+"""A folder of results: one file per task, and the summary of all that is finished."""
 
 from __future__ import annotations
 

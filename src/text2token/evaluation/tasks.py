@@ -43,7 +43,7 @@ def select_tasks(
     """The tasks of MTEB(eng, v2), or those asked for.
 
     Args:
-        data_root: Local mirror, a folder a data set, by the last part of its hub path; None: the hub.
+        data_root: Local mirror, one folder per data set, named by the last part of its hub path; None: the hub.
         folders: A user's own tasks, see :func:`text2token.evaluation.folder_task.folder_task`. With nothing else asked for,
             only these run.
         names: Any tasks that mteb knows, in the benchmark or not.
@@ -53,7 +53,7 @@ def select_tasks(
         UserError: A name or type that mteb does not know, a mirror that is not there or has none of the tasks.
     """
     if data_root is not None and not data_root.is_dir():
-        raise UserError(f"There is no folder '{data_root}': --data-root names a mirror with a folder a data set.")
+        raise UserError(f"There is no folder '{data_root}': --data-root names a mirror with one folder per data set.")
     benchmark = _benchmark()
     own = [folder_task(folder) for folder in folders]
     for task in own:

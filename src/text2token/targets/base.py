@@ -12,7 +12,7 @@ from scipy import sparse
 
 
 class Targets(NamedTuple):
-    """Token targets ``q`` of a batch of texts, one row a text, ragged.
+    """Token targets ``q`` of a batch of texts, one row per text, ragged.
 
     A row's weights are positive and sum to 1. A row is empty where a text has no token to predict.
     """

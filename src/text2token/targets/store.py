@@ -27,12 +27,12 @@ from text2token.targets.data_driven import count_tokens
 from text2token.vocabulary import read_vocabulary
 
 _MANIFEST = "manifest.json"
-_SHARD = 256  # texts a shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
+_SHARD = 256  # texts per shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
 
 
 @dataclass(frozen=True)
 class TargetStore:
-    """A finished store: one row a text, ``text``, ``ids``, ``weights`` and ``beyond``.
+    """A finished store: one row per text: ``text``, ``ids``, ``weights`` and ``beyond``.
 
     Attributes:
         path: Its folder.
