@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -63,9 +64,17 @@ FAMILIES: dict[str, tuple[str, str, dict]] = {
         "DistilBertForMaskedLM",
         {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
     ),
+    "modernbert": ("ModernBertConfig", "ModernBertForMaskedLM", {**_SMALL, "local_attention": 16}),
+}
+# As published models name them; others have the general one. These make their post-processor anew when they are loaded.
+TOKENIZER_CLASSES = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "gpt_neox": "GPTNeoXTokenizer",
+    "gpt2": "GPT2Tokenizer",
 }
 DECODERS = ["llama", "qwen3", "gemma3", "gpt_neox", "opt"]
-MASKED = ["bert", "roberta", "distilbert"]
+MASKED = ["bert", "roberta", "distilbert", "modernbert"]
 
 
 def byte_bpe() -> PreTrainedTokenizerFast:
@@ -132,6 +141,9 @@ def write_backbone(family: str, folder: Path) -> Path:
     model = getattr(transformers, model_name)(config).eval()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    if family in TOKENIZER_CLASSES:
+        file = folder / "tokenizer_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"tokenizer_class": TOKENIZER_CLASSES[family]}))
     return folder
 
 

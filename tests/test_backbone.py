@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 import transformers
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from conftest import DECODERS, MASKED, SENTENCES
-from text2token.backbone import attends_ahead, load_encoder
+from text2token.backbone import attends_ahead, load_encoder, load_head
 from text2token.errors import UserError
 from text2token.template import TEMPLATES, Template
 
@@ -34,6 +38,68 @@ def test_attention_switch_is_obeyed_and_saved(backbone, family, tmp_path):
         encoder.save(str(tmp_path / attention))
         again = transformers.AutoModel.from_pretrained(tmp_path / attention)
         assert attends_ahead(again.eval()) is ahead
+
+
+@pytest.mark.parametrize("family", MASKED)
+def test_the_last_hidden_state_of_a_masked_model_is_the_mask(backbone, family):
+    encoder, _ = load_encoder(backbone(family), pooling="last", template=TEMPLATES["eol"])
+    tokens = encoder.tokenizer.convert_ids_to_tokens(encoder.tokenizer("cat")["input_ids"])
+    assert (tokens[0], tokens[-1]) == ("[CLS]", "[MASK]")
+    assert "[SEP]" not in tokens
+    mean, _ = load_encoder(backbone(family), template=TEMPLATES["eol"])
+    assert mean.tokenizer.convert_ids_to_tokens(mean.tokenizer("cat")["input_ids"])[-1] == "[SEP]"
+
+
+def test_nothing_stands_after_the_template_of_a_decoder_that_is_read_at_its_end(backbone, tmp_path):
+    shutil.copytree(backbone("llama"), tmp_path / "llama")
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(tmp_path / "llama")
+    end = [("<|end|>", tokenizer.eos_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single="$A <|end|>", special_tokens=end)
+    tokenizer.save_pretrained(tmp_path / "llama")
+    last, mean = (
+        load_encoder(str(tmp_path / "llama"), pooling=p, template=Template("(", ")"))[0] for p in ("last", "mean")
+    )
+    ids = last.tokenizer("cat")["input_ids"]
+    assert last.tokenizer.decode(ids) == "(cat)"
+    assert mean.tokenizer("cat")["input_ids"] == [*ids, tokenizer.eos_token_id]
+
+
+def test_a_head_of_another_width_than_its_body_is_refused(tmp_path):
+    config = transformers.ElectraConfig(
+        vocab_size=100,
+        embedding_size=16,
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    transformers.ElectraForMaskedLM(config).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="reads 16 dimensions, and its body gives 32"):
+        load_head(str(tmp_path))
+
+
+def test_the_head_of_a_multimodal_model_is_its_language_models(tmp_path):
+    text = {
+        "vocab_size": 100,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+    }
+    vision = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 16,
+        "image_size": 28,
+    }
+    config = transformers.Gemma3Config(
+        text_config={**text, "num_key_value_heads": 1, "head_dim": 16},
+        vision_config={**vision, "patch_size": 14},
+        mm_tokens_per_image=4, image_token_index=5, boi_token_index=6, eoi_token_index=7,
+    )  # fmt: skip
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(tmp_path)
+    assert load_head(str(tmp_path)).weight.shape == (100, 32)
 
 
 def test_the_look_ahead_needs_tokens_that_differ(backbone):

@@ -54,7 +54,9 @@ def load_encoder(
     Args:
         name: Packaged name, folder, ``.gguf`` file or hub id of a causal or masked language model.
         attention: ``own`` is what the model was trained with; decoders can be switched to ``bidirectional``.
-        pooling: How the last hidden states (after the final norm) become one embedding.
+        pooling: How the last hidden states (after the final norm) become one embedding. ``last`` reads the prediction of what
+            follows the text and its template: no ``[SEP]`` or ``<eos>`` stands there, and of a masked language model the mask
+            (as in PromptBERT, arXiv 2201.04337), since it predicts nowhere else.
         template: What stands around every text.
         max_length: Tokens a text may have, template included.
 
@@ -67,11 +69,12 @@ def load_encoder(
     path = resolve(name)
     head = load_head(name)
     # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
-    with missing_weights_alike():
+    with missing_weights_alike(), _loading(name):
         transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
     if max_length > transformer.tokenizer.model_max_length:
         raise UserError(f"'{name}' reads at most {transformer.tokenizer.model_max_length} tokens: lower --max-length.")
-    bake(transformer.tokenizer, template or Template(), max_length)
+    ending = _prediction(transformer) if pooling == "last" else None
+    bake(transformer.tokenizer, template or Template(), max_length, ending)
     _set_attention(transformer.auto_model, attention, name)
     pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])
     return SentenceTransformer(modules=[transformer, pool]).eval(), head
@@ -80,16 +83,11 @@ def load_encoder(
 def load_head(name: str) -> DecodingHead:
     """The decoding head of a backbone alone, frozen; arguments and errors as :func:`load_encoder`."""
     path = resolve(name)
-    try:
+    with _loading(name):
         config = AutoConfig.from_pretrained(path)
         masked = any("MaskedLM" in architecture for architecture in config.architectures or ())
         auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"Cannot load the backbone '{name}': it is neither packaged (see 'text2token backbones'), nor a folder with a "
-            f"language model, nor a reachable hub id ({first_line(error)})."
-        ) from error
     body_prefix = model.base_model_prefix + "."
     lost = [key for key in info["missing_keys"] if not key.startswith(body_prefix)]
     if lost:
@@ -99,6 +97,17 @@ def load_head(name: str) -> DecodingHead:
     head = extract_head(model.eval())
     head.source = name
     return head
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"Cannot load the backbone '{name}': it is neither packaged (see 'text2token backbones'), nor a folder with a "
+            f"language model, nor a reachable hub id ({first_line(error)})."
+        ) from error
 
 
 @contextmanager
@@ -114,7 +123,7 @@ def missing_weights_alike() -> Iterator[None]:
 
 def attends_ahead(body: PreTrainedModel) -> bool:
     """Does the first hidden state depend on the last token? Looked at, not believed: some families ignore the switch."""
-    ids = torch.arange(1, 9, device=body.device)[None] % body.config.vocab_size
+    ids = torch.arange(1, 9, device=body.device)[None] % body.config.get_text_config().vocab_size
     table = body.get_input_embeddings().weight.detach()
     other = ids.clone()
     other[0, -1] = (table - table[ids[0, -1]]).norm(dim=1).argmax()  # unused entries can share one vector
@@ -122,6 +131,14 @@ def attends_ahead(body: PreTrainedModel) -> bool:
         first = body(input_ids=ids).last_hidden_state[0, 0]
         perturbed = body(input_ids=other).last_hidden_state[0, 0]
     return not torch.equal(first, perturbed)
+
+
+def _prediction(transformer: Transformer) -> list[int] | None:
+    """Ids to end a text with, so that the last hidden state predicts one more token; None: the tokenizer has no mask for it."""
+    if not attends_ahead(transformer.auto_model.eval()):
+        return []
+    mask = transformer.tokenizer.mask_token_id
+    return None if mask is None else [mask]
 
 
 def _set_attention(body: PreTrainedModel, attention: Attention, name: str) -> None:

@@ -11,7 +11,9 @@ import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
+from text2token.atomic import write_json
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.head import DecodingHead
@@ -24,8 +26,23 @@ def save_embedder(embedder: Embedder, path: Path) -> None:
     Either loads with sentence-transformers alone; template, pooling, correction, corpus mean and top-K are inside.
     """
     modules = [*embedder.encoder, *sparse_head_modules(embedder)]
-    SentenceTransformer(modules=embedder.dense_modules()).save(str(path / "dense"), create_model_card=False)
-    SparseEncoder(modules=modules, max_active_dims=embedder.top_k).save(str(path / "sparse"), create_model_card=False)
+    save_plain(SentenceTransformer(modules=embedder.dense_modules()), path / "dense")
+    save_plain(SparseEncoder(modules=modules, max_active_dims=embedder.top_k), path / "sparse")
+
+
+def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None:
+    """Write a folder that loads with sentence-transformers alone, and puts the template around texts then, too.
+
+    The tokenizer is saved as one of transformers' general class: the classes of BERT, RoBERTa, GPT-NeoX and others make their
+    post-processor anew when they are loaded, and the template, which is in there, would be lost.
+    """
+    model.save(str(folder), create_model_card=False)
+    file = folder / "tokenizer_config.json"
+    general = {
+        "tokenizer_class": PreTrainedTokenizerFast.__name__,
+        "model_input_names": model.tokenizer.model_input_names,  # of the class that is left
+    }
+    write_json(file, json.loads(file.read_text(encoding="utf-8")) | general)
 
 
 def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
@@ -41,7 +58,12 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
         linear, activation, norm = copy.deepcopy(head.transform)  # sentence-transformers moves modules to its device
         modules += [
             Dense(
-                dimension, dimension, activation_function=activation, init_weight=linear.weight, init_bias=linear.bias
+                dimension,
+                dimension,
+                bias=linear.bias is not None,
+                activation_function=activation,
+                init_weight=linear.weight,
+                init_bias=linear.bias,
             ),
             *_layer_norm(norm),
         ]
@@ -112,7 +134,7 @@ def _layer_norm(norm: Any) -> list[nn.Module]:
     """The norm as modules: sentence-transformers' own has a fixed ``eps``, so what goes in is scaled to make up for it."""
     size = norm.normalized_shape[0]
     module = LayerNorm(size)
-    module.norm.load_state_dict(norm.state_dict())
+    module.norm.load_state_dict({"bias": torch.zeros(size), **norm.state_dict()})  # ModernBERT's has none
     factor = (module.norm.eps / norm.eps) ** 0.5
     if factor == 1:
         return [module]

@@ -65,21 +65,28 @@ def extract_head(model: PreTrainedModel) -> DecodingHead:
     that a family with an unknown part in its head (a scale, another norm) is refused and never decoded wrongly.
 
     Raises:
-        UserError: The model has no output embedding, or the rebuilt head does not give the model's logits.
+        UserError: The model has no output embedding or one of another width than its body, or the rebuilt head does not give
+            the model's logits.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
         raise UserError(f"{model.name_or_path} has no decoding head; use a causal or masked language model.")
+    config = model.config.get_text_config()  # of a multimodal model, the language model's
     head = DecodingHead(
         unembedding.weight.detach().to(torch.float32, copy=True),  # or the whole file stays mapped behind it
         None if unembedding.bias is None else unembedding.bias.float(),
         _transform(model, unembedding),
-        getattr(model.config, "final_logit_softcapping", None),
+        getattr(config, "final_logit_softcapping", None),
     )
-    probe = torch.arange(1, 9)[None] % model.config.vocab_size
+    probe = torch.arange(1, 9)[None] % config.vocab_size
     with torch.no_grad():
         hidden = model.base_model(input_ids=probe).last_hidden_state
         expected = model(input_ids=probe).logits.float()
+        if hidden.shape[-1] != head.weight.shape[1]:
+            raise UserError(
+                f"The decoding head of {model.name_or_path} reads {head.weight.shape[1]} dimensions, and its body gives "
+                f"{hidden.shape[-1]}: use another backbone."
+            )
         error = (head(hidden) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
     if not error < _PROBE_TOLERANCE:
         raise UserError(

@@ -30,7 +30,9 @@ TEMPLATES = {
 }
 
 
-def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int) -> None:
+def bake(
+    tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int, ending: list[int] | None = None
+) -> None:
     """Make ``tokenizer`` put ``template`` around every text it is given, in place.
 
     Special tokens that the tokenizer adds by itself (``<bos>``, ``[CLS]`` … ``[SEP]``) are kept outside the template.
@@ -41,13 +43,14 @@ def bake(tokenizer: PreTrainedTokenizerBase, template: Template, max_length: int
         tokenizer: A fast tokenizer.
         template: Prefix and suffix, tokenised apart from the text.
         max_length: Tokens a text may have, template included.
+        ending: Ids that stand after the template, in place of those that the tokenizer adds there; None: these.
 
     Raises:
         UserError: The template leaves fewer than 4 tokens for the text.
     """
     before, after = own_special_tokens(tokenizer)
     prefix = before + tokenizer(template.prefix, add_special_tokens=False)["input_ids"]
-    suffix = tokenizer(template.suffix, add_special_tokens=False)["input_ids"] + after
+    suffix = tokenizer(template.suffix, add_special_tokens=False)["input_ids"] + (after if ending is None else ending)
     if max_length < len(prefix) + len(suffix) + 4:
         raise UserError(
             f"The template takes {len(prefix) + len(suffix)} tokens, which leaves no room for text in {max_length}: "

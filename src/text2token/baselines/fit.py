@@ -16,6 +16,7 @@ from text2token.baselines.simcse import SimCSE, set_dropout
 from text2token.baselines.tsdae import DenoisingAutoEncoder
 from text2token.embedder import Embedder
 from text2token.errors import UserError
+from text2token.export import save_plain
 from text2token.objective import Objective
 from text2token.pipeline import CorpusLike, draw_texts, open_texts, split_texts
 from text2token.recipe import Recipe
@@ -82,7 +83,7 @@ def fit_baseline(
             merge(embedder.encoder)
             log += [{"stage": number, **row} for row in rows]
         model = SentenceTransformer(modules=[*embedder.encoder, Normalize()])
-        model.save(str(run.result / "dense"), create_model_card=False)
+        save_plain(model, run.result / "dense")
         run.finish(
             {
                 "method": method,
