@@ -18,18 +18,20 @@ SECOND = "gemma3-270m"
 COMPARED = {  # contender → what readers call it; the first against the others
     "text2token, seed 0": "ours",
     "llm2vec, seed 0": "LLM2Vec's recipe",
+    "llm2vec, filtered, seed 0": "LLM2Vec's recipe, filtered",
     "keywords prompt, filtered": "our prompt, untrained",
     "PromptEOL": "PromptEOL, untrained",
     MINILM_NAME: MINILM_NAME,
 }
 GOALS = {
-    "ours_minus_llm2vec_mean": ("ours minus LLM2Vec's recipe, mean over all tasks, points", "≥ 5"),
+    "ours_minus_llm2vec_mean": ("ours minus the better of LLM2Vec's two, mean over all tasks, points", "≥ 5"),
     "ours_minus_llm2vec_worst_type": ("the same, of the type where it is worst", "≥ -1"),
     "judging_over_encoding": ("what judging ours adds to encoding each text once, a share", "≤ 0.05"),
     "judging_peak_gib": (f"peak memory of judging {MINILM_NAME} on the whole of SciFact, GiB", "≤ 4"),
     "minilm_max_abs_diff": ("all-MiniLM-L6-v2 here against its known scores, largest difference", "≤ 0.3"),
 }
-NAMES = {"text2token": "ours", "llm2vec": "LLM2Vec's recipe", "simcse": "SimCSE", "tsdae": "TSDAE"}
+_METHODS = {"text2token": "ours", "llm2vec": "LLM2Vec's recipe", "simcse": "SimCSE", "tsdae": "TSDAE"}
+NAMES = _METHODS | {f"{method}, filtered": f"{shown}, filtered" for method, shown in _METHODS.items()}
 OVERALL = "mean over tasks"
 
 
@@ -56,7 +58,8 @@ def section(result: Mapping[str, Any]) -> str:
             [[name, *(_span(scores.get(kind)) for kind in kinds)] for name, scores in ranked(first, len(kinds))],
         ),
         f"Points; trained contenders are the mean over seeds, in brackets the lowest and the highest. {cut}{share}"
-        "BM25 only ranks documents. all-MiniLM-L6-v2 was trained with labels."
+        "*Filtered*: with centring and the spectral filter of the decoding head, learnt from the texts, which ours has and no "
+        "published baseline. BM25 only ranks documents. all-MiniLM-L6-v2 was trained with labels."
         + (f" Not run yet: {'; '.join(details['not run'])}." if details["not run"] else ""),
         *_compared(details.get("comparison")),
         *_training(details),

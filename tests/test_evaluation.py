@@ -210,6 +210,11 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
         assert summary["tasks"][0]["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
         scores[correction] = summary["tasks"][0]["score"]
         revisions.add(untrained.revision)
+        again = contender.recorrected(
+            str(tmp_path / "none"), recipe, str(tmp_path / "corpus.txt"), head=recipe.backbone
+        )
+        (row,) = judge.evaluate(again, selection, tmp_path / f"again {correction}")["tasks"]
+        assert row["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
     assert len(encoded) == len(set(encoded))
     assert len(revisions) == len(set(scores.values())) == 4
 

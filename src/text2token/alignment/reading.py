@@ -58,7 +58,8 @@ def open_uncorrected(name: str, recipe: Recipe | None = None) -> Embedder:
     model = load_saved(next((str(part) for part in parts if part.is_dir()), name))
     if len(model) < 2 or not hasattr(model[1], "pooling_mode"):
         raise UserError(f"'{name}' does not start with a transformer and its pooling: it has no embedding to decode.")
-    return Embedder(encoder=SentenceTransformer(modules=[model[0], model[1]]).eval())
+    prompts = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
+    return Embedder(encoder=SentenceTransformer(modules=[model[0], model[1]], **prompts).eval())
 
 
 def _find_head(name: str) -> DecodingHead:

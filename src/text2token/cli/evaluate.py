@@ -35,7 +35,10 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--instructions", is_flag=True, help="the benchmark's own, for models without prompts; off by default")
 @bf16_option
 @click.option("--mode", default="dense", show_default=True, help="of a fitted folder: dense, sparse or dense+sparse")
-@click.option("--corpus", help="texts that the correction of an untrained backbone is learnt from")
+@click.option("--corpus", help="texts that the correction is learnt from")
+@click.option(
+    "--head", metavar="BACKBONE", help="whose head a finished MODEL is filtered by  [default: found by itself]"
+)
 @click.option("--vectors", type=_file, help="keep vectors in this file, for other corrections of the same backbone")
 @click.option("--json", "as_json", is_flag=True, help="write the summary as JSON")
 @recipe_options(*_SETTING)
@@ -48,6 +51,7 @@ def evaluate(
     types: str | None,
     mode: str,
     corpus: str | None,
+    head: str | None,
     bf16: bool,
     as_json: bool,
     recipe: Recipe,
@@ -56,8 +60,9 @@ def evaluate(
     """Score MODEL on MTEB(eng, v2), through mteb, or on data of your own.
 
     MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer or SparseEncoder folder, 'bm25', 'all-minilm-l6-v2', or
-    an untrained backbone under the settings below. A folder is a task of your own when it holds corpus.jsonl, queries.jsonl and
-    qrels/test.tsv (BEIR), or test.jsonl with sentence1, sentence2 and score or label, or with text and label.
+    an untrained backbone under the settings below; --correction gives a finished model another one. A folder is a task of your
+    own when it holds corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR), or test.jsonl with sentence1, sentence2 and score or
+    label, or with text and label.
 
     \b
     Example:
@@ -74,7 +79,7 @@ def evaluate(
         from text2token.evaluation import judge
         from text2token.evaluation import tasks as task_choice
     selection = task_choice.select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
-    contender = _contender(model, mode, recipe, corpus, bf16)
+    contender = _contender(model, mode, recipe, corpus, head, bf16)
     summary = judge.evaluate(contender, selection, output, progress=True, **options)
     if as_json:
         click.echo(json.dumps(summary, indent=2))
@@ -109,7 +114,7 @@ def _names(joined: str | None) -> list[str]:
     return [name for part in (joined or "").split(",") if (name := part.strip())]
 
 
-def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, bf16: bool) -> Contender:
+def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, head: str | None, bf16: bool) -> Contender:
     from text2token.evaluation import contender
     from text2token.packaged import REFERENCES, fetch
     from text2token.saved import is_saved
@@ -117,13 +122,16 @@ def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, bf16: 
     if mode not in contender.MODES:
         raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
     ready = is_saved(model)
-    set_here = [name for name in _SETTING if getattr(recipe, name) != Recipe.model_fields[name].default]
-    if set_here and (ready or model == contender.BM25):
-        raise UserError(f"--{set_here[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
+    allowed = {"correction", "keep_from", "keep_to"} if ready and mode == "dense" else set()
+    given = recipe.model_fields_set & set(_SETTING)
+    if (ready or model == contender.BM25) and (wrong := sorted(given - allowed)):
+        raise UserError(f"--{wrong[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
     if mode != "dense" and not ready:
         raise UserError(f"'{model}' has no {mode} vectors to judge: leave --mode out, or fit it first.")
     if model == contender.BM25:
         return contender.bm25()
+    if ready and given:
+        return contender.recorrected(model, recipe, corpus, head=head, bf16=bf16)
     if ready:
         return contender.saved(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
     return contender.untrained(model, recipe, corpus, bf16=bf16)

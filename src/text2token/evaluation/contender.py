@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
 
 from text2token.adapt.affine import correction
+from text2token.alignment.reading import open_readable
 from text2token.baselines.echo import ECHO, echo_embedder
 from text2token.corpus import open_corpus, sample
 from text2token.embedder import Embedder
@@ -99,6 +100,32 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
     """
     recipe = recipe.model_copy(update={"backbone": backbone})
     embedder = echo_embedder(recipe) if recipe.template == ECHO else Embedder.from_recipe(recipe)
+    template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
+    attention = "" if recipe.attention == "own" else f", {recipe.attention}"
+    name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
+    return _corrected(embedder, name, recipe, corpus, bf16)
+
+
+def recorrected(
+    name: str, recipe: Recipe, corpus: str | None, *, head: str | None = None, bf16: bool = False
+) -> Contender:
+    """A finished model under another correction of its dense vectors, which are taken as they are before their own.
+
+    Args:
+        name: As :func:`text2token.alignment.reading.open_readable` takes it.
+        recipe: The correction.
+        corpus: As of :func:`untrained`.
+        head: Likewise as of ``open_readable``; a spectral filter is that of a decoding head.
+        bf16: Encode in mixed precision.
+
+    Raises:
+        UserError: The model or its decoding head cannot be loaded, there is no corpus, or no bf16 in hardware.
+    """
+    shown = f"{Path(name).resolve().name}, {recipe.correction}"
+    return _corrected(open_readable(name, head=head), shown, recipe, corpus, bf16)
+
+
+def _corrected(embedder: Embedder, name: str, recipe: Recipe, corpus: str | None, bf16: bool) -> Contender:
     steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
     if steps and corpus is None:
         raise UserError(
@@ -106,9 +133,6 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
             "or pass --correction none."
         )
     texts = sample(open_corpus(corpus), recipe.calibration_texts, seed=recipe.seed) if steps and corpus else []
-    template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
-    attention = "" if recipe.attention == "own" else f", {recipe.attention}"
-    name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
     raw = _of_model(embedder.encoder.eval(), name, bf16)
 
     def prepare(session: Session) -> OnceEncoder:
