@@ -261,6 +261,27 @@ def test_encode_dense(model, sentences, tmp_path):
     np.testing.assert_allclose(np.array(table["vector"].to_pylist()), expected, atol=1e-5)
 
 
+def test_an_encoding_that_was_stopped_continues(model, sentences, tmp_path, monkeypatch):
+    monkeypatch.setattr("text2token.encode_file._CHUNK", 4)
+    encoded, original = [], Embedder.embed
+
+    def dies(self, texts, **options):
+        encoded.extend(texts)
+        if len(encoded) == 8:
+            raise KeyboardInterrupt
+        return original(self, texts, **options)
+
+    monkeypatch.setattr(Embedder, "embed", dies)
+    text2token("encode", model, sentences, "--output", tmp_path / "v.npy")
+    assert not (tmp_path / "v.npy").exists()
+    assert "An unfinished run" in refused("encode", "all-minilm-l6-v2", sentences, "--output", tmp_path / "v.npy")
+    done("encode", model, sentences, "--output", tmp_path / "v.npy")
+    assert encoded == [*SENTENCES[:8], *SENTENCES[4:]]  # the first four once
+    monkeypatch.undo()
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), Embedder.load(model).encode(SENTENCES), atol=1e-5)
+    assert [file.name for file in tmp_path.iterdir()] == ["v.npy"]
+
+
 def test_encode_sparse(model, sentences, tmp_path):
     done("encode", model, sentences, "--sparse", "--output", tmp_path / "s.parquet")
     table = pq.read_table(tmp_path / "s.parquet").to_pydict()

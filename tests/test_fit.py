@@ -111,6 +111,18 @@ def test_control_c_tells_how_to_go_on(command, tmp_path):
     assert names(tmp_path) == ["m"]
 
 
+def test_one_process_at_a_time(command, tmp_path):
+    run = RunFolder.open(tmp_path / "m", overwrite=False)
+    with run.claimed({}):
+        code, message = command(tmp_path / "m")
+        assert code == 2
+        assert (
+            message
+            == f"Error: Another process is at work on '{tmp_path / 'm'}': wait until it is done, or choose another name.\n"
+        )
+    assert names(tmp_path) == [".m.work"]
+
+
 def test_what_is_overwritten_survives_until_the_new_is_complete(command, tmp_path):
     output, work = tmp_path / "m", tmp_path / ".m.work"
     output.mkdir()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from text2token import provenance
@@ -65,10 +66,30 @@ class RunFolder:
         way of better ones.
 
         Raises:
-            UserError: An unfinished run has other settings, and ``overwrite`` is not set.
+            UserError: An unfinished run has other settings, and ``overwrite`` is not set; or another process is at it.
         """
+        with self._alone(), self._claimed(json.loads(json.dumps(settings))):
+            yield
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.work.with_suffix(".lock"))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise UserError(
+                f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            Path(lock.lock_file).unlink(missing_ok=True)
+
+    @contextmanager
+    def _claimed(self, settings: dict[str, Any]) -> Iterator[None]:
         note = self.work / _SETTINGS
-        settings = json.loads(json.dumps(settings))
         if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
             if not self.overwrite:
                 raise UserError(
@@ -115,14 +136,14 @@ class RunFolder:
         run = self._record(facts)
         write_report(run, self.result / "report.html")
         write_cards(run, self.result)
-        self._move()
+        self.move()
 
     def finish(self, facts: dict[str, Any], *, cards: bool = False) -> None:
         """As :meth:`publish`, without report, and with or without cards."""
         run = self._record(facts)
         if cards:
             write_cards(run, self.result)
-        self._move()
+        self.move()
 
     def _record(self, facts: dict[str, Any]) -> dict[str, Any]:
         run = {
@@ -138,7 +159,8 @@ class RunFolder:
         write_json(self.result / "run.json", run)
         return run
 
-    def _move(self) -> None:
+    def move(self) -> None:
+        """Put ``result`` in its place, and drop the work."""
         if self.output.exists():
             replaced = self.work / "replaced"
             shutil.rmtree(replaced, ignore_errors=True)  # there when an earlier attempt was killed right here

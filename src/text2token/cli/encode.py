@@ -25,7 +25,8 @@ def encode(
     """Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.
 
     MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer folder, or a backbone. A row of the Parquet output
-    is a text with its 'vector', or with the 'ids' and 'weights' of its tokens, heaviest first.
+    is a text with its 'vector', or with the 'ids' and 'weights' of its tokens, heaviest first. Stop it whenever you like: the
+    same command continues.
 
     \b
     Example:
@@ -42,13 +43,11 @@ def encode(
     quiet_libraries()
     from text2token.corpus import open_corpus
     from text2token.embedder import Embedder
-    from text2token.vector_files import write_dense, write_sparse
+    from text2token.encode_file import encode_file
 
     texts = list(open_corpus(file, text_column=text_column))
     embedder = Embedder.open(model)
     if bf16:
         embedder.use_bf16()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write = write_sparse if sparse else write_dense
-    write(embedder, texts, output, batch_size=batch_size)
+    encode_file(embedder, texts, output, sparse=sparse, batch_size=batch_size, overwrite=overwrite, progress=True)
     click.echo(f"{len(texts)} vectors in {output}", err=True)

@@ -1,0 +1,99 @@
+"""Vectors of a corpus in a file, in the order of its texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from torch import Tensor
+
+from text2token.embedder import Embedder
+from text2token.fingerprint import embedder_fingerprint
+from text2token.progress import track
+from text2token.run_folder import RunFolder
+
+_CHUNK = 1024  # texts between two files of a run: a minute on a laptop, the most that a kill can lose
+
+
+def encode_file(
+    embedder: Embedder,
+    texts: Sequence[str],
+    output: Path,
+    *,
+    sparse: bool = False,
+    batch_size: int = 32,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> None:
+    """Write the vectors of ``texts``; a killed call continues when it is repeated. Memory is that of the texts.
+
+    Args:
+        embedder: With a decoding head, for sparse vectors.
+        texts: N, at least one.
+        output: ``.npy``: N×k float32. ``.parquet``: ``text`` and ``vector``, or ``ids`` and ``weights``.
+        sparse: Aligned tokens that have weight, heaviest first, instead of dense vectors; for Parquet.
+        batch_size: Texts encoded at once.
+        overwrite: Replace ``output``.
+        progress: Show texts/s and time left.
+
+    Raises:
+        UserError: The model has no head for sparse vectors, ``output`` exists, or another process or unfinished call has it.
+    """
+    if sparse:
+        _ = embedder.decoding_head  # refuse before the work, not after it
+    run = RunFolder.open(output, overwrite=overwrite)
+    content = hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
+    with run.claimed({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):
+        chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+        embed = [
+            partial(run.vectors, str(number), partial(embedder.embed, chunk, batch_size=batch_size))
+            for number, chunk in enumerate(chunks)
+        ]
+        for embeddings in track(embed, "Encoding", unit="texts", each=_CHUNK, enabled=progress):
+            embeddings()  # kept from now on
+        kept: Iterable[Tensor] = (embeddings() for embeddings in embed)
+        if output.suffix == ".npy":
+            _write_array(run.result, (embedder.densify(part).numpy() for part in kept), len(texts))
+        else:
+            rows: Callable[[Embedder, Tensor], dict[str, pa.Array]] = _sparse_columns if sparse else _dense_columns
+            columns = (rows(embedder, part) for part in kept)
+            _write_table(run.result, chunks, columns)
+        run.move()
+
+
+def _write_array(file: Path, parts: Iterable[np.ndarray], count: int) -> None:
+    start, array = 0, None
+    for part in parts:
+        if array is None:
+            array = np.lib.format.open_memmap(file, "w+", np.float32, (count, part.shape[1]))
+        array[start : start + len(part)] = part
+        start += len(part)
+
+
+def _write_table(file: Path, chunks: Sequence[Sequence[str]], columns: Iterable[dict[str, pa.Array]]) -> None:
+    writer = None
+    for texts, rest in zip(chunks, columns, strict=True):
+        table = pa.table({"text": pa.array(texts, pa.string()), **rest})
+        writer = writer or pq.ParquetWriter(file, table.schema)
+        writer.write_table(table)
+    if writer:
+        writer.close()
+
+
+def _dense_columns(embedder: Embedder, embeddings: Tensor) -> dict[str, pa.Array]:
+    vectors = embedder.densify(embeddings).numpy()
+    return {"vector": pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])}
+
+
+def _sparse_columns(embedder: Embedder, embeddings: Tensor) -> dict[str, pa.Array]:
+    vectors = embedder.sparsify(embeddings)
+    used = [weights > 0 for weights in vectors.weights]
+    return {
+        name: pa.array([row[mask] for row, mask in zip(rows, used, strict=True)], pa.list_(kind))
+        for name, rows, kind in (("ids", vectors.ids, pa.int32()), ("weights", vectors.weights, pa.float32()))
+    }
