@@ -32,7 +32,8 @@ def test_overrides_win_and_an_empty_file_means_the_defaults(tmp_path):
 
 def test_templates():
     assert Recipe(template="eol").text_template() == TEMPLATES["eol"]
-    assert Recipe(suffix=" =>").text_template() == Template("", " =>")
+    assert Recipe(suffix=" =>").text_template() == Template(TEMPLATES["keywords"].prefix, " =>")
+    assert Recipe(template="none", prefix="query: ").text_template() == Template("query: ")
     assert Recipe(prior_templates="eol,topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
     with pytest.raises(UserError, match="no template 'x'"):
         Recipe(template="x").text_template()

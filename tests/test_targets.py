@@ -200,6 +200,45 @@ def test_over_frequent_tokens_are_dropped_without_a_stop_list(backbone):
     assert not any(the & set(ids.tolist()) for ids in targets.ids)
 
 
+def test_no_form_of_an_over_frequent_word_is_a_target(backbone):
+    embedder = Embedder.from_backbone(backbone("llama"))
+    texts = [*CORPUS, "Cat and garden.", "Garden and stars."]  # " cat" is in a fifth of the texts, "Cat" in one
+    statistics = corpus_statistics(texts, embedder.tokenizer, embedder.vocabulary_size, 64)
+    recipe = Recipe(backbone=backbone("llama"), stop_words="none", max_document_share=0.15)
+    frequent = {i for i, s in enumerate(VOCABULARY.surfaces) if s.strip().casefold() == "cat"}
+    assert statistics.document_frequency[list(frequent)].max() > 0.15 * len(texts)
+    ids = make_builders(embedder, statistics, texts, recipe)[1](["Cat and garden."]).ids[0]
+    assert len(ids)
+    assert not frequent & set(ids.tolist())
+
+
+def test_targets_are_of_what_the_body_reads(backbone):
+    recipe = Recipe(backbone=backbone("llama"), train_length=24, max_length=24)
+    embedder = Embedder.from_recipe(recipe)
+    read = embedder.tokenizer(SENTENCES[4], truncation=True, max_length=24)["input_ids"]
+    statistics = corpus_statistics(CORPUS, embedder.tokenizer, embedder.vocabulary_size, 64)
+    build = make_builders(embedder, statistics, CORPUS, recipe.model_copy(update={"merge_forms": False}))[1]
+    assert len(embedder.tokenizer(SENTENCES[4])["input_ids"]) > 24
+    assert set(build([SENTENCES[4]]).ids[0].tolist()) <= set(read)
+
+
+def test_a_book_is_tokenised_no_further_than_it_is_read(monkeypatch):
+    book = " ".join(SENTENCES) * 2000
+    seen = []
+    backend = TOKENIZER.backend_tokenizer
+
+    class Watched:
+        def encode_batch_fast(self, batch, **options):
+            seen.extend(map(len, batch))
+            return backend.encode_batch_fast(batch, **options)
+
+    monkeypatch.setattr(type(TOKENIZER), "backend_tokenizer", Watched())
+    counts = count_tokens(TOKENIZER, [book], SIZE, 64)
+    monkeypatch.undo()
+    assert max(seen) <= 64 * 64
+    assert (counts != count_tokens(TOKENIZER, [book[:2000]], SIZE, 64)).nnz == 0
+
+
 def test_recipe_decides_the_second_stage(backbone):
     embedder = Embedder.from_backbone(backbone("llama"))
     statistics = CorpusStatistics(1, np.zeros(embedder.vocabulary_size, int), np.zeros(embedder.vocabulary_size, int))

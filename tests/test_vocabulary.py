@@ -74,3 +74,11 @@ def test_stop_lists():
     assert not none.stop_word.any()
     with pytest.raises(UserError, match="No stop list for language 'xx'"):
         read_vocabulary(word_level(["a"]), 2, "en,xx")
+
+
+def test_markup_among_the_added_tokens_is_no_word():
+    tokenizer = byte_bpe()
+    tokenizer.add_tokens(["<table>", "[multimodal]", "kubernetes"])
+    vocabulary = read_vocabulary(tokenizer, len(tokenizer))
+    assert vocabulary.special[-3:].tolist() == [True, True, False]
+    assert vocabulary.meaningful[-3:].tolist() == [False, False, True]

@@ -22,6 +22,7 @@ from text2token.run_folder import RunFolder
 from text2token.targets.builders import make_builders
 from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
 from text2token.targets.store import TargetStore, build_store
+from text2token.template import room_for_text
 from text2token.training import merge, pair_cosine, train_stage
 
 Stores = tuple[TargetStore, TargetStore]  # to train on, and held out
@@ -72,7 +73,7 @@ def fit(
     with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
         stages = split_texts(texts, recipe)
         with run.clock("statistics"):
-            statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+            statistics = _statistics(opened, embedder, recipe)
         stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
@@ -139,7 +140,7 @@ def build_targets(
     if stage not in stages:
         raise UserError(f"The recipe gives stage {stage} no texts: change --stage-1 ({recipe.stage_1}) or --stage.")
     embedder = Embedder.from_recipe(recipe)
-    statistics = corpus_statistics(opened, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
+    statistics = _statistics(opened, embedder, recipe)
     builder = make_builders(embedder, statistics, texts, recipe)[stage]
     return build_store(Path(output), stages[stage], builder, embedder, progress=progress), embedder.tokenizer
 
@@ -169,6 +170,12 @@ def split_texts(texts: list[str], recipe: Recipe) -> dict[int, list[str]]:
     """Each stage has its own share of the texts; a stage without texts is left out."""
     cut = round(recipe.stage_1 * len(texts))
     return {stage: own for stage, own in ((1, texts[:cut]), (2, texts[cut:])) if own}
+
+
+def _statistics(corpus: Corpus, embedder: Embedder, recipe: Recipe) -> CorpusStatistics:
+    """Of the tokens that training reads."""
+    tokenizer = embedder.tokenizer
+    return corpus_statistics(corpus, tokenizer, embedder.vocabulary_size, room_for_text(tokenizer, recipe.train_length))
 
 
 def _build_targets(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -106,10 +107,10 @@ class Recipe(BaseModel):
         return self
 
     def text_template(self) -> Template:
-        """The template by name, or prefix and suffix as given."""
-        if self.prefix is not None or self.suffix is not None:
-            return Template(self.prefix or "", self.suffix or "")
-        return named_template(self.template)
+        """The template by name; prefix and suffix, where they are given, stand in place of its own."""
+        named = named_template(self.template)
+        given = {"prefix": self.prefix, "suffix": self.suffix}
+        return replace(named, **{part: text for part, text in given.items() if text is not None})
 
     def correction_steps(self) -> list[str]:
         """The steps of :func:`text2token.adapt.affine.correction`."""

@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.errors import UserError
 
+_FEWEST = 4  # tokens of a text
+
 
 @dataclass(frozen=True)
 class Template:
@@ -51,21 +53,36 @@ def bake(
     before, after = own_special_tokens(tokenizer)
     prefix = before + tokenizer(template.prefix, add_special_tokens=False)["input_ids"]
     suffix = tokenizer(template.suffix, add_special_tokens=False)["input_ids"] + (after if ending is None else ending)
-    if max_length < len(prefix) + len(suffix) + 4:
-        raise UserError(
-            f"The template takes {len(prefix) + len(suffix)} tokens, which leaves no room for text in {max_length}: "
-            "raise --max-length (or --train-length), or shorten the template."
-        )
     named = [(f"[p{i}]", token) for i, token in enumerate(prefix)] + [
         (f"[s{i}]", token) for i, token in enumerate(suffix)
     ]
     pieces = [name for name, _ in named[: len(prefix)]] + ["$A"] + [name for name, _ in named[len(prefix) :]]
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=pieces, special_tokens=named)
+    room_for_text(tokenizer, max_length)
     tokenizer.model_max_length = max_length
     tokenizer.padding_side = "right"
     tokenizer.truncation_side = "right"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+
+
+def room_for_text(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+    """How many tokens of a text fit beside the template.
+
+    Args:
+        tokenizer: With the template baked in.
+        max_length: Of both.
+
+    Raises:
+        UserError: Fewer than 4.
+    """
+    around = len(tokenizer("")["input_ids"])
+    if max_length < around + _FEWEST:
+        raise UserError(
+            f"The template takes {around} tokens, which leaves no room for text in {max_length}: "
+            "raise --max-length (or --train-length), or shorten the template."
+        )
+    return max_length - around
 
 
 def own_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

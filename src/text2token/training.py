@@ -162,7 +162,7 @@ def _keep(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final:
 
 def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
     steps = max(1, -(-texts // (recipe.batch_size * recipe.accumulation)))
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
@@ -188,6 +188,8 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
     )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy a body whose forward is that of the first one
+    return arguments
 
 
 def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, rows: dict[str, list[str]]) -> dict[str, list[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.errors import UserError
 
+_MARKUP = re.compile(r"\s*(<.+>|\[.+\])\s*")  # "<table>", "[multimodal]": added tokens that no flag calls special
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not a whole character
 
 
@@ -22,7 +24,7 @@ class Vocabulary:
 
     Attributes:
         surfaces: Text of the entry, with its leading space when it starts a word.
-        special: Control tokens, added tokens, and ids without a token.
+        special: Control tokens, markup among the added tokens, and ids without a token.
         byte_piece: Part of a character only.
         punctuation: No letter, digit or mark in it (spaces, symbols, emoji).
         stop_word: A word of the stop list (case ignored).
@@ -84,7 +86,10 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: s
         surfaces[i] = text.removeprefix(anchor_text)
     special = np.ones(size, dtype=bool)
     special[known] = False
-    special[[i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i < size]] = True
+    added = tokenizer.added_tokens_decoder
+    special[[i for i, token in added.items() if i < size and (token.special or _MARKUP.fullmatch(token.content))]] = (
+        True
+    )
     return Vocabulary(
         surfaces=tuple(surfaces),
         special=special,

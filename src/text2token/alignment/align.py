@@ -17,6 +17,7 @@ from text2token.errors import UserError
 from text2token.head import mean_logits
 from text2token.progress import track
 from text2token.targets.data_driven import count_tokens
+from text2token.template import room_for_text
 from text2token.vocabulary import Vocabulary, read_vocabulary
 
 _LOGITS = (
@@ -116,15 +117,16 @@ def literal_tokens(
         special: Count the tokenizer's own special tokens (``<bos>``, ``[CLS]``) too.
     """
     tokenizer, size = embedder.tokenizer, len(vocabulary.special)
-    around = tokenizer("")["input_ids"]
-    counts = count_tokens(tokenizer, texts, size, tokenizer.model_max_length - len(around))
+    counts = count_tokens(tokenizer, texts, size, room_for_text(tokenizer, tokenizer.model_max_length))
     own = ~vocabulary.special[counts.indices]
     counts.data *= own
     counts.eliminate_zeros()
     if special:
-        ids = [
-            i for i in around if vocabulary.special[i] and i != tokenizer.unk_token_id
-        ]  # a template may have unknowns
+        not_its_own = {
+            tokenizer.unk_token_id,
+            tokenizer.mask_token_id,
+        }  # a template may have unknowns, and ends in a mask
+        ids = [i for i in tokenizer("")["input_ids"] if vocabulary.special[i] and i not in not_its_own]
         added = np.bincount(ids, minlength=size).astype(np.float32)
         counts += sparse.csr_matrix(np.ones((len(texts), 1), np.float32)) @ sparse.csr_matrix(added)
     return counts

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from text2token.embedder import Embedder
 from text2token.recipe import Recipe
 from text2token.targets.base import TargetBuilder
 from text2token.targets.combine import Combined
 from text2token.targets.data_driven import CorpusStatistics, DataDriven, form_sharing
 from text2token.targets.model_derived import ModelDerived
+from text2token.template import room_for_text
 from text2token.vocabulary import read_vocabulary
 
 
@@ -27,6 +30,8 @@ def make_builders(
     size = embedder.vocabulary_size
     vocabulary = read_vocabulary(embedder.tokenizer, size, recipe.stop_words)
     frequent = statistics.document_frequency > recipe.max_document_share * statistics.texts
+    if recipe.merge_forms:  # a form shares its weight with the others, so that none of a frequent one's is a target
+        frequent = np.isin(vocabulary.surface_groups, vocabulary.surface_groups[frequent & vocabulary.meaningful])
     keep = vocabulary.meaningful & ~frequent
     data_driven = DataDriven(
         embedder.tokenizer,
@@ -35,7 +40,7 @@ def make_builders(
         vocabulary.special,
         form_sharing(vocabulary) if recipe.merge_forms else None,
         recipe.weighting,
-        recipe.train_length,
+        room_for_text(embedder.tokenizer, recipe.train_length),
     )
     model_derived = ModelDerived(
         recipe.backbone,

@@ -20,6 +20,7 @@ from text2token.vocabulary import Vocabulary
 
 Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
 _BM25_K1, _BM25_B = 1.2, 0.75  # Robertson & Zaragoza 2009, section 3.4: the usual setting
+_CHARACTERS = 64  # of a token at most, in the mean over the first of a text: what follows in a book is not looked at
 _BATCH = 1024  # texts tokenised at once: keeps the tokenizer's threads busy and little in memory
 
 
@@ -28,9 +29,10 @@ def count_tokens(
 ) -> sparse.csr_matrix:
     """Term frequencies, B×V: how often each vocabulary entry stands among the first ``max_tokens`` (None: all) of each text."""
     encode = tokenizer.backend_tokenizer.encode_batch_fast
+    longest = None if max_tokens is None else _CHARACTERS * max_tokens
     rows = [
         np.array(encoding.ids[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
-        for batch in chunked(texts, _BATCH)
+        for batch in chunked((text[:longest] for text in texts), _BATCH)
         for encoding in encode(batch, add_special_tokens=False)
     ]
     flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
