@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -15,6 +14,7 @@ import platformdirs
 from filelock import FileLock
 from safetensors import SafetensorError
 
+from text2token.atomic import replacing_folder
 from text2token.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -85,16 +85,9 @@ def dequantise(gguf_file: Path, output: Path) -> None:
     if output.exists():
         raise FileExistsError(f"{output} exists already")
     model, tokenizer = _load(gguf_file)
-    partial = output.with_name(f"{output.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-    try:
-        partial.mkdir(parents=True)
-        with redirect_stderr(io.StringIO()):
-            model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-        partial.rename(output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with replacing_folder(output) as part, redirect_stderr(io.StringIO()):
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
 
 
 def _load(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

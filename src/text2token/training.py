@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from text2token.atomic import replacing_folder
 from text2token.callbacks import Seal, ShowProgress, TimeLimit, last_whole_checkpoint
 from text2token.errors import UserError
 from text2token.objective import Objective
@@ -154,10 +155,9 @@ def _restore(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel 
 
 
 def _keep(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final: Path) -> None:
-    part = final.with_suffix(".part")
-    body.save_pretrained(part)
-    (part / "log.json").write_text(json.dumps(log))
-    part.replace(final)
+    with replacing_folder(final) as part:
+        body.save_pretrained(part)
+        (part / "log.json").write_text(json.dumps(log))
 
 
 def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import bisect
 import os
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
+from text2token.atomic import replacing_folder
 from text2token.search import postings
 from text2token.search.engine import Rows, Side
 from text2token.search.postings import Postings
@@ -134,7 +133,7 @@ def _flat(
 def write_segment(folder: Path, ids: Sequence[str], sides: Mapping[Side, Rows]) -> None:
     """Write documents, no id twice, as a new segment."""
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    with _appearing(folder) as part:
+    with replacing_folder(folder) as part:
         Ids.write(part, [ids[row] for row in order])
         for side, rows in sides.items():
             if issparse(rows):
@@ -156,7 +155,7 @@ def merge_segments(folder: Path, segments: Sequence[Segment]) -> None:
     places = [np.full(len(segment.ids), -1, np.int32) for segment in segments]
     for new, (_, number, row) in enumerate(living):
         places[number][row] = new
-    with _appearing(folder) as part:
+    with replacing_folder(folder) as part:
         Ids.write(part, [name for name, _, _ in living])
         for side in sorted({side for segment in segments for side in segment.inverted}):
             having = [(s.inverted[side], p) for s, p in zip(segments, places, strict=True) if side in s.inverted]
@@ -217,17 +216,3 @@ def _sides(folder: Path, ending: str) -> list[str]:
 
 def _load(file: Path) -> NDArray[Any]:
     return np.asarray(np.load(file, mmap_mode="r")) if file.stat().st_size > 128 else np.load(file)
-
-
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to write to, which takes its place when all went well; what a killed process left there is cleared away."""
-    part = folder.with_name(folder.name + ".part")
-    for rest in (part, folder):
-        shutil.rmtree(rest, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        part.replace(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
