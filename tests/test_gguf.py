@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from text2token.cache import cache_dir
 from text2token.errors import UserError
-from text2token.gguf import cache_dir, dequantise, dequantise_cached
+from text2token.gguf import dequantise, dequantise_cached
 from text2token.packaged import fetch
 
 WIDTH, INNER, LAYERS, HEADS = 32, 64, 2, 4

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-from filelock import FileLock
-from safetensors import SafetensorError
-
 from text2token.atomic import replacing_folder
+from text2token.cache import cache_dir, making
 from text2token.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -23,29 +18,6 @@ if TYPE_CHECKING:
 # Values of the field "tokenizer.ggml.pre" for which llama.cpp splits "\p{N}" apart and then splits as GPT-2 does.
 # transformers knows the GPT-2 half only: it would read "2024" as one token that the model has never seen.
 _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"})
-
-
-def cache_dir() -> Path:
-    """Where converted models are kept: ``$TEXT2TOKEN_CACHE``, or else the user's cache folder of the platform."""
-    chosen = os.environ.get("TEXT2TOKEN_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("text2token")
-
-
-@contextmanager
-def making(folder: Path) -> Iterator[None]:
-    """Hold the lock for making ``folder``, a folder of the cache, against other processes.
-
-    Raises:
-        UserError: The disk is full, or the cache is not ours to write.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f".{folder.name}.lock")):
-            yield
-    except (OSError, SafetensorError) as error:  # safetensors reports a full disk as an error of its own
-        raise UserError(
-            f"Cannot write {folder} ({error}): make room there, or set TEXT2TOKEN_CACHE to a folder that can take it."
-        ) from error
 
 
 def dequantise_cached(gguf_file: Path) -> Path:

@@ -15,8 +15,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from text2token.cache import cache_dir, making
 from text2token.errors import UserError
-from text2token.gguf import cache_dir, dequantise, making
+from text2token.gguf import dequantise
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.gguf import cache_dir
+from text2token.cache import cache_dir
 from text2token.packaged import PACKAGED, cached_path, fetch, is_cached
 
 
