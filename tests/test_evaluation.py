@@ -364,12 +364,12 @@ def second(model, tasks, backbone, tmp_path_factory):
 
 def test_side_by_side(results, second, tmp_path):
     first, summary = results
-    published = {"Famous": {"BIOSSES": 80.0, "similar": 99.0}, "Unknown": {"STS12": 1.0}}
+    published = {"<Famous>": {"BIOSSES": 80.0, "similar": 99.0}, "Unknown": {"STS12": 1.0}}
     found = compare([first, second], published)
     ours, theirs = found.measured
     rows = {row.label: row for row in found.tasks}
     assert theirs not in rows["BIOSSES"].scores
-    assert rows["BIOSSES"].scores["Famous (published)"] == 80
+    assert rows["BIOSSES"].scores["<Famous> (published)"] == 80
     difference = rows["search"].differences[theirs]
     assert difference.points == pytest.approx(rows["search"].scores[ours] - rows["search"].scores[theirs])
     assert difference.low <= difference.points <= difference.high
@@ -386,10 +386,12 @@ def test_side_by_side(results, second, tmp_path):
     write_comparison(found, tmp_path / "c")
     markdown = (tmp_path / "c" / "compare.md").read_text()
     assert "**99.0**" in markdown
-    assert "Famous (published)" in markdown
+    assert "<Famous> (published)" in markdown
     assert "Unknown" not in markdown
     page = (tmp_path / "c" / "compare.html").read_text()
+    assert "&lt;Famous&gt; (published)" in page
     assert "<svg" in page
+    assert '<g id="' not in page
     assert "http" not in page.replace("http://www.w3.org", "")
     assert json.loads((tmp_path / "c" / "compare.json").read_text())["measured"] == [ours, theirs]
     assert (tmp_path / "c" / "compare.png").stat().st_size > 5_000

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import ChainableUndefined, Environment, PackageLoader
 
-from text2token.atomic import replacing
-from text2token.page import number
+from text2token.page import page_environment, write_page
 from text2token.report import measures, setting
 
 # As sentence-transformers tags its own dense and sparse models, which is what the hub filters by.
@@ -30,21 +28,14 @@ def write_cards(run: Mapping[str, Any], output: Path) -> None:
         run: The content of ``run.json``; what is missing in it, or no number, is shown as a dash.
         output: The folder of the finished model.
     """
-    environment = Environment(
-        autoescape=False,  # Markdown
-        loader=PackageLoader("text2token", "templates"),
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "setting": setting, "code": _code}
+    environment = page_environment()
+    environment.filters |= {"setting": setting, "code": _code}
     template = environment.get_template("card.md.j2")
     for kind in ("dense", "sparse"):
         header = yaml.safe_dump(_front_matter(kind, run), sort_keys=False, allow_unicode=True)
         texts = sum(row["texts"] for row in run.get("targets", ()))
         card = template.render(kind=kind, header=header, run=run, texts=texts, measures=measures(run))
-        with replacing(output / kind / "README.md") as part:
-            part.write_text(card, encoding="utf-8", errors="backslashreplace")  # file names need not be UTF-8
+        write_page(card, output / kind / "README.md")
 
 
 def _front_matter(kind: str, run: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ _STYLE = {
     "axes.axisbelow": True,
     "font.size": 10,
 }
+_UNDATED = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # of metadata, what differs from run to run
 
 
 @contextmanager
@@ -30,17 +32,16 @@ def figure_style() -> Iterator[None]:
         yield
 
 
-def picture(figure: Figure, kind: str) -> bytes:
-    """The figure as ``svg`` (without dates, so that equal figures are equal files) or ``png`` (150 dots an inch)."""
-    buffer = io.BytesIO()
-    with figure_style():
-        plain = dict.fromkeys(("Creator", "Date", "Format", "Type")) if kind == "svg" else None
-        figure.savefig(buffer, format=kind, dpi=150, metadata=plain)
-    return buffer.getvalue()
+def inline_svg(figure: Figure) -> str:
+    """The ``svg`` element alone, in the style around, without ids that another figure of the page could have."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=_UNDATED)
+    svg = buffer.getvalue()
+    return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
 
 
 def write_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``folder/name.svg`` and ``folder/name.png``, each whole or not at all."""
-    for kind in ("svg", "png"):
-        with replacing(folder / f"{name}.{kind}") as part:
-            part.write_bytes(picture(figure, kind))
+    """Write ``folder/name.svg`` and ``folder/name.png`` (150 dots per inch), each whole or not at all."""
+    for kind, metadata in {"svg": _UNDATED, "png": None}.items():
+        with replacing(folder / f"{name}.{kind}") as part, figure_style():
+            figure.savefig(part, format=kind, dpi=150, metadata=metadata)

@@ -1,4 +1,4 @@
-"""What our HTML pages share: one style, numbers for people, aligned tokens as bars, files that appear whole."""
+"""What our pages share: one environment and style, numbers for people, aligned tokens as bars, files that appear whole."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader
+from jinja2 import ChainableUndefined, Environment, PackageLoader, select_autoescape
 
 from text2token.atomic import replacing
 
@@ -25,9 +25,9 @@ class Bar(NamedTuple):
 
 
 def page_environment() -> Environment:
-    """Templates of HTML pages; what is missing in the data is a dash, never an error."""
+    """Templates of pages, HTML escaped and Markdown as it is; what is missing in the data is a dash, never an error."""
     environment = Environment(
-        autoescape=True,
+        autoescape=select_autoescape(("html.j2",)),
         loader=PackageLoader("text2token", "templates"),
         undefined=ChainableUndefined,
         trim_blocks=True,
@@ -38,8 +38,9 @@ def page_environment() -> Environment:
 
 
 def write_page(page: str, file: Path) -> None:
-    """Write an HTML page, whole or not at all."""
-    with replacing(file) as part:  # a token can be half of a surrogate pair, which UTF-8 has no bytes for
+    """Write a page of HTML or Markdown, whole or not at all."""
+    with replacing(file) as part:
+        # a token or the name of a file can hold half of a surrogate pair, which UTF-8 has no bytes for
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -16,6 +14,7 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
+from text2token.figures import inline_svg
 from text2token.page import MISSING, bars, is_finite, page_environment, write_page
 from text2token.recipe import Recipe
 
@@ -154,15 +153,7 @@ def _curve(log: Sequence[Mapping[str, Any]], keys: Sequence[str], label: str, to
         axes.set_xlim(0, max(start, 1))
         if top is not None:
             axes.set_ylim(min(0.0, axes.get_ylim()[0]), top)
-        return _inline_svg(figure)
-
-
-def _inline_svg(figure: Figure) -> str:
-    """The ``svg`` element alone, without ids that another figure of the page could have, in the page's colours."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = buffer.getvalue()
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
+        svg = inline_svg(figure)
     for name, colour in _COLOURS.items():
         svg = svg.replace(colour, f"var(--{name})")
     return svg

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jinja2 import ChainableUndefined, Environment, PackageLoader
 from matplotlib import colormaps
 from matplotlib.colors import TABLEAU_COLORS, to_hex
 from matplotlib.figure import Figure
 
-from text2token.atomic import replacing, write_json
+from text2token.atomic import write_json
 from text2token.evaluation.compare import Comparison
-from text2token.figures import figure_style, picture, write_figure
+from text2token.figures import figure_style, inline_svg, write_figure
+from text2token.page import page_environment, write_page
 
 _HEIGHT = 0.42  # inches a task
 
@@ -20,25 +20,19 @@ _HEIGHT = 0.42  # inches a task
 def write_comparison(comparison: Comparison, output: Path) -> None:
     """Write ``compare.md``, ``compare.html``, ``compare.svg``, ``compare.png`` and ``compare.json`` to a folder."""
     output.mkdir(parents=True, exist_ok=True)
-    environment = Environment(
-        autoescape=lambda name: bool(name and ".html" in name),
-        loader=PackageLoader("text2token", "templates"),
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     figure = draw(comparison)
-    svg = picture(figure, "svg").decode()
+    with figure_style():
+        svg = inline_svg(figure)
     context = {
         "comparison": comparison,
         "columns": comparison.measured + comparison.published,
         "first": comparison.measured[0],
         "others": comparison.measured[1:],
-        "svg": svg[svg.index("<svg") :],
+        "svg": svg,
     }
+    environment = page_environment()
     for kind in ("md", "html"):
-        with replacing(output / f"compare.{kind}") as part:
-            part.write_text(environment.get_template(f"compare.{kind}.j2").render(context), encoding="utf-8")
+        write_page(environment.get_template(f"compare.{kind}.j2").render(context), output / f"compare.{kind}")
     write_figure(figure, output, "compare")
     write_json(output / "compare.json", comparison.to_json())
 
