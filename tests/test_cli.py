@@ -18,7 +18,10 @@ from safetensors import SafetensorError
 
 from conftest import CORPUS, SENTENCES
 from text2token import Embedder
+from text2token.alignment.explain_page import Section
 from text2token.cli import _VERBS, main
+from text2token.cli.explain import _table
+from text2token.cli.options import echo_json
 from text2token.packaged import PACKAGED
 from text2token.provenance import file_checksum
 
@@ -333,6 +336,13 @@ def test_explain_draws_a_table_with_bars(model, backbone):
     row = next(line for line in said.splitlines() if f"{weight:.2f}" in line)
     assert token.strip() in row
     assert "█" * 20 in row  # the heaviest token has the longest bar
+
+
+def test_what_has_no_glyph_or_no_bytes_is_escaped(capfd):
+    echo_json(["é", "file \udcff"])
+    assert capfd.readouterr().out == '[\n  "é",\n  "file \\udcff"\n]\n'
+    table = _table(Section(("text",), "", {"model": [(" new\nline\u200d", 1.0)]}))
+    assert [str(cell) for cell in table.columns[0].cells] == ["␣new↵line\\u200d"]
 
 
 def test_explain_reads_broken_characters(model):

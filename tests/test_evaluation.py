@@ -582,8 +582,10 @@ def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
 def test_an_untrained_setting_from_the_command_line(capsys, backbone, tasks, tmp_path):
     line = ["evaluate", backbone("llama"), "--data", str(tasks / "own" / "similar"), "--output", str(tmp_path / "r")]
     assert "learnt from texts" in refused(capsys, *line)
-    (tmp_path / "texts.txt").write_text("\n".join(CORPUS))
+    write_lines(tmp_path / "texts.jsonl", [{"body": text} for text in CORPUS])
+    line += ["--corpus", str(tmp_path / "texts.jsonl"), "--correction", "centre+first-component"]
+    assert "'text'" in refused(capsys, *line)
     with pytest.raises(SystemExit):
-        main([*line, "--corpus", str(tmp_path / "texts.txt"), "--correction", "centre+first-component", "--json"])
+        main([*line, "--text-column", "body", "--json"])
     summary = json.loads(capsys.readouterr().out)
     assert summary["model"] == f"{Path(backbone('llama')).name}, last, keywords, centre+first-component"

@@ -184,9 +184,10 @@ def test_texts_instructions_and_pairs_on_the_terminal_and_as_a_page(backbone, tm
 
 
 def test_corpus_gives_a_zero_to_a_model_that_knows_none(backbone, tmp_path):
-    texts = tmp_path / "texts.txt"
-    texts.write_text("\n".join(SENTENCES))
-    said = json.loads(text2token(backbone("llama"), SENTENCES[0], "--corpus", texts, "-k", 3, "--json").stdout)
+    texts = tmp_path / "texts.jsonl"
+    texts.write_text("\n".join(json.dumps({"body": text}) for text in SENTENCES))
+    line = (backbone("llama"), SENTENCES[0], "--corpus", texts, "-k", 3, "--json")
+    said = json.loads(text2token(*line, "--text-column", "body").stdout)
     embedder = Embedder.open(backbone("llama"))
     embedder.mean_logits = embedder.logits(embedder.embed(SENTENCES)).mean(dim=0)
     expected = embedder.explain(SENTENCES[:1], k=3)[0]

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import (
+    BACKBONE,
+    echo_json,
+    json_option,
+    overwrite_option,
+    quiet_libraries,
+    recipe_options,
+    text_column_option,
+)
 from text2token.recipe import Recipe
 
 _AUTO = "auto"
-_SETTINGS = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "keep_from", "keep_to",
-             "calibration_texts", "sparse_k", "seed")  # fmt: skip
+_SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k", "seed")
 
 
 @click.command()
@@ -24,9 +31,9 @@ _SETTINGS = ("attention", "pooling", "template", "prefix", "suffix", "max_length
     help="auto, or steps joined by +: centre, shift[-λ], first-component, remove-N, whiten[-S], filter"
     "  [default: the recipe file's, else auto]",
 )  # fmt: skip
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
-@click.option("--overwrite", is_flag=True, help="replace the output folder")
-@click.option("--json", "as_json", is_flag=True, help="write what was chosen, and from what, as JSON")
+@text_column_option
+@overwrite_option
+@json_option
 @recipe_options(*_SETTINGS)
 def adapt(
     backbone: str,
@@ -64,7 +71,7 @@ def adapt(
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     if as_json:
         names = ("recipe", "chosen", "before", "after", "judged")
-        click.echo(json.dumps({name: record[name] for name in names}, indent=2, ensure_ascii=False))
+        echo_json({name: record[name] for name in names})
         return
     settings = record["recipe"]
     before, after = record["before"]["overlap"], record["after"]["overlap"]

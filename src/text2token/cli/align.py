@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +10,24 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import bf16_option, quiet_libraries, recipe_options
+from text2token.cli.options import (
+    BACKBONE,
+    bf16_option,
+    echo_json,
+    json_option,
+    quiet_libraries,
+    recipe_options,
+    text_column_option,
+)
 from text2token.recipe import Recipe
 
-_SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "stop_words", "seed")
+_SETTING = (*BACKBONE, "stop_words", "seed")
 
 
 @click.command()
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--corpus", required=True, help="texts to look at: a file, folder, pattern or hub name")
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@text_column_option
 @click.option("--texts", type=click.IntRange(1), default=1_000, show_default=True, help="drawn from the corpus")
 @click.option("--head", metavar="BACKBONE", help="language model whose head decodes  [default: found by itself]")
 @click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="of Hit@K; 10 is the paper's")
@@ -37,7 +43,7 @@ _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length"
 @click.option("--centred", is_flag=True, help="read logits less their mean over the texts, as sparse vectors do")
 @bf16_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="folder for align.json, align.svg and align.png")
-@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@json_option
 @recipe_options(*_SETTING)
 def align(
     models: tuple[str, ...],
@@ -79,13 +85,13 @@ def align(
         if bf16:
             embedder.use_bf16()
         found = {"head": embedder.decoding_head.source}
-        studied[model] = found | read(embedder, drawn, settings, progress=sys.stderr.isatty())
+        studied[model] = found | read(embedder, drawn, settings, progress=True)
     if output:
         source = {"name": corpus, "text_column": text_column, "fingerprint": opened.fingerprint(), "texts": len(drawn)}
         asked = {"head": head, "recipe": recipe.model_dump(include={*_SETTING}), "corpus": source}
         write_study(studied, settings._asdict() | asked, output)
     if as_json:
-        click.echo(json.dumps(studied, indent=2))
+        echo_json(studied)
     else:
         for table in _tables(studied, settings.k):
             Console().print(table)

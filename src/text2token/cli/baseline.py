@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import overwrite_option, quiet_libraries, recipe_options, text_column_option
 from text2token.recipe import Recipe
 
 
@@ -15,8 +14,8 @@ from text2token.recipe import Recipe
 @click.argument("method", metavar="METHOD")
 @click.argument("corpus")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder")
-@click.option("--overwrite", is_flag=True, help="replace the output folder")
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@overwrite_option
+@text_column_option
 @recipe_options()
 def baseline(method: str, corpus: str, output: Path, overwrite: bool, text_column: str, recipe: Recipe) -> None:
     """Train METHOD, simcse, llm2vec or tsdae, on the texts and the footing that 'text2token fit' has.
@@ -32,7 +31,5 @@ def baseline(method: str, corpus: str, output: Path, overwrite: bool, text_colum
     quiet_libraries()
     from text2token.baselines.fit import fit_baseline
 
-    fit_baseline(
-        method, corpus, output, recipe, text_column=text_column, overwrite=overwrite, progress=sys.stderr.isatty()
-    )
+    fit_baseline(method, corpus, output, recipe, text_column=text_column, overwrite=overwrite, progress=True)
     click.echo(f"{output}/dense is a SentenceTransformer folder", err=True)

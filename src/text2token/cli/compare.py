@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
+from text2token.cli.options import echo_json, json_option
 from text2token.errors import UserError, extra
 
 
@@ -16,7 +16,7 @@ from text2token.errors import UserError, extra
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and picture")
 @click.option("--published", type=click.Path(path_type=Path), help="JSON of published scores: model, task, points")
 @click.option("--models", help="which of the published models, joined by commas  [default: all]")
-@click.option("--json", "as_json", is_flag=True, help="write the comparison as JSON, too")
+@json_option
 def compare(results: tuple[Path, ...], output: Path, published: Path | None, models: str | None, as_json: bool) -> None:
     """Put RESULTS of 'text2token evaluate' side by side; differences are the first minus each other.
 
@@ -31,9 +31,10 @@ def compare(results: tuple[Path, ...], output: Path, published: Path | None, mod
         from text2token.evaluation.comparison_page import write_comparison
     comparison = side_by_side(results, _published(published, models))
     write_comparison(comparison, output)
-    click.echo(
-        json.dumps(comparison.to_json(), indent=2) if as_json else (output / "compare.md").read_text(encoding="utf-8")
-    )
+    if as_json:
+        echo_json(comparison.to_json())
+    else:
+        click.echo((output / "compare.md").read_text(encoding="utf-8"))
 
 
 def _published(file: Path | None, models: str | None) -> dict[str, dict[str, float]]:

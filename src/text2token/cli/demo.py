@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import echo_json, json_option, overwrite_option, quiet_libraries, recipe_options
 from text2token.recipe import Recipe
 
 
 @click.command()
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
-@click.option("--overwrite", is_flag=True, help="replace the output folder")
-@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@overwrite_option
+@json_option
 @recipe_options()
 def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
     """Fit the docstrings of this Python environment, and compare before with after.
@@ -35,7 +34,7 @@ def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
 
     result = run_demo(output, recipe, overwrite=overwrite, progress=True)
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        echo_json(result)
         return
     _show(result, Console())
     click.echo(f"The embedder is in {output}; open {output}/report.html. Search the held-out docstrings with it:")

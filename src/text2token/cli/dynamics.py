@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from text2token.cli.options import json_option
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and figure")
-@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@json_option
 def dynamics(run: Path, output: Path, as_json: bool) -> None:
     """Did the vocabulary space and the representation space improve together along a training?
 

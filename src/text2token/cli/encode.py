@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import bf16_option, quiet_libraries
+from text2token.cli.options import bf16_option, overwrite_option, quiet_libraries, text_column_option
 from text2token.errors import UserError
 
 
@@ -14,9 +14,9 @@ from text2token.errors import UserError
 @click.argument("model")
 @click.argument("file")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help=".npy or .parquet")
-@click.option("--overwrite", is_flag=True, help="replace the output file")
+@overwrite_option
 @click.option("--sparse", is_flag=True, help="(ids, weights) of the aligned tokens; .parquet only")
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@text_column_option
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="texts at once")
 @bf16_option
 def encode(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -12,14 +11,23 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cli.options import bf16_option, quiet_libraries, recipe_options
+from text2token.cli.options import (
+    BACKBONE,
+    CORRECTION,
+    bf16_option,
+    echo_json,
+    json_option,
+    quiet_libraries,
+    recipe_options,
+    text_column_option,
+)
 from text2token.errors import UserError, extra
 from text2token.recipe import Recipe
 
 if TYPE_CHECKING:
     from text2token.evaluation.contender import Contender
 
-_SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
+_SETTING = (*BACKBONE, *CORRECTION)
 _folder = click.Path(path_type=Path)
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -36,11 +44,12 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @bf16_option
 @click.option("--mode", default="dense", show_default=True, help="of a fitted folder: dense, sparse or dense+sparse")
 @click.option("--corpus", help="texts that the correction is learnt from")
+@text_column_option
 @click.option(
     "--head", metavar="BACKBONE", help="whose head a finished MODEL is filtered by  [default: found by itself]"
 )
 @click.option("--vectors", type=_file, help="keep vectors in this file, for other corrections of the same backbone")
-@click.option("--json", "as_json", is_flag=True, help="write the summary as JSON")
+@json_option
 @recipe_options(*_SETTING)
 def evaluate(
     model: str,
@@ -51,6 +60,7 @@ def evaluate(
     types: str | None,
     mode: str,
     corpus: str | None,
+    text_column: str,
     head: str | None,
     bf16: bool,
     as_json: bool,
@@ -79,10 +89,10 @@ def evaluate(
         from text2token.evaluation import judge
         from text2token.evaluation import tasks as task_choice
     selection = task_choice.select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
-    contender = _contender(model, mode, recipe, corpus, head, bf16)
+    contender = _contender(model, mode, recipe, corpus, text_column, head, bf16)
     summary = judge.evaluate(contender, selection, output, progress=True, **options)
     if as_json:
-        click.echo(json.dumps(summary, indent=2))
+        echo_json(summary)
     else:
         _show(summary)
 
@@ -114,7 +124,9 @@ def _names(joined: str | None) -> list[str]:
     return [name for part in (joined or "").split(",") if (name := part.strip())]
 
 
-def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, head: str | None, bf16: bool) -> Contender:
+def _contender(
+    model: str, mode: str, recipe: Recipe, corpus: str | None, text_column: str, head: str | None, bf16: bool
+) -> Contender:
     from text2token.evaluation import contender
     from text2token.packaged import REFERENCES, fetch
     from text2token.saved import is_saved
@@ -122,7 +134,7 @@ def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, head: 
     if mode not in contender.MODES:
         raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
     ready = is_saved(model)
-    allowed = {"correction", "keep_from", "keep_to"} if ready and mode == "dense" else set()
+    allowed = set(CORRECTION) if ready and mode == "dense" else set()
     given = recipe.model_fields_set & set(_SETTING)
     if (ready or model == contender.BM25) and (wrong := sorted(given - allowed)):
         raise UserError(f"--{wrong[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
@@ -131,7 +143,7 @@ def _contender(model: str, mode: str, recipe: Recipe, corpus: str | None, head: 
     if model == contender.BM25:
         return contender.bm25()
     if ready and given:
-        return contender.recorrected(model, recipe, corpus, head=head, bf16=bf16)
+        return contender.recorrected(model, recipe, corpus, text_column=text_column, head=head, bf16=bf16)
     if ready:
         return contender.saved(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
-    return contender.untrained(model, recipe, corpus, bf16=bf16)
+    return contender.untrained(model, recipe, corpus, text_column=text_column, bf16=bf16)

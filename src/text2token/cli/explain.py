@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import quiet_libraries
+from text2token.cli.options import echo_json, json_option, quiet_libraries, text_column_option
 
 if TYPE_CHECKING:
     from text2token.alignment.explain_page import Section
@@ -36,11 +35,12 @@ _SAMPLE = 256  # texts of --corpus: settle a mean to about 6 % of the spread, wi
 @click.option("--head", metavar="BACKBONE", help="language model whose head decodes MODEL  [default: found by itself]")
 @click.option("--against-head", metavar="BACKBONE", help="the same for OTHER_MODEL")
 @click.option("--corpus", help="texts whose mean logits are the zero of a model that knows none")
+@text_column_option
 @click.option("--tokens", "-k", type=click.IntRange(1), default=10, show_default=True, help="how many")
 @click.option(
     "--filtered", is_flag=True, help="meaningful tokens only: no stop words, punctuation or pieces of characters"
 )
-@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@json_option
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path), help="write a page that opens without a network"
 )
@@ -53,6 +53,7 @@ def explain(
     head: str | None,
     against_head: str | None,
     corpus: str | None,
+    text_column: str,
     tokens: int,
     filtered: bool,
     as_json: bool,
@@ -81,10 +82,10 @@ def explain(
 
     texts, instructions = _clean(texts), _clean(instructions)
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
-    embedders = {model: _open(model, head, corpus)}
+    embedders = {model: _open(model, head, corpus, text_column)}
     if against:
         beside = against if against != model else f"{against}, read by {against_head or 'its own head'}"
-        embedders[beside] = _open(against, against_head, corpus)
+        embedders[beside] = _open(against, against_head, corpus, text_column)
     explained = [
         *_explain_texts(embedders, texts, instructions, k=tokens, filtered=filtered),
         *_explain_pairs(embedders, cleaned_pairs, k=tokens, filtered=filtered),
@@ -93,7 +94,7 @@ def explain(
     if html:
         write_explanation(sections, html)
     if as_json:
-        click.echo(json.dumps(rows, ensure_ascii=False, indent=2))
+        echo_json(rows)
     elif html:
         click.echo(f"{html} shows what the vectors say.")
     else:
@@ -135,7 +136,7 @@ def _clean(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(Corpus.from_texts(texts)) if texts else ()
 
 
-def _open(name: str, head: str | None, corpus: str | None) -> Embedder:
+def _open(name: str, head: str | None, corpus: str | None, text_column: str) -> Embedder:
     from text2token.alignment.reading import open_readable
     from text2token.corpus import open_corpus, sample
     from text2token.embedder import Embedder
@@ -145,7 +146,7 @@ def _open(name: str, head: str | None, corpus: str | None) -> Embedder:
     whole = head is None and is_whole(Path(name))
     embedder = Embedder.load(name) if whole else open_readable(name, head=head)
     if corpus and embedder.mean_logits is None:
-        drawn = sample(open_corpus(corpus), _SAMPLE, seed=0)
+        drawn = sample(open_corpus(corpus, text_column=text_column), _SAMPLE, seed=0)
         embedder.mean_logits = mean_logits(embedder.decoding_head, embedder.embed(drawn, progress=True))
     return embedder
 
@@ -162,6 +163,8 @@ def _plain(readings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(section: Section) -> Table:
+    from text2token.page import visible
+
     lines = [*section.texts, *([section.note] if section.note else [])]
     table = Table(title=Text("\n".join(lines)), title_justify="left")
     for heading in section.columns:
@@ -174,7 +177,7 @@ def _table(section: Section) -> Table:
             token, weight = tokens[rank] if rank < len(tokens) else ("", 0.0)
             if weight:
                 bar = Bar(tokens[0][1], 0, weight) if weight > 0 else ""
-                cells += [Text(token.replace("\n", "⏎")), f"{weight:.2f}", bar]
+                cells += [Text(visible(token)), f"{weight:.2f}", bar]
             else:
                 cells += ["", "", ""]
         table.add_row(*cells)

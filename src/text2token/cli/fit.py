@@ -6,15 +6,15 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import overwrite_option, quiet_libraries, recipe_options, text_column_option
 from text2token.recipe import Recipe
 
 
 @click.command()
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
-@click.option("--overwrite", is_flag=True, help="replace the output folder")
+@text_column_option
+@overwrite_option
 @recipe_options()
 def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
     """Turn a language model and unlabelled texts into an embedder.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
 import warnings
@@ -12,17 +13,29 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from text2token.recipe import Recipe
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+BACKBONE = ("attention", "pooling", "template", "prefix", "suffix", "max_length")
+"""Settings of a recipe that make an encoder of a backbone."""
+CORRECTION = ("correction", "keep_from", "keep_to")
+"""Those that correct its vectors."""
 
 _Command = Callable[..., Any]
+
+text_column_option = click.option(
+    "--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora"
+)
+overwrite_option = click.option("--overwrite", is_flag=True, help="replace the output that is there")
+json_option = click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+bf16_option = click.option(
+    "--bf16", is_flag=True, help="encode in half the time where the hardware has it; scores move by hundredths"
+)
 
 
 def recipe_options(*names: str) -> Callable[[_Command], _Command]:
     """``--recipe FILE`` and one option for each recipe setting (or the ones named); all arrive as ``recipe``."""
+    from text2token.recipe import Recipe  # which brings transformers along, for a second
 
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)
@@ -62,10 +75,9 @@ def setting_options(argument: str, settings: type[BaseModel], *names: str) -> Ca
     return decorate
 
 
-def bf16_option(command: _Command) -> _Command:
-    """``--bf16``; arrives as ``bf16``."""
-    text = "encode in half the time where the hardware has it; scores move by hundredths"
-    return click.option("--bf16", is_flag=True, help=text)(command)
+def echo_json(value: Any) -> None:
+    """Print JSON, readable by people; in UTF-8 on any terminal, and half of a surrogate pair as its escape."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2).encode(errors="backslashreplace"))
 
 
 def quiet_libraries() -> None:

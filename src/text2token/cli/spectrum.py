@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import (
+    BACKBONE,
+    echo_json,
+    json_option,
+    overwrite_option,
+    quiet_libraries,
+    recipe_options,
+    text_column_option,
+)
 from text2token.recipe import Recipe
 
 
@@ -18,9 +25,9 @@ from text2token.recipe import Recipe
 @click.argument("base")
 @click.argument("tuned")
 @click.option("--corpus", required=True, help="texts; a file, folder, glob, '-' or hub name")
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@text_column_option
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder; repeat to resume")
-@click.option("--overwrite", is_flag=True, help="replace the output folder")
+@overwrite_option
 @click.option("--centred", is_flag=True, help="components around the mean; the paper's code does not centre")
 @click.option(
     "--shift", multiple=True, default=("sweep", "zero"), show_default=True, metavar="sweep|v1|zero|NUMBER",
@@ -30,8 +37,8 @@ from text2token.recipe import Recipe
 @click.option("--max-texts", type=click.IntRange(2), help="the first of the corpus; all by default")
 @click.option("--aligned", type=click.IntRange(2), default=500, show_default=True, help="first texts that are decoded")
 @click.option("--head", help="language model whose head decodes; BASE's own by default")
-@click.option("--json", "as_json", is_flag=True, help="write the result as JSON")
-@recipe_options("attention", "pooling", "template", "prefix", "suffix", "max_length")
+@json_option
+@recipe_options(*BACKBONE)
 def spectrum(
     base: str,
     tuned: str,
@@ -67,7 +74,7 @@ def spectrum(
     settings = {"base": base, "tuned": tuned, "corpus": opened.name, "head": head, "recipe": recipe.model_dump()}
     result = run_spectrum(models, opened, output, settings, pairs=pairs, progress=True, **options)
     if as_json:
-        click.echo(json.dumps(result, ensure_ascii=False, indent=2))
+        echo_json(result)
         return
     _show(result)
     click.echo(f"Data and figures are in {output}.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import quiet_libraries, recipe_options
+from text2token.cli.options import echo_json, json_option, quiet_libraries, recipe_options, text_column_option
 from text2token.recipe import Recipe
 
 _SHOWN = 12  # tokens of an example
@@ -22,9 +21,9 @@ _SHOWN = 12  # tokens of an example
 @click.option(
     "--stage", type=click.IntRange(1, 2), default=2, show_default=True, help="1: data-driven; 2: the recipe's second"
 )
-@click.option("--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora")
+@text_column_option
 @click.option("--examples", type=click.IntRange(0), default=5, show_default=True, help="how many to show")
-@click.option("--json", "as_json", is_flag=True, help="print manifest and examples as JSON")
+@json_option
 @recipe_options()
 def targets(
     corpus: tuple[str, ...], output: Path, stage: int, text_column: str, examples: int, as_json: bool, recipe: Recipe
@@ -48,7 +47,7 @@ def targets(
         for row in store.dataset().take(examples)
     ]
     if as_json:
-        click.echo(json.dumps({"manifest": store.manifest, "examples": shown}, ensure_ascii=False, indent=2))
+        echo_json({"manifest": store.manifest, "examples": shown})
         return
     title = Text(f"Targets of {store.manifest['texts']} texts in {output}")
     table = Table("Text", "Target", title=title, show_lines=True)

@@ -85,7 +85,9 @@ def saved(name: str, mode: str = "dense", *, bf16: bool = False) -> Contender:
     return views[0] if len(views) == 1 else _fused(shown, views)
 
 
-def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool = False) -> Contender:
+def untrained(
+    backbone: str, recipe: Recipe, corpus: str | None, *, text_column: str = "text", bf16: bool = False
+) -> Contender:
     """A backbone without training, under the recipe's pooling, attention, template and correction.
 
     Args:
@@ -93,6 +95,7 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
         recipe: The setting.
         corpus: What the correction is learnt from; ``calibration_texts`` drawn from it, whole. ``fit`` draws them from its
             training texts, and :func:`text2token.adapt.run.adapt` learns from spans.
+        text_column: Of a tabular corpus.
         bf16: Encode in mixed precision.
 
     Raises:
@@ -103,11 +106,17 @@ def untrained(backbone: str, recipe: Recipe, corpus: str | None, *, bf16: bool =
     template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
     attention = "" if recipe.attention == "own" else f", {recipe.attention}"
     name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
-    return _corrected(embedder, name, recipe, corpus, bf16)
+    return _corrected(embedder, name, recipe, corpus, text_column, bf16)
 
 
 def recorrected(
-    name: str, recipe: Recipe, corpus: str | None, *, head: str | None = None, bf16: bool = False
+    name: str,
+    recipe: Recipe,
+    corpus: str | None,
+    *,
+    text_column: str = "text",
+    head: str | None = None,
+    bf16: bool = False,
 ) -> Contender:
     """A finished model under another correction of its dense vectors, which are taken as they are before their own.
 
@@ -115,6 +124,7 @@ def recorrected(
         name: As :func:`text2token.alignment.reading.open_readable` takes it.
         recipe: The correction.
         corpus: As of :func:`untrained`.
+        text_column: Of a tabular corpus.
         head: Likewise as of ``open_readable``; a spectral filter is that of a decoding head.
         bf16: Encode in mixed precision.
 
@@ -122,17 +132,21 @@ def recorrected(
         UserError: The model or its decoding head cannot be loaded, there is no corpus, or no bf16 in hardware.
     """
     shown = f"{Path(name).resolve().name}, {recipe.correction}"
-    return _corrected(open_readable(name, head=head), shown, recipe, corpus, bf16)
+    return _corrected(open_readable(name, head=head), shown, recipe, corpus, text_column, bf16)
 
 
-def _corrected(embedder: Embedder, name: str, recipe: Recipe, corpus: str | None, bf16: bool) -> Contender:
+def _corrected(
+    embedder: Embedder, name: str, recipe: Recipe, corpus: str | None, text_column: str, bf16: bool
+) -> Contender:
     steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
     if steps and corpus is None:
         raise UserError(
             f"The correction '{recipe.correction}' is learnt from texts: name some with --corpus, "
             "or pass --correction none."
         )
-    texts = sample(open_corpus(corpus), recipe.calibration_texts, seed=recipe.seed) if steps and corpus else []
+    texts: list[str] = []
+    if steps and corpus:
+        texts = sample(open_corpus(corpus, text_column=text_column), recipe.calibration_texts, seed=recipe.seed)
     raw = _of_model(embedder.encoder.eval(), name, bf16)
 
     def prepare(session: Session) -> OnceEncoder:
