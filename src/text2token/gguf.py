@@ -42,7 +42,7 @@ def dequantise_cached(gguf_file: Path) -> Path:
 def dequantise(gguf_file: Path, output: Path) -> None:
     """Write a GGUF language model as a transformers folder of float32 safetensors, whole or not at all.
 
-    Takes about 4 bytes of memory and disk a parameter, and half a minute for 135 million parameters on a laptop.
+    Takes about 4 bytes of memory and disk per parameter, and half a minute for 135 million parameters on a laptop.
     Nothing is drawn meanwhile. Callers that may race for one ``output`` hold ``making(output)``.
 
     Args:

@@ -19,7 +19,7 @@ from text2token.recipe import Recipe
 def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
     """Turn a language model and unlabelled texts into an embedder.
 
-    CORPUS is one or more .txt (a text a line), .jsonl, .csv or .parquet files, folders or globs of them, '-' for standard
+    CORPUS is one or more .txt (one text per line), .jsonl, .csv or .parquet files, folders or globs of them, '-' for standard
     input, or a datasets-hub name. Interrupted, the same command continues.
 
     \b

@@ -14,7 +14,7 @@ from text2token.evaluation.compare import Comparison
 from text2token.figures import figure_style, inline_svg, write_figure
 from text2token.page import page_environment, write_page
 
-_HEIGHT = 0.42  # inches a task
+_HEIGHT = 0.42  # inches per task
 
 
 def write_comparison(comparison: Comparison, output: Path) -> None:
@@ -38,7 +38,7 @@ def write_comparison(comparison: Comparison, output: Path) -> None:
 
 
 def draw(comparison: Comparison) -> Figure:
-    """A line a task, a dot a model with its interval, the means below: further right is better."""
+    """One line per task, one dot per model with its interval, the means below: further right is better."""
     rows = comparison.tasks + comparison.means
     columns = comparison.measured + comparison.published
     shades = colormaps["turbo"](np.linspace(0, 1, len(columns)))
