@@ -495,14 +495,21 @@ def test_a_full_disk_is_told_and_the_same_command_continues(fit, tmp_path, monke
 
 
 @pytest.mark.parametrize("error", [NO_SPACE, OSError("200000 requested and 38384 written")])
-def test_vectors_that_find_no_space_leave_the_old_file(model, sentences, tmp_path, monkeypatch, error):
+def test_vectors_that_find_no_space_leave_the_old_file_and_are_continued(
+    model, sentences, tmp_path, monkeypatch, error
+):
     def full(*arguments):
         raise error
 
     (tmp_path / "v.npy").write_text("old")
-    monkeypatch.setattr(np, "save", full)
-    assert "The disk is full" in refused("encode", model, sentences, "--output", tmp_path / "v.npy", "--overwrite")
-    assert tree(tmp_path) == {tmp_path / "v.npy": b"old"}
+    command = ["encode", model, sentences, "--output", tmp_path / "v.npy", "--overwrite"]
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        assert "The disk is full" in refused(*command)
+    assert (tmp_path / "v.npy").read_bytes() == b"old"
+    done(*command)
+    assert [path.name for path in tmp_path.iterdir()] == ["v.npy"]
+    assert np.load(tmp_path / "v.npy").shape == (len(SENTENCES), Embedder.load(model).encode(["a"]).shape[1])
 
 
 def test_a_bug_keeps_its_traceback(model, monkeypatch):

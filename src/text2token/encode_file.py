@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from torch import Tensor
 
 from text2token.embedder import Embedder
@@ -66,13 +67,13 @@ def encode_file(
         run.move()
 
 
-def _write_array(file: Path, parts: Iterable[np.ndarray], count: int) -> None:
-    start, array = 0, None
-    for part in parts:
-        if array is None:
-            array = np.lib.format.open_memmap(file, "w+", np.float32, (count, part.shape[1]))
-        array[start : start + len(part)] = part
-        start += len(part)
+def _write_array(file: Path, parts: Iterable[NDArray[np.float32]], count: int) -> None:
+    with file.open("wb") as stream:
+        for part in parts:
+            if not stream.tell():
+                shape = {"descr": "<f4", "fortran_order": False, "shape": (count, part.shape[1])}
+                np.lib.format.write_array_header_1_0(stream, shape)
+            stream.write(part.astype("<f4").tobytes())
 
 
 def _write_table(file: Path, chunks: Sequence[Sequence[str]], columns: Iterable[dict[str, pa.Array]]) -> None:
