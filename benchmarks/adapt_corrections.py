@@ -15,7 +15,6 @@ from text2token.adapt.run import draw, gather
 from text2token.alignment.sts import EmbeddedPairs, read_sts
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
-from text2token.precision import mixed_precision
 from text2token.recipe import Recipe
 from text2token.vector_files import kept_vectors
 
@@ -61,11 +60,11 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
 def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     """Scores of all corrections of one setting, and the table that the choice was made from."""
     embedder = Embedder.from_recipe(recipe)
+    embedder.bf16 = True
     keep = partial(kept_vectors, folder)
     texts, others = draw(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), recipe)
-    with mixed_precision(embedder.encoder[0].model):
-        evidence = gather(embedder, texts, others, recipe.seed, keep)
-        pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
+    evidence = gather(embedder, texts, others, recipe.seed, keep)
+    pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
     judged = judge(embedder, evidence, CANDIDATES)
     alone = {label: _scores(embedder, evidence, pairs, candidate) for label, candidate in ALONE.items()}
     best = choose(judged, len(others))

@@ -23,7 +23,6 @@ from text2token.embedder import Embedder
 from text2token.evaluation.items import Items, Part
 from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.fingerprint import embedder_fingerprint
-from text2token.precision import has_bf16
 from text2token.progress import track
 from text2token.search import Document, read_documents
 from text2token.search.engine import Hit
@@ -140,7 +139,7 @@ class KeptEmbedder(Embedder):
         kept = cls(embedder.encoder, embedder.head, embedder.correction, embedder.mean_logits, embedder.top_k)
         file.parent.mkdir(parents=True, exist_ok=True)
         kept.store, kept.key = VectorStore(file), embedder_fingerprint(embedder)
-        kept.bf16 = has_bf16(embedder.encoder.device)
+        kept.bf16 = True
         return kept
 
     def embed(self, texts: Sequence[str], *, prompt: str | None = None, progress: bool = False, **_: Any) -> Tensor:

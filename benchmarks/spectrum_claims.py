@@ -20,7 +20,6 @@ from text2token.alignment.spectrum import Moments, principal_components
 from text2token.alignment.spectrum_run import analyse
 from text2token.alignment.sts import EmbeddedPairs, read_sts
 from text2token.corpus import open_corpus, sample
-from text2token.precision import mixed_precision
 from text2token.recipe import Recipe
 from text2token.vector_files import kept_vectors
 
@@ -77,16 +76,15 @@ def _measure_pair(
     stsb = read_sts(data / "mteb" / "stsbenchmark-sts" / "test.jsonl")
     embedded, sts = [], []
     for model, folder in zip(models, folders, strict=True):
-        with mixed_precision(model.encoder[0].model):
-            embedded.append(kept_vectors(folder, "texts", partial(model.embed, texts)))
-            sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
+        model.bf16 = True
+        embedded.append(kept_vectors(folder, "texts", partial(model.embed, texts)))
+        sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
     scifact = part(beir(data / "mteb" / "scifact", "SciFact", None))
     sides = {
         "scifact-queries": list(scifact.queries.values()),
         "scifact-documents": [document.content for document in scifact.documents],
     }
-    with mixed_precision(models[0].encoder[0].model):
-        searched = [kept_vectors(folders[0], side, partial(models[0].embed, own)) for side, own in sides.items()]
+    searched = [kept_vectors(folders[0], side, partial(models[0].embed, own)) for side, own in sides.items()]
     moments = Moments.none(embedded[0].shape[1])
     moments.add(*embedded)
     result = analyse(models, embedded, moments, texts, pairs=sts)
