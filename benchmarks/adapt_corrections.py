@@ -1,6 +1,6 @@
 """Training-free corrections of one backbone, each alone and the one that ``adapt`` chooses without labels, on STSBenchmark.
 
-Part of benchmarks/results/alignment.json. Everything that is learnt comes from corpus text; every text is encoded once a setting.
+Part of benchmarks/results/alignment.json. All that is learnt comes from corpus text; every text is encoded once per setting.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ALONE = {
 
 
 def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details a setting.
+    """Figures ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details per setting.
 
     Args:
         data: With ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.

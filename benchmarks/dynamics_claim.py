@@ -79,7 +79,7 @@ def section(details: dict[str, Any]) -> list[str]:
         "## Both spaces are optimised together",
         "",
         "*Text2Token*'s abstract says that training on token targets optimises the vocabulary space and the representation space "
-        "together. Short fits of smollm2-135m, one a kind of targets, were measured at points of their training, on held-out "
+        "together. Short fits of smollm2-135m, one per kind of target, were measured at points of their training, on held-out "
         f"sentences and on STSBenchmark validation; alignment is of {details['positives']}. Alignment and uniformity are Wang "
         "and Isola's (arXiv 2005.10242), u₁ energy is the share of the first uncentred principal component; these and the target "
         "loss get better as they fall. Where all texts lie close together, u₁ energy near 1, positives do too: alignment then "

@@ -112,7 +112,7 @@ class ModelDerived:
 
     @cached_property
     def priors(self) -> list[Prior]:
-        """One a template."""
+        """One per template."""
         load = Embedder.from_backbone
         views = [load(self.backbone, pooling="last", template=t, max_length=self.max_length) for t in self.templates]
         return [estimate_prior(replace(view, bf16=True), self.sample, self.common) for view in views]
