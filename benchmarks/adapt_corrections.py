@@ -1,6 +1,6 @@
 """Training-free corrections of one backbone, each alone and the one that ``adapt`` chooses without labels, on STSBenchmark.
 
-Part of benchmarks/results/alignment.json. Everything that is learnt comes from corpus text; every text is encoded once a setting.
+Part of benchmarks/results/alignment.json. All that is learnt comes from corpus text; every text is encoded once per setting.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from text2token.adapt.run import draw, gather
 from text2token.alignment.sts import EmbeddedPairs, read_sts
 from text2token.corpus import open_corpus
 from text2token.embedder import Embedder
-from text2token.precision import mixed_precision
 from text2token.recipe import Recipe
 from text2token.vector_files import kept_vectors
 
@@ -41,7 +40,7 @@ ALONE = {
 
 
 def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details a setting.
+    """Figures ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details per setting.
 
     Args:
         data: With ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
@@ -61,11 +60,11 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
 def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     """Scores of all corrections of one setting, and the table that the choice was made from."""
     embedder = Embedder.from_recipe(recipe)
+    embedder.bf16 = True
     keep = partial(kept_vectors, folder)
     texts, others = draw(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), recipe)
-    with mixed_precision(embedder.encoder[0].model):
-        evidence = gather(embedder, texts, others, recipe.seed, keep)
-        pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
+    evidence = gather(embedder, texts, others, recipe.seed, keep)
+    pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
     judged = judge(embedder, evidence, CANDIDATES)
     alone = {label: _scores(embedder, evidence, pairs, candidate) for label, candidate in ALONE.items()}
     best = choose(judged, len(others))

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import dynamics_claim
-from page_parts import revision
+from page_parts import revision, verdict
 from text2token.alignment.categories import CATEGORIES
 from text2token.alignment.study import draw
 from text2token.figures import write_figure
@@ -58,11 +58,6 @@ def main() -> None:
     (DOCS / "alignment.md").write_text(page)
 
 
-def verdict(holding: int, of: int) -> str:
-    """In words."""
-    return "holds" if holding == of else "holds partly" if holding else "does not hold here"
-
-
 def judge_alignment(rows: Rows) -> dict[str, str]:
     """Do all embedders align?"""
     low = [name for name, row in rows.items() if row["rates"]["hit"] < MANY]
@@ -77,7 +72,7 @@ def judge_alignment(rows: Rows) -> dict[str, str]:
         f"{hits}. But a hit can be a comma: literal meaningful tokens have {100 * meaning[least]:.0f} % of the mass of the "
         f"first ten in {least} and {100 * meaning[most]:.0f} % in {most}."
     )
-    return {"verdict": verdict(len(rows) - len(low), len(rows)), "words": words}
+    return {"verdict": verdict([name not in low for name in rows]), "words": words}
 
 
 def judge_kinds(rows: Rows) -> dict[str, str]:
@@ -94,7 +89,7 @@ def judge_kinds(rows: Rows) -> dict[str, str]:
         for backbone in backbones
     )
     words = f"Both kinds are there in every embedder. Share of the two of them together: {changes}."
-    return {"verdict": verdict(len(more), len(backbones)), "words": words}
+    return {"verdict": verdict([backbone in more for backbone in backbones]), "words": words}
 
 
 def judge_instructions(figures: dict[str, float], models: list[str]) -> dict[str, Any]:
@@ -105,7 +100,7 @@ def judge_instructions(figures: dict[str, float], models: list[str]) -> dict[str
         rows[name] = {"topic": topic, "sentiment": sentiment, "rise": sentiment - topic}
     follow = [name for name, row in rows.items() if row["rise"] >= RISE]
     words = f"A rise of {RISE} points or more: {'; '.join(follow) or 'none'}."
-    return {"verdict": verdict(len(follow), len(models)), "words": words, "rows": rows}
+    return {"verdict": verdict([name in follow for name in models]), "words": words, "rows": rows}
 
 
 def judge_relatedness(figures: dict[str, float], models: list[str]) -> dict[str, Any]:
@@ -123,7 +118,7 @@ def judge_relatedness(figures: dict[str, float], models: list[str]) -> dict[str,
         f"{len(related)} of {len(models)} go by the thing (relatedness), the others by the liking (similarity); the claim is "
         "that there are both sorts, and that tokens tell them apart."
     )
-    return {"verdict": "holds" if 0 < len(related) < len(models) else "holds partly", "words": words, "rows": rows}
+    return {"verdict": verdict([bool(related), len(related) < len(models)]), "words": words, "rows": rows}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from text2token.alignment.align import Reading, align_embeddings
 from text2token.alignment.reading import open_readable
 from text2token.alignment.study import write_study
 from text2token.corpus import open_corpus, sample
-from text2token.precision import mixed_precision
 from text2token.recipe import Recipe
 from text2token.vector_files import kept_vectors
 
@@ -50,8 +49,8 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
                 embedder = open_readable(backbone, Recipe(correction="none", **UNTRAINED[way]))
             else:
                 embedder = open_readable(str(models[way]))
-            with mixed_precision(embedder.encoder[0].model):
-                embeddings = kept_vectors(runs / "study", name, partial(embedder.embed, texts, progress=True))
+            embedder.bf16 = True
+            embeddings = kept_vectors(runs / "study", name, partial(embedder.embed, texts, progress=True))
             for reading, settings in READINGS.items():
                 studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
     for reading in ("exact ids", "less the mean, forms merged"):

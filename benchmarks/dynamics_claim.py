@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from page_parts import verdict
 from text2token import Recipe, fit
 from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
 from text2token.alignment.dynamics_report import (
@@ -78,7 +79,7 @@ def section(details: dict[str, Any]) -> list[str]:
         "## Both spaces are optimised together",
         "",
         "*Text2Token*'s abstract says that training on token targets optimises the vocabulary space and the representation space "
-        "together. Short fits of smollm2-135m, one a kind of targets, were measured at points of their training, on held-out "
+        "together. Short fits of smollm2-135m, one per kind of target, were measured at points of their training, on held-out "
         f"sentences and on STSBenchmark validation; alignment is of {details['positives']}. Alignment and uniformity are Wang "
         "and Isola's (arXiv 2005.10242), u₁ energy is the share of the first uncentred principal component; these and the target "
         "loss get better as they fall. Where all texts lie close together, u₁ energy near 1, positives do too: alignment then "
@@ -87,10 +88,10 @@ def section(details: dict[str, Any]) -> list[str]:
     ]
     for stage in stages:
         lines += [f"### {stage.targets.capitalize()} targets", "", *points_table(stage), *correlation_table(stage)]
-    return [*lines, f"**{verdict(stages)}**", ""]
+    return [*lines, f"**{conclusion(stages)}**", ""]
 
 
-def verdict(stages: list[StageDynamics]) -> str:
+def conclusion(stages: list[StageDynamics]) -> str:
     """Holds when each quantity of the representation space gets better with the target loss, under each kind of targets."""
     found = {
         (stage.targets, theirs): rho
@@ -102,13 +103,12 @@ def verdict(stages: list[StageDynamics]) -> str:
         for (targets, key), rho in found.items()
         if rho < TOGETHER
     ]
-    if not found or len(against) == len(found):
-        return f"Does not hold here: no quantity of the representation space follows the {VOCABULARY['target_loss'].label}."
+    held = verdict([rho >= TOGETHER for rho in found.values()]).capitalize()
+    if len(against) == len(found):
+        return f"{held}: no quantity of the representation space follows the {VOCABULARY['target_loss'].label}."
     counted = (
         f"{len(found) - len(against)} of {len(found)} correlations of the target loss with the representation space "
-        f"are {TOGETHER} or more"
+        f"are {TOGETHER} or more" + (f"; not {', '.join(against)}" if against else "")
     )
     caveat = "Points along one training are few and not independent; a correlation says that two curves go the same way, not why."
-    if not against:
-        return f"Holds: {counted}. {caveat}"
-    return f"Holds partly: {counted}; not {', '.join(against)}. {caveat}"
+    return f"{held}: {counted}. {caveat}"

@@ -24,6 +24,7 @@ from steps import kept, text2token
 from text2token import Embedder, Recipe
 from text2token.cli.options import quiet_libraries
 from text2token.corpus import open_corpus
+from text2token.evaluation.tasks import select_tasks
 from text2token.precision import mixed_precision
 from text2token.targets.builders import make_builders
 from text2token.targets.data_driven import corpus_statistics
@@ -75,9 +76,8 @@ def main(data: Path) -> None:
 
 def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Path) -> float:
     """Main score × 100 of one task on the local mirror, encoded in bf16 where the hardware has it."""
-    (task,) = mteb.get_tasks(tasks=[task_name], eval_splits=[split])
-    folder = data / "mteb" / Path(task.metadata.dataset["path"]).name
-    task.metadata = task.metadata.model_copy(update={"dataset": {**task.metadata.dataset, "path": str(folder)}})
+    (task,) = select_tasks(data_root=data / "mteb", names=[task_name]).tasks
+    task.filter_eval_splits([split])
     model = SentenceTransformer(modules=load().dense_modules())
     with mixed_precision(model[0].model):
         result = mteb.evaluate(

@@ -14,13 +14,18 @@ def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def goals(figures: Mapping[str, float], named: Mapping[str, tuple[str, str]]) -> str:
     """A table of figures by name, each with what it says and its goal, and whether that is reached."""
     rows = [
-        [text, f"{figures[name]:.3g}" if name in figures else "", goal, _verdict(figures.get(name), goal)]
+        [text, f"{figures[name]:.3g}" if name in figures else "", goal, _reached(figures.get(name), goal)]
         for name, (text, goal) in named.items()
     ]
     return table(["figure", "measured", "goal", ""], rows)
 
 
-def _verdict(measured: float | None, goal: str) -> str:
+def verdict(claims: Sequence[bool]) -> str:
+    """Does what was claimed of every case hold? Of no case, it does not."""
+    return "holds" if claims and all(claims) else "holds partly" if any(claims) else "does not hold here"
+
+
+def _reached(measured: float | None, goal: str) -> str:
     """Of a figure and its goal, ``≥ 1`` or ``≤ 1``."""
     if measured is None:
         return "not measured"

@@ -53,7 +53,7 @@ SUBSET = (
     "SciFact",
     "SearchSnippets",
     "PIT2015",
-)  # a type each
+)  # one per type
 DECODED = {"tsdae": 1.4 / 0.4}  # the trainer counts what the encoder reads, 40 % of a text; the decoder reads all of it
 QUICK = ("--held-out", "8", "--calibration-texts", "32", "--prior-texts", "16")
 

@@ -176,7 +176,7 @@ def _costs(trained: Mapping[str, Mapping[str, float]]) -> Iterable[list[str]]:
 def _second(rows: Mapping[str, dict[str, list[float]]]) -> Iterable[str]:
     if rows:
         kinds = list(next(iter(rows.values())))
-        yield f"### Another backbone: {SECOND}, one task a type"
+        yield f"### Another backbone: {SECOND}, one task per type"
         yield table(
             ["contender", *kinds],
             [[name, *(_span(scores[kind]) for kind in kinds)] for name, scores in ranked(rows, len(kinds))],

@@ -15,7 +15,6 @@ from torch.nn.functional import normalize
 
 from text2token.alignment.reading import open_readable
 from text2token.embedder import Embedder
-from text2token.precision import mixed_precision
 from text2token.vocabulary import read_vocabulary
 
 TWEETS = 100
@@ -53,12 +52,13 @@ def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, f
     examples: dict[str, Any] = {}
     for name, (place, recipe) in models.items():
         embedder = open_readable(place, recipe)
-        mean = _embed(embedder, tweets).mean(dim=0)
+        embedder.bf16 = True
+        mean = embedder.embed(tweets).mean(dim=0)
         for instruction, prompt in INSTRUCTIONS.items():
-            read = _aligned(embedder, _embed(embedder, [prompt + tweet for tweet in tweets]))
+            read = _aligned(embedder, embedder.embed([prompt + tweet for tweet in tweets]))
             figures[f"sentiment words, {instruction} ({name})"] = 100 * _share_with(read, SENTIMENT)
             examples.setdefault(name, {})[instruction] = [" ".join(row) for row in read[:3]]
-        like, dislike = _embed(embedder, likes), _embed(embedder, dislikes)
+        like, dislike = embedder.embed(likes), embedder.embed(dislikes)
         read = _aligned(embedder, dislike, mean)
         figures[f"negation words ({name})"] = 100 * _share_with(read, NEGATION)
         examples[name]["do not like"] = {text: " ".join(row) for text, row in zip(dislikes[:3], read[:3], strict=True)}
@@ -68,11 +68,6 @@ def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, f
         figures[f"like X, do not like X ({name})"] = 100 * float(cosines.diagonal(count).mean())
         figures[f"like X, like Y ({name})"] = 100 * float(np.mean(others))
     return figures, {"instructions": INSTRUCTIONS, "tweets": TWEETS, "things": THINGS, "examples": examples}
-
-
-def _embed(embedder: Embedder, texts: list[str]) -> Tensor:
-    with mixed_precision(embedder.encoder[0].model):
-        return embedder.embed(texts)
 
 
 def _aligned(embedder: Embedder, embeddings: Tensor, mean: Tensor | None = None) -> list[list[str]]:

@@ -23,7 +23,6 @@ from text2token.embedder import Embedder
 from text2token.evaluation.items import Items, Part
 from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.fingerprint import embedder_fingerprint
-from text2token.precision import has_bf16
 from text2token.progress import track
 from text2token.search import Document, read_documents
 from text2token.search.engine import Hit
@@ -85,7 +84,7 @@ def beir(folder: Path, name: str, limit: int | None) -> Collection:
 def known_items(file: Path, size: int) -> Collection:
     """Known-item search in text without judgements, for tuning: half of the queries are titles, half first sentences.
 
-    The document of a query is the rest of its paragraph, without title or first sentence; one paragraph an article.
+    The document of a query is the rest of its paragraph, without title or first sentence; one paragraph per article.
     """
     rows = list(
         {row.values["title"]: row.values for row in islice(read_table(file, ["title", "text"]), 20 * size)}.values()
@@ -140,7 +139,7 @@ class KeptEmbedder(Embedder):
         kept = cls(embedder.encoder, embedder.head, embedder.correction, embedder.mean_logits, embedder.top_k)
         file.parent.mkdir(parents=True, exist_ok=True)
         kept.store, kept.key = VectorStore(file), embedder_fingerprint(embedder)
-        kept.bf16 = has_bf16(embedder.encoder.device)
+        kept.bf16 = True
         return kept
 
     def embed(self, texts: Sequence[str], *, prompt: str | None = None, progress: bool = False, **_: Any) -> Tensor:
@@ -185,7 +184,7 @@ class Trial:
     def _embedded(self) -> list[tuple[Tensor, NDArray[np.int64]]]:
         return [parts.embed(texts) for parts, texts in zip(self._parts, self._texts, strict=True)]
 
-    def vectors(self, settings: VectorSettings, *, model: bool = True) -> tuple[csr_array, csr_array]:
+    def vectors(self, settings: VectorSettings) -> tuple[csr_array, csr_array]:
         """Sparse vectors of documents and queries, as an index has them."""
         maker = TokenVectors(self._spaces[settings.merge_forms], settings)
         key = (settings.form, settings.merge_forms, settings.parts)
@@ -200,13 +199,13 @@ class Trial:
             counts[0], largest(of_documents, settings.document_k), float(counts[0].sum()) / counts[0].shape[0]
         )
         frequencies = np.bincount(counts[0].indices, minlength=maker.space.width)
-        aligned = largest(of_queries, settings.query_m) if model else None
+        aligned = largest(of_queries, settings.query_m)
         return documents, maker.queries(counts[1], aligned, frequencies, counts[0].shape[0])
 
-    def rank(self, settings: VectorSettings, *, model: bool = True) -> dict[str, list[Hit]]:
+    def rank(self, settings: VectorSettings) -> dict[str, list[Hit]]:
         """The best documents of every query by sparse vectors."""
-        documents, queries = self.vectors(settings, model=model)
-        return self._best((queries @ documents.T).toarray())
+        documents, queries = self.vectors(settings)
+        return best(self.collection, (queries @ documents.T).toarray())
 
     def rank_dense(self) -> dict[str, list[Hit]]:
         """By dense vectors."""
@@ -214,7 +213,7 @@ class Trial:
             parts.dense(*embedded, len(texts))
             for parts, embedded, texts in zip(self._parts, self._embedded, self._texts, strict=True)
         )
-        return self._best(queries @ documents.T, negative=True)
+        return best(self.collection, queries @ documents.T, negative=True)
 
     def flops_over_dense(self, settings: VectorSettings) -> float:
         """Multiplications and additions of an exact sparse search over those of a flat dense one, mean over queries."""
@@ -222,14 +221,6 @@ class Trial:
         postings = np.bincount(documents.indices, minlength=documents.shape[1])
         dimension = self._parts[1].dense(*self._embedded[1], len(self._texts[1])).shape[1]
         return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
-
-    def _best(self, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[Hit]]:
-        ids = [document.id for document in self.collection.documents]
-        ranked = {}
-        for query, row in zip(self.collection.queries, scores, strict=True):
-            order = np.argsort(-row, kind="stable")[:DEPTH]
-            ranked[query] = [Hit(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
-        return ranked
 
 
 def largest(rows: csr_array, k: int) -> csr_array:
@@ -243,21 +234,44 @@ def largest(rows: csr_array, k: int) -> csr_array:
     return kept
 
 
+def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[Hit]]:
+    """The best documents of every query.
+
+    Args:
+        collection: Of Q queries and D documents.
+        scores: Q×D.
+        negative: Is a document without a positive score a hit? By cosines it is; of sparse vectors it shares nothing.
+    """
+    ids = [document.id for document in collection.documents]
+    ranked = {}
+    for query, row in zip(collection.queries, scores, strict=True):
+        order = np.argsort(-row, kind="stable")[:DEPTH]
+        ranked[query] = [Hit(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
+    return ranked
+
+
 def measure(collection: Collection, ranking: Ranking) -> dict[str, dict[str, Any]]:
     """nDCG@10 and recall@100, × 100, each with its 95 % bootstrap interval over queries."""
-    run = {query: {hit.id: hit.score for hit in ranking[query]} for query in collection.queries}
-    scored = pytrec_eval.RelevanceEvaluator(collection.relevant, set(MEASURES)).evaluate(run)
     measured = {}
-    for name in MEASURES.values():
-        values = np.array([scored.get(query, {}).get(name, 0.0) for query in collection.queries])
-        items = Items("query", (Part("mean", values, np.empty(0)),))
+    for name, items in _by_query(collection, ranking).items():
         measured[name] = {"score": 100 * items.score, "interval": [100 * end for end in items.interval()]}
     return measured
 
 
 def ndcg(collection: Collection, ranking: Ranking) -> float:
     """nDCG@10, × 100."""
-    return float(measure(collection, ranking)["ndcg_cut_10"]["score"])
+    return 100 * _by_query(collection, ranking)["ndcg_cut_10"].score
+
+
+def _by_query(collection: Collection, ranking: Ranking) -> dict[str, Items]:
+    """What each measure is the mean of."""
+    run = {query: {hit.id: hit.score for hit in ranking[query]} for query in collection.queries}
+    scored = pytrec_eval.RelevanceEvaluator(collection.relevant, set(MEASURES)).evaluate(run)
+    found = {}
+    for name in MEASURES.values():
+        values = np.array([scored.get(query, {}).get(name, 0.0) for query in collection.queries])
+        found[name] = Items("query", (Part("mean", values, np.empty(0)),))
+    return found
 
 
 def _judgements(folder: Path) -> list[tuple[str, str, int]]:

@@ -6,24 +6,20 @@ on Wikipedia sentences, STSBenchmark (test), and nDCG@10 on a part of SciFact.
 
 from __future__ import annotations
 
-import json
 import random
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
+from torch.nn.functional import normalize
 
+from sparse_trials import Collection, beir, best, ndcg
 from text2token.alignment.reading import open_readable
 from text2token.alignment.spectrum import Moments, principal_components
 from text2token.alignment.spectrum_run import analyse
 from text2token.alignment.sts import EmbeddedPairs, read_sts
 from text2token.corpus import open_corpus, sample
-from text2token.embedder import Embedder
-from text2token.precision import mixed_precision
 from text2token.recipe import Recipe
 from text2token.vector_files import kept_vectors
 
@@ -80,16 +76,22 @@ def _measure_pair(
     stsb = read_sts(data / "mteb" / "stsbenchmark-sts" / "test.jsonl")
     embedded, sts = [], []
     for model, folder in zip(models, folders, strict=True):
-        with mixed_precision(model.encoder[0].model):
-            embedded.append(kept_vectors(folder, "texts", partial(model.embed, texts)))
-            sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
-    search = Search.load(models[0], data / "mteb" / "scifact", folders[0])
+        model.bf16 = True
+        embedded.append(kept_vectors(folder, "texts", partial(model.embed, texts)))
+        sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
+    scifact = part(beir(data / "mteb" / "scifact", "SciFact", None))
+    sides = {
+        "scifact-queries": list(scifact.queries.values()),
+        "scifact-documents": [document.content for document in scifact.documents],
+    }
+    searched = [kept_vectors(folders[0], side, partial(models[0].embed, own)) for side, own in sides.items()]
     moments = Moments.none(embedded[0].shape[1])
     moments.add(*embedded)
     result = analyse(models, embedded, moments, texts, pairs=sts)
     first = principal_components(moments).first
     for row in result["shift_rows"]:
-        row["scifact"] = search.ndcg(row["shift"] * first)
+        queries, documents = (normalize(side + row["shift"] * first, dim=1) for side in searched)
+        row["scifact"] = ndcg(scifact, best(scifact, (queries @ documents.T).numpy(), negative=True))
     centred = principal_components(moments, centred=True)
     return result | {
         "centred_components": centred.rows()[:DEPTH],
@@ -97,50 +99,16 @@ def _measure_pair(
     }
 
 
-class Search:
-    """Queries against documents by cosine, both embedded, with what is relevant."""
-
-    def __init__(self, queries: Tensor, documents: Tensor, relevant: list[set[int]]) -> None:
-        self.queries, self.documents, self.relevant = queries, documents, relevant
-
-    @classmethod
-    def load(cls, embedder: Embedder, folder: Path, kept: Path) -> Search:
-        """Random queries, all documents judged for them, and random other documents up to DOCUMENTS."""
-        documents, queries = (_by_id(folder / f"{name}.jsonl") for name in ("corpus", "queries"))
-        judged: dict[str, set[str]] = {}
-        for row in _rows(folder / "qrels" / "test.jsonl"):
-            if float(row["score"]) > 0:
-                judged.setdefault(row["query-id"], set()).add(row["corpus-id"])
-        rng = random.Random(0)
-        asked = sorted(rng.sample(sorted(judged), QUERIES))
-        needed = set().union(*(judged[query] for query in asked))
-        others = rng.sample(sorted(documents.keys() - needed), DOCUMENTS - len(needed))
-        found = sorted([*needed, *others])
-        places = {name: place for place, name in enumerate(found)}
-        with mixed_precision(embedder.encoder[0].model):
-            return cls(
-                kept_vectors(kept, "scifact-queries", lambda: embedder.embed([queries[name] for name in asked])),
-                kept_vectors(kept, "scifact-documents", lambda: embedder.embed([documents[name] for name in found])),
-                [{places[name] for name in judged[query]} for query in asked],
-            )
-
-    def ndcg(self, shift: Tensor) -> float:
-        """Mean nDCG@10 × 100 (binary relevance) after adding ``shift`` to every embedding."""
-        sides = (torch.nn.functional.normalize(side + shift, dim=1) for side in (self.queries, self.documents))
-        queries, documents = sides
-        ranked = (queries @ documents.T).topk(DEPTH, dim=1).indices.tolist()
-        discounts = 1 / np.log2(np.arange(DEPTH) + 2)
-        gains = [
-            sum(discounts[place] for place, document in enumerate(row) if document in relevant)
-            / discounts[: len(relevant)].sum()
-            for row, relevant in zip(ranked, self.relevant, strict=True)
-        ]
-        return 100 * float(np.mean(gains))
-
-
-def _by_id(file: Path) -> dict[str, str]:
-    return {row["_id"]: f"{row.get('title') or ''} {row['text']}".strip() for row in _rows(file)}
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    return map(json.loads, file.read_text(encoding="utf-8").splitlines())
+def part(whole: Collection) -> Collection:
+    """Random queries, all documents judged for them, and random other documents up to ``DOCUMENTS``."""
+    documents = {document.id: document for document in whole.documents}
+    rng = random.Random(0)
+    asked = sorted(rng.sample(sorted(whole.queries), QUERIES))
+    judged = set().union(*(whole.relevant[query] for query in asked))
+    others = rng.sample(sorted(documents.keys() - judged), DOCUMENTS - len(judged))
+    return Collection(
+        whole.name,
+        [documents[name] for name in sorted([*judged, *others])],
+        {query: whole.queries[query] for query in asked},
+        {query: whole.relevant[query] for query in asked},
+    )

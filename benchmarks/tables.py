@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import quality_tables
-from page_parts import revision
+from page_parts import revision, table
 
 HERE = Path(__file__).parent
 COLUMNS = {
@@ -48,9 +48,7 @@ def main_job_section(result: dict[str, Any]) -> str:
     lines = [
         "## The main job: smollm2-135m, Wikipedia sentences, no labels",
         "",
-        "| setting | " + " | ".join(COLUMNS.values()) + " |",
-        "|---|" + "---|" * len(COLUMNS),
-        *(f"| {row} | " + " | ".join(cell(row, key) for key in COLUMNS) + " |" for row in ROWS),
+        table(["setting", *COLUMNS.values()], [[row, *(cell(row, key) for key in COLUMNS)] for row in ROWS]),
         "",
         "All but the last row are untrained. PromptEOL is in its published wording, template `eol-published`. "
         "*Corrected* is centring and spectral filter, as the trained model has them. "
@@ -59,9 +57,7 @@ def main_job_section(result: dict[str, Any]) -> str:
         f"{result['details']['fit']['recipe']['max_length']} tokens, the recipe's `max_length`, "
         "and encoded in bf16 where the hardware has it.",
         "",
-        "| cost | |",
-        "|---|---|",
-        *(f"| {label} | {figures[key]:.2f} |" for key, label in COST.items()),
+        table(["cost", ""], [[label, f"{figures[key]:.2f}"] for key, label in COST.items()]),
         "",
         f"Seed {result['seed']}, one run; {result['machine']['cores']} cores ({result['machine']['cpu']}), "
         f"model fitted at revision `{revision(result['details']['fit']['git'])}`, "

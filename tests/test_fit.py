@@ -166,7 +166,9 @@ def test_the_seed_decides(quick, tmp_path):
 def test_mixed_precision_learns_the_same(quick, tmp_path, monkeypatch, full):
     exact = fit(TEXTS, tmp_path / "exact", quick(full=full)).encode(SENTENCES)
     monkeypatch.setattr("text2token.precision.has_bf16", lambda device: True)
-    mixed = fit(TEXTS, tmp_path / "mixed", quick(full=full)).encode(SENTENCES)
+    fitted = fit(TEXTS, tmp_path / "mixed", quick(full=full))
+    assert not fitted.bf16  # what is handed out encodes in float32
+    mixed = fitted.encode(SENTENCES)
     assert (exact * mixed).sum(axis=1).min() > 0.99
     assert not np.array_equal(exact, mixed)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from page_parts import revision, table
+from page_parts import revision, table, verdict
 from quality_tables import section
 
 SEEDS = {"text2token, seed 0": 61.0, "text2token, seed 1": 63.0, "llm2vec, seed 0": 28.0}
@@ -63,3 +63,10 @@ def test_pieces():
     assert revision("0123456789abcdef-dirty") == "0123456789ab-dirty"
     assert revision("0123456789abcdef") == "0123456789ab"
     assert revision(None) == "unknown"
+    claims = {
+        (True, True): "holds",
+        (True, False): "holds partly",
+        (False,): "does not hold here",
+        (): "does not hold here",
+    }
+    assert {held: verdict(held) for held in claims} == claims

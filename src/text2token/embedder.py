@@ -55,7 +55,7 @@ class Embedder:
         correction: Affine map from ``h`` to the dense vector before it is normalised; None leaves ``h`` as it is.
         mean_logits: V corpus-mean token logits, the zero of sparse vectors and explanations; None until known.
         top_k: Tokens a sparse vector keeps. 128 (ours): a short text aligns with far fewer, a paragraph with about so many.
-        bf16: Embed in mixed precision; see :meth:`use_bf16`.
+        bf16: Embed in mixed precision where the hardware has it; :meth:`use_bf16` refuses where it has not.
     """
 
     encoder: SentenceTransformer
@@ -166,7 +166,7 @@ class Embedder:
 
         A ``prompt`` stands before each text, inside the template, as sentence-transformers has it.
         """
-        with mixed_precision(body_in_bf16(self.encoder)) if self.bf16 else nullcontext():
+        with mixed_precision(self.encoder[0].model) if self.bf16 else nullcontext():
             vectors = self.encoder.encode(
                 list(texts),
                 prompt=prompt,

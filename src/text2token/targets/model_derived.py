@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from text2token.embedder import Embedder
-from text2token.precision import mixed_precision
 from text2token.targets.base import Targets, checksum
 from text2token.template import Template
 
@@ -41,7 +40,7 @@ class Prior:
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """N×V float32 logits."""
-        embeddings = _embed(self.embedder, texts)
+        embeddings = self.embedder.embed(texts)
         rest = embeddings - torch.outer(embeddings @ self.direction, self.direction)
         logits: Tensor = self.embedder.decoding_head(rest)
         return logits - self.mean_logits
@@ -56,7 +55,7 @@ def estimate_prior(embedder: Embedder, sample: Sequence[str], common: CommonComp
         common: ``mean``: the corpus-mean logits. ``first-component``: the first right singular vector of the uncentred
             embeddings, the u₁ of arXiv 2406.17378.
     """
-    embeddings = _embed(embedder, sample)
+    embeddings = embedder.embed(sample)
     zeros = Prior(embedder, torch.zeros(embedder.vocabulary_size), torch.zeros(embeddings.shape[1]))
     if common == "first-component":
         _, directions = torch.linalg.eigh(embeddings.T @ embeddings)
@@ -64,11 +63,6 @@ def estimate_prior(embedder: Embedder, sample: Sequence[str], common: CommonComp
     with torch.no_grad():
         sums = [embedder.decoding_head(part).sum(dim=0) for part in embeddings.split(256)]
     return Prior(embedder, torch.stack(sums).sum(dim=0) / len(embeddings), zeros.direction)
-
-
-def _embed(embedder: Embedder, texts: Sequence[str]) -> Tensor:
-    with mixed_precision(embedder.encoder[0].model):
-        return embedder.embed(texts)
 
 
 @dataclass(frozen=True)
@@ -116,10 +110,10 @@ class ModelDerived:
 
     @cached_property
     def priors(self) -> list[Prior]:
-        """One a template."""
+        """One per template."""
         load = Embedder.from_backbone
         views = [load(self.backbone, pooling="last", template=t, max_length=self.max_length) for t in self.templates]
-        return [estimate_prior(view, self.sample, self.common) for view in views]
+        return [estimate_prior(replace(view, bf16=True), self.sample, self.common) for view in views]
 
     def __call__(self, texts: Sequence[str]) -> Targets:
         """Targets of a batch."""
