@@ -37,7 +37,7 @@ from text2token.provenance import file_checksum
 from text2token.recipe import Recipe
 from text2token.search import Fusion, Index, VectorSettings
 from text2token.search.engine import Hit, Rows, Side
-from text2token.search.fusion import fuse
+from text2token.search.fusion import fuse, search
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder
 
@@ -298,7 +298,7 @@ def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str
         searches: dict[str, dict[Side, Rows]] = {side: {side: rows} for side, rows in vectors.items()}
         for name, chosen in {**searches, "hybrid": vectors}.items():
             taken.setdefault(f"search {name}", []).append(
-                _milliseconds(partial(index.engine.search, chosen, 10, HYBRID))
+                _milliseconds(partial(search, index.engine, chosen, 10, HYBRID))
             )
     return {name: [float(np.percentile(values, share)) for share in (50, 99)] for name, values in taken.items()}
 

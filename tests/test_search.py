@@ -28,6 +28,7 @@ from text2token.search import Columns, Document, Fusion, Hit, Index, Match, Vect
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engines import open_engine
+from text2token.search.fusion import search
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.postings import Postings
@@ -286,7 +287,7 @@ def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
     )
     fusion = Fusion("rrf")
     vectors = index.query_vectors([SENTENCES[3]])
-    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [index.engine.search(vectors, 3, fusion), []]
+    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [search(index.engine, vectors, 3, fusion), []]
 
 
 def test_changes_give_what_a_new_index_gives(index, tmp_path):

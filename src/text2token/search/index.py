@@ -18,11 +18,12 @@ from text2token.errors import UserError
 from text2token.progress import step, track
 from text2token.recipe import Recipe
 from text2token.search.documents import Document
-from text2token.search.engine import Engine, Fusion, Hit, Rows, Side
+from text2token.search.engine import Engine, Hit, Rows, Side
 from text2token.search.engines import EngineName, open_engine
+from text2token.search.fusion import Fusion, search
 from text2token.search.index_folder import STORE, TOKENIZER, VECTORS, only_writer, prepare
 from text2token.search.model import IndexModel
-from text2token.search.modes import HYBRID, Mode, deep_enough, sides_asked
+from text2token.search.modes import HYBRID, Mode, sides_asked
 from text2token.search.parts import untruncated
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
@@ -255,7 +256,7 @@ class Index:
             return Results([], "The query has no text.")
         vectors = self.query_vectors([query], mode, model=model, fusion=fusion)
         empty = [side for side, rows in vectors.items() if not np.any(_values(rows))]
-        hits = self.engine.search(vectors, k, deep_enough(fusion, k))
+        hits = search(self.engine, vectors, k, fusion)
         note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
         return Results(explain(hits, self._store, self._vectorizer, vectors), note)
 
@@ -272,12 +273,11 @@ class Index:
         """As :meth:`search` for many queries, without texts and reasons; a query without text has no hits."""
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[Hit]] = [[] for _ in queries]
-        deep = deep_enough(fusion, k)
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
             vectors = self.query_vectors([text for _, text in batch], mode, model=model, fusion=fusion)
             for place, (row, _) in enumerate(batch):
-                ranked[row] = self.engine.search({s: rows[[place]] for s, rows in vectors.items()}, k, deep)
+                ranked[row] = search(self.engine, {s: rows[[place]] for s, rows in vectors.items()}, k, fusion)
         return ranked
 
     def query_vectors(

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from text2token.errors import UserError
-from text2token.search.engine import Fusion, Side
+from text2token.search.engine import Side
+from text2token.search.fusion import Fusion
 from text2token.search_settings import HYBRID_WEIGHTS
 
 Mode = Literal["sparse", "dense", "bm25", "hybrid"]
@@ -37,8 +38,3 @@ def sides_asked(mode: Mode, there: Sequence[Side], fusion: Fusion, *, model: boo
     if not model and sides == ["dense"]:
         raise UserError("A dense search needs the model: leave --no-model out, or use another --mode.")
     return [side for side in sides if model or side != "dense"]
-
-
-def deep_enough(fusion: Fusion, k: int) -> Fusion:
-    """So many documents of each side that ``k`` of them can be hits."""
-    return fusion._replace(depth=max(fusion.depth, k))

@@ -21,8 +21,7 @@ from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 from text2token.atomic import replacing
 from text2token.errors import UserError
 from text2token.progress import step
-from text2token.search.engine import Fusion, Hit, Rows, Side
-from text2token.search.fusion import best, fuse
+from text2token.search.engine import Hit, Rows, Side, best
 
 _AT_ONCE = 10_000  # documents in memory, with some kilobytes each
 _TOGETHER = 64  # entries of the log that become one group of rows
@@ -85,7 +84,7 @@ class SeismicEngine:
             if folder != self._built():
                 shutil.rmtree(folder)
 
-    def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
+    def search(self, side: Side, query: Rows, k: int) -> list[Hit]:
         """See the protocol, and the class for what differs; builds the indexes first where documents have changed.
 
         Raises:
@@ -95,11 +94,9 @@ class SeismicEngine:
             return []
         if not self._indexes:
             self._open_indexes()
-        if missing := query.keys() - self._indexes.keys():
-            raise UserError(f"The index '{self._folder}' has no {min(missing)} side, only {_listed(self._indexes)}.")
-        depth = k if len(query) == 1 else fusion.depth
-        rankings = {side: _ranking(self._indexes[side], rows, depth) for side, rows in query.items()}
-        return next(iter(rankings.values())) if len(query) == 1 else fuse(rankings, k, fusion)
+        if side not in self._indexes:
+            raise UserError(f"The index '{self._folder}' has no {side} side, only {_listed(self._indexes)}.")
+        return _ranking(self._indexes[side], query, k)
 
     def count(self) -> int:
         """See the protocol."""
