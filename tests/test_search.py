@@ -280,7 +280,7 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
 
 
 def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
-    embedder = index._vectorizer.embedder
+    embedder = index.embedder
     cosines = embedder.encode([SENTENCES[3]]) @ embedder.encode([d.content for d in DOCUMENTS]).T
     assert scores(index, SENTENCES[3], "dense") == pytest.approx(
         dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
@@ -316,7 +316,7 @@ def test_what_has_not_changed_is_not_encoded_again(index):
 def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone, monkeypatch):
     whole = Index.create(tmp_path / "whole", backbone("llama"), recipe=RECIPE)
     whole.add(DOCUMENTS)
-    monkeypatch.setattr("text2token.search.index._ENCODED", 3)
+    monkeypatch.setattr("text2token.search.indexing._ENCODED", 3)
     broken = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
     added = EmbeddedEngine.add
     calls = []
@@ -347,7 +347,7 @@ def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backb
 
     first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
     with monkeypatch.context() as patch:
-        patch.setattr("text2token.search.index._ENCODED", 3)
+        patch.setattr("text2token.search.indexing._ENCODED", 3)
         patch.setattr(EmbeddedEngine, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             first.add(DOCUMENTS)
@@ -522,8 +522,7 @@ def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypat
 def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):
     Index.create(tmp_path / "index", backbone("qwen3"))  # nothing in it yet, so anything may follow
     begun = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
-    with begun._store.transaction():
-        begun._read(DOCUMENTS[:1])
+    begun._store.note(documents=1)
     with pytest.raises(UserError, match="unfinished index with another fingerprint"):
         Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=embedder)
     with pytest.raises(UserError, match="unfinished index with another recipe"):
@@ -754,7 +753,7 @@ def test_a_side_without_weight_has_no_say(index, backbone):
     assert [(hit.id, hit.score) for hit in hits] == [
         (hit.id, hit.score) for hit in fresh.search("cats of the garden", 10, "bm25").hits
     ]
-    assert "embedder" not in vars(fresh._vectorizer)  # words need no model
+    assert fresh._model._opened is None  # words need no model
     with pytest.raises(UserError, match="All sides weigh 0"):
         fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
 
