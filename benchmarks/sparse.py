@@ -185,8 +185,8 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
         trial = Trial(index.embedder, collection)
         rankings |= {
             "sparse": ranked(mode="sparse"),
-            "sparse, no model at the query": ranked(mode="sparse", model=False),
-            "hybrid, no model at the query": ranked(mode="hybrid", model=False),
+            "sparse, no model at the query": ranked(mode="sparse", inference_free=True),
+            "hybrid, no model at the query": ranked(mode="hybrid", inference_free=True),
             "sparse, paper's form": trial.rank(PAPER),
         }
         cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())

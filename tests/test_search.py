@@ -261,8 +261,8 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
     index = Index.create(tmp_path / "index", backbone(family), recipe=RECIPE)
     index.add(DOCUMENTS)
     for mode in ("sparse", "bm25"):
-        for model in (True, False):
-            found = index.search("young stars of a galaxy", mode=mode, model=model)
+        for inference_free in (True, False):
+            found = index.search("young stars of a galaxy", mode=mode, inference_free=inference_free)
             assert found.note is None
             assert found.hits
             for hit in found.hits:
@@ -421,12 +421,14 @@ def test_an_index_of_another_model_is_refused(index, backbone, embedder):
     other = Embedder.from_backbone(backbone("qwen3"))
     before = scores(index, "telescope", "bm25")
     with pytest.raises(UserError, match="made by another model"):
-        Index.open(index._folder, other).search("cat")
+        Index.open(index._folder, embedder=other).search("cat")
     with pytest.raises(UserError, match="made by another model"):
-        Index.open(index._folder, other).add([Document("5", "", "Nothing."), Document("x", "", "A telescope.")])
+        Index.open(index._folder, embedder=other).add(
+            [Document("5", "", "Nothing."), Document("x", "", "A telescope.")]
+        )
     assert scores(Index.open(index._folder), "telescope", "bm25") == before
     assert index.waiting == 0
-    assert Index.open(index._folder, embedder).search("cat", mode="bm25").hits  # no model is needed
+    assert Index.open(index._folder, embedder=embedder).search("cat", mode="bm25").hits  # no model is needed
 
 
 def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index, monkeypatch):
@@ -609,9 +611,9 @@ def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_pa
 def test_a_query_that_says_nothing_finds_nothing(index):
     assert index.search("  ") == ([], "The query has no text.")
     assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known to: bm25.")
-    assert index.search("☃", mode="sparse", model=False).hits == []
+    assert index.search("☃", mode="sparse", inference_free=True).hits == []
     with pytest.raises(UserError, match="needs the model"):
-        index.search("cat", mode="dense", model=False)
+        index.search("cat", mode="dense", inference_free=True)
 
 
 def test_columns_of_one_name_are_matches_of_their_own():
@@ -675,7 +677,8 @@ def test_index_and_search_by_command(files, backbone):
     found = json.loads(done("search", output, "galaxy full of stars", "--json", "-k", "2", "--mode", "bm25"))
     assert [hit["id"] for hit in found] == ["5", "6"]
     assert found[0]["matches"][0].keys() == {"token", "side", "amount"}
-    assert "Title 5" in done("search", output, "galaxy", "--no-model", "--mode", "sparse")
+    for flag in ("--no-model", "--inference-free"):
+        assert "Title 5" in done("search", output, "galaxy", flag, "--mode", "sparse")
     (files / "more.jsonl").write_text('{"id": 99, "text": "Another galaxy."}')
     done("index", "--output", output, "--add", files / "more.jsonl", "--delete", "5")
     found = json.loads(done("search", output, "galaxy", "--json", "--mode", "bm25"))

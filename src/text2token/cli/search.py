@@ -55,7 +55,13 @@ _path = click.Path(path_type=Path)
     + "; with rrf 1 for all]",
 )
 @click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
-@click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
+@click.option(
+    "--no-model",
+    "--inference-free",
+    "inference_free",
+    is_flag=True,
+    help="words of the query alone, without loading the model",
+)
 @click.option(
     "-k",
     type=click.IntRange(1),
@@ -78,7 +84,7 @@ def search(
     fusion: Any,
     weights: tuple[tuple[Any, float], ...],
     model: str | None,
-    no_model: bool,
+    inference_free: bool,
     k: int,
     queries: Path | None,
     output: Path | None,
@@ -106,7 +112,7 @@ def search(
     how: dict[str, Any] = {
         "k": k,
         "mode": mode,
-        "model": not no_model,
+        "inference_free": inference_free,
         "fusion": chosen._replace(weights={**chosen.weights, **dict(weights)}),
     }
     opened = Index.open(index, model=model)

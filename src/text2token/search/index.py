@@ -44,8 +44,8 @@ class Index:
 
     Args:
         folder: Of the index.
-        embedder: Its model, where it is loaded already; it is checked, and else loaded when it is needed.
-        model: Where its model is now, if that has moved.
+        embedder: The index's model if already loaded (its fingerprint is checked); None: loaded at first use.
+        model: Where the index's model is now, if that has moved.
     """
 
     def __init__(self, folder: Path, embedder: Embedder | None = None, model: str | None = None) -> None:
@@ -88,7 +88,7 @@ class Index:
         return cls(folder, embedder)
 
     @classmethod
-    def open(cls, folder: str | Path, embedder: Embedder | None = None, *, model: str | None = None) -> Index:
+    def open(cls, folder: str | Path, *, embedder: Embedder | None = None, model: str | None = None) -> Index:
         """A finished index.
 
         Raises:
@@ -173,7 +173,7 @@ class Index:
         return open_engine(fact("engine"), self._folder / VECTORS, fact("uri"), fact("collection"))
 
     def search(
-        self, query: str, k: int = 10, mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
+        self, query: str, k: int = 10, mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
     ) -> Results:
         """The ``k`` best documents for a query, each with what made it one.
 
@@ -181,7 +181,8 @@ class Index:
             query: Text of any length.
             k: At most so many.
             mode: One side, or ``hybrid``: all sides that there are.
-            model: May the model see the query? Without, words find words, and what documents mean.
+            inference_free: Encode no query: only its words and literal tokens are matched, against documents that keep their
+                aligned tokens.
             fusion: Of hybrid searches.
 
         Raises:
@@ -190,7 +191,7 @@ class Index:
         query = clean(query)
         if not query:
             return Results([], "The query has no text.")
-        vectors = self.query_vectors([query], mode, model=model, fusion=fusion)
+        vectors = self.query_vectors([query], mode, inference_free=inference_free, fusion=fusion)
         empty = [side for side, rows in vectors.items() if abs(rows).sum() == 0]
         hits = search(self.engine, vectors, k, fusion)
         note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
@@ -202,7 +203,7 @@ class Index:
         k: int = 100,
         mode: Mode = "hybrid",
         *,
-        model: bool = True,
+        inference_free: bool = False,
         fusion: Fusion = HYBRID,
         progress: bool = False,
     ) -> list[list[Hit]]:
@@ -211,14 +212,16 @@ class Index:
         ranked: list[list[Hit]] = [[] for _ in queries]
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
-            vectors = self.query_vectors([text for _, text in batch], mode, model=model, fusion=fusion)
+            vectors = self.query_vectors(
+                [text for _, text in batch], mode, inference_free=inference_free, fusion=fusion
+            )
             for place, (row, _) in enumerate(batch):
                 ranked[row] = search(self.engine, {s: rows[[place]] for s, rows in vectors.items()}, k, fusion)
         return ranked
 
     def query_vectors(
-        self, queries: Sequence[str], mode: Mode = "hybrid", *, model: bool = True, fusion: Fusion = HYBRID
+        self, queries: Sequence[str], mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
     ) -> dict[Side, Rows]:
         """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
-        sides = sides_asked(mode, self.sides, fusion, model=model)
-        return self._vectorizer.queries(queries, sides, model=model)
+        sides = sides_asked(mode, self.sides, fusion, inference_free=inference_free)
+        return self._vectorizer.queries(queries, sides, inference_free=inference_free)

@@ -77,17 +77,17 @@ class Vectorizer:
             vectors["sparse"] = self._tokens.documents(counts, aligned, self._store.fact("average_tokens"))
         return vectors
 
-    def queries(self, texts: Sequence[str], sides: Collection[Side], *, model: bool = True) -> dict[Side, Rows]:
+    def queries(self, texts: Sequence[str], sides: Collection[Side], *, inference_free: bool) -> dict[Side, Rows]:
         """Vectors of queries on the sides asked for.
 
         Args:
             texts: None of them empty.
             sides: Of the collection.
-            model: May the model see the queries? Without, the sparse side has their words alone, and there is no dense side.
+            inference_free: Encode no query: the sparse side is made of its literal tokens alone, and there is no dense side.
         """
         vectors: dict[Side, Rows] = {}
         aligned, tokens = None, self._tokens if "sparse" in sides else None
-        if model and ("dense" in sides or (tokens and tokens.settings.query_m)):
+        if not inference_free and ("dense" in sides or (tokens and tokens.settings.query_m)):
             embeddings, owners = self.query_parts.embed(texts)
             if "dense" in sides:
                 vectors["dense"] = self.query_parts.dense(embeddings, owners, len(texts))
