@@ -45,16 +45,16 @@ when they opened it. An index knows its model by a hash of weights and template,
 keeps itself. Where the model has moved, `text2token search --model` names it.
 """
 SCALE = """
-- **The embedded engine** needs no service and grows linearly in time and disk: the default as far as its time a query will
+- **The embedded engine** needs no service and grows linearly in time and disk: the default as far as its time per query will
   do, about a million documents where some 20 ms are fast enough. Sparse and BM25 sides are exact at any size; the dense side
-  is up to 200,000 documents a segment, and from there on a graph (HNSW in the table). Its arrays are memory-mapped, so that
+  is up to 200,000 documents per segment, and from there on a graph (HNSW in the table). Its arrays are memory-mapped, so that
   only what queries touch is in memory; a folder that may only be read can be searched, too.
 - **Seismic** (`--engine seismic`) is approximate and made for millions of documents, which were not measured here; up to what
   the table shows it is no faster. It keeps no dense side, and is built anew, in memory, at the end of every addition and by
   the first search after a deletion.
 - **Milvus** (`--engine milvus --uri URL`) is for more than one machine, and for collections beyond one disk. A server that
   asks for a login gets what the environment variable `MILVUS_TOKEN` holds: `user:password` or an API key. Each side is
-  searched by the server, a request a side; reciprocal ranks of equal weight (`--fusion rrf`) are fused there, too, all else
+  searched by the server, one request per side; reciprocal ranks of equal weight (`--fusion rrf`) are fused there, too, all else
   here. milvus-lite, a file as `--uri` that one process at a time can open, is the same code for trying out; no cluster was
   measured here.
 """
@@ -170,8 +170,8 @@ def _cost(cost: Mapping[str, Any]) -> str:
     ]
     return (
         table(heading, rows)
-        + "\n\nKilobytes a document by side, of the texts with the log of the open database, which goes when it is closed; "
-        "seconds of a build beyond encoding; milliseconds a query, median / 99th percentile, "
+        + "\n\nKilobytes per document by side, of the texts with the log of the open database, which goes when it is closed; "
+        "seconds of a build beyond encoding; milliseconds per query, median / 99th percentile, "
         "of encoding it and of each search; operations of a sparse search over those of a flat dense one."
     )
 
@@ -247,7 +247,9 @@ def _speed(speed: Mapping[str, Any]) -> str:
             f"median time of bm25s on the same documents, {ratios}: queries of this index have more tokens than words.",
             "More documents are these, drawn again with weights jittered and a fifth of the tokens exchanged; dense vectors are "
             "random projections of them. Seismic, HNSW and milvus-lite were not built beyond what the table shows.",
-            table(["engine", "documents", "build, s", "kB a document", "ms a query, median / 99th", "recall@10"], rows),
+            table(
+                ["engine", "documents", "build, s", "kB per document", "ms per query, median / 99th", "recall@10"], rows
+            ),
             SCALE.strip(),
         ]
     )

@@ -1,7 +1,7 @@
 """What a search costs: exact sparse search beside bm25s, approximate beside exact, and how engines grow with the documents.
 
 A part of benchmarks/sparse.py. All times are of the processor on one thread (process_time), which a shared machine does not
-disturb, in milliseconds a query unless named otherwise. Queries are encoded before, for every contender.
+disturb, in milliseconds per query unless named otherwise. Queries are encoded before, for every contender.
 """
 
 from __future__ import annotations

@@ -85,7 +85,7 @@ def beir(folder: Path, name: str, limit: int | None) -> Collection:
 def known_items(file: Path, size: int) -> Collection:
     """Known-item search in text without judgements, for tuning: half of the queries are titles, half first sentences.
 
-    The document of a query is the rest of its paragraph, without title or first sentence; one paragraph an article.
+    The document of a query is the rest of its paragraph, without title or first sentence; one paragraph per article.
     """
     rows = list(
         {row.values["title"]: row.values for row in islice(read_table(file, ["title", "text"]), 20 * size)}.values()

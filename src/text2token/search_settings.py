@@ -25,10 +25,14 @@ class VectorSettings(BaseModel):
     document_k: int = Field(128, ge=1, description="aligned tokens of a document")
     query_m: int = Field(16, ge=0, description="aligned tokens of a query; 0: none")
     document_share: float = Field(
-        0.5, ge=0, description="weight of a document's first aligned token; 1: of a word's limit"
+        0.5,
+        ge=0,
+        description="weight of a document's strongest aligned token; 1: the most that a BM25 term weight can reach",
     )
     query_share: float = Field(
-        0.5, ge=0, description="weight of a query's first aligned token; 1: as if it stood there"
+        0.5,
+        ge=0,
+        description="weight of a query's strongest aligned token; 1: as much as a word that occurs once in the query",
     )
     merge_forms: bool = Field(True, description="one column for ' cat', 'cat' and 'Cat'")
     parts: Literal["max", "sum"] = Field("max", description="how the parts of a long document become one")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from text2token.search.index import Index, Results
     from text2token.search.reasons import Found
 
-_SHOWN = 6  # tokens a hit in the table
+_SHOWN = 6  # tokens per hit in the table
 _path = click.Path(path_type=Path)
 
 

@@ -15,8 +15,8 @@ from text2token.errors import UserError
 from text2token.search.engine import Hit, Rows, Side, best
 from text2token.search.fusion import RANK_OFFSET
 
-_BATCH = 500  # documents a request: a few megabytes, where gRPC takes 64
-_TIMEOUT = 60.0  # seconds a request
+_BATCH = 500  # documents per request: a few megabytes, where gRPC takes 64
+_TIMEOUT = 60.0  # seconds per request
 _MOST_HITS = 16_384  # of one request, Milvus' own limit
 _LONGEST_ID = 65_535  # bytes, Milvus' own limit
 _METRIC = {"metric_type": "IP"}

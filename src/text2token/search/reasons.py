@@ -50,7 +50,7 @@ def explain(
         hits: Of the query.
         store: Of the index.
         vectorizer: Of the index.
-        query: Its vectors, one row a side.
+        query: Its vectors, one row per side.
     """
     documents = store.documents([hit.id for hit in hits])
     found = []

@@ -22,7 +22,7 @@ from text2token.search.postings import Postings
 HNSW_FROM = (
     200_000  # documents; flat search then takes some 30 ms at 500 dimensions, and the graph is worth its building
 )
-_LINKS, _BREADTH = 32, 128  # of the graph: neighbours a document, candidates while building and searching
+_LINKS, _BREADTH = 32, 128  # of the graph: neighbours per document, candidates while building and searching
 _COPIED = 8_192  # dense rows copied at once
 _FIELDS = Postings._fields
 _faiss: Any = faiss  # whose types are those of C++

@@ -31,9 +31,9 @@ _HEAP_FACTOR = 0.8  # of Seismic's examples: above 1, blocks that may hold a hit
 class SeismicEngine:
     """Sparse and BM25 sides, each in a Seismic index (Bruch et al., SIGIR 2024); see :class:`~text2token.search.engine.Engine`.
 
-    A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, a Parquet file a
-    call. :meth:`finish` makes of it one file of the documents that are left, and builds the indexes, as the first search after a
-    change does: updates are cheap, builds are not (milliseconds of one core a document).
+    A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, one Parquet file
+    per call. :meth:`finish` makes of it one file of the documents that are left, and builds the indexes, as the first search
+    after a change does: updates are cheap, builds are not (milliseconds of one core per document).
 
     What differs from the protocol: there is no dense side; a search is approximate and may miss a hit; weights are kept with 16
     bits, so that scores are right to three digits, and equal ones may not stay equal.
