@@ -1,4 +1,4 @@
-"""Settings of an index; apart from its code, so that the command line knows them without loading it."""
+"""Names and settings of an index; apart from its code, so that the command line knows them without loading it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-HYBRID_WEIGHTS: dict[Literal["bm25", "sparse", "dense"], float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
+Side = Literal["sparse", "dense", "bm25"]
+Mode = Literal["hybrid", Side]
+FusionMethod = Literal["scores", "rrf"]
+EngineName = Literal["embedded", "milvus", "seismic"]
+
+HYBRID_WEIGHTS: dict[Side, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
 """Of the sides in a hybrid search, chosen on five sets of known items, without judgements (docs/search.md): the largest gain over
 BM25 among the weights that nowhere lose half a point. Larger ones win more on text as the model was trained on, less elsewhere.
 """

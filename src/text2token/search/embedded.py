@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from text2token.atomic import write_json
-from text2token.search.engine import Hit, Rows, Side, best
+from text2token.search.engine import Hit, Rows, best
 from text2token.search.segment import Segment, merge_segments, write_segment
+from text2token.search_settings import Side
 
 _MANIFEST = "segments.json"
 _FAN = (

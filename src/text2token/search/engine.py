@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-Side = Literal["sparse", "dense", "bm25"]
+from text2token.search_settings import Side
+
 Rows: TypeAlias = csr_array | NDArray[np.float32]
 """Vectors of N texts, N rows: of the dense side an array of unit length rows, of the others a matrix in CSR form."""
 

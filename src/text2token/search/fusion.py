@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
-from text2token.search.engine import Engine, Hit, RankFusingEngine, Rows, Side, best
+from text2token.search.engine import Engine, Hit, RankFusingEngine, Rows, best
+from text2token.search_settings import FusionMethod, Side
 
 RANK_OFFSET = 60  # of Cormack et al. 2009: how little the very first ranks stand out
 
@@ -22,7 +23,7 @@ class Fusion(NamedTuple):
         depth: Documents of each side that take part, or ``k``, where that is more.
     """
 
-    method: Literal["rrf", "scores"] = "rrf"
+    method: FusionMethod = "rrf"
     weights: Mapping[Side, float] = {}
     depth: int = 100
 

@@ -15,17 +15,17 @@ from text2token.errors import UserError
 from text2token.progress import track
 from text2token.recipe import Recipe
 from text2token.search.documents import Document
-from text2token.search.engine import Engine, Hit, Rows, Side
-from text2token.search.engines import EngineName, open_engine
+from text2token.search.engine import Engine, Hit, Rows
+from text2token.search.engines import open_engine
 from text2token.search.fusion import Fusion, search
 from text2token.search.index_folder import STORE, VECTORS, check_finished, only_writer, prepare
 from text2token.search.indexing import IndexWriter
 from text2token.search.model import IndexModel
-from text2token.search.modes import HYBRID, Mode, sides_asked
+from text2token.search.modes import HYBRID, sides_asked
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search_settings import VectorSettings
+from text2token.search_settings import EngineName, Mode, Side, VectorSettings
 
 _QUERIES = 64  # queries encoded at once
 

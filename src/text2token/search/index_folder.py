@@ -14,10 +14,9 @@ from filelock import FileLock, Timeout
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.recipe import Recipe
-from text2token.search.engines import EngineName
 from text2token.search.model import model_fingerprint
 from text2token.search.store import DocumentStore
-from text2token.search_settings import VectorSettings
+from text2token.search_settings import EngineName, VectorSettings
 
 STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer", "vectors"
 _LOCK = "write.lock"

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from text2token.errors import UserError
-from text2token.search.engine import Side
 from text2token.search.fusion import Fusion
-from text2token.search_settings import HYBRID_WEIGHTS
-
-Mode = Literal["sparse", "dense", "bm25", "hybrid"]
+from text2token.search_settings import HYBRID_WEIGHTS, Mode, Side
 
 HYBRID = Fusion("scores", HYBRID_WEIGHTS)
 """Of ``hybrid`` searches: scores beat ranks on known items by some points (docs/search.md)."""

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from text2token.search import postings
-from text2token.search.engine import Rows, Side
+from text2token.search.engine import Rows
 from text2token.search.postings import Postings
+from text2token.search_settings import Side
 
 HNSW_FROM = (
     200_000  # documents; flat search then takes some 30 ms at 500 dimensions, and the graph is worth its building

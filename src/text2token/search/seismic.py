@@ -21,7 +21,8 @@ from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 from text2token.atomic import replacing
 from text2token.errors import UserError
 from text2token.progress import step
-from text2token.search.engine import Hit, Rows, Side, best
+from text2token.search.engine import Hit, Rows, best
+from text2token.search_settings import Side
 
 _AT_ONCE = 10_000  # documents in memory, with some kilobytes each
 _TOGETHER = 64  # entries of the log that become one group of rows

@@ -12,13 +12,13 @@ from scipy.sparse import csr_array
 from transformers import AutoTokenizer
 
 from text2token.search.bm25 import idf, impacts, split_words
-from text2token.search.engine import Rows, Side
+from text2token.search.engine import Rows
 from text2token.search.index_folder import TOKENIZER
 from text2token.search.model import IndexModel
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.store import DocumentStore, Word
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.search_settings import VectorSettings
+from text2token.search_settings import Side, VectorSettings
 
 
 class Vectorizer:
