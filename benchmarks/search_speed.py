@@ -23,7 +23,7 @@ from scipy.sparse import csr_array, issparse
 
 from steps import kept
 from text2token.search.embedded import EmbeddedEngine
-from text2token.search.engine import Engine, Fusion, Rows, Side
+from text2token.search.engine import Engine
 from text2token.search.milvus import MilvusEngine
 from text2token.search.seismic import SeismicEngine
 
@@ -133,10 +133,10 @@ def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Sea
     for rows in batches:
         engine.add([str(number) for number in range(done, done + rows.shape[0])], {"sparse": rows})
         done += rows.shape[0]
-    asked: list[dict[Side, Rows]] = [{"sparse": queries[[i]]} for i in range(queries.shape[0])]
+    asked = [queries[[i]] for i in range(queries.shape[0])]
     engine.finish()
-    engine.search(asked[0], K, Fusion())  # loads what is loaded at the first search
-    return lambda i: [hit.id for hit in engine.search(asked[i], K, Fusion())]
+    engine.search("sparse", asked[0], K)  # loads what is loaded at the first search
+    return lambda i: [hit.id for hit in engine.search("sparse", asked[i], K)]
 
 
 def build_faiss(index: Any, folder: Path, batches: list[NDArray[np.float32]], queries: NDArray[np.float32]) -> Search:

@@ -17,7 +17,7 @@ from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
 from statistics import mean
-from typing import Any, Literal
+from typing import Any
 
 import bm25s
 import click
@@ -36,10 +36,11 @@ from text2token.packaged import REFERENCES
 from text2token.provenance import file_checksum
 from text2token.recipe import Recipe
 from text2token.search import Fusion, Index, VectorSettings
-from text2token.search.engine import Hit, Rows, Side
-from text2token.search.fusion import fuse
+from text2token.search.engine import Hit, Rows
+from text2token.search.fusion import fuse, search
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder
+from text2token.search_settings import FusionMethod, Side
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
 PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
@@ -185,8 +186,8 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
         trial = Trial(index.embedder, collection)
         rankings |= {
             "sparse": ranked(mode="sparse"),
-            "sparse, no model at the query": ranked(mode="sparse", model=False),
-            "hybrid, no model at the query": ranked(mode="hybrid", model=False),
+            "sparse, no model at the query": ranked(mode="sparse", inference_free=True),
+            "hybrid, no model at the query": ranked(mode="hybrid", inference_free=True),
             "sparse, paper's form": trial.rank(PAPER),
         }
         cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())
@@ -251,7 +252,7 @@ def fusions(trial: Trial) -> dict[str, float]:
         "sparse": trial.rank(VectorSettings()),
     }
     scores = {f"{side} alone": ndcg(collection, ranking) for side, ranking in sides.items()}
-    methods: tuple[Literal["rrf", "scores"], ...] = ("rrf", "scores")
+    methods: tuple[FusionMethod, ...] = ("rrf", "scores")
     for method, sparse, dense in product(methods, WEIGHTS, WEIGHTS):
         fusion = Fusion(method, {"bm25": 1.0, "sparse": sparse, "dense": dense})
         ranking = {
@@ -298,7 +299,7 @@ def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str
         searches: dict[str, dict[Side, Rows]] = {side: {side: rows} for side, rows in vectors.items()}
         for name, chosen in {**searches, "hybrid": vectors}.items():
             taken.setdefault(f"search {name}", []).append(
-                _milliseconds(partial(index.engine.search, chosen, 10, HYBRID))
+                _milliseconds(partial(search, index.engine, chosen, 10, HYBRID))
             )
     return {name: [float(np.percentile(values, share)) for share in (50, 99)] for name, values in taken.items()}
 

@@ -10,8 +10,7 @@ from scipy.sparse import csr_array
 
 from text2token.search import embedded, segment
 from text2token.search.embedded import EmbeddedEngine
-from text2token.search.engine import Fusion, Hit
-from text2token.search.fusion import fuse
+from text2token.search.engine import Hit
 from text2token.search.segment import Ids
 
 TERMS, SIZE = 40, 6
@@ -68,10 +67,7 @@ def test_any_history_gives_what_the_remaining_documents_give(tmp_path_factory, o
     arrays = as_arrays(query, 0)
     assert engine.count() == len(kept)
     for side in query:
-        assert engine.search({side: query[side]}, k, Fusion()) == naive(kept, arrays, side, k)
-    fusion = Fusion("scores", {"bm25": 2.0}, depth=5)
-    rankings = {side: naive(kept, arrays, side, max(k, 5)) for side in query}
-    assert engine.search(query, k, fusion) == fuse(rankings, k, fusion)
+        assert engine.search(side, query[side], k) == naive(kept, arrays, side, k)
 
 
 def test_many_small_additions_become_few_segments(tmp_path):
@@ -131,8 +127,8 @@ def test_a_kill_between_segment_and_manifest_loses_nothing_finished(tmp_path, mo
     whole = EmbeddedEngine(tmp_path / "other")
     whole.add(["a", "b"], rows(2, 0))
     whole.add(["b", "c"], rows(2, 1))
-    query = {"sparse": rows(1, 3)["sparse"]}
-    assert again.search(query, 5, Fusion()) == whole.search(query, 5, Fusion())
+    query = rows(1, 3)["sparse"]
+    assert again.search("sparse", query, 5) == whole.search("sparse", query, 5)
 
 
 def test_a_graph_finds_nearly_what_a_flat_search_finds(tmp_path, monkeypatch):
@@ -147,7 +143,7 @@ def test_a_graph_finds_nearly_what_a_flat_search_finds(tmp_path, monkeypatch):
     graph.delete(names[:50])
     flat.delete(names[:50])
     assert list((tmp_path / "graph").rglob("*.hnsw"))
-    found = [[hit.id for hit in e.search({"dense": dense[[60]]}, 10, Fusion())] for e in (flat, graph)]
+    found = [[hit.id for hit in e.search("dense", dense[[60]], 10)] for e in (flat, graph)]
     assert found[0][0] == "d060"
     assert len(set(found[0]) & set(found[1])) >= 9
 
@@ -161,7 +157,7 @@ def test_dead_documents_make_no_search_of_a_graph_wider(tmp_path, monkeypatch):
 
     def compared():
         segment.faiss.cvar.hnsw_stats.reset()
-        hits = engine.search({"dense": dense[[1_000]]}, 10, Fusion())
+        hits = engine.search("dense", dense[[1_000]], 10)
         return [hit.id for hit in hits], segment.faiss.cvar.hnsw_stats.ndis
 
     _, before = compared()
@@ -194,8 +190,8 @@ def test_a_reader_opens_while_a_writer_clears_away(tmp_path, monkeypatch):
     monkeypatch.setattr(EmbeddedEngine, "_open", late)
     reader = EmbeddedEngine(tmp_path)
     assert reader.count() == 3
-    query = {"dense": np.ones((1, SIZE), np.float32)}
-    assert reader.search(query, 3, Fusion()) == writer.search(query, 3, Fusion())
+    query = np.ones((1, SIZE), np.float32)
+    assert reader.search("dense", query, 3) == writer.search("dense", query, 3)
 
 
 def test_a_reader_misses_no_side_of_a_segment_that_is_cleared_away(tmp_path, monkeypatch):
@@ -210,8 +206,7 @@ def test_a_reader_misses_no_side_of_a_segment_that_is_cleared_away(tmp_path, mon
 
     monkeypatch.setattr(Ids, "__init__", late)
     reader = EmbeddedEngine(tmp_path)
-    query = {"dense": np.ones((1, SIZE), np.float32)}
-    assert len(reader.search(query, 3, Fusion())) == 3
+    assert len(reader.search("dense", np.ones((1, SIZE), np.float32), 3)) == 3
 
 
 def test_a_file_that_is_gone_for_good_is_an_error(tmp_path):

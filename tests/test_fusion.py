@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from text2token.search.engine import Fusion, Hit
-from text2token.search.fusion import fuse
+from text2token.search.engine import Hit
+from text2token.search.fusion import Fusion, fuse, search
 
 SPARSE = [Hit("a", 8.0), Hit("b", 4.0), Hit("c", 2.0)]
 DENSE = [Hit("c", 0.5), Hit("d", 0.25), Hit("a", 0.1)]
@@ -36,10 +36,16 @@ def test_weights():
 
 
 @pytest.mark.parametrize("method", ["rrf", "scores"])
-def test_depth_cuts_every_side(method):
-    fused = fuse({"sparse": SPARSE, "dense": DENSE}, 10, Fusion(method, depth=1))
-    assert [hit.id for hit in fused] == ["a", "c"]
-    assert fused[0].score == fused[1].score
+@pytest.mark.parametrize(("depth", "sides"), [(1, 1), (2, 1), (3, 2)])
+def test_depth_cuts_every_side_and_never_below_the_hits_asked_for(method, depth, sides):
+    """The best of one side is the third of the other."""
+
+    class Ranked:
+        def search(self, side, query, k):
+            return query[:k]
+
+    fused = search(Ranked(), {"sparse": SPARSE, "dense": DENSE}, 2, Fusion(method, depth=depth))
+    assert {hit.id: len(hit.shares) for hit in fused} == {"a": sides, "c": sides}
 
 
 def test_a_side_of_negative_scores_has_no_say_among_scores():

@@ -28,6 +28,7 @@ from text2token.search import Columns, Document, Fusion, Hit, Index, Match, Vect
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engines import open_engine
+from text2token.search.fusion import search
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.postings import Postings
@@ -260,8 +261,8 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
     index = Index.create(tmp_path / "index", backbone(family), recipe=RECIPE)
     index.add(DOCUMENTS)
     for mode in ("sparse", "bm25"):
-        for model in (True, False):
-            found = index.search("young stars of a galaxy", mode=mode, model=model)
+        for inference_free in (True, False):
+            found = index.search("young stars of a galaxy", mode=mode, inference_free=inference_free)
             assert found.note is None
             assert found.hits
             for hit in found.hits:
@@ -279,14 +280,14 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
 
 
 def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
-    embedder = index._vectorizer.embedder
+    embedder = index.embedder
     cosines = embedder.encode([SENTENCES[3]]) @ embedder.encode([d.content for d in DOCUMENTS]).T
     assert scores(index, SENTENCES[3], "dense") == pytest.approx(
         dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
     )
     fusion = Fusion("rrf")
     vectors = index.query_vectors([SENTENCES[3]])
-    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [index.engine.search(vectors, 3, fusion), []]
+    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [search(index.engine, vectors, 3, fusion), []]
 
 
 def test_changes_give_what_a_new_index_gives(index, tmp_path):
@@ -315,7 +316,7 @@ def test_what_has_not_changed_is_not_encoded_again(index):
 def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone, monkeypatch):
     whole = Index.create(tmp_path / "whole", backbone("llama"), recipe=RECIPE)
     whole.add(DOCUMENTS)
-    monkeypatch.setattr("text2token.search.index._ENCODED", 3)
+    monkeypatch.setattr("text2token.search.indexing._ENCODED", 3)
     broken = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
     added = EmbeddedEngine.add
     calls = []
@@ -346,7 +347,7 @@ def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backb
 
     first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
     with monkeypatch.context() as patch:
-        patch.setattr("text2token.search.index._ENCODED", 3)
+        patch.setattr("text2token.search.indexing._ENCODED", 3)
         patch.setattr(EmbeddedEngine, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             first.add(DOCUMENTS)
@@ -420,12 +421,14 @@ def test_an_index_of_another_model_is_refused(index, backbone, embedder):
     other = Embedder.from_backbone(backbone("qwen3"))
     before = scores(index, "telescope", "bm25")
     with pytest.raises(UserError, match="made by another model"):
-        Index.open(index._folder, other).search("cat")
+        Index.open(index._folder, embedder=other).search("cat")
     with pytest.raises(UserError, match="made by another model"):
-        Index.open(index._folder, other).add([Document("5", "", "Nothing."), Document("x", "", "A telescope.")])
+        Index.open(index._folder, embedder=other).add(
+            [Document("5", "", "Nothing."), Document("x", "", "A telescope.")]
+        )
     assert scores(Index.open(index._folder), "telescope", "bm25") == before
     assert index.waiting == 0
-    assert Index.open(index._folder, embedder).search("cat", mode="bm25").hits  # no model is needed
+    assert Index.open(index._folder, embedder=embedder).search("cat", mode="bm25").hits  # no model is needed
 
 
 def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index, monkeypatch):
@@ -521,8 +524,7 @@ def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypat
 def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):
     Index.create(tmp_path / "index", backbone("qwen3"))  # nothing in it yet, so anything may follow
     begun = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
-    with begun._store.transaction():
-        begun._read(DOCUMENTS[:1])
+    begun._store.note(documents=1)
     with pytest.raises(UserError, match="unfinished index with another fingerprint"):
         Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=embedder)
     with pytest.raises(UserError, match="unfinished index with another recipe"):
@@ -609,9 +611,9 @@ def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_pa
 def test_a_query_that_says_nothing_finds_nothing(index):
     assert index.search("  ") == ([], "The query has no text.")
     assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known to: bm25.")
-    assert index.search("☃", mode="sparse", model=False).hits == []
+    assert index.search("☃", mode="sparse", inference_free=True).hits == []
     with pytest.raises(UserError, match="needs the model"):
-        index.search("cat", mode="dense", model=False)
+        index.search("cat", mode="dense", inference_free=True)
 
 
 def test_columns_of_one_name_are_matches_of_their_own():
@@ -675,7 +677,8 @@ def test_index_and_search_by_command(files, backbone):
     found = json.loads(done("search", output, "galaxy full of stars", "--json", "-k", "2", "--mode", "bm25"))
     assert [hit["id"] for hit in found] == ["5", "6"]
     assert found[0]["matches"][0].keys() == {"token", "side", "amount"}
-    assert "Title 5" in done("search", output, "galaxy", "--no-model", "--mode", "sparse")
+    for flag in ("--no-model", "--inference-free"):
+        assert "Title 5" in done("search", output, "galaxy", flag, "--mode", "sparse")
     (files / "more.jsonl").write_text('{"id": 99, "text": "Another galaxy."}')
     done("index", "--output", output, "--add", files / "more.jsonl", "--delete", "5")
     found = json.loads(done("search", output, "galaxy", "--json", "--mode", "bm25"))
@@ -753,7 +756,7 @@ def test_a_side_without_weight_has_no_say(index, backbone):
     assert [(hit.id, hit.score) for hit in hits] == [
         (hit.id, hit.score) for hit in fresh.search("cats of the garden", 10, "bm25").hits
     ]
-    assert "embedder" not in vars(fresh._vectorizer)  # words need no model
+    assert fresh._model._opened is None  # words need no model
     with pytest.raises(UserError, match="All sides weigh 0"):
         fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
 

@@ -185,9 +185,9 @@ def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
     Raises:
         UserError: There is no such file, its format is another, or it is malformed, at the line that the message names.
     """
-    if not path.is_file() or path.suffix.lower() not in _TABLES:
-        raise UserError(f"{path} is no table; give one of {', '.join(_TABLES)}")
-    return _TABLES[path.suffix.lower()](path, columns)
+    if not path.is_file() or path.suffix.lower() not in TABLES:
+        raise UserError(f"{path} is no table; give one of {', '.join(TABLES)}")
+    return TABLES[path.suffix.lower()](path, columns)
 
 
 def pick(row: Row, column: str, advice: str = "set text_column to that of the texts") -> Any:
@@ -265,7 +265,7 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
         raise UserError(f"{path}: a column of {', '.join(wanted)} is not UTF-8 text; convert it to UTF-8") from None
 
 
-_TABLES: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+TABLES: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_jsonl,
     ".csv": _read_csv,
@@ -273,6 +273,6 @@ _TABLES: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
 }
 _READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
     ".txt": _read_lines,
-    **dict.fromkeys(_TABLES, _read_column),
+    **dict.fromkeys(TABLES, _read_column),
 }
 _FORMATS = ", ".join(_READERS)

@@ -1,4 +1,4 @@
-"""Settings of an index; apart from its code, so that the command line knows them without loading it."""
+"""Names and settings of an index; apart from its code, so that the command line knows them without loading it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-HYBRID_WEIGHTS: dict[Literal["bm25", "sparse", "dense"], float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
+Side = Literal["sparse", "dense", "bm25"]
+Mode = Literal["hybrid", Side]
+FusionMethod = Literal["scores", "rrf"]
+EngineName = Literal["embedded", "milvus", "seismic"]
+
+HYBRID_WEIGHTS: dict[Side, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
 """Of the sides in a hybrid search, chosen on five sets of known items, without judgements (docs/search.md): the largest gain over
 BM25 among the weights that nowhere lose half a point. Larger ones win more on text as the model was trained on, less elsewhere.
 """
@@ -25,10 +30,14 @@ class VectorSettings(BaseModel):
     document_k: int = Field(128, ge=1, description="aligned tokens of a document")
     query_m: int = Field(16, ge=0, description="aligned tokens of a query; 0: none")
     document_share: float = Field(
-        0.5, ge=0, description="weight of a document's first aligned token; 1: of a word's limit"
+        0.5,
+        ge=0,
+        description="weight of a document's strongest aligned token; 1: the most that a BM25 term weight can reach",
     )
     query_share: float = Field(
-        0.5, ge=0, description="weight of a query's first aligned token; 1: as if it stood there"
+        0.5,
+        ge=0,
+        description="weight of a query's strongest aligned token; 1: as much as a word that occurs once in the query",
     )
     merge_forms: bool = Field(True, description="one column for ' cat', 'cat' and 'Cat'")
     parts: Literal["max", "sum"] = Field("max", description="how the parts of a long document become one")

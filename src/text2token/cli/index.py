@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from click.core import ParameterSource
@@ -11,7 +11,7 @@ from click.core import ParameterSource
 from text2token.cli.options import bf16_option, quiet_libraries, recipe_options, setting_options
 from text2token.errors import UserError, extra
 from text2token.recipe import Recipe, one_sentence
-from text2token.search_settings import VectorSettings
+from text2token.search_settings import EngineName, VectorSettings
 
 _SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
 _COLUMNS = {"id_column", "title_column", "text_column"}
@@ -30,7 +30,7 @@ _path = click.Path(path_type=Path)
 @click.option("--text-column", help="of a table  [default: text]")
 @click.option(
     "--engine",
-    type=click.Choice(["embedded", "milvus", "seismic"]),
+    type=click.Choice(get_args(EngineName)),
     default="embedded",
     show_default=True,
     help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",

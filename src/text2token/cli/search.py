@@ -6,7 +6,7 @@ import json
 import math
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
 import click
@@ -17,13 +17,13 @@ from rich.text import Text
 from text2token.atomic import replacing
 from text2token.cli.options import quiet_libraries
 from text2token.errors import UserError, extra
-from text2token.search_settings import HYBRID_WEIGHTS
+from text2token.search_settings import HYBRID_WEIGHTS, FusionMethod, Mode, Side
 
 if TYPE_CHECKING:
     from text2token.search.index import Index, Results
     from text2token.search.reasons import Found
 
-_SHOWN = 6  # tokens a hit in the table
+_SHOWN = 6  # tokens per hit in the table
 _path = click.Path(path_type=Path)
 
 
@@ -32,14 +32,14 @@ _path = click.Path(path_type=Path)
 @click.argument("query", required=False)
 @click.option(
     "--mode",
-    type=click.Choice(["hybrid", "sparse", "dense", "bm25"]),
+    type=click.Choice(get_args(Mode)),
     default="hybrid",
     show_default=True,
     help="hybrid: all sides, fused",
 )
 @click.option(
     "--fusion",
-    type=click.Choice(["scores", "rrf"]),
+    type=click.Choice(get_args(FusionMethod)),
     default="scores",
     show_default=True,
     help="of hybrid: by scores, each side's divided by its best, or by reciprocal ranks",
@@ -47,7 +47,7 @@ _path = click.Path(path_type=Path)
 @click.option(
     "--weight",
     "weights",
-    type=(click.Choice(["sparse", "dense", "bm25"]), click.FloatRange(0)),
+    type=(click.Choice(get_args(Side)), click.FloatRange(0)),
     multiple=True,
     metavar="SIDE NUMBER",
     help="of a side in hybrid; may be repeated  [default: "
@@ -55,7 +55,13 @@ _path = click.Path(path_type=Path)
     + "; with rrf 1 for all]",
 )
 @click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
-@click.option("--no-model", is_flag=True, help="words of the query alone, without loading the model")
+@click.option(
+    "--no-model",
+    "--inference-free",
+    "inference_free",
+    is_flag=True,
+    help="words of the query alone, without loading the model",
+)
 @click.option(
     "-k",
     type=click.IntRange(1),
@@ -78,7 +84,7 @@ def search(
     fusion: Any,
     weights: tuple[tuple[Any, float], ...],
     model: str | None,
-    no_model: bool,
+    inference_free: bool,
     k: int,
     queries: Path | None,
     output: Path | None,
@@ -106,7 +112,7 @@ def search(
     how: dict[str, Any] = {
         "k": k,
         "mode": mode,
-        "model": not no_model,
+        "inference_free": inference_free,
         "fusion": chosen._replace(weights={**chosen.weights, **dict(weights)}),
     }
     opened = Index.open(index, model=model)

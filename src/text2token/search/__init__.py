@@ -1,7 +1,8 @@
 """Search with readable vectors: sparse, dense, BM25 and hybrid."""
 
 from text2token.search.documents import Columns, Document, read_documents
-from text2token.search.engine import Fusion, Hit
+from text2token.search.engine import Hit
+from text2token.search.fusion import Fusion
 from text2token.search.index import Index
 from text2token.search.reasons import Found, Match
 from text2token.search_settings import VectorSettings

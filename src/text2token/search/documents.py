@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from text2token.corpus import Row, clean, pick, read_table
+from text2token.corpus import TABLES, Row, clean, pick, read_table
 from text2token.errors import UserError
 
-_TABLES = frozenset({".jsonl", ".json", ".csv", ".parquet"})
 _TEXTS = frozenset({".txt", ".md"})
 _ID_COLUMNS = ("_id", "id")  # BEIR's, and everybody's
 _ADVICE = "name the right one with --{}-column"
@@ -70,13 +69,13 @@ def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
         yield from _read_folder(source)
     elif not source.is_file():
         raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
-    elif source.suffix.lower() in _TABLES:
+    elif source.suffix.lower() in TABLES:
         wanted = [*filter(None, (columns.id, columns.title, columns.text)), *_ID_COLUMNS, "title", "text"]
         for row in read_table(source, wanted):
             if row.values is not None:
                 yield row.place, _document(row, columns)
     else:
-        raise UserError(f"'{source}' is no {', '.join(sorted(_TABLES))} file and no folder: convert the documents.")
+        raise UserError(f"'{source}' is no {', '.join(sorted(TABLES))} file and no folder: convert the documents.")
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 
 from text2token.atomic import write_json
-from text2token.search.engine import Fusion, Hit, Rows, Side
-from text2token.search.fusion import best, fuse
+from text2token.search.engine import Hit, Rows, best
 from text2token.search.segment import Segment, merge_segments, write_segment
+from text2token.search_settings import Side
 
 _MANIFEST = "segments.json"
 _FAN = (
@@ -62,11 +62,10 @@ class EmbeddedEngine:
         self._commit()
         self._tidy()
 
-    def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
-        """The best documents of one side, or of several, fused."""
-        depth = k if len(query) == 1 else fusion.depth
-        rankings = {side: self._rank(side, rows, depth) for side, rows in query.items()}
-        return next(iter(rankings.values())) if len(rankings) == 1 else fuse(rankings, k, fusion)
+    def search(self, side: Side, query: Rows, k: int) -> list[Hit]:
+        """The best documents of a side."""
+        found = [Hit(*hit) for segment in self._segments.values() for hit in segment.search(side, query, k)]
+        return found if len(self._segments) == 1 else best(found, k)
 
     def count(self) -> int:
         """How many documents there are."""
@@ -101,10 +100,6 @@ class EmbeddedEngine:
     def _listed(self) -> dict[str, Any]:
         listed: dict[str, Any] = json.loads((self._folder / _MANIFEST).read_text())
         return listed
-
-    def _rank(self, side: Side, query: Rows, k: int) -> list[Hit]:
-        found = [Hit(*hit) for segment in self._segments.values() for hit in segment.search(side, query, k)]
-        return found if len(self._segments) == 1 else best(found, k)
 
     def _bury(self, ids: Sequence[str]) -> None:
         """Mark documents as dead, in memory."""

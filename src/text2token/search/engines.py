@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
 
 from text2token.errors import extra
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Engine
-
-EngineName = Literal["embedded", "milvus", "seismic"]
+from text2token.search_settings import EngineName
 
 
 def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:

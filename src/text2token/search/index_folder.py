@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,9 @@ from filelock import FileLock, Timeout
 from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.recipe import Recipe
-from text2token.search.engines import EngineName
 from text2token.search.model import model_fingerprint
 from text2token.search.store import DocumentStore
-from text2token.search_settings import VectorSettings
+from text2token.search_settings import EngineName, VectorSettings
 
 STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer", "vectors"
 _LOCK = "write.lock"
@@ -67,12 +66,23 @@ def prepare(
     folder.mkdir(parents=True, exist_ok=True)
     with only_writer(folder):
         _check_free(folder, facts)
-        store = DocumentStore(folder / STORE)
-        with store.transaction():
+        with closing(DocumentStore(folder / STORE)) as store, store.transaction():
             store.note(**({} if store.fact("documents", 0) else facts | found))
-        store.close()
         embedder.tokenizer.save_pretrained(folder / TOKENIZER)
     return embedder
+
+
+def check_finished(folder: Path) -> None:
+    """Is there an index that can be opened?
+
+    Raises:
+        UserError: There is none, or its first documents have not all been indexed yet.
+    """
+    if not (folder / STORE).is_file():
+        raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
+    with closing(DocumentStore(folder / STORE)) as store:
+        if not store.fact("finished"):
+            raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
 
 
 @contextmanager
@@ -113,10 +123,8 @@ def whole_or_nothing(folder: Path) -> Iterator[None]:
 
 
 def _is_empty(folder: Path) -> bool:
-    store = DocumentStore(folder / STORE)
-    empty = not store.fact("finished") and not store.fact("documents", 0)
-    store.close()
-    return empty
+    with closing(DocumentStore(folder / STORE)) as store:
+        return not store.fact("finished") and not store.fact("documents", 0)
 
 
 def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:
@@ -125,10 +133,9 @@ def _check_free(folder: Path, facts: Mapping[str, Any]) -> None:
         if folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
             raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
         return
-    store = DocumentStore(folder / STORE)
-    finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
-    other = [name for name in facts if begun and store.fact(name) != facts[name]]
-    store.close()
+    with closing(DocumentStore(folder / STORE)) as store:
+        finished, begun = store.fact("finished"), store.fact("documents", 0) > 0
+        other = [name for name in facts if begun and store.fact(name) != facts[name]]
     if finished:
         raise UserError(f"The index '{folder}' is there: change it with --add or --delete, or choose another folder.")
     if other:

@@ -12,11 +12,12 @@ from more_itertools import chunked
 from pymilvus import AnnSearchRequest, DataType, MilvusClient, MilvusException, RRFRanker
 
 from text2token.errors import UserError
-from text2token.search.engine import Fusion, Hit, Rows, Side
-from text2token.search.fusion import RANK_OFFSET, best, fuse
+from text2token.search.engine import Hit, Rows, best
+from text2token.search.fusion import RANK_OFFSET
+from text2token.search_settings import Side
 
-_BATCH = 500  # documents a request: a few megabytes, where gRPC takes 64
-_TIMEOUT = 60.0  # seconds a request
+_BATCH = 500  # documents per request: a few megabytes, where gRPC takes 64
+_TIMEOUT = 60.0  # seconds per request
 _MOST_HITS = 16_384  # of one request, Milvus' own limit
 _LONGEST_ID = 65_535  # bytes, Milvus' own limit
 _METRIC = {"metric_type": "IP"}
@@ -29,16 +30,14 @@ for _logger in ("pymilvus", "milvus_lite"):  # they log, with a traceback, every
 
 
 class MilvusEngine:
-    """All sides as fields of one collection, searched and fused by the server; see :class:`~text2token.search.engine.Engine`.
+    """All sides as fields of one collection; see :class:`~text2token.search.engine.RankFusingEngine`.
 
     The collection is made at the first :meth:`add`, with the sides that come: float vectors (``AUTOINDEX``: the server chooses,
     HNSW in milvus-lite, so that dense hits are approximate) and sparse float vectors (inverted index, exact), all with inner
     products, read at the consistency level ``Strong``: a search sees every add that has returned.
 
     What differs from the protocol: of equal hits at the very end of a ranking, which ones are in it is the server's choice;
-    a search gives 16,384 hits at most; sparse weights may not be negative (the server refuses them). Equally weighted
-    reciprocal ranks are fused by the server (``RRFRanker``). All else is fused here from the rankings of the sides, one request
-    each, since Milvus' rankers know no weights for ranks, and squash scores by an arc tangent, where ours divide by the best.
+    a search gives 16,384 hits at most; sparse weights may not be negative (the server refuses them).
 
     Raises:
         UserError: By every method: no server there, a collection of another kind, whatever the server refuses.
@@ -92,20 +91,32 @@ class MilvusEngine:
     def finish(self) -> None:
         """Nothing: the server sees to it."""
 
-    def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
+    def search(self, side: Side, query: Rows, k: int) -> list[Hit]:
         """See the protocol, and the class for what differs."""
-        if not self._fields:
+        if (value := self._value(side, query)) is None:
             return []
-        if missing := query.keys() - self._fields.keys():
-            raise UserError(f"Collection '{self._name}' has no {min(missing)} side, only {_described(self._fields)}.")
-        values = {side: _values(side, rows)[0] for side, rows in query.items()}
-        asked = {side: value for side, value in values.items() if value is not _EMPTY}
+        limit = min(k, _MOST_HITS)
         with self._one_sentence():
-            if len(query) == 1:
-                return best([hit for side, value in asked.items() for hit in self._ranking(side, value, k)], k)
-            if fusion.method == "rrf" and not fusion.weights:
-                return best(self._fused(asked, fusion.depth), k)
-            return fuse({side: self._ranking(side, value, fusion.depth) for side, value in asked.items()}, k, fusion)
+            (found,) = self._client.search(
+                self._name, [value], anns_field=side, limit=limit, search_params=_METRIC, output_fields=["id"], timeout=_TIMEOUT
+            )  # fmt: skip
+        return best([Hit(hit["id"], hit["distance"]) for hit in found], k)
+
+    def hybrid(self, query: Mapping[Side, Rows], k: int, depth: int) -> list[Hit]:
+        """See the protocol. One request (``RRFRanker``); Milvus' rankers know no weights for ranks, and squash scores by an arc
+        tangent, where ours divide by the best: so all other fusion is not the server's.
+        """
+        values = {side: self._value(side, rows) for side, rows in query.items()}
+        asked = {side: value for side, value in values.items() if value is not None}
+        if not asked:
+            return []
+        requests = [AnnSearchRequest([value], side, _METRIC, min(depth, _MOST_HITS)) for side, value in asked.items()]
+        limit = min(depth * len(requests), _MOST_HITS)  # all of them: the server orders equal ones as it likes
+        with self._one_sentence():
+            (found,) = self._client.hybrid_search(
+                self._name, requests, RRFRanker(RANK_OFFSET), limit=limit, output_fields=["id"], timeout=_TIMEOUT
+            )
+        return best([Hit(hit["id"], hit["distance"]) for hit in found], k)
 
     def count(self) -> int:
         """See the protocol."""
@@ -115,22 +126,14 @@ class MilvusEngine:
             (row,) = self._client.query(self._name, filter="", output_fields=["count(*)"], timeout=_TIMEOUT)
             return int(row["count(*)"])
 
-    def _ranking(self, side: Side, value: Any, k: int) -> list[Hit]:
-        limit = min(k, _MOST_HITS)
-        (found,) = self._client.search(
-            self._name, [value], anns_field=side, limit=limit, search_params=_METRIC, output_fields=["id"], timeout=_TIMEOUT
-        )  # fmt: skip
-        return best([Hit(hit["id"], hit["distance"]) for hit in found], k)
-
-    def _fused(self, asked: Mapping[Side, Any], depth: int) -> list[Hit]:
-        if not asked:
-            return []
-        requests = [AnnSearchRequest([value], side, _METRIC, min(depth, _MOST_HITS)) for side, value in asked.items()]
-        limit = min(depth * len(requests), _MOST_HITS)  # all of them: the server orders equal ones as it likes
-        (found,) = self._client.hybrid_search(
-            self._name, requests, RRFRanker(RANK_OFFSET), limit=limit, output_fields=["id"], timeout=_TIMEOUT
-        )
-        return [Hit(hit["id"], hit["distance"]) for hit in found]
+    def _value(self, side: Side, query: Rows) -> Any:
+        """A query as the client takes it; None: it finds nothing."""
+        if not self._fields:
+            return None
+        if side not in self._fields:
+            raise UserError(f"Collection '{self._name}' has no {side} side, only {_described(self._fields)}.")
+        (value,) = _values(side, query)
+        return None if value is _EMPTY else value
 
     def _create(self, fields: dict[Side, int]) -> None:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 from text2token.errors import UserError
-from text2token.search.engine import Fusion, Side
-from text2token.search_settings import HYBRID_WEIGHTS
-
-Mode = Literal["sparse", "dense", "bm25", "hybrid"]
+from text2token.search.fusion import Fusion
+from text2token.search_settings import HYBRID_WEIGHTS, Mode, Side
 
 HYBRID = Fusion("scores", HYBRID_WEIGHTS)
 """Of ``hybrid`` searches: scores beat ranks on known items by some points (docs/search.md)."""
 
 
-def sides_asked(mode: Mode, there: Sequence[Side], fusion: Fusion, *, model: bool) -> list[Side]:
+def sides_asked(mode: Mode, there: Sequence[Side], fusion: Fusion, *, inference_free: bool) -> list[Side]:
     """The sides of a search.
 
     Args:
         mode: One side, or ``hybrid``: all that weigh something.
         there: Sides of the index.
         fusion: Of hybrid searches.
-        model: May the model see the query?
+        inference_free: Encode no query: its dense side is left out.
 
     Raises:
         UserError: None is left.
@@ -34,11 +31,6 @@ def sides_asked(mode: Mode, there: Sequence[Side], fusion: Fusion, *, model: boo
     if not weighed:
         raise UserError("All sides weigh 0: give one of them more.")
     sides = weighed if mode == "hybrid" else [mode]
-    if not model and sides == ["dense"]:
+    if inference_free and sides == ["dense"]:
         raise UserError("A dense search needs the model: leave --no-model out, or use another --mode.")
-    return [side for side in sides if model or side != "dense"]
-
-
-def deep_enough(fusion: Fusion, k: int) -> Fusion:
-    """So many documents of each side that ``k`` of them can be hits."""
-    return fusion._replace(depth=max(fusion.depth, k))
+    return [side for side in sides if side != "dense" or not inference_free]

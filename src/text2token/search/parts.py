@@ -20,7 +20,7 @@ Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
 
-_UNLIMITED = 2**20  # tokens a part, of a model without a limit
+_UNLIMITED = 2**20  # tokens per part, of a model without a limit
 
 
 class PartEncoder:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from scipy.sparse import csr_array
 
-from text2token.search.engine import Hit, Rows, Side
+from text2token.search.engine import Hit, Rows
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
+from text2token.search_settings import Side
 
 _SNIPPET = 200  # characters
 _BEFORE = 40  # of them before the word that is shown
@@ -50,7 +51,7 @@ def explain(
         hits: Of the query.
         store: Of the index.
         vectorizer: Of the index.
-        query: Its vectors, one row a side.
+        query: Its vectors, one row per side.
     """
     documents = store.documents([hit.id for hit in hits])
     found = []

@@ -15,13 +15,14 @@ from scipy.sparse import csr_array, issparse
 
 from text2token.atomic import replacing_folder
 from text2token.search import postings
-from text2token.search.engine import Rows, Side
+from text2token.search.engine import Rows
 from text2token.search.postings import Postings
+from text2token.search_settings import Side
 
 HNSW_FROM = (
     200_000  # documents; flat search then takes some 30 ms at 500 dimensions, and the graph is worth its building
 )
-_LINKS, _BREADTH = 32, 128  # of the graph: neighbours a document, candidates while building and searching
+_LINKS, _BREADTH = 32, 128  # of the graph: neighbours per document, candidates while building and searching
 _COPIED = 8_192  # dense rows copied at once
 _FIELDS = Postings._fields
 _faiss: Any = faiss  # whose types are those of C++

@@ -21,8 +21,8 @@ from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 from text2token.atomic import replacing
 from text2token.errors import UserError
 from text2token.progress import step
-from text2token.search.engine import Fusion, Hit, Rows, Side
-from text2token.search.fusion import best, fuse
+from text2token.search.engine import Hit, Rows, best
+from text2token.search_settings import Side
 
 _AT_ONCE = 10_000  # documents in memory, with some kilobytes each
 _TOGETHER = 64  # entries of the log that become one group of rows
@@ -32,9 +32,9 @@ _HEAP_FACTOR = 0.8  # of Seismic's examples: above 1, blocks that may hold a hit
 class SeismicEngine:
     """Sparse and BM25 sides, each in a Seismic index (Bruch et al., SIGIR 2024); see :class:`~text2token.search.engine.Engine`.
 
-    A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, a Parquet file a
-    call. :meth:`finish` makes of it one file of the documents that are left, and builds the indexes, as the first search after a
-    change does: updates are cheap, builds are not (milliseconds of one core a document).
+    A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, one Parquet file
+    per call. :meth:`finish` makes of it one file of the documents that are left, and builds the indexes, as the first search
+    after a change does: updates are cheap, builds are not (milliseconds of one core per document).
 
     What differs from the protocol: there is no dense side; a search is approximate and may miss a hit; weights are kept with 16
     bits, so that scores are right to three digits, and equal ones may not stay equal.
@@ -85,7 +85,7 @@ class SeismicEngine:
             if folder != self._built():
                 shutil.rmtree(folder)
 
-    def search(self, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
+    def search(self, side: Side, query: Rows, k: int) -> list[Hit]:
         """See the protocol, and the class for what differs; builds the indexes first where documents have changed.
 
         Raises:
@@ -95,11 +95,9 @@ class SeismicEngine:
             return []
         if not self._indexes:
             self._open_indexes()
-        if missing := query.keys() - self._indexes.keys():
-            raise UserError(f"The index '{self._folder}' has no {min(missing)} side, only {_listed(self._indexes)}.")
-        depth = k if len(query) == 1 else fusion.depth
-        rankings = {side: _ranking(self._indexes[side], rows, depth) for side, rows in query.items()}
-        return next(iter(rankings.values())) if len(query) == 1 else fuse(rankings, k, fusion)
+        if side not in self._indexes:
+            raise UserError(f"The index '{self._folder}' has no {side} side, only {_listed(self._indexes)}.")
+        return _ranking(self._indexes[side], query, k)
 
     def count(self) -> int:
         """See the protocol."""

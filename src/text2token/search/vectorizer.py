@@ -3,46 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array
+from transformers import AutoTokenizer
 
-from text2token.embedder import Embedder
 from text2token.search.bm25 import idf, impacts, split_words
-from text2token.search.engine import Rows, Side
-from text2token.search.parts import PartEncoder
+from text2token.search.engine import Rows
+from text2token.search.index_folder import TOKENIZER
+from text2token.search.model import IndexModel
+from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.store import DocumentStore, Word
-from text2token.search.vectors import TokenVectors
+from text2token.search.vectors import TokenSpace, TokenVectors
+from text2token.search_settings import Side, VectorSettings
 
 
 class Vectorizer:
     """Vectors of one collection.
 
     Args:
-        store: Has the collection's frequencies.
-        tokens: Makes the sparse side; None where the model has no decoding head, and so no such side.
-        load: Gives the model, the same at every call; called where it is needed.
+        folder: Of the index, with the tokenizer.
+        store: Of the index, with the collection's frequencies.
+        model: Of the index, opened where it is needed.
     """
 
-    def __init__(self, store: DocumentStore, tokens: TokenVectors | None, load: Callable[[], Embedder]) -> None:
-        self._store, self._tokens, self._load = store, tokens, load
-
-    @property
-    def embedder(self) -> Embedder:
-        """The model."""
-        return self._load()
+    def __init__(self, folder: Path, store: DocumentStore, model: IndexModel) -> None:
+        self._store, self._model = store, model
+        self._tokens = _token_vectors(folder, store) if "sparse" in store.fact("sides") else None
 
     @cached_property
     def parts(self) -> PartEncoder:
         """The model, for documents of any length."""
-        return PartEncoder(self.embedder, "document")
+        return PartEncoder(self._model.open(), "document")
 
     @cached_property
     def query_parts(self) -> PartEncoder:
         """The model, for queries of any length."""
-        return PartEncoder(self.embedder, "query")
+        return PartEncoder(self._model.open(), "query")
 
     def count(self, texts: Sequence[str], sign: int) -> None:
         """Add texts to the collection's frequencies, or (``sign`` -1) take them from these."""
@@ -73,26 +73,26 @@ class Vectorizer:
         }
         if self._tokens is not None:
             counts, k = self._tokens.space.count(list(texts)), self._tokens.settings.document_k
-            aligned = self._tokens.aligned(self.embedder, embeddings, owners, len(texts), k)
+            aligned = self._tokens.aligned(self._model.open(), embeddings, owners, len(texts), k)
             vectors["sparse"] = self._tokens.documents(counts, aligned, self._store.fact("average_tokens"))
         return vectors
 
-    def queries(self, texts: Sequence[str], sides: Collection[Side], *, model: bool = True) -> dict[Side, Rows]:
+    def queries(self, texts: Sequence[str], sides: Collection[Side], *, inference_free: bool) -> dict[Side, Rows]:
         """Vectors of queries on the sides asked for.
 
         Args:
             texts: None of them empty.
             sides: Of the collection.
-            model: May the model see the queries? Without, the sparse side has their words alone, and there is no dense side.
+            inference_free: Encode no query: the sparse side is made of its literal tokens alone, and there is no dense side.
         """
         vectors: dict[Side, Rows] = {}
         aligned, tokens = None, self._tokens if "sparse" in sides else None
-        if model and ("dense" in sides or (tokens and tokens.settings.query_m)):
+        if not inference_free and ("dense" in sides or (tokens and tokens.settings.query_m)):
             embeddings, owners = self.query_parts.embed(texts)
             if "dense" in sides:
                 vectors["dense"] = self.query_parts.dense(embeddings, owners, len(texts))
             if tokens:
-                aligned = tokens.aligned(self.embedder, embeddings, owners, len(texts), tokens.settings.query_m)
+                aligned = tokens.aligned(self._model.open(), embeddings, owners, len(texts), tokens.settings.query_m)
         documents = self._store.fact("documents", 0)  # after the model's work, at the moment of the frequencies
         if "bm25" in sides:
             vectors["bm25"] = self._word_queries(split_words(texts), documents)
@@ -127,6 +127,12 @@ class Vectorizer:
         frequencies = dict(known.values())
         counts.data *= idf(np.array([frequencies[number] for number in counts.indices], np.int64), documents)
         return counts
+
+
+def _token_vectors(folder: Path, store: DocumentStore) -> TokenVectors:
+    settings = VectorSettings(**store.fact("settings"))
+    tokenizer = untruncated(AutoTokenizer.from_pretrained(folder / TOKENIZER))
+    return TokenVectors(TokenSpace(tokenizer, store.fact("vocabulary"), settings.merge_forms), settings)
 
 
 def _distinct(words: Sequence[Sequence[str]]) -> set[str]:

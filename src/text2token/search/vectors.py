@@ -134,7 +134,7 @@ class TokenVectors:
 
         Args:
             counts: Their literal tokens, N×C.
-            aligned: Their aligned tokens, N×C; None: no model has seen the queries.
+            aligned: Their aligned tokens, N×C; None: the queries are not encoded.
             frequencies: C numbers of documents that hold the column.
             documents: How many documents there are.
         """
@@ -160,7 +160,7 @@ class TokenVectors:
             embeddings: Of all parts, P×d.
             owners: P numbers of their texts.
             count: N.
-            k: Columns kept a text.
+            k: Columns kept per text.
         """
         space = self.space
         weighted = self.settings.form == "weighted"
@@ -183,7 +183,7 @@ class TokenVectors:
         return found
 
     def _content(self, counts: csr_array) -> csr_array:
-        """Without stop words and punctuation in rows that have more than these."""
+        """Counts without stop words and punctuation; a row of nothing else keeps them."""
         says = self.space.meaningful[counts.indices]
         owners = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
         enough = np.bincount(owners, says, minlength=counts.shape[0])[owners] > 0
