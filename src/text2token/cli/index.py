@@ -8,12 +8,12 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from text2token.cli.options import bf16_option, quiet_libraries, recipe_options, setting_options
+from text2token.cli.options import BACKBONE, CORRECTION, bf16_option, quiet_libraries, recipe_options, setting_options
 from text2token.errors import UserError, extra
 from text2token.recipe import Recipe, one_sentence
 from text2token.search_settings import EngineName, VectorSettings
 
-_SETTING = ("attention", "pooling", "template", "prefix", "suffix", "max_length", "correction", "keep_from", "keep_to")
+_SETTING = (*BACKBONE, *CORRECTION)
 _COLUMNS = {"id_column", "title_column", "text_column"}
 _CHANGING = {"model", "output", "add", "delete", "bf16", *_COLUMNS}
 _path = click.Path(path_type=Path)

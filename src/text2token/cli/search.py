@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.atomic import replacing
-from text2token.cli.options import quiet_libraries
+from text2token.cli.options import echo_json, json_option, quiet_libraries
 from text2token.errors import UserError, extra
 from text2token.search_settings import HYBRID_WEIGHTS, FusionMethod, Mode, Side
 
@@ -76,7 +75,7 @@ _path = click.Path(path_type=Path)
     type=_path,
     help="TREC run file for --queries; white space in ids becomes %20 and so on, % becomes %25",
 )
-@click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+@json_option
 def search(
     index: Path,
     query: str | None,
@@ -128,7 +127,7 @@ def _show(query: str, found: Results, *, as_json: bool) -> None:
     if found.note:
         click.echo(found.note, err=True)
     if as_json:
-        click.echo(json.dumps([_as_dict(hit) for hit in found.hits], ensure_ascii=False, indent=2))
+        echo_json([_as_dict(hit) for hit in found.hits])
     elif not found.hits:
         click.echo("No hits.")
     else:
