@@ -11,7 +11,7 @@ from more_itertools import chunked
 
 from text2token.corpus import clean
 from text2token.embedder import Embedder
-from text2token.errors import UserError
+from text2token.errors import UserError, first_line
 from text2token.progress import track
 from text2token.recipe import Recipe
 from text2token.search.documents import Document
@@ -101,9 +101,8 @@ class Index:
         except UserError:
             raise
         except (OSError, ValueError, KeyError, EOFError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
-                f"The index in '{folder}' is damaged, or of another version: make it anew ({first})."
+                f"The index in '{folder}' is damaged, or of another version: make it anew ({first_line(error)})."
             ) from error
         if not len(index) and index._store.fact("documents", 0) > index._store.waiting_count():
             raise UserError(
