@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from text2token import provenance
 from text2token.atomic import write_json
 from text2token.card import write_cards
 from text2token.errors import UserError
+from text2token.lock import alone
 from text2token.report import write_report
 from text2token.vector_files import kept_vectors
 
@@ -68,24 +68,15 @@ class RunFolder:
         Raises:
             UserError: An unfinished run has other settings, and ``overwrite`` is not set; or another process is at it.
         """
-        with self._alone(), self._claimed(json.loads(json.dumps(settings))):
-            yield
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
         self.output.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.work.with_suffix(".lock"))
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            raise UserError(
-                f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-            Path(lock.lock_file).unlink(missing_ok=True)
+        lock = self.work.with_suffix(".lock")
+        refusal = f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
+        with alone(lock, refusal):
+            try:
+                with self._claimed(json.loads(json.dumps(settings))):
+                    yield
+            finally:
+                lock.unlink(missing_ok=True)
 
     @contextmanager
     def _claimed(self, settings: dict[str, Any]) -> Iterator[None]:

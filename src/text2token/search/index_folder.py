@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from text2token.embedder import Embedder
 from text2token.errors import UserError
+from text2token.lock import alone
 from text2token.recipe import Recipe
 from text2token.search.model import model_fingerprint
 from text2token.search.store import DocumentStore
@@ -85,24 +84,14 @@ def check_finished(folder: Path) -> None:
             raise UserError(f"The index in '{folder}' is not finished: repeat the command that makes it, it continues.")
 
 
-@contextmanager
-def only_writer(folder: Path) -> Iterator[None]:
+def only_writer(folder: Path) -> AbstractContextManager[None]:
     """Write alone.
 
     Raises:
         UserError: Another process is writing.
     """
-    lock = FileLock(folder / _LOCK)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise UserError(
-            f"Another process is writing the index in '{folder}': repeat the command when it is done."
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+    refusal = f"Another process is writing the index in '{folder}': repeat the command when it is done."
+    return alone(folder / _LOCK, refusal)
 
 
 @contextmanager
