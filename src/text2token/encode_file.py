@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from more_itertools import peekable
 from numpy.typing import NDArray
 from torch import Tensor
 
+from text2token.corpus import Corpus
 from text2token.embedder import Embedder
 from text2token.fingerprint import embedder_fingerprint
 from text2token.progress import track
@@ -48,7 +49,7 @@ def encode_file(
     if sparse:
         _ = embedder.decoding_head  # refuse before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
-    content = hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()
+    content = Corpus.from_texts(texts).fingerprint()
     with run.claimed({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):
         chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
         embed = [
@@ -57,33 +58,30 @@ def encode_file(
         ]
         for embeddings in track(embed, "Encoding", unit="texts", each=_CHUNK, enabled=progress):
             embeddings()  # kept from now on
-        kept: Iterable[Tensor] = (embeddings() for embeddings in embed)
+        kept = (embeddings() for embeddings in embed)
         if output.suffix == ".npy":
-            _write_array(run.result, (embedder.densify(part).numpy() for part in kept), len(texts))
+            _write_array(run.result, peekable(embedder.densify(part).numpy() for part in kept), len(texts))
         else:
-            rows: Callable[[Embedder, Tensor], dict[str, pa.Array]] = _sparse_columns if sparse else _dense_columns
-            columns = (rows(embedder, part) for part in kept)
-            _write_table(run.result, chunks, columns)
+            columns = _sparse_columns if sparse else _dense_columns
+            rows = zip(chunks, kept, strict=True)
+            tables = (pa.table({"text": pa.array(own, pa.string()), **columns(embedder, part)}) for own, part in rows)
+            _write_tables(run.result, peekable(tables))
         run.move()
 
 
-def _write_array(file: Path, parts: Iterable[NDArray[np.float32]], count: int) -> None:
+def _write_array(file: Path, parts: peekable[NDArray[np.float32]], count: int) -> None:
+    """As :func:`numpy.save`, part by part."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": (count, parts.peek().shape[1])}
     with file.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
         for part in parts:
-            if not stream.tell():
-                shape = {"descr": "<f4", "fortran_order": False, "shape": (count, part.shape[1])}
-                np.lib.format.write_array_header_1_0(stream, shape)
             stream.write(part.astype("<f4").tobytes())
 
 
-def _write_table(file: Path, chunks: Sequence[Sequence[str]], columns: Iterable[dict[str, pa.Array]]) -> None:
-    writer = None
-    for texts, rest in zip(chunks, columns, strict=True):
-        table = pa.table({"text": pa.array(texts, pa.string()), **rest})
-        writer = writer or pq.ParquetWriter(file, table.schema)
-        writer.write_table(table)
-    if writer:
-        writer.close()
+def _write_tables(file: Path, tables: peekable[pa.Table]) -> None:
+    with pq.ParquetWriter(file, tables.peek().schema) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def _dense_columns(embedder: Embedder, embeddings: Tensor) -> dict[str, pa.Array]:

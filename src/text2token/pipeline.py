@@ -150,7 +150,7 @@ def open_texts(corpus: CorpusLike, text_column: str) -> Corpus:
     if isinstance(corpus, Corpus):
         return corpus
     if isinstance(corpus, str | Path):
-        return open_corpus(str(corpus), text_column=text_column)
+        return open_corpus(corpus, text_column=text_column)
     return Corpus.from_texts(corpus)
 
 
