@@ -20,6 +20,7 @@ from text2token.template import Template, bake
 
 Attention = Literal["own", "causal", "bidirectional"]
 PoolingMode = Literal["mean", "last", "weighted-mean"]
+_LOOKED_AT = 1_000  # entries of the vocabulary, evenly: the whole table can be gigabytes
 _POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "weighted-mean": "weightedmean"}  # as sentence-transformers says
 
 
@@ -125,8 +126,9 @@ def attends_ahead(body: PreTrainedModel) -> bool:
     """Does the first hidden state depend on the last token? Looked at, not believed: some families ignore the switch."""
     ids = torch.arange(1, 9, device=body.device)[None] % body.config.get_text_config().vocab_size
     table = body.get_input_embeddings().weight.detach()
+    every = max(1, len(table) // _LOOKED_AT)
     other = ids.clone()
-    other[0, -1] = (table - table[ids[0, -1]]).norm(dim=1).argmax()  # unused entries can share one vector
+    other[0, -1] = every * (table[::every] - table[ids[0, -1]]).norm(dim=1).argmax()  # unused ones can share one vector
     with torch.no_grad():
         first = body(input_ids=ids).last_hidden_state[0, 0]
         perturbed = body(input_ids=other).last_hidden_state[0, 0]
