@@ -43,9 +43,9 @@ def file_checksum(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def folder_checksum(folder: Path) -> str:
-    """SHA-256 of the files of a folder and all folders in it, in order, whatever their names."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
+def data_checksum(path: Path) -> str:
+    """SHA-256 over the checksums of the files of a folder and all folders in it, in order, or of one file."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
     return hashlib.sha256("".join(map(file_checksum, files)).encode()).hexdigest()
 
 

@@ -206,4 +206,4 @@ def _data_checksum(task: AbsTask) -> str:
     folder = task_folder(task)
     if folder is None:
         return str(task.metadata.dataset["revision"])
-    return provenance.folder_checksum(folder)
+    return provenance.data_checksum(folder)
