@@ -21,7 +21,7 @@ from typing import Any
 import click
 import torch
 
-from quality_tables import COMPARED, FIGURE, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, by_contender
+from quality_tables import COMPARED, FIGURE, FILTERED, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, by_contender
 from results_file import RESULTS, data_checksums, write_results
 from steps import text2token
 from text2token.cli.options import quiet_libraries
@@ -37,7 +37,6 @@ from text2token.recipe import Recipe
 RATES = ("3e-5", "1e-4", "3e-4")  # one small grid for every method,
 BEYOND = ("1e-3", "3e-3", "1e-2", "3e-2")  # which goes on while its last rate is its best
 SEEDS = {"text2token": 3, "llm2vec": 3, "simcse": 1, "tsdae": 1}
-FILTERED = ", filtered"  # a baseline with the correction that ours has
 SETTINGS = {
     "plain mean": ["--template", "none", "--pooling", "mean"],
     "PromptEOL": ["--template", "eol"],
@@ -46,7 +45,7 @@ SETTINGS = {
     "weighted mean": ["--template", "none", "--pooling", "weighted-mean"],
     "last token": ["--template", "none"],
 }
-CORRECTIONS = {"": "none", ", filtered": "centre+filter", ", centred": "centre", ", first removed": "first-component"}
+CORRECTIONS = {"": "none", FILTERED: "centre+filter", ", centred": "centre", ", first removed": "first-component"}
 SUBSET = (
     "STSBenchmark",
     "TweetSentimentExtractionClassification",
@@ -102,15 +101,16 @@ class Bench:
             text2token(*verb, self.corpus, *options)
         return output
 
-    def validation(self, model: Path, corrected: bool) -> float:
+    def validation(self, model: Path, label: str) -> float:
         """STSBenchmark validation, in points: what learning rates are chosen on."""
         selection = select_tasks(data_root=self.data / "mteb", names=["STSBenchmark"])
         for task in selection.tasks:
             task.filter_eval_splits(["validation"])
-        output = self.runs / "validation" / f"{model.name}{'-filtered' * corrected}"
+        output = self.runs / "validation" / f"{model.name}{label.replace(', ', '-')}"
+        recipe = Recipe(correction=CORRECTIONS[label])
         judged = (
-            contender.recorrected(str(model), Recipe(), self.corpus, bf16=bf16())
-            if corrected
+            contender.recorrected(str(model), recipe, self.corpus, bf16=bf16())
+            if label
             else contender.saved(str(model), bf16=bf16())
         )
         summary = judge.evaluate(judged, selection, output)
@@ -169,7 +169,7 @@ def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], 
         for label in ("", FILTERED) if method != "text2token" else ("",):
             for seed in range(seeds):
                 name = f"{method}{label}, seed {seed}"
-                found[name] = partial(trained, name, method, seed, bench, bench, details, corrected=bool(label))
+                found[name] = partial(trained, name, method, seed, bench, bench, details, label)
     for setting, options in SETTINGS.items():
         for label, correction in CORRECTIONS.items():
             corrected = [*options, "--correction", correction]
@@ -188,25 +188,23 @@ def trained(
     chosen_on: Bench,
     bench: Bench,
     details: dict[str, Any],
-    *,
-    corrected: bool = False,
+    label: str = "",
 ) -> Path:
-    """A method under the best of its learning rates, which are tried on the first backbone, and judged as it is or corrected."""
-    tried = learning_rates(chosen_on, method, corrected)
-    details["learning_rates"][method + FILTERED * corrected] = tried
+    """A method under the best of its learning rates, which are tried on the first backbone; as it is, or corrected."""
+    tried = details["learning_rates"][method + label] = learning_rates(chosen_on, method, label)
     model = bench.train(method, max(tried, key=tried.__getitem__), seed)
     details["trained"][name] = cost(model, DECODED.get(method, 1.0))
-    correction = ["--correction", Recipe().correction, "--corpus", bench.corpus] if corrected else []
+    correction = ["--correction", CORRECTIONS[label], "--corpus", bench.corpus] if label else []
     return bench.evaluate(name, str(model), *correction)
 
 
 @cache
-def learning_rates(bench: Bench, method: str, corrected: bool) -> dict[str, float]:
+def learning_rates(bench: Bench, method: str, label: str) -> dict[str, float]:
     """STSBenchmark validation by rate, seed 0."""
     tried: dict[str, float] = {}
     for rate in (*RATES, *BEYOND):
         if rate in RATES or max(tried.values()) == next(reversed(tried.values())):
-            tried[rate] = bench.validation(bench.train(method, rate, 0), corrected)
+            tried[rate] = bench.validation(bench.train(method, rate, 0), label)
     return tried
 
 
