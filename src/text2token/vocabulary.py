@@ -86,10 +86,9 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: s
         surfaces[i] = text.removeprefix(anchor_text)
     special = np.ones(size, dtype=bool)
     special[known] = False
-    added = tokenizer.added_tokens_decoder
-    special[[i for i, token in added.items() if i < size and (token.special or _MARKUP.fullmatch(token.content))]] = (
-        True
-    )
+    for i, token in tokenizer.added_tokens_decoder.items():
+        if i < size and (token.special or _MARKUP.fullmatch(token.content)):
+            special[i] = True
     return Vocabulary(
         surfaces=tuple(surfaces),
         special=special,

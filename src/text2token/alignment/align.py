@@ -122,11 +122,9 @@ def literal_tokens(
     counts.data *= own
     counts.eliminate_zeros()
     if special:
-        not_its_own = {
-            tokenizer.unk_token_id,
-            tokenizer.mask_token_id,
-        }  # a template may have unknowns, and ends in a mask
-        ids = [i for i in tokenizer("")["input_ids"] if vocabulary.special[i] and i not in not_its_own]
+        # a template may have unknowns, and end in a mask
+        template = {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        ids = [i for i in tokenizer("")["input_ids"] if vocabulary.special[i] and i not in template]
         added = np.bincount(ids, minlength=size).astype(np.float32)
         counts += sparse.csr_matrix(np.ones((len(texts), 1), np.float32)) @ sparse.csr_matrix(added)
     return counts
