@@ -13,7 +13,7 @@ from text2token.errors import UserError
 
 @contextmanager
 def alone(file: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock ``file``, or do not wait for who holds it.
+    """Hold the lock ``file``, which is gone afterwards, or do not wait for who holds it.
 
     Raises:
         UserError: Another process does; its sentence is ``refusal``.
@@ -26,4 +26,5 @@ def alone(file: Path, refusal: str) -> Iterator[None]:
     try:
         yield
     finally:
+        file.unlink(missing_ok=True)
         lock.release()

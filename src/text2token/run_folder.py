@@ -22,6 +22,7 @@ from text2token.report import write_report
 from text2token.vector_files import kept_vectors
 
 _SETTINGS = "settings.json"
+_RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class RunFolder:
         """Where a run shall go; nothing is written yet, and whatever is there stays until :meth:`publish`.
 
         Raises:
-            UserError: There is something, and ``overwrite`` is not set.
+            UserError: There is something, and ``overwrite`` is not set; or it is a folder that no run wrote.
         """
         output = output.absolute()
         work = output.with_name(f".{output.name}.work")
@@ -56,6 +57,10 @@ class RunFolder:
             shutil.rmtree(work)  # of a run that was killed while it tidied up
         if output.exists() and not overwrite:
             raise UserError(f"The output '{output}' exists: choose another folder, or pass --overwrite.")
+        if output.is_dir() and any(output.iterdir()) and not (output / _RECORD).is_file():
+            raise UserError(
+                f"The folder '{output}' was not written by a run (it holds no {_RECORD}), so it is not replaced: choose another."
+            )
         return cls(output, work, overwrite)
 
     @contextmanager
@@ -71,12 +76,8 @@ class RunFolder:
         self.output.parent.mkdir(parents=True, exist_ok=True)
         lock = self.work.with_suffix(".lock")
         refusal = f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
-        with alone(lock, refusal):
-            try:
-                with self._claimed(json.loads(json.dumps(settings))):
-                    yield
-            finally:
-                lock.unlink(missing_ok=True)
+        with alone(lock, refusal), self._claimed(json.loads(json.dumps(settings))):
+            yield
 
     @contextmanager
     def _claimed(self, settings: dict[str, Any]) -> Iterator[None]:
@@ -147,7 +148,7 @@ class RunFolder:
                 for file in sorted(self.result.rglob("*.safetensors"))
             },
         }
-        write_json(self.result / "run.json", run)
+        write_json(self.result / _RECORD, run)
         return run
 
     def move(self) -> None:
