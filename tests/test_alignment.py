@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from text2token.alignment.categories import CATEGORIES, TokenCategories
 from text2token.alignment.metrics import AlignmentRates
 from text2token.alignment.reading import open_readable, open_uncorrected
 from text2token.alignment.study import draw
+from text2token.backbone import from_anywhere
 from text2token.cli import main
 from text2token.corpus import Corpus
 from text2token.packaged import PACKAGED, REFERENCES
@@ -204,6 +206,21 @@ def test_a_sparse_folder_is_read_by_its_own_pooling(backbone, tmp_path):
         found = open_readable(str(tmp_path / "model" / part))
         torch.testing.assert_close(found.embed(SENTENCES), embedder.embed(SENTENCES), atol=1e-5, rtol=1e-4)
         assert found.decoding_head.source == backbone("qwen3")
+
+
+def test_a_local_backbone_is_found_from_another_folder(backbone, tmp_path, monkeypatch):
+    shutil.copytree(backbone("llama"), tmp_path / "llm")
+    monkeypatch.chdir(tmp_path)
+    encoder = Embedder.from_backbone("llm", max_length=64).encoder
+    encoder.save(str(tmp_path / "model" / "dense"), create_model_card=False)
+    recorded = {"recipe": {"backbone": "llm"}, "backbone": {"source": from_anywhere("llm")}}
+    (tmp_path / "model" / "run.json").write_text(json.dumps(recorded))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert open_readable(str(tmp_path / "model")).decoding_head.source == str(tmp_path / "llm")
+    (tmp_path / "llm").rename(tmp_path / "gone")
+    with pytest.raises(UserError, match=f"in {tmp_path}/llm or "):
+        open_readable(str(tmp_path / "model"))
 
 
 def test_the_hub_is_asked_about_unknown_names_only(backbone, tmp_path, monkeypatch):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from conftest import CORPUS, SENTENCES
 from text2token import Recipe, UserError, pipeline
 from text2token.cli import main
-from text2token.pipeline import fit
+from text2token.pipeline import build_targets, fit
 from text2token.run_folder import RunFolder
 
 IMPORTED_ONCE = ["text2token.cli.fit", "text2token.pipeline", "text2token.export"]
@@ -126,11 +128,11 @@ def test_one_process_at_a_time(command, tmp_path):
 def test_what_is_overwritten_survives_until_the_new_is_complete(command, tmp_path):
     output, work = tmp_path / "m", tmp_path / ".m.work"
     output.mkdir()
-    (output / "old").touch()
+    (output / "run.json").touch()
     assert command(output, "--overwrite", touched=f"{work}/replaced")[0] == -signal.SIGKILL
-    assert names(output) == ["old"]
+    assert names(output) == ["run.json"]
     assert command(output, "--overwrite", touched=f"{work}/result {output}")[0] == -signal.SIGKILL
-    assert (work / "replaced" / "old").exists()
+    assert (work / "replaced" / "run.json").exists()
     assert (work / "result" / "report.html").exists()
     assert command(output, "--overwrite") == (0, "")
     assert names(output) == ["dense", "report.html", "run.json", "sparse"]
@@ -190,8 +192,6 @@ def test_time_limit_ends_each_stage(quick, tmp_path):
     [
         (CORPUS[:15], {}, "has 15 distinct texts, too few"),
         (["one text"] * 100, {}, "has 1 distinct text, too few"),
-        (CORPUS, {"stop_words": "xx"}, "No stop list for language 'xx'"),
-        (CORPUS, {"prior_templates": "keywords,riddle"}, "no template 'riddle'"),
         (CORPUS, {"train_length": 12}, "leaves no room for text in 12"),
         (CORPUS, {"learning_rate": 1e30}, "lower --learning-rate"),
     ],
@@ -235,6 +235,29 @@ def test_an_unfinished_run_is_kept_from_other_settings(quick, tmp_path, monkeypa
     fit(TEXTS, tmp_path / "m", quick(seed=1), overwrite=True)
     assert read_run(tmp_path / "m")["seed"] == 1
     assert names(tmp_path) == ["m"]
+
+
+def test_a_backbone_that_has_changed_is_not_trained_on_nor_are_targets_counted_anew(
+    quick, tmp_path, monkeypatch, backbone
+):
+    place = tmp_path / "backbone"
+    shutil.copytree(backbone("llama"), place)
+    monkeypatch.setattr(pipeline, "train_stage", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    recipe = quick().model_copy(update={"backbone": str(place)})
+    with pytest.raises(KeyboardInterrupt):
+        fit(TEXTS, tmp_path / "m", recipe)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "corpus_statistics", lambda *_: pytest.fail("counted again"))
+        with pytest.raises(KeyboardInterrupt):
+            fit(TEXTS, tmp_path / "m", recipe)
+    store = build_targets(TEXTS, tmp_path / "targets", 2, recipe)[0]
+    assert build_targets(TEXTS, tmp_path / "targets", 2, recipe)[0] == store
+    weights = load_file(place / "model.safetensors")
+    save_file({name: 1.5 * tensor for name, tensor in weights.items()}, place / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="An unfinished run with other settings"):
+        fit(TEXTS, tmp_path / "m", recipe)
+    with pytest.raises(UserError, match="was built with different settings"):
+        build_targets(TEXTS, tmp_path / "targets", 2, recipe)
 
 
 def test_rubbish_of_a_published_run_is_swept_up(tmp_path):

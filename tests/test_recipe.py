@@ -37,6 +37,7 @@ def test_templates():
     assert Recipe(prior_templates="eol,topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
     with pytest.raises(UserError, match="no template 'x'"):
         Recipe(template="x").text_template()
+    assert Recipe(prior_templates="eol, topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +54,8 @@ def test_templates():
         (b"keep_from: 0.9\nkeep_to: 0.1\n", r"keep_from \(0.9\) must be below keep_to \(0.1\)"),
         (b"correction: center\n", "no correction 'center'"),
         (b"correction: filter+centre\n", "'filter' changes the dimension"),
+        (b"prior_templates: eol,riddle\n", "no template 'riddle'"),
+        (b"stop_words: en,tlh\n", "No stop list for language 'tlh'"),
         (b"max_length: 32\n", r"train_length \(64\) must not be above max_length \(32\)"),
     ],
 )

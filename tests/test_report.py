@@ -25,7 +25,7 @@ RUN: dict[str, Any] = {
     "recipe": Recipe().model_dump(),
     "seed": 0,
     "corpus": {"name": "wiki.txt", "fingerprint": "f" * 64, "texts": 400_000},
-    "backbone": {"name": "smollm2-135m", "dimension": 576, "vocabulary": 49_152, "head_sha256": "a" * 64},
+    "backbone": {"name": "smollm2-135m", "dimension": 576, "vocabulary": 49_152, "sha256": "a" * 64},
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "machine": {"platform": "Linux", "cpu": "AMD EPYC", "cores": 2, "memory_gib": 23.4, "accelerator": None},
     "timings": {"statistics": 12.1, "train 1": 301.2, "train 2": 310.0},

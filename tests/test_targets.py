@@ -19,7 +19,14 @@ from text2token.recipe import Recipe
 from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
 from text2token.targets.builders import make_builders
 from text2token.targets.combine import Combined
-from text2token.targets.data_driven import CorpusStatistics, DataDriven, corpus_statistics, count_tokens, form_sharing
+from text2token.targets.data_driven import (
+    CorpusStatistics,
+    DataDriven,
+    corpus_statistics,
+    count_tokens,
+    form_sharing,
+    kept_statistics,
+)
 from text2token.targets.model_derived import ModelDerived, estimate_prior
 from text2token.template import TEMPLATES
 from text2token.vocabulary import read_vocabulary
@@ -80,6 +87,13 @@ def test_weightings_equal_the_formulas(weighting):
     for text, ids, weights in zip(SENTENCES, *targets, strict=True):
         expected = naive(weighting, text)
         assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_statistics_are_counted_once(tmp_path):
+    kept = kept_statistics(tmp_path / "statistics.npz", lambda: STATISTICS)
+    again = kept_statistics(tmp_path / "statistics.npz", lambda: pytest.fail("counted again"))
+    assert kept.checksum == again.checksum == STATISTICS.checksum
+    assert [file.name for file in tmp_path.iterdir()] == ["statistics.npz"]
 
 
 def test_only_meaningful_tokens_of_the_text_are_targets():
@@ -169,7 +183,7 @@ def test_model_derived_equals_the_definition(backbone, family):
     template = TEMPLATES["eol"]
     reference = Embedder.from_backbone(backbone(family), pooling="last", template=template, max_length=64)
     keep = read_vocabulary(reference.tokenizer, reference.vocabulary_size).meaningful
-    build = ModelDerived(backbone(family), (template,), tuple(CORPUS[:40]), keep, top_k=7, temperature=0.5)
+    build = ModelDerived(backbone(family), "", (template,), tuple(CORPUS[:40]), keep, top_k=7, temperature=0.5)
     targets = build(SENTENCES)
     with torch.no_grad():
         logits = reference.head(reference.embed(SENTENCES)) - reference.head(reference.embed(CORPUS[:40])).mean(0)

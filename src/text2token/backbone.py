@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
@@ -40,6 +41,12 @@ def resolve(name: str) -> str:
     if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"There is no backbone at '{name}': check the path.")
     return name
+
+
+def from_anywhere(name: str) -> str:
+    """The name of a backbone, of a local one its whole path: what a record needs, which may be read in another folder."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name not in packaged.PACKAGED and path.exists() else name
 
 
 def load_encoder(
@@ -104,7 +111,7 @@ def load_head(name: str) -> DecodingHead:
 def _loading(name: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(
             f"Cannot load the backbone '{name}': it is neither packaged (see 'text2token backbones'), nor a folder with a "
             f"language model, nor a reachable hub id ({first_line(error)})."

@@ -6,6 +6,7 @@ import hashlib
 import json
 
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
 from text2token.embedder import Embedder
@@ -41,8 +42,13 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
     return digest.hexdigest()
 
 
+def backbone_checksum(embedder: Embedder) -> str:
+    """SHA-256 of the weights of an untrained embedder, decoding head included."""
+    return weights_checksum(ModuleList([embedder.encoder, embedder.decoding_head]))
+
+
 def embedder_fingerprint(embedder: Embedder) -> str:
-    """SHA-256 of all that dense and sparse vectors of an embedder depend on."""
+    """SHA-256 of all that embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out."""
     digest = hashlib.sha256(content_hash(embedder.encoder).encode())
     for part in (embedder.head, embedder.correction):
         if part is not None:

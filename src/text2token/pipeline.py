@@ -10,17 +10,18 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from text2token.alignment.dynamics import Dynamics
+from text2token.backbone import from_anywhere
 from text2token.callbacks import MeasureAlong
 from text2token.corpus import Corpus, open_corpus, sample
 from text2token.embedder import Embedder
 from text2token.errors import UserError
+from text2token.fingerprint import backbone_checksum
 from text2token.objective import TokenTargets, token_target_loss
 from text2token.precision import mixed_precision
-from text2token.provenance import weights_checksum
 from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
 from text2token.targets.builders import make_builders
-from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
+from text2token.targets.data_driven import CorpusStatistics, corpus_statistics, kept_statistics
 from text2token.targets.store import TargetStore, build_store
 from text2token.template import room_for_text
 from text2token.training import merge, pair_cosine, train_stage
@@ -66,14 +67,15 @@ def fit(
     recipe = recipe or Recipe()
     run = RunFolder.open(Path(output), overwrite=overwrite)
     opened = open_texts(corpus, text_column)
-    texts, held_out = draw_texts(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
+    backbone = describe_backbone(embedder, recipe)
+    texts, held_out = draw_texts(opened, recipe)
     dynamics = Dynamics.of_recipe(embedder, held_out, recipe)
     fingerprint = opened.fingerprint()
-    with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint}):
+    with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint, "backbone": backbone}):
         stages = split_texts(texts, recipe)
         with run.clock("statistics"):
-            statistics = _statistics(opened, embedder, recipe)
+            statistics = kept_statistics(run.work / "statistics.npz", lambda: _statistics(opened, embedder, recipe))
         stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
@@ -94,7 +96,7 @@ def fit(
                 "recipe": recipe.model_dump(),
                 "seed": recipe.seed,
                 "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": statistics.texts},
-                "backbone": describe_backbone(embedder, recipe),
+                "backbone": backbone,
                 "targets": [_describe_store(stage, train) for stage, (train, _) in stores.items()],
                 "log": log,
                 "dynamics": {"positives": dynamics.positives, "rows": points},
@@ -247,10 +249,15 @@ def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetSt
 
 
 def describe_backbone(embedder: Embedder, recipe: Recipe) -> dict[str, Any]:
-    """What a run records of its backbone."""
+    """What a run records of its untrained backbone."""
     vocabulary, dimension = embedder.decoding_head.weight.shape
-    checksum = weights_checksum(embedder.decoding_head)
-    return {"name": recipe.backbone, "dimension": dimension, "vocabulary": vocabulary, "head_sha256": checksum}
+    return {
+        "name": recipe.backbone,
+        "source": from_anywhere(recipe.backbone),
+        "dimension": dimension,
+        "vocabulary": vocabulary,
+        "sha256": backbone_checksum(embedder),
+    }
 
 
 def _describe_store(stage: int, store: TargetStore) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from text2token.adapt.steps import STEPS, parse_steps, split_steps
 from text2token.errors import UserError, first_line
+from text2token.stop_words import stop_list
 from text2token.template import TEMPLATES, Template
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -51,7 +52,7 @@ class Recipe(BaseModel):
     held_out: int = Field(128, ge=2, description="texts kept aside for the curves")
     max_minutes: float | None = Field(None, gt=0, description="training time limit, targets not counted")
     train_length: Count = Field(64, description="tokens of a text in training, template included")
-    batch_size: Count = Field(32, description="texts per step and device")
+    batch_size: Count = Field(32, description="texts per step")
     accumulation: Count = Field(1, description="batches per step")
     learning_rate: float = Field(3e-4, gt=0, description="peak, after the warm-up; then linear to 0")
     warmup: Share = Field(0.1, description="share of the steps")
@@ -102,6 +103,8 @@ class Recipe(BaseModel):
         if self.keep_from >= self.keep_to:
             raise ValueError(f"keep_from ({self.keep_from}) must be below keep_to ({self.keep_to})")
         parse_steps(self.correction_steps())
+        stop_list(self.stop_words)
+        self.prior_text_templates()
         if self.sts and not self.dynamics:
             raise ValueError("sts is measured along the training: say at how many points with dynamics")
         return self
@@ -118,7 +121,7 @@ class Recipe(BaseModel):
 
     def prior_text_templates(self) -> list[Template]:
         """The templates of model-derived targets."""
-        return [named_template(name) for name in self.prior_templates.split(",")]
+        return [named_template(name.strip()) for name in self.prior_templates.split(",")]
 
 
 @contextmanager

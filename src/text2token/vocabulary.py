@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import stopwordsiso
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
-from text2token.errors import UserError
+from text2token.stop_words import stop_list
 
 _MARKUP = re.compile(r"\s*(<.+>|\[.+\])\s*")  # "<table>", "[multimodal]": added tokens that no flag calls special
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not a whole character
@@ -75,7 +74,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: s
     Raises:
         UserError: A language without a stop list.
     """
-    stop = _stop_list(stop_words)
+    stop = stop_list(stop_words)
     backend = tokenizer.backend_tokenizer
     anchor = tokenizer("a", add_special_tokens=False)["input_ids"][:1]
     anchor_text = backend.decode(anchor)
@@ -97,15 +96,3 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: s
         stop_word=np.array([s.strip().casefold() in stop for s in surfaces]),
         word_start=np.array([s[:1].isspace() for s in surfaces]),
     )
-
-
-def _stop_list(languages: str) -> frozenset[str]:
-    if languages == "none":
-        return frozenset()
-    codes = languages.split(",")
-    for code in codes:
-        if not stopwordsiso.has_lang(code):
-            raise UserError(
-                f"No stop list for language '{code}'; known are {', '.join(sorted(stopwordsiso.langs()))}, or 'none'."
-            )
-    return frozenset(word.casefold() for word in stopwordsiso.stopwords(codes))

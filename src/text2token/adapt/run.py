@@ -59,10 +59,18 @@ def adapt(
         )
     run = RunFolder.open(Path(output), overwrite=overwrite)
     opened = open_texts(corpus, text_column)
-    texts, others = draw(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
+    backbone = describe_backbone(embedder, recipe)
+    texts, others = draw(opened, recipe)
     fingerprint = opened.fingerprint()
-    with run.claimed({"verb": "adapt", "auto": auto, "recipe": recipe.model_dump(), "corpus": fingerprint}):
+    settings = {
+        "verb": "adapt",
+        "auto": auto,
+        "recipe": recipe.model_dump(),
+        "corpus": fingerprint,
+        "backbone": backbone,
+    }
+    with run.claimed(settings):
         with run.clock("encode"):
             whole = run.vectors("whole", lambda: embedder.embed(texts, progress=progress))
             evidence = gather(embedder, texts, others, recipe.seed, run.vectors, progress=progress)
@@ -80,7 +88,7 @@ def adapt(
                 "recipe": recipe.model_dump(),
                 "seed": recipe.seed,
                 "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts) + len(others)},
-                "backbone": describe_backbone(embedder, recipe),
+                "backbone": backbone,
                 "before": {"overlap": judged[0].agreement, "pair_cosine": plain, "pair_cosine_dense": plain},
                 "after": {
                     "overlap": agreement,

@@ -63,13 +63,14 @@ def open_uncorrected(name: str, recipe: Recipe | None = None) -> Embedder:
 
 
 def _find_head(name: str) -> DecodingHead:
-    for candidate in _candidates(name):
+    tried = list(dict.fromkeys(_candidates(name)))
+    for candidate in tried:
         try:
             return load_head(candidate)
         except UserError:
             continue
     raise UserError(
-        f"No decoding head was found for '{name}': name the language model it was made from with --head, "
+        f"No decoding head was found for '{name}' in {' or '.join(tried)}: name the language model it was made from with --head, "
         "if there is one (an encoder without a language model's head cannot be read as tokens)."
     )
 
@@ -79,7 +80,8 @@ def _candidates(name: str) -> Iterator[str]:
     folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
     run = (folder.parent if folder.name in PARTS else folder) / "run.json"
     if run.is_file():
-        yield json.loads(run.read_text(encoding="utf-8"))["recipe"]["backbone"]
+        recorded = json.loads(run.read_text(encoding="utf-8"))
+        yield recorded.get("backbone", {}).get("source", recorded["recipe"]["backbone"])
     try:
         bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []
     except (OSError, ValueError, HfHubHTTPError):

@@ -18,7 +18,7 @@ from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.export import save_plain
 from text2token.objective import Objective
-from text2token.pipeline import CorpusLike, draw_texts, open_texts, split_texts
+from text2token.pipeline import CorpusLike, describe_backbone, draw_texts, open_texts, split_texts
 from text2token.recipe import Recipe
 from text2token.run_folder import RunFolder
 from text2token.training import merge, train_stage
@@ -62,10 +62,12 @@ def fit_baseline(
         raise UserError(f"There is no baseline '{method}': choose among {', '.join(METHODS)}.")
     run = RunFolder.open(Path(output), overwrite=overwrite)
     opened = open_texts(corpus, text_column)
-    texts, held_out = draw_texts(opened, recipe)
     embedder = Embedder.from_recipe(recipe)
+    backbone = describe_backbone(embedder, recipe)
+    texts, held_out = draw_texts(opened, recipe)
     fingerprint = opened.fingerprint()
-    with run.claimed({"method": method, "recipe": recipe.model_dump(), "corpus": fingerprint}):
+    settings = {"method": method, "recipe": recipe.model_dump(), "corpus": fingerprint, "backbone": backbone}
+    with run.claimed(settings):
         log = []
         for number, stage in enumerate(METHODS[method](embedder, texts, recipe), start=1):
             with run.clock(f"train {number}"):
@@ -90,6 +92,7 @@ def fit_baseline(
                 "recipe": recipe.model_dump(),
                 "seed": recipe.seed,
                 "corpus": {"name": opened.name, "fingerprint": fingerprint},
+                "backbone": backbone,
                 "log": log,
             }
         )

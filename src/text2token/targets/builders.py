@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from text2token.embedder import Embedder
+from text2token.fingerprint import backbone_checksum
 from text2token.recipe import Recipe
 from text2token.targets.base import TargetBuilder
 from text2token.targets.combine import Combined
@@ -19,10 +20,10 @@ from text2token.vocabulary import read_vocabulary
 def make_builders(
     embedder: Embedder, statistics: CorpusStatistics, texts: Sequence[str], recipe: Recipe
 ) -> dict[int, TargetBuilder]:
-    """Stage 1: data-driven. Stage 2: model-derived, mixed with data-driven when ``recipe.mixing`` is above 0.
+    """Stage 1: data-driven. Stage 2: model-derived, mixed with ``recipe.mixing`` of data-driven.
 
     Args:
-        embedder: Gives tokenizer and vocabulary size.
+        embedder: Untrained; gives tokenizer and vocabulary size.
         statistics: Of the corpus.
         texts: A sample of the corpus, for the common component of the priors.
         recipe: Weighting, filters, templates.
@@ -42,8 +43,11 @@ def make_builders(
         recipe.weighting,
         room_for_text(embedder.tokenizer, recipe.train_length),
     )
+    if recipe.mixing == 1:
+        return {1: data_driven, 2: data_driven}
     model_derived = ModelDerived(
         recipe.backbone,
+        backbone_checksum(embedder),
         tuple(recipe.prior_text_templates()),
         tuple(texts[: recipe.prior_texts]),
         keep & ~vocabulary.fragment,

@@ -75,6 +75,7 @@ class ModelDerived:
 
     Attributes:
         backbone: Name, as :func:`text2token.backbone.load_encoder` takes it.
+        weights: SHA-256 of its weights, for the settings: what a name stands for may change.
         templates: One or more EOL-type templates.
         sample: Texts of the corpus to learn the common component from.
         keep: V booleans, the entries that may be targets.
@@ -85,6 +86,7 @@ class ModelDerived:
     """
 
     backbone: str
+    weights: str
     templates: tuple[Template, ...]
     sample: tuple[str, ...]
     keep: NDArray[np.bool_]
@@ -98,7 +100,7 @@ class ModelDerived:
         """All that the targets depend on but text and tokenizer."""
         return {
             "builder": "model-derived",
-            "backbone": self.backbone,
+            "backbone": self.weights,
             "templates": [asdict(template) for template in self.templates],
             "common": self.common,
             "common_texts": hashlib.sha256("\0".join(self.sample).encode()).hexdigest(),
@@ -117,7 +119,9 @@ class ModelDerived:
 
     def __call__(self, texts: Sequence[str]) -> Targets:
         """Targets of a batch."""
-        logits = torch.stack([prior(texts) for prior in self.priors]).mean(dim=0)
+        logits = torch.zeros(len(texts), len(self.keep))
+        for prior in self.priors:
+            logits += prior(texts) / len(self.priors)
         logits[:, ~torch.from_numpy(self.keep)] = -torch.inf
         top = logits.topk(min(self.top_k, int(self.keep.sum())), dim=1)
         weights = torch.softmax(top.values / self.temperature, dim=1)
