@@ -128,7 +128,7 @@ def test_fit_writes_plain_folders_a_record_and_a_report(model, place, backbone):
     assert {"git", "command", "seed", "machine", "created", "peak_rss_gib"} <= run.keys()
     assert set(run["timings"]) >= {"targets 1", "targets 2", "train 1", "train 2"}
     assert run["corpus"]["texts"] == len(CORPUS)
-    assert len(run["corpus"]["fingerprint"]) == len(run["backbone"]["head_sha256"]) == 64
+    assert len(run["corpus"]["fingerprint"]) == len(run["backbone"]["sha256"]) == 64
     assert run["files"] == {str(f.relative_to(model)): file_checksum(f) for f in model.rglob("*.safetensors")}
     page = (model / "report.html").read_text()
     assert "<svg" in page
@@ -147,12 +147,16 @@ def test_both_folders_load_without_text2token(model, tmp_path):
     np.testing.assert_allclose(alone["sparse"], ours, atol=1e-4)
 
 
-def test_overwrite_replaces_and_nothing_else_does(fit, model, tmp_path):
+def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(fit, model, tmp_path):
     output = tmp_path / "m"
     output.mkdir()
     (output / "thesis.txt").write_text("years of work")
     assert "exists: choose another folder, or pass --overwrite" in refused(*fit, output)
+    assert "was not written by a run (it holds no run.json), so it is not replaced" in refused(
+        *fit, output, "--overwrite"
+    )
     assert (output / "thesis.txt").read_text() == "years of work"
+    (output / "run.json").write_text("{}")
     done(*fit, output, "--overwrite", "--full", "--max-minutes", "0.5")
     assert [path.name for path in tmp_path.iterdir()] == ["m"]
     assert not (output / "thesis.txt").exists()
@@ -456,15 +460,17 @@ def test_a_bad_option_is_refused(desk, options):
         ("encode MODEL texts.txt -o v.npy --sparse", "name a .parquet file for sparse vectors"),
         ("encode MODEL texts.txt -o one.txt/v.npy", "one.txt"),
         ("encode MODEL/dense texts.txt -o v.parquet --sparse", "no decoding head"),
+        ("encode BACKBONE texts.txt -o v.parquet --sparse", "above the mean of a corpus, and this model knows none"),
+        ("explain MODEL text --filtered --stop-words tlh", "No stop list for language 'tlh'"),
         ("explain MODEL", "Missing argument 'TEXTS...'"),
         ("explain no-such-model text", "Cannot load the backbone"),
         ("explain MODEL text -k 0", "'--tokens' / '-k': 0 is not in the range"),
         ("backbones --fetch gpt-7", "no packaged backbone 'gpt-7'"),
     ],
 )
-def test_a_bad_command_is_refused(desk, model, command, sentence):
+def test_a_bad_command_is_refused(desk, model, backbone, command, sentence):
     before = tree(desk)
-    assert sentence in refused(*command.replace("MODEL", str(model)).split())
+    assert sentence in refused(*command.replace("MODEL", str(model)).replace("BACKBONE", backbone("llama")).split())
     assert tree(desk) == before
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +123,46 @@ def test_explain_filtered_shows_meaningful_tokens_only(backbone):
     assert shown < everything
     assert {" the", ",", " of"} & everything
     assert {" the", ",", " of"}.isdisjoint(shown)
+
+
+def test_stop_words_of_an_explanation_are_those_of_its_language(backbone):
+    embedder = calibrated(backbone("llama"))
+    shown = embedder.explain(SENTENCES, k=embedder.vocabulary_size, filtered=True, stop_words="none")
+    assert {" the", " of"} & {token.token for row in shown for token in row}
+    assert "," not in {token.token for row in shown for token in row}
+
+
+def test_no_text_is_no_vector_and_a_text_is_no_list(backbone):
+    embedder = calibrated(backbone("llama"))
+    assert embedder.encode([]).shape == (0, embedder.encode(SENTENCES).shape[1])
+    assert embedder.encode_sparse([]).ids.shape == (0, embedder.top_k)
+    assert embedder.explain([]) == []
+    with pytest.raises(UserError, match="write \\[text\\]"):
+        embedder.encode("The cat sat.")
+
+
+def test_sparse_vectors_need_a_corpus_mean(backbone):
+    embedder = Embedder.from_backbone(backbone("llama"))
+    for make in (embedder.encode_sparse, lambda texts: embedder.sparsify(embedder.embed(texts))):
+        with pytest.raises(UserError, match="above the mean of a corpus, and this model knows none"):
+            make(SENTENCES)
+
+
+@pytest.mark.parametrize(
+    ("name", "damaged", "sentence"),
+    [
+        ("model", "model/sparse", "cannot load"),
+        ("model/dense", "model/dense", "cannot load"),
+        ("backbone", "backbone", "Cannot load the backbone"),
+    ],
+)
+def test_damaged_weights_are_one_sentence(backbone, tmp_path, name, damaged, sentence):
+    calibrated(backbone("llama")).save(tmp_path / "model")
+    shutil.copytree(backbone("llama"), tmp_path / "backbone")
+    file = tmp_path / damaged / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match=sentence):
+        Embedder.open(str(tmp_path / name))
 
 
 def test_any_sentence_transformer_encodes_but_cannot_be_read(backbone, tmp_path):

@@ -146,6 +146,20 @@ class Embedder:
         return -math.inf if self.mean_logits is None else 0.0
 
     @property
+    def corpus_mean(self) -> Tensor:
+        """V mean token logits of a corpus, the zero of sparse vectors.
+
+        Raises:
+            UserError: The model has no decoding head, or knows no corpus.
+        """
+        if self.decoding_head is None or self.mean_logits is None:
+            raise UserError(
+                "Sparse vectors are token logits above the mean of a corpus, and this model knows none: "
+                "let 'text2token adapt' or 'text2token fit' learn it from texts, or calibrate the embedder on some."
+            )
+        return self.mean_logits
+
+    @property
     def vocabulary_size(self) -> int:
         """V, the rows of the head."""
         return len(self.decoding_head.weight)
@@ -165,7 +179,14 @@ class Embedder:
         """Embeddings ``h``: pooled last hidden states, N×d float32 on the CPU, uncorrected.
 
         A ``prompt`` stands before each text, inside the template, as sentence-transformers has it.
+
+        Raises:
+            UserError: ``texts`` is one text and no list.
         """
+        if isinstance(texts, str):
+            raise UserError("A list of texts is expected, not a text alone: write [text].")
+        if not len(texts):
+            return torch.zeros(0, self.encoder.get_embedding_dimension())
         with mixed_precision(self.encoder[0].model) if self.bf16 else nullcontext():
             vectors = self.encoder.encode(
                 list(texts),
@@ -181,13 +202,15 @@ class Embedder:
         return self.densify(self.embed(texts, batch_size=batch_size, progress=progress)).numpy()
 
     def encode_sparse(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> SparseVectors:
-        """Sparse vectors: the ``top_k`` token logits above their corpus mean. The same as the exported sparse folder gives."""
-        _ = self.decoding_head  # refuse before the work, not after it
+        """Sparse vectors: the ``top_k`` token logits above :attr:`corpus_mean`. The same as the exported sparse folder gives."""
+        _ = self.corpus_mean  # refuse before the work, not after it
         return self.sparsify(self.embed(texts, batch_size=batch_size, progress=progress))
 
-    def explain(self, texts: Sequence[str], *, k: int = 10, filtered: bool = False) -> list[list[AlignedToken]]:
-        """The ``k`` aligned tokens of each text by falling weight, above :attr:`floor`; ``filtered``: meaningful ones only."""
-        hidden, explained = ~self.shown(filtered), []
+    def explain(
+        self, texts: Sequence[str], *, k: int = 10, filtered: bool = False, stop_words: str = "en"
+    ) -> list[list[AlignedToken]]:
+        """The ``k`` aligned tokens of each text by falling weight, above :attr:`floor`; see :meth:`shown` for which."""
+        hidden, explained = ~self.shown(filtered, stop_words), []
         for part in self.embed(texts).split(_DECODE_BATCH):
             best = self.logits(part).masked_fill(hidden, -torch.inf).topk(min(k, len(hidden)), dim=1)
             for ids, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True):
@@ -195,12 +218,17 @@ class Embedder:
                 explained.append([AlignedToken(self.tokenizer.decode([i]), w) for i, w in pairs if w > self.floor])
         return explained
 
-    def shown(self, filtered: bool) -> Tensor:
-        """Which tokens an explanation may show, V booleans: all, or meaningful ones only."""
+    def shown(self, filtered: bool, stop_words: str = "en") -> Tensor:
+        """Which tokens an explanation may show, V booleans: all; or, ``filtered``, those without a meaning left out.
+
+        Args:
+            filtered: No stop words, punctuation, special tokens and pieces of characters.
+            stop_words: Languages of the stop lists, see :func:`text2token.vocabulary.read_vocabulary`.
+        """
         size = self.vocabulary_size
         if not filtered:
             return torch.ones(size, dtype=torch.bool)
-        return torch.from_numpy(read_vocabulary(self.tokenizer, size).meaningful)
+        return torch.from_numpy(read_vocabulary(self.tokenizer, size, stop_words).meaningful)
 
     @torch.no_grad()
     def densify(self, embeddings: Tensor) -> Tensor:
@@ -224,6 +252,7 @@ class Embedder:
 
     def sparsify(self, embeddings: Tensor) -> SparseVectors:
         """Sparse vectors of embeddings N×d, decoded batch by batch."""
+        _ = self.corpus_mean
         parts = [
             self.logits(part).relu().topk(min(self.top_k, self.vocabulary_size), dim=1)
             for part in embeddings.split(_DECODE_BATCH)

@@ -35,7 +35,7 @@ def encode_file(
     """Write the vectors of ``texts``; a killed call continues when it is repeated. Memory is that of the texts.
 
     Args:
-        embedder: With a decoding head, for sparse vectors.
+        embedder: With a decoding head and a corpus mean, for sparse vectors.
         texts: N, at least one.
         output: ``.npy``: N×k float32. ``.parquet``: ``text`` and ``vector``, or ``ids`` and ``weights``.
         sparse: Aligned tokens that have weight, heaviest first, instead of dense vectors; for Parquet.
@@ -44,10 +44,11 @@ def encode_file(
         progress: Show texts/s and time left.
 
     Raises:
-        UserError: The model has no head for sparse vectors, ``output`` exists, or another process or unfinished call has it.
+        UserError: The model has no head or corpus mean for sparse vectors, ``output`` exists, or another process or unfinished
+            call has it.
     """
     if sparse:
-        _ = embedder.decoding_head  # refuse before the work, not after it
+        _ = embedder.corpus_mean  # refuse before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
     content = Corpus.from_texts(texts).fingerprint()
     with run.claimed({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):

@@ -47,11 +47,7 @@ def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None
 
 def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
     """The decoding head as modules: transform where there is one, then ``ReLU(W·h + b − mean logits)``."""
-    head = embedder.head
-    if head is None or embedder.mean_logits is None:
-        raise UserError(
-            "A sparse folder needs a decoding head and corpus means: calibrate the embedder on texts first."
-        )
+    head, mean = embedder.decoding_head, embedder.corpus_mean
     vocabulary, dimension = head.weight.shape
     modules: list[nn.Module] = []
     if len(head.transform):
@@ -68,7 +64,7 @@ def sparse_head_modules(embedder: Embedder) -> list[nn.Module]:
             *_layer_norm(norm),
         ]
     decode = Dense(
-        dimension, vocabulary, activation_function=nn.ReLU(), init_weight=head.weight, init_bias=head.bias - embedder.mean_logits
+        dimension, vocabulary, activation_function=nn.ReLU(), init_weight=head.weight, init_bias=head.bias - mean
     )  # fmt: skip
     return [*modules, decode]
 
@@ -82,10 +78,10 @@ def load_embedder(path: Path) -> Embedder:
     """Load a folder that ``fit`` wrote, or any SentenceTransformer folder, which has no head.
 
     Raises:
-        UserError: Neither of the two is there.
+        UserError: Neither of the two is there, or it cannot be read.
     """
     if is_whole(path):
-        sparse = SparseEncoder(str(path / "sparse"), model_kwargs={"dtype": torch.float32})
+        sparse = load_saved(str(path / "sparse"))
         transformer, pooling, *head = list(sparse)
         return Embedder(
             encoder=SentenceTransformer(modules=[transformer, pooling]).eval(),

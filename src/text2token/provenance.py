@@ -31,7 +31,7 @@ def record() -> dict[str, Any]:
             "platform": platform.platform(),
             "cpu": _cpu_name(),
             "cores": os.cpu_count(),
-            "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+            "memory_gib": round(memory_gib(), 1),
             "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         },
     }
@@ -62,6 +62,11 @@ def weights_checksum(module: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def memory_gib() -> float:
+    """Of the machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+
+
 def peak_rss_gib() -> float:
     """The most memory that this process has held so far, GiB."""
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes there, KiB elsewhere
@@ -69,12 +74,17 @@ def peak_rss_gib() -> float:
 
 
 def _git_revision() -> str | None:
-    """Revision of the source that runs, marked when it has uncommitted changes; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """Revision of the source that runs, marked when it has uncommitted changes; None where no repository tracks it."""
+    here = Path(__file__)
+    tracked = ["ls-files", "--error-unmatch", here.name]  # or the repository is that of whoever installed this
+    described = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        for command in (tracked, described):
+            git = ["git", "-C", str(here.parent), *command]
+            said = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return None
+    return said
 
 
 def _cpu_name() -> str:

@@ -57,7 +57,9 @@ class InstructedReading(NamedTuple):
     fell: list[TokenPart]
 
 
-def explain_pair(embedder: Embedder, pair: tuple[str, str], *, k: int = 10, filtered: bool = False) -> PairReading:
+def explain_pair(
+    embedder: Embedder, pair: tuple[str, str], *, k: int = 10, filtered: bool = False, stop_words: str = "en"
+) -> PairReading:
     """Which tokens make two texts similar or different to an embedder.
 
     The sums are exact: they run over the whole vocabulary, of which ``k`` tokens are shown. Only vectors of length V are made.
@@ -67,6 +69,7 @@ def explain_pair(embedder: Embedder, pair: tuple[str, str], *, k: int = 10, filt
         pair: Two texts.
         k: Tokens of each list.
         filtered: Show meaningful tokens only; the sums stay over all.
+        stop_words: Languages of the words that have no meaning.
 
     Raises:
         UserError: The embedder has no decoding head.
@@ -74,7 +77,7 @@ def explain_pair(embedder: Embedder, pair: tuple[str, str], *, k: int = 10, filt
     first, second = embedder.logits(embedder.embed(pair)).double()
     alike, apart = similarity_parts(first, second), difference_parts(first, second)
     leaning = normalize(first, dim=0) - normalize(second, dim=0)
-    keep = embedder.shown(filtered)
+    keep = embedder.shown(filtered, stop_words)
     return PairReading(
         float(first @ second),
         float(alike.sum()),
@@ -95,7 +98,13 @@ def difference_parts(first: Tensor, second: Tensor) -> Tensor:
 
 
 def explain_instructions(
-    embedder: Embedder, text: str, instructions: Sequence[str], *, k: int = 10, filtered: bool = False
+    embedder: Embedder,
+    text: str,
+    instructions: Sequence[str],
+    *,
+    k: int = 10,
+    filtered: bool = False,
+    stop_words: str = "en",
 ) -> dict[str, InstructedReading]:
     """The same text under different instructions; the first entry, under "", is the text without one.
 
@@ -110,11 +119,12 @@ def explain_instructions(
         k: Tokens shown of each list. What rises and falls is looked for among the ``top_k`` tokens of either sparse vector,
             since far below them logits move without meaning.
         filtered: Meaningful tokens only.
+        stop_words: Languages of the words that have no meaning.
 
     Raises:
         UserError: The embedder has no decoding head.
     """
-    keep = embedder.shown(filtered)
+    keep = embedder.shown(filtered, stop_words)
     prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions}
     logits = {name: embedder.logits(embedder.embed([text], prompt=prompt))[0] for name, prompt in prompts.items()}
     bare, readings = logits[""], {}

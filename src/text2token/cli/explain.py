@@ -40,6 +40,7 @@ _SAMPLE = 256  # texts of --corpus: settle a mean to about 6 % of the spread, wi
 @click.option(
     "--filtered", is_flag=True, help="meaningful tokens only: no stop words, punctuation or pieces of characters"
 )
+@click.option("--stop-words", default="en", show_default=True, help="languages of --filtered, as 'en,de', or 'none'")
 @json_option
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path), help="write a page that opens without a network"
@@ -56,6 +57,7 @@ def explain(
     text_column: str,
     tokens: int,
     filtered: bool,
+    stop_words: str,
     as_json: bool,
     html: Path | None,
 ) -> None:
@@ -86,9 +88,10 @@ def explain(
     if against:
         beside = against if against != model else f"{against}, read by {against_head or 'its own head'}"
         embedders[beside] = _open(against, against_head, corpus, text_column)
+    shown = {"k": tokens, "filtered": filtered, "stop_words": stop_words}
     explained = [
-        *_explain_texts(embedders, texts, instructions, k=tokens, filtered=filtered),
-        *_explain_pairs(embedders, cleaned_pairs, k=tokens, filtered=filtered),
+        *_explain_texts(embedders, texts, instructions, **shown),
+        *_explain_pairs(embedders, cleaned_pairs, **shown),
     ]
     rows, sections = [row for row, _ in explained], [section for _, own in explained for section in own]
     if html:
