@@ -11,7 +11,9 @@ import pytest
 from milvus_lite.server_manager import server_manager_instance
 from scipy import sparse
 
-from text2token.errors import UserError
+from conftest import CORPUS
+from text2token import Recipe, UserError
+from text2token.search import Document, Index
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Hit
 from text2token.search.fusion import Fusion, fuse, search
@@ -295,6 +297,18 @@ def test_seismic_is_built_before_the_first_search(tmp_path):
     engine.add(names(9), vectors(KINDS["seismic"], 0, 9))
     engine.finish()
     assert [folder.name for folder in tmp_path.glob("index-*")] == ["index-00000000"]
+
+
+def test_a_deletion_builds_no_seismic_index(tmp_path, backbone):
+    documents = [Document(str(i), "", text) for i, text in enumerate(CORPUS[:8])]
+    index = Index.create(tmp_path / "i", backbone("llama"), engine="seismic", recipe=Recipe(calibration_texts=8))
+    index.add(documents)
+    (built,) = (tmp_path / "i" / "vectors").glob("index-*")
+    index.delete(["3"])
+    assert list((tmp_path / "i" / "vectors").glob("index-*")) == [built]
+    found = {hit.id for hit in Index.open(tmp_path / "i").search(CORPUS[3], 8, "bm25").hits}
+    assert found
+    assert "3" not in found
 
 
 def test_seismic_builds_anew_after_a_build_that_was_cut_off(tmp_path, monkeypatch):

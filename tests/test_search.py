@@ -742,6 +742,24 @@ def test_settings_of_vectors_and_fusion_are_options(files, backbone):
     assert len(index) == 10
 
 
+def test_settings_that_a_model_does_not_take_are_refused(files, backbone):
+    saved = files / "model"
+    Embedder.from_backbone(backbone("bert")).encoder.save(str(saved), create_model_card=False)
+    arguments = "index", saved, files / "docs.jsonl", "--output", files / "i"
+    assert "--template is for untrained backbones" in refused(*arguments, "--template", "eol")
+    assert "--document-k is of the sparse side" in refused(*arguments, "--document-k", "7")
+    assert not (files / "i").exists()
+
+
+def test_a_file_of_ids_is_deleted(files, backbone):
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
+    before = len(Index.open(files / "index"))
+    gone = [document.id for document in DOCUMENTS[:2]]
+    (files / "ids.txt").write_text("\n".join([*gone, "no such id"]))
+    done("index", "--output", files / "index", "--delete-file", files / "ids.txt", "--delete", DOCUMENTS[2].id)
+    assert len(Index.open(files / "index")) == before - 3
+
+
 def test_a_broken_database_is_one_sentence(index):
     (index._folder / "documents.sqlite").write_bytes(b"no database, " * 100)
     for rest in ("-wal", "-shm"):
@@ -817,6 +835,9 @@ def test_commands_refuse_in_one_sentence(files, backbone):
         "milvus",
         "--uri",
         "localhost:1",
+    )
+    assert "--bf16 is of the model, which this search does not load" in refused(
+        "search", files / "index", "cat", "--mode", "bm25", "--bf16"
     )
     assert "--weight takes a number" in refused("search", files / "index", "cat", "--weight", "bm25", "nan")
     assert "is a folder: name a file" in refused(

@@ -8,15 +8,25 @@ from typing import Any, get_args
 import click
 from click.core import ParameterSource
 
-from text2token.cli.options import BACKBONE, CORRECTION, bf16_option, quiet_libraries, recipe_options, setting_options
+from text2token.cli.options import (
+    BACKBONE,
+    CORRECTION,
+    bf16_option,
+    quiet_libraries,
+    recipe_options,
+    refuse_settings,
+    setting_options,
+)
+from text2token.corpus import open_corpus
 from text2token.errors import UserError, extra
 from text2token.recipe import Recipe, one_sentence
 from text2token.search_settings import EngineName, VectorSettings
 
-_SETTING = (*BACKBONE, *CORRECTION)
+_SETTING = (*BACKBONE, *CORRECTION, "calibration_texts")
 _COLUMNS = {"id_column", "title_column", "text_column"}
-_CHANGING = {"model", "output", "add", "delete", "bf16", *_COLUMNS}
+_CHANGING = {"model", "output", "add", "delete", "delete_file", "bf16", *_COLUMNS}
 _path = click.Path(path_type=Path)
+_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command()
@@ -25,6 +35,7 @@ _path = click.Path(path_type=Path)
 @click.option("--output", "-o", type=_path, required=True, help="folder of the index; repeat the command to resume")
 @click.option("--add", type=_path, help="add these documents to the index that is there; known ids are replaced")
 @click.option("--delete", metavar="ID", multiple=True, help="take a document out of the index; may be repeated")
+@click.option("--delete-file", type=_file, help="take out those that this file names, one id a line")
 @click.option("--id-column", help="of a table  [default: _id or id]")
 @click.option("--title-column", help="of a table  [default: title, where there is one]")
 @click.option("--text-column", help="of a table  [default: text]")
@@ -38,7 +49,7 @@ _path = click.Path(path_type=Path)
 @click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
 @bf16_option
 @setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
-@recipe_options(*_SETTING, "calibration_texts")
+@recipe_options(*_SETTING)
 @click.pass_context
 def index(
     context: click.Context,
@@ -47,6 +58,7 @@ def index(
     output: Path,
     add: Path | None,
     delete: tuple[str, ...],
+    delete_file: Path | None,
     id_column: str | None,
     title_column: str | None,
     text_column: str | None,
@@ -68,19 +80,27 @@ def index(
       text2token index --output index --add more.jsonl --delete 17 --delete 18
     """
     given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    _check(given, changing=bool(add or delete), engine=engine)
+    doomed = [*delete, *(open_corpus(delete_file) if delete_file else ())]
+    _check(given, changing=bool(add or doomed), engine=engine)
     with one_sentence("Index", VectorSettings):
         settings = VectorSettings(**vectors)
     quiet_libraries()
     with extra("search"):
         from text2token.embedder import Embedder
+        from text2token.saved import is_saved
         from text2token.search import Columns, Index, read_documents
         from text2token.search.index_folder import whole_or_nothing
     columns = Columns(id_column, title_column, text_column)
     if model is not None and docs is not None:
         if not docs.exists():
             raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
+        if is_saved(model):
+            refuse_settings(model, recipe.model_fields_set & set(_SETTING))
         embedder = Embedder.open(model, recipe)
+        if embedder.head is None and vectors:
+            raise UserError(
+                f"{_flag(min(vectors))} is of the sparse side, and '{model}' has no decoding head: leave it out."
+            )
         if bf16:
             embedder.use_bf16()
         with whole_or_nothing(output):
@@ -98,9 +118,9 @@ def index(
         if bf16:
             opened.embedder.use_bf16()
         opened.add(read_documents(add, columns), progress=True)
-    if delete:
-        gone = opened.delete(delete)
-        click.echo(f"{gone} of {len(delete)} documents deleted", err=True)
+    if doomed:
+        gone = opened.delete(doomed)
+        click.echo(f"{gone} of {len(doomed)} documents deleted", err=True)
     click.echo(f"{len(opened)} documents in {output}", err=True)
 
 

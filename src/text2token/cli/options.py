@@ -7,11 +7,13 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
+
+from text2token.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -73,6 +75,16 @@ def setting_options(argument: str, settings: type[BaseModel], *names: str) -> Ca
         return collect
 
     return decorate
+
+
+def refuse_settings(model: str, given: Iterable[str]) -> None:
+    """Settings of an untrained backbone say nothing to a model that is finished.
+
+    Raises:
+        UserError: There are any.
+    """
+    if wrong := sorted(given):
+        raise UserError(f"--{wrong[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
 
 
 def echo_json(value: Any) -> None:

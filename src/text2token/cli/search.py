@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.atomic import replacing
-from text2token.cli.options import echo_json, json_option, quiet_libraries
+from text2token.cli.options import bf16_option, echo_json, json_option, quiet_libraries
 from text2token.errors import UserError, extra
 from text2token.search_settings import HYBRID_WEIGHTS, FusionMethod, Mode, Side
 
@@ -75,6 +75,7 @@ _path = click.Path(path_type=Path)
     type=_path,
     help="TREC run file for --queries; white space in ids becomes %20 and so on, % becomes %25",
 )
+@bf16_option
 @json_option
 def search(
     index: Path,
@@ -87,6 +88,7 @@ def search(
     k: int,
     queries: Path | None,
     output: Path | None,
+    bf16: bool,
     as_json: bool,
 ) -> None:
     """Find the documents of INDEX that fit QUERY best, with the tokens that matched and what each gave.
@@ -99,6 +101,8 @@ def search(
     """
     if (query is None) == (queries is None) or (queries is None) != (output is None) or (as_json and queries):
         raise UserError("Give one QUERY, with --json if you like, or --queries with --output.")
+    if bf16 and (inference_free or mode == "bm25"):
+        raise UserError("--bf16 is of the model, which this search does not load: leave it out.")
     if mode != "hybrid" and (weights or fusion != "scores"):
         raise UserError("--fusion and --weight are of a hybrid search: leave them out, or leave --mode out.")
     if not all(math.isfinite(weight) for _, weight in weights):
@@ -115,6 +119,8 @@ def search(
         "fusion": chosen._replace(weights={**chosen.weights, **dict(weights)}),
     }
     opened = Index.open(index, model=model)
+    if bf16:
+        opened.embedder.use_bf16()
     if waiting := opened.waiting:
         click.echo(f"{waiting} documents cannot be found yet: an addition is under way, or was stopped.", err=True)
     if query is not None:

@@ -54,7 +54,6 @@ class IndexWriter:
         with self.store.transaction():
             self.store.put(there.values())  # killed before the end, they wait, and the next addition mends them
         self.engine.delete(list(there))
-        self.engine.finish()
         with self.store.transaction():
             self.vectorizer.count([document.content for document in there.values()], -1)
             self.store.remove(list(there))
