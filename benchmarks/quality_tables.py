@@ -125,7 +125,8 @@ def _compared(comparison: Mapping[str, Any] | None) -> Iterable[str]:
         if difference["clear"] and difference["points"] < 0
     ]
     yield (
-        "Seed 0; in brackets 95 % bootstrap intervals over queries, pairs or texts, of differences paired. "
+        "Seed 0; in brackets 95 % bootstrap intervals over queries, pairs or texts (of clustering, over "
+        "its runs), of differences paired. "
         + (f"Clearly worse: {', '.join(worse)}." if worse else "Nowhere is it clearly worse.")
     )
 

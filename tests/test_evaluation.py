@@ -30,6 +30,7 @@ from text2token.evaluation.items import DRAWS, Items, Part
 from text2token.evaluation.tasks import select_tasks
 from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.fingerprint import content_hash
+from text2token.lock import alone
 
 RNG = np.random.default_rng(0)
 PAIRS = [(a, b) for i, a in enumerate(SENTENCES) for b in CORPUS[i : i + 6]]
@@ -251,6 +252,17 @@ def test_sparse_and_fused(model, tasks, tmp_path):
     gains = np.array([[document in (query, query + 1) for document in row] for query, row in enumerate(ranked)])
     discounts = 1 / np.log2(np.arange(2, 12))
     assert sparse["tasks"][0]["score"] == pytest.approx((gains @ discounts / discounts[:2].sum()).mean(), abs=1e-3)
+    rows = [json.loads(line) for line in (folders[1] / "test.jsonl").read_text().splitlines()]
+    pairs = [encoder.encode([row[key] for row in rows]).to_dense() for key in ("sentence1", "sentence2")]
+    products = encoder.similarity_pairwise(*pairs)
+    gold = [row["score"] for row in rows]
+    expected = {
+        "spearman": spearmanr(products, gold)[0],
+        "cosine_spearman": spearmanr(torch.cosine_similarity(*pairs), gold)[0],
+        "manhattan_spearman": spearmanr(-(pairs[0] - pairs[1]).abs().sum(dim=1), gold)[0],
+    }
+    scores = json.loads((tmp_path / "s" / "tasks" / "similar.json").read_text())["scores"]["test"][0]
+    assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-4)
     fused = judge.evaluate(contender.saved(str(model), "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
     assert [row["task"] for row in fused["tasks"]] == ["search"]
     assert "only ranks" in fused["skipped"]["similar"]
@@ -523,6 +535,40 @@ def test_two_tasks_of_one_name_are_refused(tasks, tmp_path):
         select_tasks(folders=[tasks / "own" / "search", tmp_path / "search"])
 
 
+def test_a_folder_cannot_pass_for_a_task_of_the_benchmark(tasks, tmp_path):
+    shutil.copytree(tasks / "own" / "similar", tmp_path / "STSBenchmark")
+    with pytest.raises(UserError, match="is named as a task of MTEB"):
+        select_tasks(folders=[tmp_path / "STSBenchmark"])
+
+
+def test_a_score_that_is_no_number_is_one_sentence(model, tmp_path):
+    same = [{"sentence1": text, "sentence2": text, "score": float(i)} for i, text in enumerate(["A cat."] * 4)]
+    write_lines(tmp_path / "task" / "test.jsonl", same)
+    with pytest.raises(UserError, match="has no score, its cosine_spearman is no number"):
+        judge.evaluate(contender.saved(str(model)), select_tasks(folders=[tmp_path / "task"]), tmp_path / "r")
+    assert [file.name for file in tmp_path.glob(".*")] == []
+
+
+def test_one_process_writes_results(model, tasks, tmp_path):
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+    with alone(tmp_path / ".r.lock", ""), pytest.raises(UserError, match="Another process writes results"):
+        judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r")
+
+
+def test_a_model_without_a_head_is_centred(backbone, tasks, tmp_path):
+    encoder = Embedder.from_backbone(backbone("bert")).encoder
+    encoder.save(str(tmp_path / "m"), create_model_card=False)
+    (tmp_path / "corpus.txt").write_text("\n".join(SENTENCES))
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+    scores = []
+    for correction in ("centre", "first-component"):
+        judged = contender.recorrected(str(tmp_path / "m"), Recipe(correction=correction), str(tmp_path / "corpus.txt"))
+        scores.append(judge.evaluate(judged, selection, tmp_path / correction)["tasks"][0]["score"])
+    assert scores[0] != scores[1]
+    with pytest.raises(UserError, match="No decoding head was found"):
+        contender.recorrected(str(tmp_path / "m"), Recipe(), str(tmp_path / "corpus.txt"))
+
+
 @pytest.mark.parametrize(("split", "column"), [("train", "score"), ("test", "points")])
 def test_a_mirror_without_a_split_or_a_column_keeps_what_was_finished(model, tmp_path, capsys, split, column):
     mirror = tmp_path / "mirror"
@@ -566,6 +612,13 @@ def test_sparse_vectors_are_clustered(model, tasks, tmp_path):
     (row,) = judge.evaluate(contender.saved(str(model), "sparse"), selection, tmp_path)["tasks"]
     assert row["type"] == "Clustering"
     assert 0 <= row["score"] <= 1
+
+
+def test_zeros_that_do_not_fit_into_memory_are_refused(model, tasks, tmp_path, monkeypatch):
+    monkeypatch.setattr("text2token.provenance.memory_gib", lambda: 1e-6)
+    selection = select_tasks(folders=[tasks / "own" / "grouped"])
+    with pytest.raises(UserError, match=r"The task grouped holds the sparse vectors of .* with all their zeros"):
+        judge.evaluate(contender.saved(str(model), "sparse"), selection, tmp_path)
 
 
 def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):

@@ -35,7 +35,7 @@ class Affine(NamedTuple):
 
 
 def correction(
-    steps: Sequence[str], embeddings: Tensor, head: DecodingHead, keep: tuple[float, float] = (0.0, 1.0)
+    steps: Sequence[str], embeddings: Tensor, head: DecodingHead | None, keep: tuple[float, float] = (0.0, 1.0)
 ) -> Dense | None:
     """Learn corrections from a sample of embeddings, one after another, and fold them into one module.
 
@@ -51,14 +51,14 @@ def correction(
               towards equal variances, as Ledoit and Wolf 2004); it turns nothing (ZCA), so that ``filter`` can follow.
             - ``filter`` is :func:`spectral_filter`, and comes last since it changes the dimension.
         embeddings: Sample, N×d.
-        head: The backbone's.
+        head: The backbone's; None where there is none, and no filter either.
         keep: Of the spectral filter.
 
     Returns:
         ``x = A·h + c`` as a sentence-transformers module, A k×d; None without steps.
 
     Raises:
-        UserError: More components are to be removed than there are, or the filter keeps none.
+        UserError: More components are to be removed than there are, or the filter keeps none or has no head.
     """
     if not steps:
         return None
@@ -104,7 +104,7 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
     return rows
 
 
-def _learn(step: Step, sample: Tensor, head: DecodingHead, keep: tuple[float, float]) -> Affine:
+def _learn(step: Step, sample: Tensor, head: DecodingHead | None, keep: tuple[float, float]) -> Affine:
     """One correction of embeddings N×d in float64."""
     dimension = sample.shape[1]
     identity, zero = torch.eye(dimension, dtype=torch.float64), torch.zeros(dimension, dtype=torch.float64)
@@ -120,6 +120,8 @@ def _learn(step: Step, sample: Tensor, head: DecodingHead, keep: tuple[float, fl
             whitening = _whitening(sample - mean, _SHRINKAGE if step.value is None else step.value)
             return Affine(whitening, -whitening @ mean)
         case "filter":
+            if head is None:
+                raise UserError("A spectral filter is that of a decoding head, and this model has none: leave it out.")
             rows = spectral_filter(head, *keep).double()
             return Affine(rows, zero[: len(rows)])
     number = 1 if step.value is None else int(step.value)

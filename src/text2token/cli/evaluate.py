@@ -19,6 +19,7 @@ from text2token.cli.options import (
     json_option,
     quiet_libraries,
     recipe_options,
+    refuse_settings,
     text_column_option,
 )
 from text2token.errors import UserError, extra
@@ -27,7 +28,8 @@ from text2token.recipe import Recipe
 if TYPE_CHECKING:
     from text2token.evaluation.contender import Contender
 
-_SETTING = (*BACKBONE, *CORRECTION)
+_LEARNT = (*CORRECTION, "calibration_texts")
+_SETTING = (*BACKBONE, *_LEARNT)
 _folder = click.Path(path_type=Path)
 _file = click.Path(path_type=Path, dir_okay=False)
 
@@ -134,15 +136,17 @@ def _contender(
     if mode not in contender.MODES:
         raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
     ready = is_saved(model)
-    allowed = set(CORRECTION) if ready and mode == "dense" else set()
     given = recipe.model_fields_set & set(_SETTING)
-    if (ready or model == contender.BM25) and (wrong := sorted(given - allowed)):
-        raise UserError(f"--{wrong[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
+    corrects = ready and mode == "dense" and bool(given & set(CORRECTION))
+    if ready or model == contender.BM25:
+        refuse_settings(model, given - set(_LEARNT if corrects else ()))
+        if not corrects and (corpus or head):
+            raise UserError(f"--{'corpus' if corpus else 'head'} is of a correction: name one with --correction, too.")
     if mode != "dense" and not ready:
         raise UserError(f"'{model}' has no {mode} vectors to judge: leave --mode out, or fit it first.")
     if model == contender.BM25:
         return contender.bm25()
-    if ready and given:
+    if corrects:
         return contender.recorrected(model, recipe, corpus, text_column=text_column, head=head, bf16=bf16)
     if ready:
         return contender.saved(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)

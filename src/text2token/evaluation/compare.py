@@ -197,7 +197,8 @@ def _mean(
     for column in scores:
         if all(column in draws[place] for place in weights):
             drawn = np.sum([share * draws[place][column] for place, share in weights.items()], axis=0)
-            differences[column] = _difference(scores[first] - scores[column], drawn, over_items=True)
+            over_items = any(tasks[place].type != "Clustering" for place in weights)
+            differences[column] = _difference(scores[first] - scores[column], drawn, over_items=over_items)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 

@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
 
 from text2token.adapt.affine import correction
-from text2token.alignment.reading import open_readable
+from text2token.alignment.reading import open_readable, open_uncorrected
 from text2token.baselines.echo import ECHO, echo_embedder
 from text2token.corpus import open_corpus, sample
 from text2token.embedder import Embedder
@@ -121,18 +121,20 @@ def recorrected(
     """A finished model under another correction of its dense vectors, which are taken as they are before their own.
 
     Args:
-        name: As :func:`text2token.alignment.reading.open_readable` takes it.
+        name: As :func:`text2token.alignment.reading.open_uncorrected` takes it.
         recipe: The correction.
         corpus: As of :func:`untrained`.
         text_column: Of a tabular corpus.
-        head: Likewise as of ``open_readable``; a spectral filter is that of a decoding head.
+        head: As of :func:`text2token.alignment.reading.open_readable`; a spectral filter is that of a decoding head.
         bf16: Encode in mixed precision.
 
     Raises:
-        UserError: The model or its decoding head cannot be loaded, there is no corpus, or no bf16 in hardware.
+        UserError: The model, or the decoding head of its filter, cannot be loaded, there is no corpus, or no bf16 in hardware.
     """
     shown = f"{Path(name).resolve().name}, {recipe.correction}"
-    return _corrected(open_readable(name, head=head), shown, recipe, corpus, text_column, bf16)
+    filtered = "filter" in recipe.correction_steps()
+    embedder = open_readable(name, head=head) if filtered else open_uncorrected(name)
+    return _corrected(embedder, shown, recipe, corpus, text_column, bf16)
 
 
 def _corrected(
@@ -154,7 +156,7 @@ def _corrected(
         encoder: OnceEncoder = raw.prepare(session)
         if steps:
             drawn = torch.from_numpy(np.stack(encoder.vectors(texts, None, None)))
-            embedder.correction = correction(steps, drawn, embedder.decoding_head, keep)
+            embedder.correction = correction(steps, drawn, embedder.head, keep)
         encoder.finish = lambda vectors: embedder.densify(torch.from_numpy(vectors)).numpy()
         return encoder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 
+from text2token import provenance
 from text2token.errors import UserError
 from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.progress import track
@@ -172,6 +174,14 @@ class OnceSparseEncoder(OnceEncoder):
             embeddings1, embeddings2 = _unit(embeddings1), _unit(embeddings2)
         return torch.from_numpy((embeddings1 @ embeddings2.T).toarray())
 
+    def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
+        """Likewise, N."""
+        if not sp.issparse(embeddings1):
+            return super().similarity_pairwise(embeddings1, embeddings2)
+        if self.model.similarity_fn_name == "cosine":
+            embeddings1, embeddings2 = _unit(embeddings1), _unit(embeddings2)
+        return torch.from_numpy(embeddings1.multiply(embeddings2).sum(axis=1))
+
     def _check_size(self, vector: NDArray[np.float32]) -> None:
         """As many tokens as a text has."""
 
@@ -183,10 +193,17 @@ class OnceSparseEncoder(OnceEncoder):
         matrix = sp.csr_array((weights, ids.astype(np.int32), ends), size)
         if task_metadata.type in _SPARSE_TYPES:
             return matrix
+        needed = _COPIES * 4 * math.prod(size) / 2**30
+        if needed > provenance.memory_gib():
+            raise UserError(
+                f"The task {task_metadata.name} holds the sparse vectors of {size[0]} texts with all their zeros, "
+                f"{needed:.0f} GiB: judge the dense ones, cut it with --max-docs, or leave it out with --tasks."
+            )
         return torch.from_numpy(matrix.toarray())
 
 
-_SPARSE_TYPES = frozenset({"Retrieval", "Classification"})
+_SPARSE_TYPES = frozenset({"Retrieval", "Classification", "STS"})
+_COPIES = 4  # of N×V at once: both sides of pairs, and what scikit-learn makes of them
 
 
 def pack(tensor: Tensor) -> Vectors:

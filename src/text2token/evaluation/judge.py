@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import time
 from importlib.metadata import version
@@ -27,6 +28,7 @@ from text2token.evaluation.results import summarise
 from text2token.evaluation.subset import keep_documents
 from text2token.evaluation.tasks import Selection
 from text2token.evaluation.vector_store import VectorStore
+from text2token.lock import alone
 from text2token.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
@@ -70,6 +72,23 @@ def evaluate(
         "max_docs": max_docs,
         "instructions": instructions,
     }
+    lock = output.absolute().with_name(f".{output.absolute().name}.lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with alone(
+        lock, f"Another process writes results to '{output}': wait until it is done, or choose another --output."
+    ):
+        return _evaluate(contender, selection, output, owner, vectors, progress=progress)
+
+
+def _evaluate(
+    contender: Contender,
+    selection: Selection,
+    output: Path,
+    owner: dict[str, Any],
+    vectors: Path | None,
+    *,
+    progress: bool,
+) -> dict[str, Any]:
     _claim(output, owner)
     able = [task for task in selection.tasks if contender.types is None or task.metadata.type in contender.types]
     names = {task.metadata.name for task in selection.tasks} - {task.metadata.name for task in able}
@@ -81,10 +100,11 @@ def evaluate(
     if todo:
         if vectors is not None:
             vectors.parent.mkdir(parents=True, exist_ok=True)
-        session = Session(VectorStore(vectors or output / "vectors.sqlite"), instructions, progress, Work())
+        store = VectorStore(vectors or output / "vectors.sqlite")
+        session = Session(store, owner["instructions"], progress, Work())
         model = contender.prepare(session)
         for task in track(todo, "Tasks", unit="tasks", enabled=progress):
-            _run(copy.deepcopy(task), model, session.work, output, max_docs)
+            _run(copy.deepcopy(task), model, session.work, output, owner["max_docs"])
             summarise(output, skipped, selection.benchmark)
         session.store.close()
         if vectors is None:
@@ -131,7 +151,12 @@ def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | No
     interval = items.interval()
     seconds, encoding, texts = time.perf_counter() - started, work.seconds - encoding, work.texts - texts
     score = float(np.mean([entry["main_score"] for entries in scores.values() for entry in entries]))
-    if not abs(score - items.score) <= _ROUNDING:  # which is so of no number, too
+    if not math.isfinite(score):
+        raise UserError(
+            f"The task {name} has no score, its {task.metadata.main_score} is no number: "
+            "gold or predicted values are all the same; use more texts, or leave the task out."
+        )
+    if abs(score - items.score) > _ROUNDING:
         raise RuntimeError(f"{name}: mteb's score is {score}, that of its items {items.score}")
     items.save(output / "items" / f"{name}.npz")
     result = {

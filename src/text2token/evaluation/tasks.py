@@ -64,7 +64,7 @@ def select_tasks(
     elif data_root is not None or not own:
         asked = benchmark
     _check_types(types, [*asked, *own])
-    _check_names([*asked, *own])
+    _check_names(asked, own)
     wanted = [task for task in [*asked, *own] if not types or task.metadata.type in types]
     skipped = {}
     tasks = []
@@ -123,12 +123,18 @@ def _any_task(name: str, first: list[str]) -> AbsTask:
     return task
 
 
-def _check_names(tasks: list[AbsTask]) -> None:
-    """Results are kept by name."""
-    names = [task.metadata.name for task in tasks]
+def _check_names(asked: list[AbsTask], own: list[AbsTask]) -> None:
+    """Results are kept by name, and those of the benchmark are known by it."""
+    names = [task.metadata.name for task in (*asked, *own)]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
         raise UserError(f"Two tasks are named '{twice[0]}': rename the folder of one of them.")
+    for task in own:
+        if task.metadata.name in benchmark_names():
+            raise UserError(
+                f"Your folder '{task.metadata.name}' is named as a task of {BENCHMARK}, for which its score would be taken: "
+                "rename it."
+            )
 
 
 def _check_types(types: Sequence[str], tasks: list[AbsTask]) -> None:
