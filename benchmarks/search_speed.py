@@ -156,10 +156,10 @@ def hnsw() -> Any:
 
 CONTENDERS = {
     "embedded": Contender(1_000_000, lambda folder, *rest: add_all(EmbeddedEngine(folder), *rest)),
-    "seismic": Contender(10_000, lambda folder, *rest: add_all(SeismicEngine(folder), *rest)),
-    "milvus-lite": Contender(10_000, lambda folder, *rest: add_all(MilvusEngine(str(folder / "m.db")), *rest)),
-    "faiss flat": Contender(100_000, lambda *rest: build_faiss(faiss.IndexFlatIP(DIMENSIONS), *rest), dense=True),
-    "faiss HNSW": Contender(10_000, lambda *rest: build_faiss(hnsw(), *rest), dense=True),
+    "seismic": Contender(100_000, lambda folder, *rest: add_all(SeismicEngine(folder), *rest)),
+    "milvus-lite": Contender(100_000, lambda folder, *rest: add_all(MilvusEngine(str(folder / "m.db")), *rest)),
+    "faiss flat": Contender(1_000_000, lambda *rest: build_faiss(faiss.IndexFlatIP(DIMENSIONS), *rest), dense=True),
+    "faiss HNSW": Contender(100_000, lambda *rest: build_faiss(hnsw(), *rest), dense=True),
 }
 
 

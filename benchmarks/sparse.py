@@ -57,11 +57,10 @@ UNTRAINED = {  # means of token logits are learnt from the documents
 
 @dataclass(frozen=True)
 class Bench:
-    """Where data and finished parts are, and how many documents of each collection take part."""
+    """Where data and finished parts are."""
 
     data: Path
     runs: Path
-    limit: int | None
 
     def once(self, name: str, model: Model, compute: Callable[[], Any]) -> Any:
         """A measurement, kept in a file as long as model and default settings are the same."""
@@ -69,7 +68,11 @@ class Bench:
         grid = [WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS, PAPER.model_dump()]
         settings = json.dumps([HYBRID, VectorSettings().model_dump(), grid])
         depends = text_key(model.embedder.key, settings).hex()[:8]
-        return kept(self.runs / "parts" / f"{name}-{self.limit or 'all'}-{depends}.json", compute)
+        return kept(self.runs / "parts" / f"{name}-{depends}.json", compute)
+
+    def collections(self, limit: int | None) -> list[Collection]:
+        """All of them, of so many documents."""
+        return [beir(self.data / folder, name, limit) for name, folder in SETS.items()]
 
 
 @click.command()
@@ -79,11 +82,11 @@ class Bench:
 @click.option("--llm2vec", type=click.Path(exists=True), help="a folder that 'text2token baseline llm2vec' wrote")
 @click.option("--backbone", default="smollm2-135m", show_default=True, help="of PromptEOL, untrained")
 @click.option("--models", default="ours,MiniLM,PromptEOL,LLM2Vec", show_default=True, help="which, in this order")
-@click.option("--documents", type=click.IntRange(50), help="of each collection at most, judged ones first; recorded")
+@click.option("--documents", type=click.IntRange(50), help="a second table, of so many documents, judged ones first")
+@click.option("--whole", default="ours,MiniLM", show_default=True, help="models of the first table, if there are two")
 @click.option(
     "--tuning", type=click.IntRange(50), default=1_000, show_default=True, help="paragraphs of the tuning text"
 )
-@click.option("--tune/--no-tune", default=True, help="grid, sweep and fusion on the tuning text, with the first model")
 def main(
     data: Path,
     runs: Path,
@@ -92,49 +95,58 @@ def main(
     backbone: str,
     models: str,
     documents: int | None,
+    whole: str,
     tuning: int,
-    tune: bool,
 ) -> None:
-    """Measure search."""
+    """Measure search in whole collections, and settings on the tuning text with the first model."""
     quiet_libraries()
-    bench = Bench(data, runs, documents)
+    bench = Bench(data, runs)
     named = {"ours": ours, "MiniLM": next(iter(REFERENCES)), "PromptEOL": backbone, "LLM2Vec": llm2vec}
-    chosen = {name: path for name in models.split(",") if (path := named[name]) is not None}
+    chosen = {n: Model(n, path, bench) for n in models.split(",") if (path := named[n]) is not None}
     checksums = data_checksums(data, list(SETS.values()))
     checksums["corpus/wiki-paragraphs.jsonl"] = file_checksum(data / "corpus" / "wiki-paragraphs.jsonl")
-    details: dict[str, Any] = {
-        "documents": documents,
-        "settings": VectorSettings().model_dump(),
-        "fusion": HYBRID._asdict(),
-    }
+    tables: list[dict[str, Any]] = []
+    details = {"settings": VectorSettings().model_dump(), "fusion": HYBRID._asdict(), "tables": tables}
     figures: dict[str, float] = {}
 
     def finished() -> None:
         """What is finished is never lost."""
-        figures.update(summarise(details))
+        figures.update(summarise(tables[0]))
         click.echo(write_results("sparse", 0, checksums, figures, details))
 
-    collections = [beir(data / folder, name, documents) for name, folder in SETS.items()]
-    details["collections"] = {c.name: {"documents": len(c.documents), "queries": len(c.queries)} for c in collections}
-    details["quality"] = {"BM25": {c.name: {"BM25": measure(c, bm25(c))} for c in collections}}
+    for limit in (None, documents) if documents else (None,):
+        collections = bench.collections(limit)
+        tables.append(bare_table(collections, limit))
+        for name, model in chosen.items():
+            if limit or not documents or name in whole.split(","):
+                for collection in collections:
+                    part = f"{name}-{collection.name}-{limit or 'all'}"
+                    row = bench.once(part, model, partial(quality, model, collection))
+                    for kind in ("quality", "cost"):
+                        tables[-1][kind].setdefault(name, {})[collection.name] = row[kind]
+                    finished()
+    first = next(iter(chosen.values()))
+    items = known_items(data / "corpus" / "wiki-paragraphs.jsonl", tuning)
+    part = f"tuning-{first.name}-{tuning}-{documents or 'all'}"
+    details["tuning"] = bench.once(part, first, partial(tuned, first, items, collections))
     finished()
-    for number, (name, path) in enumerate(chosen.items()):
-        model = Model(name, path, bench)
-        if tune and number == 0:
-            items = known_items(data / "corpus" / "wiki-paragraphs.jsonl", tuning)
-            details["tuning"] = bench.once(f"tuning-{name}-{tuning}", model, partial(tuned, model, items, collections))
-            finished()
-        for collection in collections:
-            row = bench.once(f"{name}-{collection.name}", model, partial(quality, model, collection))
-            details["quality"].setdefault(name, {})[collection.name] = row["quality"]
-            details.setdefault("cost", {}).setdefault(name, {})[collection.name] = row["cost"]
-            finished()
-        if name == "ours":
-            vectors = search_speed.Vectors(*Trial(model.embedder, collections[0]).vectors(VectorSettings()))
-            texts = [document.content for document in collections[0].documents]
-            speed, details["speed"] = search_speed.measure(runs, vectors, texts, list(collections[0].queries.values()))
-            figures.update(speed)
-            finished()
+    speed, details["speed"] = speed_of(first, bench.collections(None)[0])
+    figures |= speed
+    finished()
+
+
+def bare_table(collections: list[Collection], limit: int | None) -> dict[str, Any]:
+    """Collections of at most ``limit`` documents, and BM25 in them; models come later."""
+    sizes = {c.name: {"documents": len(c.documents), "queries": len(c.queries)} for c in collections}
+    bar = {c.name: {"BM25": measure(c, bm25(c))} for c in collections}
+    return {"documents": limit, "collections": sizes, "quality": {"BM25": bar}, "cost": {}}
+
+
+def speed_of(model: Model, collection: Collection) -> tuple[dict[str, float], dict[str, Any]]:
+    """Figures of speed, with the vectors of a model."""
+    vectors = search_speed.Vectors(*Trial(model.embedder, collection).vectors(VectorSettings()))
+    texts = [document.content for document in collection.documents]
+    return search_speed.measure(model.runs, vectors, texts, list(collection.queries.values()))
 
 
 class Model:
@@ -147,18 +159,18 @@ class Model:
     """
 
     def __init__(self, name: str, path: str, bench: Bench) -> None:
-        self.name, self.path, self._bench = name, path, bench
+        self.name, self.path, self.runs = name, path, bench.runs
         self.recipe = UNTRAINED.get(name, Recipe())
 
     @cached_property
     def embedder(self) -> KeptEmbedder:
         """As it is in its folder; that of LLM2Vec's recipe with the head of its backbone, which the folder does not hold."""
         opened = open_readable(self.path) if self.name == "LLM2Vec" else Embedder.open(self.path, self.recipe)
-        return KeptEmbedder.of(opened, self._bench.runs / "vectors" / f"{self.name}.sqlite")
+        return KeptEmbedder.of(opened, self.runs / "vectors" / f"{self.name}.sqlite")
 
     def folder(self, collection: Collection) -> Path:
         """Of its index of a collection."""
-        return self._bench.runs / "index" / f"{self.name}-{collection.name}"
+        return self.runs / "index" / f"{self.name}-{collection.name}"
 
     def index(self, collection: Collection) -> tuple[Index, float]:
         """An index of a collection, made anew, and the seconds that it took beyond encoding."""
@@ -262,20 +274,20 @@ def fusions(trial: Trial) -> dict[str, float]:
     return scores
 
 
-def summarise(details: dict[str, Any]) -> dict[str, float]:
+def summarise(table: dict[str, Any]) -> dict[str, float]:
     """The figures with goals, of our model, from the collections that are finished for it."""
-    table = details.get("quality", {})
-    done = [name for name in SETS if name in table.get("ours", {})]
+    scores = table["quality"]
+    done = [name for name in SETS if name in scores.get("ours", {})]
     if not done:
         return {}
 
     def score(model: str, collection: str, way: str) -> float:
-        return float(table[model][collection][way]["ndcg_cut_10"]["score"])
+        return float(scores[model][collection][way]["ndcg_cut_10"]["score"])
 
     return {
         "sparse_over_dense_mean": mean(score("ours", c, "sparse") / score("ours", c, "dense") for c in done),
         "hybrid_minus_bm25_min": min(score("ours", c, "hybrid") - score("BM25", c, "BM25") for c in done),
-        "sparse_flops_over_dense": mean(details["cost"]["ours"][c]["flops_over_dense"] for c in done),
+        "sparse_flops_over_dense": mean(table["cost"]["ours"][c]["flops_over_dense"] for c in done),
     }
 
 
@@ -291,23 +303,31 @@ def _bytes(model: Model, collection: Collection) -> dict[str, float]:
 
 
 def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str, list[float]]:
-    """Median and 99th percentile of encoding a query, and of searching with its vectors, in milliseconds."""
+    """Median and most of encoding a query, of searching with its vectors, and of all that a search without the model does."""
     taken: dict[str, list[float]] = {}
     for query in queries:
-        taken.setdefault("encode", []).append(_milliseconds(partial(embedder.embed_now, [query])))
         vectors = index.query_vectors([query])
         searches: dict[str, dict[Side, Rows]] = {side: {side: rows} for side, rows in vectors.items()}
-        for name, chosen in {**searches, "hybrid": vectors}.items():
-            taken.setdefault(f"search {name}", []).append(
-                _milliseconds(partial(search, index.engine, chosen, 10, HYBRID))
-            )
-    return {name: [float(np.percentile(values, share)) for share in (50, 99)] for name, values in taken.items()}
+        steps: dict[str, Callable[[], Any]] = {
+            "encode": partial(embedder.embed_now, [query]),
+            **{
+                f"search {name}": partial(search, index.engine, chosen, 10, HYBRID)
+                for name, chosen in {**searches, "hybrid": vectors}.items()
+            },
+        }
+        if "sparse" in index.sides:
+            steps["words alone"] = partial(index.rank, [query], 10, mode="sparse", inference_free=True)
+        for name, step in steps.items():
+            step()  # warm-up
+            taken.setdefault(name, []).append(_milliseconds(step))
+    return {name: [float(np.median(values)), max(values)] for name, values in taken.items()}
 
 
 def _milliseconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    """Of the processor, which a shared machine does not disturb."""
+    started = time.process_time()
     work()
-    return 1000 * (time.perf_counter() - started)
+    return 1000 * (time.process_time() - started)
 
 
 if __name__ == "__main__":
