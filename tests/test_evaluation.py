@@ -481,10 +481,14 @@ def broken(folder, name, change):
             "empty query, 'q2'",
         ),
         ("queries.jsonl", lambda text: "", "12 unknown queries"),
-        ("corpus.jsonl", lambda text: text.replace('"text"', '"body"', 1), "line 1: the field 'text'"),
+        (
+            "corpus.jsonl",
+            lambda text: text.replace('"text"', '"body"', 1),
+            "line 1: no column 'text' among its columns",
+        ),
         ("corpus.jsonl", lambda text: text + text.split("\n")[0], "line 121: the id '0' is there a second time"),
         ("corpus.jsonl", lambda text: text + '{"_id": 999, "text": null}', "line 121: the text is NoneType"),
-        ("corpus.jsonl", lambda text: text + "{\n", "no JSON object"),
+        ("corpus.jsonl", lambda text: text + "{\n", "line 121: malformed JSON"),
     ],
 )
 def test_a_broken_search_folder_is_one_sentence(tmp_path, name, change, sentence):

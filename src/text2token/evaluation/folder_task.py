@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
+from text2token.corpus import pick, read_table
 from text2token.errors import UserError
 
 _TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -122,47 +122,42 @@ def _check_labels(folder: Path, labels: Iterable[Any]) -> None:
 
 
 def _retrieval(folder: Path) -> AbsTask:
-    corpus = [
-        {"id": row["_id"], "title": str(row.get("title") or ""), "text": row["text"]}
-        for row in _rows(folder / "corpus.jsonl")
-    ]
-    queries = [{"id": row["_id"], "text": row["text"]} for row in _rows(folder / "queries.jsonl")]
     split = {
-        "corpus": _columns(corpus, "id", "title", "text"),
-        "queries": _columns(queries, "id", "text"),
+        "corpus": _texts(folder / "corpus.jsonl", "id", "title", "text"),
+        "queries": _texts(folder / "queries.jsonl", "id", "text"),
         "relevant_docs": _judgements(folder / "qrels" / "test.tsv"),
         "top_ranked": None,
     }
     return _task(folder, AbsTaskRetrieval, "Retrieval", "ndcg_at_10", {"default": {"test": split}})
 
 
-def _columns(rows: list[dict[str, str]], *names: str) -> Dataset:
-    return Dataset.from_dict({name: [row[name] for row in rows] for name in names})
-
-
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    """Objects with ``_id`` and ``text``, ids as strings and no two alike."""
+def _texts(file: Path, *columns: str) -> Dataset:
+    """Rows with an ``id`` of their own, a ``text`` and perhaps a ``title``, as mteb names the columns."""
+    found: dict[str, list[str]] = {column: [] for column in columns}
     seen: set[str] = set()
-    for number, line in enumerate(_lines(file), start=1):
-        try:
-            row = json.loads(line)
-            name, text = str(row["_id"]), row["text"]
-        except (json.JSONDecodeError, TypeError) as error:
-            raise UserError(f"'{file}', line {number}: no JSON object.") from error
-        except KeyError as error:
-            raise UserError(f"'{file}', line {number}: the field {error} is missing.") from error
+    for row in read_table(_there(file), ["_id", "title", "text"]):
+        if row.values is None:
+            continue
+        name, text = (pick(row, column, "name it so") for column in ("_id", "text"))
         if not isinstance(text, str):
-            raise UserError(f"'{file}', line {number}: the text is {type(text).__name__}, expected a string.")
-        if name in seen:
-            raise UserError(f"'{file}', line {number}: the id '{name}' is there a second time.")
+            raise UserError(f"{row.place}: the text is {type(text).__name__}, expected a string.")
+        if (name := str(name)) in seen:
+            raise UserError(f"{row.place}: the id '{name}' is there a second time.")
         seen.add(name)
-        yield {**row, "_id": name}
+        values = {"id": name, "title": str(row.values.get("title") or ""), "text": text}
+        for column in columns:
+            found[column].append(values[column])
+    return Dataset.from_dict(found)
 
 
 def _judgements(file: Path) -> dict[str, dict[str, int]]:
     """Query → document → relevance, a whole number."""
     judged: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(_lines(file), start=1):
+    try:
+        text = _there(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{file}' is not in UTF-8: convert it.") from error
+    for number, line in enumerate(filter(str.strip, text.split("\n")), start=1):
         try:
             query, document, score = line.split("\t")
             if number > 1:
@@ -176,13 +171,7 @@ def _judgements(file: Path) -> dict[str, dict[str, int]]:
     return judged
 
 
-def _lines(file: Path) -> list[str]:
+def _there(file: Path) -> Path:
     if not file.is_file():
         raise UserError(f"There is no '{file}': a search task has corpus.jsonl, queries.jsonl and qrels/test.tsv.")
-    try:
-        lines = file.read_text(encoding="utf-8").split(
-            "\n"
-        )  # splitlines also cuts at characters that JSON holds as they are
-        return [line for line in lines if line.strip()]
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{file}' is not in UTF-8: convert it.") from error
+    return file
