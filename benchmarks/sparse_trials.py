@@ -190,8 +190,8 @@ class Trial:
         key = (settings.form, settings.merge_forms, settings.parts)
         if key not in self._aligned:
             self._aligned[key] = tuple(
-                maker.aligned(self._embedder, *embedded, len(texts), _MOST_TOKENS)
-                for embedded, texts in zip(self._embedded, self._texts, strict=True)
+                parts.aligned(maker, *embedded, len(texts), _MOST_TOKENS)
+                for parts, embedded, texts in zip(self._parts, self._embedded, self._texts, strict=True)
             )
         of_documents, of_queries = self._aligned[key]
         counts = [maker.space.count(texts) for texts in self._texts]

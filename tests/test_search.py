@@ -7,6 +7,8 @@ import os
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import bm25s
@@ -178,7 +180,8 @@ def test_aligned_tokens_are_those_of_a_naive_count(embedder, merge, form, parts)
     texts = [SENTENCES[0], LONG]
     space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge)
     maker = TokenVectors(space, VectorSettings(form=form, parts=parts, merge_forms=merge))
-    found = maker.aligned(embedder, *PartEncoder(embedder).embed(texts), 2, 20)
+    encoder = PartEncoder(embedder)
+    found = encoder.aligned(maker, *encoder.embed(texts), 2, 20)
     expected = naive_aligned(embedder, space, texts, 20, parts, form == "weighted")
     np.testing.assert_allclose(found.toarray(), expected, atol=1e-4)
 
@@ -208,7 +211,8 @@ def test_the_paper_form_counts_the_weights_of_a_document_over_the_set_of_a_query
     space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=False)
     maker = TokenVectors(space, VectorSettings(form="paper", merge_forms=False))
     counts = space.count([SENTENCES[0]])
-    aligned = maker.aligned(embedder, *PartEncoder(embedder).embed(SENTENCES[:1]), 1, 5)
+    encoder = PartEncoder(embedder)
+    aligned = encoder.aligned(maker, *encoder.embed(SENTENCES[:1]), 1, 5)
     frequencies = np.ones(space.width, np.int64)
     query = maker.queries(counts, aligned, frequencies, 10).toarray()[0]
     assert set(np.flatnonzero(query)) == set(np.flatnonzero(counts.toarray()[0] + aligned.toarray()[0]))
@@ -368,9 +372,10 @@ def test_what_an_index_cannot_do_without_is_missed(index):
     (index._folder / "calibration.safetensors").unlink()
     with pytest.raises(UserError, match="safetensors' is gone"):
         Index.open(index._folder).search("cat")
-    shutil.rmtree(index._folder / "tokenizer")
-    with pytest.raises(UserError, match="is damaged, or of another version: make it anew"):
-        Index.open(index._folder)
+    for damage in (lambda file: file.write_text("{"), lambda file: file.unlink()):
+        damage(index._folder / "tokenizer" / "tokenizer.json")
+        with pytest.raises(UserError, match="is damaged, or of another version: make it anew"):
+            Index.open(index._folder)
 
 
 def test_a_model_that_has_moved_is_named(files, backbone):
@@ -774,9 +779,20 @@ def test_a_side_without_weight_has_no_say(index, backbone):
     assert [(hit.id, hit.score) for hit in hits] == [
         (hit.id, hit.score) for hit in fresh.search("cats of the garden", 10, "bm25").hits
     ]
-    assert fresh._model._opened is None  # words need no model
+    assert "_model" not in vars(fresh)  # words need no model
     with pytest.raises(UserError, match="All sides weigh 0"):
         fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
+
+
+def test_a_search_with_words_alone_does_without_torch(index):
+    script = "import sys; from text2token.cli import main; sys.argv[1:] = ['search', *sys.argv[1:], '--no-model', '--json']\n"
+    script += "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    for mode in ("sparse", "hybrid"):
+        command = [sys.executable, "-c", script, str(index._folder), "cats of the garden", "--mode", mode]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        hits = index.search("cats of the garden", mode=mode, inference_free=True).hits
+        assert [hit["id"] for hit in json.loads(said.stdout)] == [hit.id for hit in hits]
+        assert said.stderr.splitlines()[-1] == "False"
 
 
 def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tokenizers.processors import TemplateProcessing
-from transformers import PreTrainedTokenizerBase
 
 from text2token.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 _FEWEST = 4  # tokens of a text
 

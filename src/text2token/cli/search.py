@@ -107,7 +107,8 @@ def search(
         raise UserError("--fusion and --weight are of a hybrid search: leave them out, or leave --mode out.")
     if not all(math.isfinite(weight) for _, weight in weights):
         raise UserError("--weight takes a number: name one from 0 up.")
-    quiet_libraries()
+    if not inference_free:
+        quiet_libraries()  # which imports them
     with extra("search"):
         from text2token.search import Fusion, Index
         from text2token.search.modes import HYBRID

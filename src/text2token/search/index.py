@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from more_itertools import chunked
 
 from text2token.corpus import clean
-from text2token.embedder import Embedder
 from text2token.errors import UserError, first_line
 from text2token.progress import track
 from text2token.recipe import Recipe
@@ -18,14 +18,17 @@ from text2token.search.documents import Document
 from text2token.search.engine import Engine, Hit, Rows
 from text2token.search.engines import open_engine
 from text2token.search.fusion import Fusion, search
-from text2token.search.index_folder import STORE, VECTORS, check_finished, only_writer, prepare
+from text2token.search.index_folder import STORE, VECTORS, check_finished, only_writer
 from text2token.search.indexing import IndexWriter
-from text2token.search.model import IndexModel
 from text2token.search.modes import HYBRID, sides_asked
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search_settings import EngineName, Mode, Side, VectorSettings
+
+if TYPE_CHECKING:
+    from text2token.embedder import Embedder
+    from text2token.search.model import IndexModel
 
 _QUERIES = 64  # queries encoded at once
 
@@ -49,10 +52,9 @@ class Index:
     """
 
     def __init__(self, folder: Path, embedder: Embedder | None = None, model: str | None = None) -> None:
-        self._folder = folder
+        self._folder, self._given, self._model_name = folder, embedder, model
         self._store = DocumentStore(folder / STORE)
-        self._model = IndexModel(folder, self._store, embedder, model)
-        self._vectorizer = Vectorizer(folder, self._store, self._model)
+        self._vectorizer = Vectorizer(folder, self._store, lambda: self.embedder)
         self.sides: list[Side] = self._store.fact("sides")
         self.engine = self._open_engine()
 
@@ -83,6 +85,8 @@ class Index:
             UserError: The model cannot be loaded, something else is in the folder, or a finished or another index, or one that
                 another process is writing.
         """
+        from text2token.search.creation import prepare
+
         folder = Path(folder)
         embedder = prepare(folder, model, recipe or Recipe(), settings or VectorSettings(), engine, uri, embedder)
         return cls(folder, embedder)
@@ -113,6 +117,13 @@ class Index:
     def __len__(self) -> int:
         """How many documents can be found."""
         return self.engine.count()
+
+    @cached_property
+    def _model(self) -> IndexModel:
+        """Imports torch, which a search with the words of a query alone does without."""
+        from text2token.search.model import IndexModel
+
+        return IndexModel(self._folder, self._store, self._given, self._model_name)
 
     @property
     def embedder(self) -> Embedder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from more_itertools import chunked
 
@@ -11,9 +12,11 @@ from text2token.errors import UserError
 from text2token.progress import step, track
 from text2token.search.documents import Document
 from text2token.search.engine import Engine
-from text2token.search.model import IndexModel
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
+
+if TYPE_CHECKING:
+    from text2token.search.model import IndexModel
 
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits: what a kill can cost, and some seconds of work

@@ -1,4 +1,4 @@
-"""Long texts in parts that a model reads whole."""
+"""Long texts in parts that a model reads whole, and what it says of them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from semantic_text_splitter import TextSplitter
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.embedder import Embedder
 from text2token.errors import UserError
+from text2token.search.vectors import TokenVectors
 
 Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
-
+_DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
+_REDUCE = {"max": "amax", "sum": "sum"}
 _UNLIMITED = 2**20  # tokens per part, of a model without a limit
 
 
@@ -63,6 +66,41 @@ class PartEncoder:
         vectors = self._embedder.densify(embeddings)
         sums = torch.zeros(count, vectors.shape[1]).index_add_(0, torch.from_numpy(owners), vectors)
         return torch.nn.functional.normalize(sums, dim=1).numpy()
+
+    def aligned(
+        self, tokens: TokenVectors, embeddings: Tensor, owners: NDArray[np.int64], count: int, k: int
+    ) -> csr_array:
+        """The ``k`` aligned tokens of ``count`` texts, N×C, from the logits of their parts above the corpus mean.
+
+        Weights of the ``weighted`` form are of meaningful entries only and divided by the text's largest, which is 1 then: how
+        far logits reach differs between models and lengths of text.
+
+        Args:
+            tokens: Columns and form of the sparse vectors.
+            embeddings: Of all parts, P×d.
+            owners: P numbers of their texts.
+            count: N.
+            k: Columns kept per text.
+        """
+        space = tokens.space
+        weighted = tokens.settings.form == "weighted"
+        mask = torch.from_numpy(space.vocabulary.meaningful if weighted else ~space.vocabulary.special)
+        columns = torch.from_numpy(space.columns)
+        pooled = torch.zeros(count, space.width)
+        for rows, texts in zip(
+            embeddings.split(_DECODE_BATCH), torch.from_numpy(owners).split(_DECODE_BATCH), strict=True
+        ):
+            logits = self._embedder.logits(rows).relu() * mask
+            if space.merge_forms:
+                empty = torch.zeros(len(rows), space.width)
+                logits = empty.scatter_reduce(1, columns.expand_as(logits), logits, "amax")
+            pooled.scatter_reduce_(0, texts[:, None].expand_as(logits), logits, _REDUCE[tokens.settings.parts])
+        best = pooled.topk(min(k, space.width), dim=1)
+        values = best.values / best.values[:, :1].clamp(min=1e-9) if weighted and k else best.values
+        rows_of = np.repeat(np.arange(count), best.indices.shape[1])
+        found = csr_array((values.numpy().ravel(), (rows_of, best.indices.numpy().ravel())), shape=(count, space.width))
+        found.eliminate_zeros()
+        return found
 
 
 def untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.sparse import csr_array
-from transformers import AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerFast
 
 from text2token.search.bm25 import idf, impacts, split_words
 from text2token.search.engine import Rows
 from text2token.search.index_folder import TOKENIZER
-from text2token.search.model import IndexModel
-from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.store import DocumentStore, Word
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.search_settings import Side, VectorSettings
+
+if TYPE_CHECKING:
+    from text2token.embedder import Embedder
+    from text2token.search.parts import PartEncoder
 
 
 class Vectorizer:
@@ -27,22 +31,26 @@ class Vectorizer:
     Args:
         folder: Of the index, with the tokenizer.
         store: Of the index, with the collection's frequencies.
-        model: Of the index, opened where it is needed.
+        model: Opens that of the index. It is asked, and torch imported, only where a text is encoded.
     """
 
-    def __init__(self, folder: Path, store: DocumentStore, model: IndexModel) -> None:
+    def __init__(self, folder: Path, store: DocumentStore, model: Callable[[], Embedder]) -> None:
         self._store, self._model = store, model
         self._tokens = _token_vectors(folder, store) if "sparse" in store.fact("sides") else None
 
     @cached_property
     def parts(self) -> PartEncoder:
         """The model, for documents of any length."""
-        return PartEncoder(self._model.open(), "document")
+        from text2token.search.parts import PartEncoder
+
+        return PartEncoder(self._model(), "document")
 
     @cached_property
     def query_parts(self) -> PartEncoder:
         """The model, for queries of any length."""
-        return PartEncoder(self._model.open(), "query")
+        from text2token.search.parts import PartEncoder
+
+        return PartEncoder(self._model(), "query")
 
     def count(self, texts: Sequence[str], sign: int) -> None:
         """Add texts to the collection's frequencies, or (``sign`` -1) take them from these."""
@@ -73,7 +81,7 @@ class Vectorizer:
         }
         if self._tokens is not None:
             counts, k = self._tokens.space.count(list(texts)), self._tokens.settings.document_k
-            aligned = self._tokens.aligned(self._model.open(), embeddings, owners, len(texts), k)
+            aligned = self.parts.aligned(self._tokens, embeddings, owners, len(texts), k)
             vectors["sparse"] = self._tokens.documents(counts, aligned, self._store.fact("average_tokens"))
         return vectors
 
@@ -92,7 +100,7 @@ class Vectorizer:
             if "dense" in sides:
                 vectors["dense"] = self.query_parts.dense(embeddings, owners, len(texts))
             if tokens:
-                aligned = tokens.aligned(self._model.open(), embeddings, owners, len(texts), tokens.settings.query_m)
+                aligned = self.query_parts.aligned(tokens, embeddings, owners, len(texts), tokens.settings.query_m)
         documents = self._store.fact("documents", 0)  # after the model's work, at the moment of the frequencies
         if "bm25" in sides:
             vectors["bm25"] = self._word_queries(split_words(texts), documents)
@@ -131,7 +139,13 @@ class Vectorizer:
 
 def _token_vectors(folder: Path, store: DocumentStore) -> TokenVectors:
     settings = VectorSettings(**store.fact("settings"))
-    tokenizer = untruncated(AutoTokenizer.from_pretrained(folder / TOKENIZER))
+    try:
+        backend = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise ValueError(f"no tokenizer: {error}") from error
+    backend.no_truncation()
+    backend.no_padding()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     return TokenVectors(TokenSpace(tokenizer, store.fact("vocabulary"), settings.merge_forms), settings)
 
 

@@ -11,22 +11,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from text2token.embedder import Embedder
 from text2token.search.bm25 import idf, impacts
 from text2token.search_settings import VectorSettings
 from text2token.targets.data_driven import count_tokens
 from text2token.vocabulary import Vocabulary, read_vocabulary
 
-_DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
-_REDUCE = {"max": "amax", "sum": "sum"}
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,7 @@ class TokenVectors:
 
         Args:
             counts: Their literal tokens, N×C.
-            aligned: Their aligned tokens, N×C, see :meth:`aligned`.
+            aligned: Their aligned tokens, N×C, see :meth:`text2token.search.parts.PartEncoder.aligned`.
             average: Mean number of literal tokens of a document.
         """
         if self.settings.form == "paper":
@@ -146,41 +143,6 @@ class TokenVectors:
         weights = literal if aligned is None else csr_array(literal + self.settings.query_share * aligned)
         weights.data *= idf(frequencies[weights.indices], documents)
         return weights
-
-    def aligned(
-        self, embedder: Embedder, embeddings: Tensor, owners: NDArray[np.int64], count: int, k: int
-    ) -> csr_array:
-        """The ``k`` aligned tokens of ``count`` texts, N×C, from the logits of their parts above the corpus mean.
-
-        Weights of the ``weighted`` form are of meaningful entries only and divided by the text's largest, which is 1 then: how
-        far logits reach differs between models and lengths of text.
-
-        Args:
-            embedder: With a decoding head.
-            embeddings: Of all parts, P×d.
-            owners: P numbers of their texts.
-            count: N.
-            k: Columns kept per text.
-        """
-        space = self.space
-        weighted = self.settings.form == "weighted"
-        mask = torch.from_numpy(space.vocabulary.meaningful if weighted else ~space.vocabulary.special)
-        columns = torch.from_numpy(space.columns)
-        pooled = torch.zeros(count, space.width)
-        for rows, texts in zip(
-            embeddings.split(_DECODE_BATCH), torch.from_numpy(owners).split(_DECODE_BATCH), strict=True
-        ):
-            logits = embedder.logits(rows).relu() * mask
-            if space.merge_forms:
-                empty = torch.zeros(len(rows), space.width)
-                logits = empty.scatter_reduce(1, columns.expand_as(logits), logits, "amax")
-            pooled.scatter_reduce_(0, texts[:, None].expand_as(logits), logits, _REDUCE[self.settings.parts])
-        best = pooled.topk(min(k, space.width), dim=1)
-        values = best.values / best.values[:, :1].clamp(min=1e-9) if weighted and k else best.values
-        rows_of = np.repeat(np.arange(count), best.indices.shape[1])
-        found = csr_array((values.numpy().ravel(), (rows_of, best.indices.numpy().ravel())), shape=(count, space.width))
-        found.eliminate_zeros()
-        return found
 
     def _content(self, counts: csr_array) -> csr_array:
         """Counts without stop words and punctuation; a row of nothing else keeps them."""

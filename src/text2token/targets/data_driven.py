@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from more_itertools import chunked
 from numpy.typing import NDArray
 from scipy import sparse
-from transformers import PreTrainedTokenizerBase
 
 from text2token.atomic import replacing
 from text2token.targets.base import Targets, checksum, from_matrix
 from text2token.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
 _BM25_K1, _BM25_B = 1.2, 0.75  # Robertson & Zaragoza 2009, section 3.4: the usual setting
