@@ -203,8 +203,15 @@ def test_what_a_baseline_cannot_do_is_one_sentence(recipe, tmp_path, backbone):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_body_without_dropout_says_so(backbone, monkeypatch):
+    monkeypatch.setattr("text2token.baselines.simcse._DROPOUT", 0.0)
+    body = Embedder.from_recipe(Recipe(backbone=backbone("llama"), template="none")).encoder[0].model
+    with pytest.raises(UserError, match="SimCSE needs dropout, and LlamaModel has none"):
+        set_dropout(body)
+
+
 @pytest.mark.parametrize("family", [*DECODERS, "bert"])
-def test_every_family_has_dropout_or_says_so(backbone, family):
+def test_every_family_has_dropout(backbone, family):
     body = Embedder.from_recipe(Recipe(backbone=backbone(family), template="none")).encoder[0].model
     set_dropout(body)
     assert not body.training

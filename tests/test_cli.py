@@ -22,7 +22,6 @@ from text2token.alignment.explain_page import Section
 from text2token.cli import _VERBS, main
 from text2token.cli.explain import _table
 from text2token.cli.options import echo_json
-from text2token.packaged import PACKAGED
 from text2token.provenance import file_checksum
 
 RECIPE = """
@@ -351,13 +350,6 @@ def test_what_has_no_glyph_or_no_bytes_is_escaped(capfd):
 
 def test_explain_reads_broken_characters(model):
     assert "bad" in done("explain", model, "bad \udcff \0 text")
-
-
-def test_backbones():
-    said = done("backbones")
-    rows = json.loads(done("backbones", "--json"))
-    assert [row["name"] for row in rows] == list(PACKAGED)
-    assert all(name in said for name in PACKAGED)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------

@@ -74,10 +74,8 @@ def measured(recipe, sts, tmp_path_factory):
 
 
 def fitted(tmp_path_factory, recipe):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("text2token.precision.has_bf16", lambda device: False)  # as the fixture of a test does
-        output = tmp_path_factory.mktemp("runs") / "m"
-        fit(CORPUS, output, recipe)
+    output = tmp_path_factory.mktemp("runs") / "m"
+    fit(CORPUS, output, recipe)
     return output
 
 

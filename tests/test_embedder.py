@@ -125,6 +125,14 @@ def test_explain_filtered_shows_meaningful_tokens_only(backbone):
     assert {" the", ",", " of"}.isdisjoint(shown)
 
 
+def test_vectors_do_not_depend_on_batches(backbone, monkeypatch):
+    embedder = calibrated(backbone("llama"))
+    whole, said = embedder.encode_sparse(CORPUS[:9]), embedder.explain(CORPUS[:9])
+    monkeypatch.setattr("text2token.embedder._DECODE_BATCH", 4)
+    np.testing.assert_allclose(embedder.encode_sparse(CORPUS[:9]).weights, whole.weights, atol=1e-5)
+    assert [len(row) for row in embedder.explain(CORPUS[:9])] == [len(row) for row in said]
+
+
 def test_stop_words_of_an_explanation_are_those_of_its_language(backbone):
     embedder = calibrated(backbone("llama"))
     shown = embedder.explain(SENTENCES, k=embedder.vocabulary_size, filtered=True, stop_words="none")

@@ -23,7 +23,7 @@ from conftest import CORPUS, SENTENCES
 from text2token import Embedder, Recipe, UserError
 from text2token.cli import main
 from text2token.evaluation import contender, judge
-from text2token.evaluation.compare import compare
+from text2token.evaluation.compare import Row, _difference, _means, compare
 from text2token.evaluation.comparison_page import write_comparison
 from text2token.evaluation.encoders import Session, Work
 from text2token.evaluation.items import DRAWS, Items, Part
@@ -220,7 +220,7 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
     assert len(revisions) == len(set(scores.values())) == 4
 
 
-def test_the_revision_is_the_content(backbone, model, tmp_path):
+def test_the_revision_is_the_content(backbone, model, tmp_path, monkeypatch):
     load = backbone("llama")
     views = {
         "plain": Recipe(correction="none", template="none"),
@@ -234,6 +234,13 @@ def test_the_revision_is_the_content(backbone, model, tmp_path):
     assert contender.untrained(load, views["plain"], None).revision == revisions["plain"]
     first, second = contender.saved(str(model)), contender.saved(str(model), "sparse")
     assert first.revision == contender.saved(f"{model}/dense").revision != second.revision
+    for name, texts in {"a": CORPUS[:20], "b": CORPUS[20:40]}.items():
+        (tmp_path / f"{name}.txt").write_text("\n".join(texts))
+    centre = Recipe(correction="centre", template="none")
+    assert len({contender.untrained(load, centre, str(tmp_path / f"{name}.txt")).revision for name in "ab"}) == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.precision.has_bf16", lambda device: True)
+        assert contender.saved(str(model), bf16=True).revision != first.revision
     shutil.copytree(model / "dense", tmp_path / "elsewhere")
     assert content_hash(SentenceTransformer(str(tmp_path / "elsewhere"))) == first.revision
     changed = SentenceTransformer(str(model / "dense"))
@@ -386,6 +393,8 @@ def test_side_by_side(results, second, tmp_path):
     assert difference.points == pytest.approx(rows["search"].scores[ours] - rows["search"].scores[theirs])
     assert difference.low <= difference.points <= difference.high
     means = {row.label: row for row in found.means}
+    assert summary["mean_over_types"] == pytest.approx(np.mean(list(summary["mean_by_type"].values())))
+    assert means["mean over 5 types"].scores == {ours: pytest.approx(summary["mean_over_types"])}
     assert means["mean over 7 tasks"].scores == {ours: pytest.approx(summary["mean_over_tasks"])}
     assert means["Clustering, 1 task"].scores[theirs] == rows["grouped"].scores[theirs]
     assert "mean over 7 tasks, 2 of them among the 41 of MTEB(eng, v2)" in found.notes[0]
@@ -407,6 +416,31 @@ def test_side_by_side(results, second, tmp_path):
     assert "http" not in page.replace("http://www.w3.org", "")
     assert json.loads((tmp_path / "c" / "compare.json").read_text())["measured"] == [ours, theirs]
     assert (tmp_path / "c" / "compare.png").stat().st_size > 5_000
+
+
+def test_a_model_differs_from_itself_in_nothing_and_from_other_data_is_refused(model, tasks, tmp_path):
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+    judge.evaluate(contender.saved(str(model)), selection, tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    (difference,) = compare([tmp_path / "a", tmp_path / "b"]).tasks[0].differences.values()
+    assert (difference.points, difference.low, difference.high, difference.clear) == (0, 0, 0, False)
+    summary = json.loads((tmp_path / "b" / "summary.json").read_text())
+    summary["tasks"][0]["data"] = "other"
+    (tmp_path / "b" / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(UserError, match="on different data"):
+        compare([tmp_path / "a", tmp_path / "b"])
+
+
+def test_what_is_clear_is_said_so_but_of_clustering_runs_alone():
+    draws = np.linspace(1, 2, 100)
+    assert _difference(1.5, draws, over_items=True).clear
+    assert not _difference(1.5, draws, over_items=False).clear
+    assert not _difference(0.5, draws - 1.5, over_items=True).clear
+    tasks = [Row(kind, kind, {"a": 3.0, "b": 1.5}) for kind in ("Clustering", "STS")]
+    means = {row.label: row for row in _means(tasks, [{"b": draws}] * 2, ["a", "b"], "a")}
+    assert not means["Clustering, 1 task"].differences["b"].clear
+    assert means["STS, 1 task"].differences["b"].clear
+    assert means["mean over 2 types"].differences["b"].clear
 
 
 def test_published_models_go_by_their_last_name(results, tmp_path, capsys):
@@ -597,7 +631,7 @@ def test_what_is_mended_in_a_mirror_is_read(model, tmp_path):
         write_lines(folder / "test.jsonl", [{**row, "score": sign * row["score"]} for row in rows])
         (folder / "README.md").write_text(layout)
         selection = select_tasks(data_root=tmp_path, names=["BIOSSES"])
-        summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path / f"results{sign}")
+        summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path.with_name("mended"))
         scores.append(summary["tasks"][0]["score"])
     assert scores[0] == pytest.approx(-scores[1])
     assert abs(scores[0]) > 0.01

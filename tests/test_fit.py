@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import CORPUS, SENTENCES
-from text2token import Recipe, UserError, pipeline
+from text2token import Recipe, UserError, pipeline, precision
+from text2token.callbacks import TimeLimit
 from text2token.cli import main
-from text2token.pipeline import build_targets, fit
+from text2token.corpus import Corpus
+from text2token.pipeline import build_targets, draw_texts, fit, split_texts
 from text2token.run_folder import RunFolder
+from text2token.training import _arguments
 
 IMPORTED_ONCE = ["text2token.cli.fit", "text2token.pipeline", "text2token.export"]
 TEXTS = [f"{text[:-1]}, part {i} of {j}." for i in range(5) for j in range(4) for text in SENTENCES]
@@ -42,6 +46,7 @@ def run_until(touched, number, arguments, standard_error):
 
     os.dup2(os.open(standard_error, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
     torch.set_num_threads(1)  # sums in one order
+    precision.has_bf16 = lambda device: False  # as in the tests themselves
     sys.addaudithook(watch)
     main(arguments)
 
@@ -185,6 +190,48 @@ def test_a_stage_without_texts_is_left_out(quick, tmp_path, share, stages):
 def test_time_limit_ends_each_stage(quick, tmp_path):
     fit(TEXTS, tmp_path / "m", quick(batch_size=2, max_minutes=1e-6))
     assert {row["step"] for row in read_run(tmp_path / "m")["log"]} == {0, 1}
+
+
+def test_minutes_before_a_resume_count():
+    assert TimeLimit.from_state(TimeLimit(5.0, spent=2.0).state()).spent == 2.0
+
+
+def test_minutes_are_shared_by_the_stages(quick, tmp_path, monkeypatch):
+    limits = []
+    train = pipeline.train_stage
+    monkeypatch.setattr(
+        pipeline, "train_stage", lambda *a, **k: limits.append(k["minutes"]) or train(*a, **{**k, "minutes": 1e-6})
+    )
+    fit(TEXTS, tmp_path / "m", quick(stage_1=0.25, max_minutes=8))
+    assert limits == pytest.approx([2, 6])
+
+
+def test_batches_are_accumulated_and_the_rate_warms_up():
+    arguments = _arguments(Recipe(batch_size=4, accumulation=2, warmup=0.5), Path("run"), 80)
+    assert arguments.gradient_accumulation_steps == 2
+    assert arguments.per_device_train_batch_size == 4
+    assert arguments.warmup_steps == 5
+
+
+def test_accumulated_batches_learn_as_large_ones(quick, tmp_path):
+    losses = []
+    for name, settings in {"large": {"batch_size": 8}, "small": {"batch_size": 4, "accumulation": 2}}.items():
+        fit(TEXTS, tmp_path / name, quick(**settings))
+        log = read_run(tmp_path / name)["log"]
+        losses.append([row["loss"] for row in log if "loss" in row])
+    assert len(losses[0]) == len(losses[1])
+    assert losses[0][0] == pytest.approx(losses[1][0], rel=0.05)  # batches of like lengths are drawn by their size
+
+
+def test_held_out_texts_and_stages_share_nothing():
+    recipe = Recipe(max_texts=60, held_out=20, stage_1=0.3)
+    texts, held_out = draw_texts(Corpus.from_texts([f"text {i}" for i in range(200)]), recipe)
+    stages = split_texts(texts, recipe)
+    assert len(texts) == 60
+    assert len(held_out) == 8
+    assert not set(texts) & set(held_out)
+    assert stages[1] + stages[2] == texts
+    assert len(stages[1]) == 18
 
 
 @pytest.mark.parametrize(

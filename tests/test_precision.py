@@ -16,6 +16,8 @@ from text2token import Embedder, UserError, precision
 from text2token.cli import main
 from text2token.precision import mixed_precision
 
+HAS_BF16 = precision.has_bf16  # before the tests have their own
+
 
 @pytest.fixture
 def body() -> nn.Module:
@@ -58,9 +60,18 @@ def test_forward_is_restored_after_an_error(body: nn.Module, monkeypatch: pytest
     assert "forward" not in vars(body)
 
 
+@pytest.mark.parametrize(
+    ("feature", "has"),
+    [("avx512_bf16", True), ("amx_bf16", True), ("bf16", True), ("avx512f", False), ("none", False)],
+)
+def test_bf16_is_what_torch_says_of_the_cpu(monkeypatch: pytest.MonkeyPatch, feature: str, has: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True}, raising=False)
+    assert HAS_BF16(torch.device("cpu")) is has
+
+
 def test_a_torch_that_cannot_tell_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    assert not precision.has_bf16(torch.device("cpu"))
+    assert not HAS_BF16(torch.device("cpu"))
 
 
 def test_an_embedder_in_bf16_gives_nearly_the_same_vectors(
@@ -80,21 +91,35 @@ def test_an_embedder_in_bf16_gives_nearly_the_same_vectors(
     assert (nn.functional.cosine_similarity(mixed, exact) > 0.999).all()
 
 
-@pytest.mark.parametrize("verb", ["encode", "align", "index"])
+@pytest.mark.parametrize("verb", ["encode", "align", "index", "evaluate"])
 def test_bf16_of_a_verb_reaches_the_body_or_is_refused(
     verb: str, backbone: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "docs.jsonl"
+    file, task = tmp_path / "docs.jsonl", str(tmp_path / "task")
     file.write_text("\n".join(json.dumps({"id": str(i), "text": text}) for i, text in enumerate(SENTENCES)))
     arguments = {
         "encode": ["encode", backbone("llama"), str(file), "--output", str(tmp_path / "v.npy")],
         "align": ["align", backbone("llama"), "--corpus", str(file), "--output", str(tmp_path / "align")],
         "index": ["index", backbone("llama"), str(file), "--output", str(tmp_path / "index")],
+        "evaluate": [
+            "evaluate",
+            backbone("llama"),
+            "--correction",
+            "none",
+            "--data",
+            task,
+            "--output",
+            str(tmp_path / "r"),
+        ],
     }[verb]
+    (tmp_path / "task").mkdir()
+    pairs = [{"sentence1": SENTENCES[0], "sentence2": text, "score": i} for i, text in enumerate(SENTENCES)]
+    (tmp_path / "task" / "test.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    before = sorted(tmp_path.rglob("*"))
     refused = CliRunner().invoke(main, [*arguments, "--bf16"])
     assert refused.exit_code == 2
     assert "no bf16" in refused.output
-    assert list(tmp_path.iterdir()) == [file]
+    assert sorted(tmp_path.rglob("*")) == before
     used = []
     monkeypatch.setattr(precision, "has_bf16", lambda device: used.append(device) or True)
     result = CliRunner().invoke(main, [*arguments, "--bf16"])

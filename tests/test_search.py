@@ -30,7 +30,7 @@ from text2token.search import Columns, Document, Fusion, Hit, Index, Match, Vect
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engines import open_engine
-from text2token.search.fusion import search
+from text2token.search.fusion import fuse
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.postings import Postings
@@ -290,8 +290,18 @@ def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
         dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
     )
     fusion = Fusion("rrf")
-    vectors = index.query_vectors([SENTENCES[3]])
-    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [search(index.engine, vectors, 3, fusion), []]
+    sides = {side: index.rank([SENTENCES[3]], 100, side)[0] for side in index.sides}
+    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [fuse(sides, 3, fusion), []]
+
+
+def test_an_index_does_not_depend_on_batches(index, monkeypatch):
+    queries = [*SENTENCES, " ", "stars"]
+    expected = index.rank(queries, 5, "bm25")
+    monkeypatch.setattr("text2token.search.index._QUERIES", 3)
+    monkeypatch.setattr("text2token.search.store._AT_ONCE", 2)
+    assert index.rank(queries, 5, "bm25") == expected
+    monkeypatch.setattr("text2token.search.indexing._READ", 3)
+    assert index.add([*DOCUMENTS, Document("x", "", "One more telescope.")]) == 1
 
 
 def test_changes_give_what_a_new_index_gives(index, tmp_path):

@@ -16,6 +16,7 @@ from text2token.embedder import Embedder
 from text2token.errors import UserError
 from text2token.pipeline import build_targets
 from text2token.recipe import Recipe
+from text2token.targets import data_driven
 from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
 from text2token.targets.builders import make_builders
 from text2token.targets.combine import Combined
@@ -87,6 +88,11 @@ def test_weightings_equal_the_formulas(weighting):
     for text, ids, weights in zip(SENTENCES, *targets, strict=True):
         expected = naive(weighting, text)
         assert dict(zip(ids.tolist(), weights.tolist(), strict=True)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_statistics_do_not_depend_on_batches(monkeypatch):
+    monkeypatch.setattr(data_driven, "_BATCH", 7)
+    assert corpus_statistics(CORPUS, TOKENIZER, SIZE, 64).checksum == STATISTICS.checksum
 
 
 def test_statistics_are_counted_once(tmp_path):
@@ -202,6 +208,61 @@ def test_removing_the_first_component_makes_priors_blind_to_it(backbone):
     assert abs(float(direction @ prior.direction)) == pytest.approx(1, abs=1e-4)
     flat = embeddings - torch.outer(embeddings @ direction, direction)
     torch.testing.assert_close(prior(CORPUS[:3]), embedder.head(flat[:3]), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 2.0},
+        {"top_k": 3},
+        {"common": "first-component"},
+        {"prior_templates": "eol"},
+        {"prior_texts": 9},
+        {"train_length": 48},
+        {"weighting": "bm25"},
+        {"merge_forms": False},
+        {"stop_words": "none"},
+        {"max_document_share": 0.5},
+        {"mixing": 0.3},
+        {"mixing": 0.0},
+        {"mixing": 1.0},
+    ],
+    ids=str,
+)
+def test_targets_of_another_recipe_are_told_apart(backbone, change):
+    embedder, plain = Embedder.from_backbone(backbone("llama")), Recipe(backbone=backbone("llama"))
+    recipes = plain, plain.model_copy(update=change)
+    one, other = (make_builders(embedder, STATISTICS, CORPUS, recipe)[2].settings for recipe in recipes)
+    assert one != other
+
+
+def test_a_mixture_of_data_driven_targets_alone_asks_no_prior(backbone):
+    recipe = Recipe(backbone=backbone("llama"), mixing=1.0)
+    builders = make_builders(Embedder.from_backbone(recipe.backbone), STATISTICS, CORPUS, recipe)
+    assert builders[2] is builders[1]
+
+
+def test_fragments_are_no_model_derived_targets(backbone):
+    embedder, recipe = Embedder.from_backbone(backbone("llama")), Recipe(backbone=backbone("llama"), mixing=0.0)
+    build = make_builders(embedder, STATISTICS, CORPUS, recipe)[2]
+    assert VOCABULARY.fragment.any()
+    assert not (build.keep & VOCABULARY.fragment).any()
+
+
+def test_priors_are_averaged_over_templates(backbone):
+    keep = np.ones(SIZE, bool)
+
+    def logits(*names):
+        templates = tuple(TEMPLATES[name] for name in names)
+        targets = ModelDerived(backbone("llama"), "", templates, tuple(CORPUS[:20]), keep, top_k=SIZE)(SENTENCES)
+        rows = np.zeros((len(SENTENCES), SIZE))
+        for row, ids, weights in zip(rows, *targets, strict=True):
+            row[ids] = np.log(weights)
+        return rows - rows.mean(axis=1, keepdims=True)
+
+    both = (logits("eol") + logits("topic")) / 2
+    np.testing.assert_allclose(logits("eol", "topic"), both, atol=1e-3)
+    assert np.abs(logits("eol") - both).max() > 0.1
 
 
 def test_over_frequent_tokens_are_dropped_without_a_stop_list(backbone):

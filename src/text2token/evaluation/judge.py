@@ -148,14 +148,14 @@ def _run(task: AbsTask, model: Any, work: Work, output: Path, max_docs: int | No
     # mteb shares these between all tasks of a process; a task's sample must not depend on what ran before it
     task.rng_state, task.np_rng = random.Random(task.seed), np.random.default_rng(task.seed)
     scores, items = _measure(task, model)
-    interval = items.interval()
-    seconds, encoding, texts = time.perf_counter() - started, work.seconds - encoding, work.texts - texts
     score = float(np.mean([entry["main_score"] for entries in scores.values() for entry in entries]))
     if not math.isfinite(score):
         raise UserError(
             f"The task {name} has no score, its {task.metadata.main_score} is no number: "
             "gold or predicted values are all the same; use more texts, or leave the task out."
         )
+    interval = items.interval()
+    seconds, encoding, texts = time.perf_counter() - started, work.seconds - encoding, work.texts - texts
     if abs(score - items.score) > _ROUNDING:
         raise RuntimeError(f"{name}: mteb's score is {score}, that of its items {items.score}")
     items.save(output / "items" / f"{name}.npz")
