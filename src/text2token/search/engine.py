@@ -33,7 +33,7 @@ class Engine(Protocol):
     """Scores are inner products of a query vector and document vectors."""
 
     def add(self, ids: Sequence[str], vectors: Mapping[Side, Rows]) -> None:
-        """Keep documents, all sides of each; one whose id is there already takes its place. Durable when it returns."""
+        """Keep documents, all their sides; a known id is replaced. No kill undoes it once it has returned."""
 
     def delete(self, ids: Sequence[str]) -> None:
         """Forget documents; ids that are not there are passed over."""
