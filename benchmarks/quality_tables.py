@@ -26,7 +26,10 @@ COMPARED = {  # contender → what readers call it; the first against the others
 GOALS = {
     "ours_minus_llm2vec_mean": ("ours minus the better of LLM2Vec's two, mean over all tasks, points", "≥ 5"),
     "ours_minus_llm2vec_worst_type": ("the same, of the type where it is worst", "≥ -1"),
-    "judging_over_encoding": ("what judging ours adds to encoding, from loading tasks to their intervals, a share", "≤ 0.05"),
+    "judging_over_encoding": (
+        "what judging ours adds to encoding, from loading tasks to their intervals, a share",
+        "≤ 0.05",
+    ),
     "judging_peak_gib": (f"peak memory of judging {MINILM_NAME} on the whole of SciFact, GiB", "≤ 4"),
     "minilm_max_abs_diff": ("all-MiniLM-L6-v2 here against its known scores, largest difference", "≤ 0.3"),
 }

@@ -26,7 +26,7 @@ GOALS = {
     "sparse_flops_over_dense": ("operations of a sparse search over a flat dense one", "≤ 0.1"),
     "seismic_recall10": ("recall@10 of the approximate index against the exact one", "≥ 0.99"),
 }
-FREE = 0.5  # points that a fusion may lose against BM25
+FREE = 1.0  # points that a fusion may lose against BM25
 QUALITY = """
 Scores × 100, in brackets the 95 % bootstrap interval over queries. *ours* is fitted by text2token, without labels. *PromptEOL* is
 the untrained backbone, with centring and spectral filter. *LLM2Vec* is its unsupervised recipe, read with the head of the
@@ -220,7 +220,9 @@ def _fusions(tuning: Mapping[str, Mapping[str, float]]) -> str:
         [
             "Fusion, where BM25 weighs 1, on five sets of known items: besides those, spans of 3 to 12 words cut out of "
             "documents of each collection, whose queries and judgements were not looked at. Points of nDCG@10 over BM25 alone; "
-            f"first the best five that nowhere lose {FREE} or more, among which the default was chosen, then the best of all.",
+            f"first the best five that nowhere lose {FREE:g} or more, then the best of all. The default was chosen on the same sets "
+            "with a model of earlier targets, as the largest gain that nowhere lost half a point, and is kept as long as it is among "
+            "these five: what differs between two models by so little is chance of a hundred queries.",
             "`text2token search --weight dense 1` changes a weight, `--fusion rrf` fuses reciprocal ranks, all of weight 1; "
             "`--no-model` searches with the words of the query alone.",
             table(["fusion", *(f"{name} ({bar:.1f})" for name, bar in bars.items()), "mean"], rows),
