@@ -220,9 +220,9 @@ def _fusions(tuning: Mapping[str, Mapping[str, float]]) -> str:
         [
             "Fusion, where BM25 weighs 1, on five sets of known items: besides those, spans of 3 to 12 words cut out of "
             "documents of each collection, whose queries and judgements were not looked at. Points of nDCG@10 over BM25 alone; "
-            f"first the best five that nowhere lose {FREE:g} or more, then the best of all. The default was chosen on the same sets "
-            "with a model of earlier targets, as the largest gain that nowhere lost half a point, and is kept as long as it is among "
-            "these five: what differs between two models by so little is chance of a hundred queries.",
+            f"first the best five that nowhere lose {FREE:g} or more, then the best of all. The default was chosen on the same "
+            "sets with a model of earlier targets, as the largest gain that nowhere lost half a point, and is kept as long as it "
+            "is among these five: what differs between two models by so little is chance of a hundred queries.",
             "`text2token search --weight dense 1` changes a weight, `--fusion rrf` fuses reciprocal ranks, all of weight 1; "
             "`--no-model` searches with the words of the query alone.",
             table(["fusion", *(f"{name} ({bar:.1f})" for name, bar in bars.items()), "mean"], rows),

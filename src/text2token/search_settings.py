@@ -13,8 +13,8 @@ EngineName = Literal["embedded", "milvus", "seismic"]
 
 HYBRID_WEIGHTS: dict[Side, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
 """Of the sides in a hybrid search, chosen on five sets of known items, without judgements (docs/search.md): the largest gain over
-BM25 among the weights that nowhere lost half a point, with the first model they were tried on. Larger ones win more on text as the
-model was trained on, less elsewhere.
+BM25 among the weights that nowhere lost half a point, with the first model they were tried on. Larger ones win more on text as
+the model was trained on, less elsewhere.
 """
 
 
