@@ -52,17 +52,17 @@ correction it keeps itself. Where the model has moved, `text2token search --mode
 """
 SCALE = """
 - **The embedded engine** needs no service and grows linearly in time and disk: the default as far as its time per query will
-  do, about a million documents where some 20 ms are fast enough. Sparse and BM25 sides are exact at any size; the dense side
-  is up to 200,000 documents per segment, and from there on a graph (HNSW in the table). Its arrays are memory-mapped, so that
-  only what queries touch is in memory; a folder that may only be read can be searched, too.
+  do, about a million documents where some 20 ms are fast enough. Sparse and BM25 sides are exact at any size; the dense side is
+  up to 200,000 documents per segment, and from there on a graph (HNSW in the table). Its arrays are memory-mapped, so that only
+  what queries touch is in memory; a folder that may only be read can be searched, too.
 - **Seismic** (`--engine seismic`) is approximate and made for millions of documents, which were not measured here; up to what
-  the table shows it is no faster. It keeps no dense side, and is built anew, in memory, at the end of every addition and by
-  the first search after a deletion.
-- **Milvus** (`--engine milvus --uri URL`) is for more than one machine, and for collections beyond one disk. A server that
-  asks for a login gets what the environment variable `MILVUS_TOKEN` holds: `user:password` or an API key. Each side is
-  searched by the server, one request per side; reciprocal ranks of equal weight (`--fusion rrf`) are fused there, too, all else
-  here. milvus-lite, a file as `--uri` that one process at a time can open, is the same code for trying out; no cluster was
-  measured here.
+  the table shows exact search is the faster one. It keeps no dense side, and is built anew, in memory, at the end of every
+  addition and by the first search after a deletion.
+- **Milvus** (`--engine milvus --uri URL`) is for more than one machine, and for collections beyond one disk: a server from
+  version 2.4 on, the first that knows sparse vectors. One that asks for a login gets what the environment variable
+  `MILVUS_TOKEN` holds: `user:password` or an API key. Each side is searched by the server, one request per side; reciprocal
+  ranks of equal weight (`--fusion rrf`) are fused there, too, all else here. milvus-lite, a file as `--uri` that one process at
+  a time can open, is the same code for trying out; no cluster was measured here.
 """
 ALONE = """
 The `sparse` folder of a fit is a plain `SparseEncoder`: its aligned tokens, without the words and the rarity that an index adds.
