@@ -152,7 +152,8 @@ class Embedder:
         Raises:
             UserError: The model has no decoding head, or knows no corpus.
         """
-        if self.decoding_head is None or self.mean_logits is None:
+        _ = self.decoding_head  # which raises where there is none
+        if self.mean_logits is None:
             raise UserError(
                 "Sparse vectors are token logits above the mean of a corpus, and this model knows none: "
                 "let 'text2token adapt' or 'text2token fit' learn it from texts, or calibrate the embedder on some."

@@ -101,13 +101,14 @@ def search(
     """
     if (query is None) == (queries is None) or (queries is None) != (output is None) or (as_json and queries):
         raise UserError("Give one QUERY, with --json if you like, or --queries with --output.")
-    if bf16 and (inference_free or mode == "bm25"):
+    encodes = not inference_free and mode != "bm25"
+    if bf16 and not encodes:
         raise UserError("--bf16 is of the model, which this search does not load: leave it out.")
     if mode != "hybrid" and (weights or fusion != "scores"):
         raise UserError("--fusion and --weight are of a hybrid search: leave them out, or leave --mode out.")
     if not all(math.isfinite(weight) for _, weight in weights):
         raise UserError("--weight takes a number: name one from 0 up.")
-    if not inference_free:
+    if encodes:
         quiet_libraries()  # which imports them
     with extra("search"):
         from text2token.search import Fusion, Index
