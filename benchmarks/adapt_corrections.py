@@ -9,14 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from text2token.adapt.affine import correction
-from text2token.adapt.choose import CANDIDATES, Candidate, Evidence, choose, judge
-from text2token.adapt.run import draw, gather
-from text2token.alignment.sts import EmbeddedPairs, read_sts
-from text2token.corpus import open_corpus
-from text2token.embedder import Embedder
-from text2token.recipe import Recipe
-from text2token.vector_files import kept_vectors
+from text2token.analysis.sts import EmbeddedPairs
+from text2token.data.corpus import open_corpus
+from text2token.data.sts import read_sts
+from text2token.model.correction import correction
+from text2token.model.embedder import Embedder
+from text2token.settings.recipe import Recipe
+from text2token.training.adapt import draw, gather
+from text2token.training.choose import CANDIDATES, Candidate, Evidence, choose, judge
+from text2token.utils.files import cached_vectors
 
 SETTINGS = {
     "mean": Recipe(backbone="smollm2-135m", pooling="mean", template="none"),
@@ -59,9 +60,9 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
 
 def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     """Scores of all corrections of one setting, and the table that the choice was made from."""
-    embedder = Embedder.from_recipe(recipe)
+    embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     embedder.bf16 = True
-    keep = partial(kept_vectors, folder)
+    keep = partial(cached_vectors, folder)
     texts, others = draw(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), recipe)
     evidence = gather(embedder, texts, others, recipe.seed, keep)
     pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}

@@ -23,7 +23,7 @@ import spectrum_claims
 from results_file import data_checksums, write_results
 from steps import kept, text2token
 from text2token.cli.options import quiet_libraries
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 BACKBONES = {"smollm2-135m": [], "gemma3-270m": ["--max-texts", "1000"]}  # the second is slower: fewer texts
 BASELINES = {"LLM2Vec": ["llm2vec"], "SimCSE": ["simcse", "--max-texts", "500"]}  # a quarter of its recipe's texts

@@ -13,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import dynamics_claim
 from page_parts import revision, verdict
-from text2token.alignment.categories import CATEGORIES
-from text2token.alignment.study import draw
-from text2token.figures import write_figure
+from text2token.analysis.categories import CATEGORIES
+from text2token.analysis.study import draw
+from text2token.utils.figures import write_figure
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"

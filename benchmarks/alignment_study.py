@@ -6,12 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from text2token.alignment.align import Reading, align_embeddings
-from text2token.alignment.reading import open_readable
-from text2token.alignment.study import write_study
-from text2token.corpus import open_corpus, sample
-from text2token.recipe import Recipe
-from text2token.vector_files import kept_vectors
+from text2token.analysis.align import Reading, align_embeddings
+from text2token.analysis.study import write_study
+from text2token.data.corpus import open_corpus, sample
+from text2token.model.embedder import Embedder
+from text2token.settings.recipe import Recipe
+from text2token.utils.files import cached_vectors
 
 TEXTS, SEED = 500, 1  # another draw than the fits train on; a rate of one half is then known to 4 points
 UNTRAINED: dict[str, dict[str, Any]] = {
@@ -46,11 +46,11 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
         for way in [*UNTRAINED, *models]:
             name = f"{backbone}, {way}"
             if way in UNTRAINED:
-                embedder = open_readable(backbone, Recipe(correction="none", **UNTRAINED[way]))
+                embedder = Embedder.open(backbone, **Recipe(**UNTRAINED[way]).embedder_settings())
             else:
-                embedder = open_readable(str(models[way]))
+                embedder = Embedder.open(models[way], head="original", corrected=False)
             embedder.bf16 = True
-            embeddings = kept_vectors(runs / "study", name, partial(embedder.embed, texts, progress=True))
+            embeddings = cached_vectors(runs / "study", name, partial(embedder.embed, texts, progress=True))
             for reading, settings in READINGS.items():
                 studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
     for reading in ("exact ids", "less the mean, forms merged"):

@@ -12,8 +12,8 @@ from typing import Any
 
 from page_parts import verdict
 from text2token import Recipe, fit
-from text2token.alignment.dynamics import REPRESENTATION, VOCABULARY
-from text2token.alignment.dynamics_report import (
+from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY
+from text2token.analysis.dynamics_report import (
     StageDynamics,
     correlation_table,
     points_table,

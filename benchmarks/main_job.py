@@ -23,9 +23,10 @@ from results_file import data_checksums, write_results
 from steps import kept, text2token
 from text2token import Embedder, Recipe
 from text2token.cli.options import quiet_libraries
-from text2token.corpus import open_corpus
+from text2token.data.corpus import open_corpus
 from text2token.evaluation.tasks import select_tasks
-from text2token.precision import mixed_precision
+from text2token.model.folders import dense_modules
+from text2token.model.precision import mixed_precision
 from text2token.targets.builders import make_builders
 from text2token.targets.data_driven import corpus_statistics
 
@@ -63,7 +64,7 @@ def main(data: Path) -> None:
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
     facts = ("recipe", "timings", "targets", "before", "after", "git")
     details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in facts}}
-    settings: dict[str, Callable[[], Embedder]] = {"text2token": lambda: Embedder.load(model)}
+    settings: dict[str, Callable[[], Embedder]] = {"text2token": lambda: Embedder.open(model)}
     for name, recipe in UNTRAINED.items():
         settings[name] = partial(untrained, recipe, corpus, corrected="corrected" in name)
     for key, task in TASKS.items():
@@ -78,7 +79,8 @@ def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Pat
     """Main score × 100 of one task on the local mirror, encoded in bf16 where the hardware has it."""
     (task,) = select_tasks(data_root=data / "mteb", names=[task_name]).tasks
     task.filter_eval_splits([split])
-    model = SentenceTransformer(modules=load().dense_modules())
+    embedder = load()
+    model = SentenceTransformer(modules=dense_modules(embedder.encoder, embedder.correction))
     with mixed_precision(model[0].model):
         result = mteb.evaluate(
             model,
@@ -93,7 +95,7 @@ def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Pat
 
 def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
     """A backbone without training, with or without the correction that a fit ends with."""
-    embedder = Embedder.from_recipe(recipe)
+    embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     if corrected:
         texts = list(islice(open_corpus(str(corpus)), recipe.calibration_texts))
         embedder.calibrate(texts, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
@@ -102,7 +104,7 @@ def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
 
 def targets_vs_tokenize(corpus: Path) -> dict[str, Any]:
     """Speed of data-driven targets over tokenising alone by the fastest call there is, in turns: ratio of texts/s."""
-    embedder, recipe = Embedder.from_recipe(Recipe()), Recipe()
+    embedder, recipe = Embedder.open(Recipe().backbone, **Recipe().embedder_settings()), Recipe()
     texts = list(islice(open_corpus(str(corpus)), 20_000))
     statistics = corpus_statistics(texts, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
     build = make_builders(embedder, statistics, texts, recipe)[1]

@@ -30,9 +30,9 @@ from text2token.evaluation.compare import compare
 from text2token.evaluation.comparison_page import draw
 from text2token.evaluation.results import SUMMARY
 from text2token.evaluation.tasks import select_tasks
-from text2token.figures import write_figure
-from text2token.precision import has_bf16
-from text2token.recipe import Recipe
+from text2token.model.precision import has_bf16
+from text2token.settings.recipe import Recipe
+from text2token.utils.figures import write_figure
 
 RATES = ("3e-5", "1e-4", "3e-4")  # one small grid for every method,
 BEYOND = ("1e-3", "3e-3", "1e-2", "3e-2")  # which goes on while its last rate is its best

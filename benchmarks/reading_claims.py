@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from text2token.alignment.reading import open_readable
-from text2token.embedder import Embedder
-from text2token.vocabulary import read_vocabulary
+from text2token.model.embedder import Embedder
+from text2token.model.vocabulary import read_vocabulary
 
 TWEETS = 100
 DEPTH = 10  # aligned tokens that are looked at, as Hit@10
@@ -38,7 +37,7 @@ def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, f
 
     Args:
         data: With ``mteb/tweet_sentiment_extraction``, of whose train split the first tweets are read.
-        models: Name → name or folder, and recipe (None for a folder), of :func:`open_readable`.
+        models: Name → name or folder, and recipe (None for a folder), of :meth:`Embedder.open`.
 
     Returns:
         In points: ``sentiment words, INSTRUCTION (MODEL)``, share of the tweets with a sentiment word among the first aligned
@@ -51,7 +50,9 @@ def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, f
     figures: dict[str, float] = {}
     examples: dict[str, Any] = {}
     for name, (place, recipe) in models.items():
-        embedder = open_readable(place, recipe)
+        embedder = Embedder.open(
+            place, head="original", corrected=False, **(recipe.embedder_settings() if recipe else {})
+        )
         embedder.bf16 = True
         mean = embedder.embed(tweets).mean(dim=0)
         for instruction, prompt in INSTRUCTIONS.items():

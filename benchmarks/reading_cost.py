@@ -22,12 +22,11 @@ import click
 import torch
 from torch import Tensor
 
-from text2token.alignment.align import align
-from text2token.alignment.reading import open_readable
-from text2token.alignment.spectrum_run import run_spectrum
-from text2token.corpus import Corpus, open_corpus
-from text2token.embedder import Embedder
-from text2token.recipe import Recipe
+from text2token.analysis.align import align
+from text2token.analysis.spectrum_run import run_spectrum
+from text2token.data.corpus import Corpus, open_corpus
+from text2token.model.embedder import Embedder
+from text2token.settings.recipe import Recipe
 
 BACKBONE = "smollm2-135m"
 PLAIN = Recipe(template="none", pooling="mean", correction="none")
@@ -44,7 +43,7 @@ class RandomEmbeddings(Embedder):
 
 def measure(data: Path) -> tuple[dict[str, float], dict[str, Any]]:
     """Figures ``align_over_encoding`` (a ratio, the median of three), ``align_100k_gib`` and ``spectrum_100k_gib``."""
-    embedder = open_readable(BACKBONE, PLAIN)
+    embedder = Embedder.open(BACKBONE, **PLAIN.embedder_settings())
     embedder.bf16 = True
     stream = iter(open_corpus(str(data / "corpus" / "wiki-sentences.txt")))
     seconds = [align(embedder, list(islice(stream, TEXTS)))["seconds"] for _ in range(REPEATS)]
@@ -72,7 +71,7 @@ def _spectrum(corpus: Corpus) -> int:
 
 
 def _random(recipe: Recipe) -> RandomEmbeddings:
-    plain = open_readable(BACKBONE, recipe)
+    plain = Embedder.open(BACKBONE, **recipe.embedder_settings())
     return RandomEmbeddings(plain.encoder, plain.head)
 
 

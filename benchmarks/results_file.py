@@ -6,14 +6,14 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from text2token import provenance
-from text2token.atomic import write_json
+from text2token.utils import provenance
+from text2token.utils.files import write_json
 
 RESULTS = Path(__file__).parent / "results"
 
 
 def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
-    """By name what :func:`text2token.provenance.data_checksum` gives for each file or folder."""
+    """By name what :func:`text2token.utils.provenance.data_checksum` gives for each file or folder."""
     return {name: provenance.data_checksum(root / name) for name in names}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from page_parts import goals, revision, table
-from text2token.figures import figure_style, write_figure
+from text2token.utils.figures import figure_style, write_figure
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"

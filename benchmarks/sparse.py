@@ -28,19 +28,18 @@ import search_speed
 from results_file import data_checksums, write_results
 from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg, span_items
 from steps import kept
-from text2token.alignment.reading import open_readable
 from text2token.cli.options import quiet_libraries
-from text2token.embedder import Embedder
 from text2token.evaluation.vector_store import text_key
-from text2token.packaged import REFERENCES
-from text2token.provenance import file_checksum
-from text2token.recipe import Recipe
+from text2token.model.embedder import Embedder
+from text2token.model.packaged import REFERENCES
 from text2token.search import Fusion, Index, VectorSettings
 from text2token.search.engine import Hit, Rows
 from text2token.search.fusion import fuse, search
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder
-from text2token.search_settings import FusionMethod, Side
+from text2token.settings.recipe import Recipe
+from text2token.settings.search import FusionMethod, Side
+from text2token.utils.provenance import file_checksum
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
 PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
@@ -165,7 +164,11 @@ class Model:
     @cached_property
     def embedder(self) -> KeptEmbedder:
         """As it is in its folder; that of LLM2Vec's recipe with the head of its backbone, which the folder does not hold."""
-        opened = open_readable(self.path) if self.name == "LLM2Vec" else Embedder.open(self.path, self.recipe)
+        opened = (
+            Embedder.open(self.path, head="original", corrected=False)
+            if self.name == "LLM2Vec"
+            else Embedder.open(self.path, **self.recipe.embedder_settings())
+        )
         return KeptEmbedder.of(opened, self.runs / "vectors" / f"{self.name}.sqlite")
 
     def folder(self, collection: Collection) -> Path:

@@ -18,17 +18,17 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from text2token.corpus import read_table
-from text2token.embedder import Embedder
+from text2token.data.tables import read_table
 from text2token.evaluation.items import Items, Part
 from text2token.evaluation.vector_store import VectorStore, text_key
-from text2token.fingerprint import embedder_fingerprint
-from text2token.progress import track
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.search import Document, read_documents
 from text2token.search.engine import Hit
 from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.search_settings import VectorSettings
+from text2token.settings.search import VectorSettings
+from text2token.utils.progress import track
 
 MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
 DEPTH = 100

@@ -15,13 +15,14 @@ import numpy as np
 from torch.nn.functional import normalize
 
 from sparse_trials import Collection, beir, best, ndcg
-from text2token.alignment.reading import open_readable
-from text2token.alignment.spectrum import Moments, principal_components
-from text2token.alignment.spectrum_run import analyse
-from text2token.alignment.sts import EmbeddedPairs, read_sts
-from text2token.corpus import open_corpus, sample
-from text2token.recipe import Recipe
-from text2token.vector_files import kept_vectors
+from text2token.analysis.spectrum import Moments, principal_components
+from text2token.analysis.spectrum_run import analyse
+from text2token.analysis.sts import EmbeddedPairs
+from text2token.data.corpus import open_corpus, sample
+from text2token.data.sts import read_sts
+from text2token.model.embedder import Embedder
+from text2token.settings.recipe import Recipe
+from text2token.utils.files import cached_vectors
 
 PLAIN = Recipe(pooling="mean", template="none")
 TEXTS = 500  # Wikipedia sentences that the components are learnt from and that are decoded
@@ -71,20 +72,23 @@ def summarise(result: dict[str, Any]) -> dict[str, float]:
 def _measure_pair(
     name: str, base_name: str, tuned_name: str, texts: list[str], data: Path, runs: Path
 ) -> dict[str, Any]:
-    models = open_readable(base_name, PLAIN), open_readable(tuned_name, PLAIN)
+    models = (
+        Embedder.open(base_name, head="original", corrected=False, **PLAIN.embedder_settings()),
+        Embedder.open(tuned_name, head="original", corrected=False, **PLAIN.embedder_settings()),
+    )
     folders = [runs / "spectrum" / f"{name}-{side}" for side in ("base", "tuned")]
     stsb = read_sts(data / "mteb" / "stsbenchmark-sts" / "test.jsonl")
     embedded, sts = [], []
     for model, folder in zip(models, folders, strict=True):
         model.bf16 = True
-        embedded.append(kept_vectors(folder, "texts", partial(model.embed, texts)))
-        sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(kept_vectors, folder, "stsb-test")))
+        embedded.append(cached_vectors(folder, "texts", partial(model.embed, texts)))
+        sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(cached_vectors, folder, "stsb-test")))
     scifact = part(beir(data / "mteb" / "scifact", "SciFact", None))
     sides = {
         "scifact-queries": list(scifact.queries.values()),
         "scifact-documents": [document.content for document in scifact.documents],
     }
-    searched = [kept_vectors(folders[0], side, partial(models[0].embed, own)) for side, own in sides.items()]
+    searched = [cached_vectors(folders[0], side, partial(models[0].embed, own)) for side, own in sides.items()]
     moments = Moments.none(embedded[0].shape[1])
     moments.add(*embedded)
     result = analyse(models, embedded, moments, texts, pairs=sts)

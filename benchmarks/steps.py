@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from text2token.atomic import write_json
+from text2token.utils.files import write_json
 
 
 def text2token(*arguments: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,9 +16,15 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
+from click.testing import CliRunner
 from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from text2token.cli import main
+from text2token.model.embedder import Embedder
+from text2token.settings.recipe import Recipe
+from text2token.settings.templates import Template
 
 # A background job of a shell ignores Ctrl-C and hands that on; the processes whose interruption we test must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -36,7 +43,42 @@ SENTENCES = [
     "Rates of interest decide how much a loan will cost.",
     "Children played football in the park until the evening.",
 ]
+
+
+def untrained(name: str, **settings) -> Embedder:
+    """A backbone as an embedder: mean pooling and no template unless asked for."""
+    return Embedder.open(name, **{"pooling": "mean", "template": Template(), **settings})
+
+
+def of_recipe(recipe: Recipe) -> Embedder:
+    return Embedder.open(recipe.backbone, **recipe.embedder_settings())
+
+
 CORPUS = [f"{text[:-1]}, number {i}." for i in range(12) for text in SENTENCES]
+
+
+def text2token(*arguments, **settings):
+    """Run the command line in this process."""
+    return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="text2token", **settings)
+
+
+def done(*arguments, **settings):
+    """Standard output of a command that works; a library that chatters on standard error would make it fail."""
+    result = text2token(*arguments, **settings)
+    assert result.exit_code == 0, result.output
+    assert "Warning" not in result.stderr
+    assert "it/s" not in result.stderr
+    return result.stdout
+
+
+def refused(*arguments, **settings):
+    """The one sentence of a command that a user got wrong."""
+    result = text2token(*arguments, **settings)
+    assert isinstance(result.exception, SystemExit), result.exception
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert re.fullmatch(r"Error: [^\n]+\n", result.stderr), result.stderr
+    return result.stderr
+
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 _HEADS = {"num_key_value_heads": 1, "head_dim": 16}
@@ -161,5 +203,5 @@ def exact(request: pytest.FixtureRequest) -> Iterator[None]:
     """float32 throughout, on any machine, so that hand-computed values hold; real runs are as the hardware has it."""
     with pytest.MonkeyPatch.context() as patch:
         if request.module.__name__ != "test_real":
-            patch.setattr("text2token.precision.has_bf16", lambda device: False)
+            patch.setattr("text2token.model.precision.has_bf16", lambda device: False)
         yield

@@ -11,11 +11,12 @@ import pytest
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer, SparseEncoder
 
+from conftest import untrained
 from text2token import Embedder, Recipe, fit
-from text2token.docstrings import installed_docstrings
+from text2token.data.docstrings import installed_docstrings
 from text2token.evaluation import contender, judge
 from text2token.evaluation.tasks import select_tasks
-from text2token.packaged import fetch
+from text2token.model.packaged import fetch
 
 pytestmark = pytest.mark.slow
 TEXT = "The navy of Albania took part in a parade of warships in the Bay of Naples."
@@ -42,7 +43,7 @@ def test_the_untrained_prior_reaches_meaning(texts):
 
 
 def test_both_attentions_are_obeyed():
-    vectors = [Embedder.from_backbone("smollm2-135m", attention=a).encode([TEXT]) for a in ("causal", "bidirectional")]
+    vectors = [untrained("smollm2-135m", attention=a).encode([TEXT]) for a in ("causal", "bidirectional")]
     assert vectors[0] @ vectors[1].T < 0.99
 
 
@@ -58,7 +59,7 @@ def test_a_short_fit_learns(fitted):
 
 
 def test_its_folders_stand_alone_and_find_meaning(fitted):
-    embedder, dense = Embedder.load(fitted), SentenceTransformer(str(fitted / "dense"))
+    embedder, dense = Embedder.open(fitted), SentenceTransformer(str(fitted / "dense"))
     pair = [
         "A man is playing a guitar.",
         "Someone plays a musical instrument.",

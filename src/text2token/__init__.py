@@ -7,22 +7,22 @@
 
 from typing import TYPE_CHECKING, Any
 
-from text2token.errors import UserError
+from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from text2token.corpus import Corpus
-    from text2token.embedder import Embedder
-    from text2token.pipeline import build_targets, fit
-    from text2token.recipe import Recipe
+    from text2token.data.corpus import Corpus
+    from text2token.model.embedder import Embedder
+    from text2token.settings.recipe import Recipe
+    from text2token.training.fit import build_targets, fit
 
 __all__ = ["Corpus", "Embedder", "Recipe", "UserError", "build_targets", "fit"]
 
 _HOMES = {
-    "Corpus": ("corpus", "Corpus"),
-    "Embedder": ("embedder", "Embedder"),
-    "Recipe": ("recipe", "Recipe"),
-    "build_targets": ("pipeline", "build_targets"),
-    "fit": ("pipeline", "fit"),
+    "Corpus": ("data.corpus", "Corpus"),
+    "Embedder": ("model.embedder", "Embedder"),
+    "Recipe": ("settings.recipe", "Recipe"),
+    "build_targets": ("training.fit", "build_targets"),
+    "fit": ("training.fit", "fit"),
 }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from text2token.errors import UserError
+from text2token.utils.errors import UserError
 
 _VERBS = {
     "backbones": "List the packaged language models.",

@@ -16,7 +16,7 @@ from text2token.cli.options import (
     recipe_options,
     text_column_option,
 )
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 _AUTO = "auto"
 _SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k", "seed")
@@ -59,8 +59,8 @@ def adapt(
       text2token adapt smollm2-135m --corpus notes.txt --correction whiten-0.3+filter --keep-from 0.1 --output model
     """
     quiet_libraries()
-    from text2token.adapt.run import adapt as run
-    from text2token.corpus import open_corpus
+    from text2token.data.corpus import open_corpus
+    from text2token.training.adapt import adapt as run
 
     given = recipe.model_dump(exclude_unset=True)
     correction = correction or given.get("correction", _AUTO)

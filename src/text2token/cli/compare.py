@@ -8,7 +8,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from text2token.cli.options import echo_json, json_option
-from text2token.errors import UserError, extra
+from text2token.utils.errors import UserError, extra
 
 
 @click.command()

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.cli.options import echo_json, json_option, overwrite_option, quiet_libraries, recipe_options
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 
 @click.command()
@@ -30,7 +30,7 @@ def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
       text2token demo --recipe recipes/demo.yaml --output demo
     """
     quiet_libraries()
-    from text2token.demo import run_demo
+    from text2token.training.demo import run_demo
 
     result = run_demo(output, recipe, overwrite=overwrite, progress=True)
     if as_json:

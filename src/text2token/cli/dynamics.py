@@ -26,7 +26,7 @@ def dynamics(run: Path, output: Path, as_json: bool) -> None:
       text2token fit notes.txt --dynamics 8 --output model
       text2token dynamics model --output dynamics
     """
-    from text2token.alignment.dynamics_report import read_dynamics, write_dynamics
+    from text2token.analysis.dynamics_report import read_dynamics, write_dynamics
 
     write_dynamics(*read_dynamics(run), output)
     click.echo((output / f"dynamics.{'json' if as_json else 'md'}").read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from text2token.cli.options import bf16_option, overwrite_option, quiet_libraries, text_column_option
-from text2token.errors import UserError
+from text2token.utils.errors import UserError
 
 
 @click.command()
@@ -41,9 +41,9 @@ def encode(
     if output.exists() and not overwrite:
         raise UserError(f"The output '{output}' exists: choose another file, or pass --overwrite.")
     quiet_libraries()
-    from text2token.corpus import open_corpus
-    from text2token.embedder import Embedder
-    from text2token.encode_file import encode_file
+    from text2token.data.corpus import open_corpus
+    from text2token.model.embedder import Embedder
+    from text2token.model.encode_file import encode_file
 
     texts = list(open_corpus(file, text_column=text_column))
     embedder = Embedder.open(model)

@@ -22,8 +22,8 @@ from text2token.cli.options import (
     refuse_settings,
     text_column_option,
 )
-from text2token.errors import UserError, extra
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
+from text2token.utils.errors import UserError, extra
 
 if TYPE_CHECKING:
     from text2token.evaluation.contender import Contender
@@ -130,8 +130,8 @@ def _contender(
     model: str, mode: str, recipe: Recipe, corpus: str | None, text_column: str, head: str | None, bf16: bool
 ) -> Contender:
     from text2token.evaluation import contender
-    from text2token.packaged import REFERENCES, fetch
-    from text2token.saved import is_saved
+    from text2token.model.packaged import REFERENCES, fetch
+    from text2token.model.saved import is_saved
 
     if mode not in contender.MODES:
         raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")

@@ -15,8 +15,8 @@ from rich.text import Text
 from text2token.cli.options import echo_json, json_option, quiet_libraries, text_column_option
 
 if TYPE_CHECKING:
-    from text2token.alignment.explain_page import Section
-    from text2token.embedder import Embedder
+    from text2token.analysis.explain_page import Section
+    from text2token.model.embedder import Embedder
 
     Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and how it is drawn
 
@@ -80,7 +80,7 @@ def explain(
     if not texts and not pairs:
         raise click.UsageError("Missing argument 'TEXTS...', or --pair")
     quiet_libraries()
-    from text2token.alignment.explain_page import write_explanation
+    from text2token.analysis.explain_page import write_explanation
 
     texts, instructions = _clean(texts), _clean(instructions)
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
@@ -108,8 +108,8 @@ def explain(
 def _explain_texts(
     embedders: dict[str, Embedder], texts: tuple[str, ...], instructions: tuple[str, ...], **shown: Any
 ) -> Iterator[Explained]:
-    from text2token.alignment.explain import explain_instructions
-    from text2token.alignment.explain_page import instruction_sections, text_section
+    from text2token.analysis.explain import explain_instructions
+    from text2token.analysis.explain_page import instruction_sections, text_section
 
     if not texts:
         return
@@ -125,8 +125,8 @@ def _explain_texts(
 
 
 def _explain_pairs(embedders: dict[str, Embedder], pairs: list[tuple[str, str]], **shown: Any) -> Iterator[Explained]:
-    from text2token.alignment.explain import explain_pair
-    from text2token.alignment.explain_page import pair_section
+    from text2token.analysis.explain import explain_pair
+    from text2token.analysis.explain_page import pair_section
 
     for pair in pairs:
         read = {name: explain_pair(embedder, pair, **shown) for name, embedder in embedders.items()}
@@ -134,20 +134,19 @@ def _explain_pairs(embedders: dict[str, Embedder], pairs: list[tuple[str, str]],
 
 
 def _clean(texts: Sequence[str]) -> tuple[str, ...]:
-    from text2token.corpus import Corpus
+    from text2token.data.corpus import Corpus
 
     return tuple(Corpus.from_texts(texts)) if texts else ()
 
 
 def _open(name: str, head: str | None, corpus: str | None, text_column: str) -> Embedder:
-    from text2token.alignment.reading import open_readable
-    from text2token.corpus import open_corpus, sample
-    from text2token.embedder import Embedder
-    from text2token.export import is_whole
-    from text2token.head import mean_logits
+    from text2token.data.corpus import open_corpus, sample
+    from text2token.model.embedder import Embedder
+    from text2token.model.folders import is_whole
+    from text2token.model.head import mean_logits
 
     whole = head is None and is_whole(Path(name))
-    embedder = Embedder.load(name) if whole else open_readable(name, head=head)
+    embedder = Embedder.open(name, head=head or "original", corrected=whole)
     if corpus and embedder.mean_logits is None:
         drawn = sample(open_corpus(corpus, text_column=text_column), _SAMPLE, seed=0)
         embedder.mean_logits = mean_logits(embedder.decoding_head, embedder.embed(drawn, progress=True))
@@ -166,7 +165,7 @@ def _plain(readings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _table(section: Section) -> Table:
-    from text2token.page import visible
+    from text2token.utils.page import visible
 
     lines = [*section.texts, *([section.note] if section.note else [])]
     table = Table(title=Text("\n".join(lines)), title_justify="left")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from text2token.cli.options import overwrite_option, quiet_libraries, recipe_options, text_column_option
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 
 @click.command()
@@ -28,8 +28,8 @@ def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool
       text2token fit 'docs/*.jsonl' --text-column body --max-minutes 10 --output model
     """
     quiet_libraries()
-    from text2token.corpus import open_corpus
-    from text2token.pipeline import fit as run
+    from text2token.data.corpus import open_corpus
+    from text2token.training.fit import fit as run
 
     run(open_corpus(corpus, text_column=text_column), output, recipe, overwrite=overwrite, progress=True)
     click.echo(

@@ -17,10 +17,10 @@ from text2token.cli.options import (
     refuse_settings,
     setting_options,
 )
-from text2token.corpus import open_corpus
-from text2token.errors import UserError, extra
-from text2token.recipe import Recipe, one_sentence
-from text2token.search_settings import EngineName, VectorSettings
+from text2token.data.corpus import open_corpus
+from text2token.settings.recipe import Recipe, one_sentence
+from text2token.settings.search import EngineName, VectorSettings
+from text2token.utils.errors import UserError, extra
 
 _SETTING = (*BACKBONE, *CORRECTION, "calibration_texts")
 _COLUMNS = {"id_column", "title_column", "text_column"}
@@ -86,24 +86,24 @@ def index(
         settings = VectorSettings(**vectors)
     quiet_libraries()
     with extra("search"):
-        from text2token.embedder import Embedder
-        from text2token.saved import is_saved
+        from text2token.model.embedder import Embedder
+        from text2token.model.saved import is_saved
         from text2token.search import Columns, Index, read_documents
-        from text2token.search.index_folder import whole_or_nothing
+        from text2token.search.index_folder import rollback_on_error
     columns = Columns(id_column, title_column, text_column)
     if model is not None and docs is not None:
         if not docs.exists():
             raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
         if is_saved(model):
             refuse_settings(model, recipe.model_fields_set & set(_SETTING))
-        embedder = Embedder.open(model, recipe)
+        embedder = Embedder.open(model, **recipe.embedder_settings())
         if embedder.head is None and vectors:
             raise UserError(
                 f"{_flag(min(vectors))} is of the sparse side, and '{model}' has no decoding head: leave it out."
             )
         if bf16:
             embedder.use_bf16()
-        with whole_or_nothing(output):
+        with rollback_on_error(output):
             opened = Index.create(
                 output, model, recipe=recipe, settings=settings, engine=engine, uri=uri, embedder=embedder
             )

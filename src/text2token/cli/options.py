@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
-from text2token.errors import UserError
+from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -37,7 +37,7 @@ bf16_option = click.option(
 
 def recipe_options(*names: str) -> Callable[[_Command], _Command]:
     """``--recipe FILE`` and one option for each recipe setting (or the ones named); all arrive as ``recipe``."""
-    from text2token.recipe import Recipe  # which brings transformers along, for a second
+    from text2token.settings.recipe import Recipe  # which brings transformers along, for a second
 
     def decorate(command: _Command) -> _Command:
         @functools.wraps(command)

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.atomic import replacing
 from text2token.cli.options import bf16_option, echo_json, json_option, quiet_libraries
-from text2token.errors import UserError, extra
-from text2token.search_settings import HYBRID_WEIGHTS, FusionMethod, Mode, Side
+from text2token.settings.search import HYBRID_WEIGHTS, FusionMethod, Mode, Side
+from text2token.utils.errors import UserError, extra
+from text2token.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from text2token.search.index import Index, Results
@@ -149,7 +149,7 @@ def _write_run(index: Index, queries: Path, output: Path, **how: Any) -> None:
     if output.is_dir():
         raise UserError(f"'{output}' is a folder: name a file for the run.")
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as part, part.open("w", encoding="utf-8") as file:
+    with atomic_write(output) as part, part.open("w", encoding="utf-8") as file:
         ranked = index.rank([row.text for row in asked], **how, progress=True)
         for row, hits in zip(asked, ranked, strict=True):
             for rank, hit in enumerate(hits, 1):

@@ -18,7 +18,7 @@ from text2token.cli.options import (
     recipe_options,
     text_column_option,
 )
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 
 @click.command()
@@ -63,14 +63,18 @@ def spectrum(
       text2token spectrum smollm2-135m model --corpus notes.txt --shift v1 --shift -48 --sts pairs.jsonl --output spectrum
     """
     quiet_libraries()
-    from text2token.alignment.reading import open_readable, open_uncorrected
-    from text2token.alignment.spectrum_run import run_spectrum
-    from text2token.alignment.sts import read_sts
-    from text2token.corpus import open_corpus
+    from text2token.analysis.spectrum_run import run_spectrum
+    from text2token.data.corpus import open_corpus
+    from text2token.data.sts import read_sts
+    from text2token.model.embedder import Embedder
 
     opened = open_corpus(corpus, text_column=text_column)
     pairs = read_sts(sts) if sts else None
-    models = open_readable(base, recipe, head), open_uncorrected(tuned, recipe)
+    settings = recipe.embedder_settings()
+    models = (
+        Embedder.open(base, head=head or "original", corrected=False, **settings),
+        Embedder.open(tuned, corrected=False, **settings),
+    )
     settings = {"base": base, "tuned": tuned, "corpus": opened.name, "head": head, "recipe": recipe.model_dump()}
     result = run_spectrum(models, opened, output, settings, pairs=pairs, progress=True, **options)
     if as_json:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.cli.options import echo_json, json_option, quiet_libraries, recipe_options, text_column_option
-from text2token.recipe import Recipe
+from text2token.settings.recipe import Recipe
 
 _SHOWN = 12  # tokens of an example
 
@@ -38,8 +38,8 @@ def targets(
       text2token targets notes.txt --output targets-1 --stage 1 --weighting bm25
     """
     quiet_libraries()
-    from text2token.corpus import open_corpus
-    from text2token.pipeline import build_targets
+    from text2token.data.corpus import open_corpus
+    from text2token.training.fit import build_targets
 
     store, tokenizer = build_targets(open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True)
     shown = [

@@ -17,8 +17,8 @@ from mteb.abstasks import (
     AbsTaskSummarization,
 )
 
-from text2token.errors import UserError
 from text2token.evaluation.folder_task import task_folder
+from text2token.utils.errors import UserError
 
 
 def check_data(task: AbsTask) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from text2token.errors import UserError
 from text2token.evaluation.items import Floats, Items, percentile_interval
 from text2token.evaluation.results import coverage, read_summary
 from text2token.evaluation.tasks import benchmark_names
+from text2token.utils.errors import UserError
 
 Finished = dict[str, Any]
 """A task's row of a summary, with the ``folder`` it is from."""

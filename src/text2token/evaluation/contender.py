@@ -19,17 +19,16 @@ from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
 
-from text2token.adapt.affine import correction
-from text2token.alignment.reading import open_readable, open_uncorrected
-from text2token.baselines.echo import ECHO, echo_embedder
-from text2token.corpus import open_corpus, sample
-from text2token.embedder import Embedder
-from text2token.errors import UserError
+from text2token.data.corpus import open_corpus, sample
 from text2token.evaluation.encoders import OnceEncoder, OnceSparseEncoder, Session, Vectors, pack
-from text2token.fingerprint import content_hash
-from text2token.precision import body_in_bf16, mixed_precision
-from text2token.recipe import Recipe
-from text2token.saved import is_model, load_saved
+from text2token.model.correction import correction
+from text2token.model.echo import ECHO, echo_embedder
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import content_hash
+from text2token.model.precision import body_in_bf16, mixed_precision
+from text2token.model.saved import is_model, load_saved
+from text2token.settings.recipe import Recipe
+from text2token.utils.errors import UserError
 
 BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
@@ -91,10 +90,10 @@ def untrained(
     """A backbone without training, under the recipe's pooling, attention, template and correction.
 
     Args:
-        backbone: As :func:`text2token.backbone.load_encoder` takes it.
+        backbone: As :func:`text2token.model.backbone.load_encoder` takes it.
         recipe: The setting.
         corpus: What the correction is learnt from; ``calibration_texts`` drawn from it, whole. ``fit`` draws them from its
-            training texts, and :func:`text2token.adapt.run.adapt` learns from spans.
+            training texts, and :func:`text2token.training.adapt.adapt` learns from spans.
         text_column: Of a tabular corpus.
         bf16: Encode in mixed precision.
 
@@ -102,7 +101,9 @@ def untrained(
         UserError: The backbone cannot be loaded, there is a correction and no corpus, or no bf16 in hardware.
     """
     recipe = recipe.model_copy(update={"backbone": backbone})
-    embedder = echo_embedder(recipe) if recipe.template == ECHO else Embedder.from_recipe(recipe)
+    embedder = (
+        echo_embedder(recipe) if recipe.template == ECHO else Embedder.open(backbone, **recipe.embedder_settings())
+    )
     template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
     attention = "" if recipe.attention == "own" else f", {recipe.attention}"
     name = f"{Path(backbone).name}, {recipe.pooling}, {template}, {recipe.correction}{attention}"
@@ -121,11 +122,11 @@ def recorrected(
     """A finished model under another correction of its dense vectors, which are taken as they are before their own.
 
     Args:
-        name: As :func:`text2token.alignment.reading.open_uncorrected` takes it.
+        name: As :meth:`text2token.Embedder.open` takes it.
         recipe: The correction.
         corpus: As of :func:`untrained`.
         text_column: Of a tabular corpus.
-        head: As of :func:`text2token.alignment.reading.open_readable`; a spectral filter is that of a decoding head.
+        head: As of :meth:`text2token.Embedder.open`; a spectral filter is that of a decoding head.
         bf16: Encode in mixed precision.
 
     Raises:
@@ -133,7 +134,7 @@ def recorrected(
     """
     shown = f"{Path(name).resolve().name}, {recipe.correction}"
     filtered = "filter" in recipe.correction_steps()
-    embedder = open_readable(name, head=head) if filtered else open_uncorrected(name)
+    embedder = Embedder.open(name, head=head or "original" if filtered else "own", corrected=False)
     return _corrected(embedder, shown, recipe, corpus, text_column, bf16)
 
 

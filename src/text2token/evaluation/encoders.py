@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 
-from text2token import provenance
-from text2token.errors import UserError
 from text2token.evaluation.vector_store import VectorStore, text_key
-from text2token.progress import track
+from text2token.utils import provenance
+from text2token.utils.errors import UserError
+from text2token.utils.progress import track
 
 Vectors = Sequence[NDArray[np.float32]]
 Encode = Callable[[Sequence[str], str | None, PromptType | None], Vectors]

@@ -19,8 +19,8 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.corpus import pick, read_table
-from text2token.errors import UserError
+from text2token.data.tables import pick, read_table
+from text2token.utils.errors import UserError
 
 _TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _SHAPES = (

@@ -16,9 +16,6 @@ import mteb
 import numpy as np
 from mteb.abstasks import AbsTask
 
-from text2token import provenance
-from text2token.atomic import write_json
-from text2token.errors import UserError, first_line
 from text2token.evaluation.checks import check_data
 from text2token.evaluation.contender import Contender
 from text2token.evaluation.encoders import Session, Work
@@ -28,8 +25,10 @@ from text2token.evaluation.results import summarise
 from text2token.evaluation.subset import keep_documents
 from text2token.evaluation.tasks import Selection
 from text2token.evaluation.vector_store import VectorStore
-from text2token.lock import alone
-from text2token.progress import track
+from text2token.utils import provenance
+from text2token.utils.errors import UserError, first_line
+from text2token.utils.files import exclusive_lock, write_json
+from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
 
@@ -74,7 +73,7 @@ def evaluate(
     }
     lock = output.absolute().with_name(f".{output.absolute().name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with alone(
+    with exclusive_lock(
         lock, f"Another process writes results to '{output}': wait until it is done, or choose another --output."
     ):
         return _evaluate(contender, selection, output, owner, vectors, progress=progress)

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from text2token import provenance
-from text2token.atomic import write_json
-from text2token.errors import UserError
+from text2token.utils import provenance
+from text2token.utils.errors import UserError
+from text2token.utils.files import write_json
 
 SUMMARY = "summary.json"
 BENCHMARK = "MTEB(eng, v2)"

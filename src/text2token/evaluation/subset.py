@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 from mteb.abstasks import AbsTask, AbsTaskClustering, AbsTaskRetrieval
 
-from text2token.errors import UserError
+from text2token.utils.errors import UserError
 
 _SEED = 0
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import mteb
 from mteb.abstasks import AbsTask
 
-from text2token.errors import UserError
 from text2token.evaluation.checks import check_data
 from text2token.evaluation.folder_task import folder_task
 from text2token.evaluation.items import measurable
 from text2token.evaluation.results import BENCHMARK
+from text2token.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,6 @@ from text2token.search.engine import Hit
 from text2token.search.fusion import Fusion
 from text2token.search.index import Index
 from text2token.search.reasons import Found, Match
-from text2token.search_settings import VectorSettings
+from text2token.settings.search import VectorSettings
 
 __all__ = ["Columns", "Document", "Found", "Fusion", "Hit", "Index", "Match", "VectorSettings", "read_documents"]

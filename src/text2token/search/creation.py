@@ -8,13 +8,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from text2token.embedder import Embedder
-from text2token.errors import UserError
-from text2token.recipe import Recipe
+from text2token.model.embedder import Embedder
 from text2token.search.index_folder import LOCK, STORE, TOKENIZER, only_writer
 from text2token.search.model import model_fingerprint
 from text2token.search.store import DocumentStore
-from text2token.search_settings import EngineName, VectorSettings
+from text2token.settings.recipe import Recipe
+from text2token.settings.search import EngineName, VectorSettings
+from text2token.utils.errors import UserError
 
 
 def prepare(
@@ -46,7 +46,7 @@ def prepare(
         "uri": uri,
     }
     _check_free(folder, facts)
-    embedder = embedder or Embedder.open(model, recipe)
+    embedder = embedder or Embedder.open(model, **recipe.embedder_settings())
     if not hasattr(embedder.tokenizer, "backend_tokenizer"):
         raise UserError(
             f"'{model}' has no fast tokenizer of transformers, which cuts long documents: choose another model."

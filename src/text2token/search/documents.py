@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from text2token.corpus import TABLES, Row, clean, pick, read_table
-from text2token.errors import UserError
+from text2token.data.corpus import clean
+from text2token.data.tables import TABLES, Row, pick, read_table
+from text2token.utils.errors import UserError
 
 _TEXTS = frozenset({".txt", ".md"})
 _ID_COLUMNS = ("_id", "id")  # BEIR's, and everybody's

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from text2token.atomic import write_json
 from text2token.search.engine import Hit, Rows, best
 from text2token.search.segment import Segment, merge_segments, write_segment
-from text2token.search_settings import Side
+from text2token.settings.search import Side
+from text2token.utils.files import write_json
 
 _MANIFEST = "segments.json"
 _FAN = (

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from text2token.search_settings import Side
+from text2token.settings.search import Side
 
 Rows: TypeAlias = csr_array | NDArray[np.float32]
 """Vectors of N texts, N rows: of the dense side an array of unit length rows, of the others a matrix in CSR form."""

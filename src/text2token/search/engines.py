@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from text2token.errors import extra
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engine import Engine
-from text2token.search_settings import EngineName
+from text2token.settings.search import EngineName
+from text2token.utils.errors import extra
 
 
 def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from text2token.search.engine import Engine, Hit, RankFusingEngine, Rows, best
-from text2token.search_settings import FusionMethod, Side
+from text2token.settings.search import FusionMethod, Side
 
 RANK_OFFSET = 60  # of Cormack et al. 2009: how little the very first ranks stand out
 

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from more_itertools import chunked
 
-from text2token.corpus import clean
-from text2token.errors import UserError, first_line
-from text2token.progress import track
-from text2token.recipe import Recipe
+from text2token.data.corpus import clean
 from text2token.search.documents import Document
 from text2token.search.engine import Engine, Hit, Rows
 from text2token.search.engines import open_engine
@@ -24,10 +21,13 @@ from text2token.search.modes import HYBRID, sides_asked
 from text2token.search.reasons import Found, explain
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search_settings import EngineName, Mode, Side, VectorSettings
+from text2token.settings.recipe import Recipe
+from text2token.settings.search import EngineName, Mode, Side, VectorSettings
+from text2token.utils.errors import UserError, first_line
+from text2token.utils.progress import track
 
 if TYPE_CHECKING:
-    from text2token.embedder import Embedder
+    from text2token.model.embedder import Embedder
     from text2token.search.model import IndexModel
 
 _QUERIES = 64  # queries encoded at once

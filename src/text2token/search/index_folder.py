@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 
-from text2token.errors import UserError
-from text2token.lock import alone
 from text2token.search.store import DocumentStore
+from text2token.utils.errors import UserError
+from text2token.utils.files import exclusive_lock
 
 STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer", "vectors"
 LOCK = "write.lock"
@@ -35,11 +35,11 @@ def only_writer(folder: Path) -> AbstractContextManager[None]:
         UserError: Another process is writing.
     """
     refusal = f"Another process is writing the index in '{folder}': repeat the command when it is done."
-    return alone(folder / LOCK, refusal)
+    return exclusive_lock(folder / LOCK, refusal)
 
 
 @contextmanager
-def whole_or_nothing(folder: Path) -> Iterator[None]:
+def rollback_on_error(folder: Path) -> Iterator[None]:
     """Where a :class:`UserError` ends the block before the index in ``folder`` has documents, ``folder`` is as it was again."""
     there = folder.exists()
     try:

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from more_itertools import chunked
 
-from text2token.errors import UserError
-from text2token.progress import step, track
 from text2token.search.documents import Document
 from text2token.search.engine import Engine
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
+from text2token.utils.errors import UserError
+from text2token.utils.progress import step, track
 
 if TYPE_CHECKING:
     from text2token.search.model import IndexModel

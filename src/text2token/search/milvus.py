@@ -11,10 +11,10 @@ from typing import Any, get_args
 from more_itertools import chunked
 from pymilvus import AnnSearchRequest, DataType, MilvusClient, MilvusException, RRFRanker
 
-from text2token.errors import UserError
 from text2token.search.engine import Hit, Rows, best
 from text2token.search.fusion import RANK_OFFSET
-from text2token.search_settings import Side
+from text2token.settings.search import Side
+from text2token.utils.errors import UserError
 
 _BATCH = 500  # documents per request: a few megabytes, where gRPC takes 64
 _TIMEOUT = 60.0  # seconds per request

@@ -10,12 +10,12 @@ import torch
 from safetensors.torch import load_file, save
 from sentence_transformers.sentence_transformer.modules import Dense
 
-from text2token.atomic import replacing
-from text2token.embedder import Embedder
-from text2token.errors import UserError
-from text2token.fingerprint import embedder_fingerprint
-from text2token.recipe import Recipe
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.search.store import DocumentStore
+from text2token.settings.recipe import Recipe
+from text2token.utils.errors import UserError
+from text2token.utils.files import atomic_write
 
 CALIBRATION = "calibration.safetensors"
 
@@ -63,7 +63,7 @@ class IndexModel:
 
     def _found(self) -> Embedder:
         try:
-            return Embedder.open(self._name or self._store.fact("model"), self._recipe)
+            return Embedder.open(self._name or self._store.fact("model"), **self._recipe.embedder_settings())
         except UserError as error:
             said = str(error).rstrip(".")
             raise UserError(
@@ -100,7 +100,7 @@ def save_calibration(embedder: Embedder, file: Path) -> None:
     tensors = {} if embedder.mean_logits is None else {"mean_logits": embedder.mean_logits}
     if embedder.correction is not None:
         tensors |= {"weight": embedder.correction.linear.weight, "bias": embedder.correction.linear.bias}
-    with replacing(file) as part:
+    with atomic_write(file) as part:
         part.write_bytes(save({name: tensor.detach().contiguous() for name, tensor in tensors.items()}))
 
 

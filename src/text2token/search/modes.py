@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from text2token.errors import UserError
 from text2token.search.fusion import Fusion
-from text2token.search_settings import HYBRID_WEIGHTS, Mode, Side
+from text2token.settings.search import HYBRID_WEIGHTS, Mode, Side
+from text2token.utils.errors import UserError
 
 HYBRID = Fusion("scores", HYBRID_WEIGHTS)
 """Of ``hybrid`` searches: scores beat ranks on known items by some points (docs/search.md)."""

@@ -14,9 +14,9 @@ from semantic_text_splitter import TextSplitter
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.embedder import Embedder
-from text2token.errors import UserError
+from text2token.model.embedder import Embedder
 from text2token.search.vectors import TokenVectors
+from text2token.utils.errors import UserError
 
 Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 from text2token.search.engine import Hit, Rows
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search_settings import Side
+from text2token.settings.search import Side
 
 _SNIPPET = 200  # characters
 _BEFORE = 40  # of them before the word that is shown

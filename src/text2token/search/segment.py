@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from text2token.atomic import replacing_folder
 from text2token.search import postings
 from text2token.search.engine import Rows
 from text2token.search.postings import Postings
-from text2token.search_settings import Side
+from text2token.settings.search import Side
+from text2token.utils.files import atomic_folder
 
 HNSW_FROM = (
     200_000  # documents; flat search then takes some 30 ms at 500 dimensions, and the graph is worth its building
@@ -134,7 +134,7 @@ def _flat(
 def write_segment(folder: Path, ids: Sequence[str], sides: Mapping[Side, Rows]) -> None:
     """Write documents, no id twice, as a new segment."""
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
-    with replacing_folder(folder) as part:
+    with atomic_folder(folder) as part:
         Ids.write(part, [ids[row] for row in order])
         for side, rows in sides.items():
             if issparse(rows):
@@ -156,7 +156,7 @@ def merge_segments(folder: Path, segments: Sequence[Segment]) -> None:
     places = [np.full(len(segment.ids), -1, np.int32) for segment in segments]
     for new, (_, number, row) in enumerate(living):
         places[number][row] = new
-    with replacing_folder(folder) as part:
+    with atomic_folder(folder) as part:
         Ids.write(part, [name for name, _, _ in living])
         for side in sorted({side for segment in segments for side in segment.inverted}):
             having = [(s.inverted[side], p) for s, p in zip(segments, places, strict=True) if side in s.inverted]

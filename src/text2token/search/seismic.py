@@ -18,11 +18,11 @@ from more_itertools import chunked
 from scipy.sparse import csr_array
 from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 
-from text2token.atomic import replacing
-from text2token.errors import UserError
-from text2token.progress import step
 from text2token.search.engine import Hit, Rows, best
-from text2token.search_settings import Side
+from text2token.settings.search import Side
+from text2token.utils.errors import UserError
+from text2token.utils.files import atomic_write
+from text2token.utils.progress import step
 
 _AT_ONCE = 10_000  # documents in memory, with some kilobytes each
 _TOGETHER = 64  # entries of the log that become one group of rows
@@ -106,7 +106,7 @@ class SeismicEngine:
     def _append(self, entry: pa.Table) -> None:
         file = self._next()
         file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as part:
+        with atomic_write(file) as part:
             pq.write_table(entry, part)
         self._log.append(file)
         self._indexes = {}
@@ -117,7 +117,7 @@ class SeismicEngine:
         """
         schema = self._schema()
         file = self._next()
-        with replacing(file) as part, pq.ParquetWriter(part, schema) as writer:
+        with atomic_write(file) as part, pq.ParquetWriter(part, schema) as writer:
             for entries in chunked(self._left(), _TOGETHER):
                 writer.write_table(pa.concat_tables(entries).replace_schema_metadata(schema.metadata))
         for old in self._log:

@@ -18,10 +18,10 @@ from text2token.search.engine import Rows
 from text2token.search.index_folder import TOKENIZER
 from text2token.search.store import DocumentStore, Word
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.search_settings import Side, VectorSettings
+from text2token.settings.search import Side, VectorSettings
 
 if TYPE_CHECKING:
-    from text2token.embedder import Embedder
+    from text2token.model.embedder import Embedder
     from text2token.search.parts import PartEncoder
 
 

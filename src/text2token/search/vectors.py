@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary
 from text2token.search.bm25 import idf, impacts
-from text2token.search_settings import VectorSettings
-from text2token.targets.data_driven import count_tokens
-from text2token.vocabulary import Vocabulary, read_vocabulary
+from text2token.settings.search import VectorSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

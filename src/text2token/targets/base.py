@@ -67,7 +67,7 @@ def mass_beyond(targets: Targets, counts: sparse.csr_matrix, groups: NDArray[np.
     Args:
         targets: N rows.
         counts: Term frequencies of the same texts, N×V.
-        groups: V surface groups, see :attr:`text2token.vocabulary.Vocabulary.surface_groups`.
+        groups: V surface groups, see :attr:`text2token.model.vocabulary.Vocabulary.surface_groups`.
     """
     literal = np.split(counts.indices, counts.indptr[1:-1])
     rows = zip(targets.ids, targets.weights, literal, strict=True)

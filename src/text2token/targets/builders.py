@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from text2token.embedder import Embedder
-from text2token.fingerprint import backbone_checksum
-from text2token.recipe import Recipe
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import backbone_checksum
+from text2token.model.template import room_for_text
+from text2token.model.vocabulary import read_vocabulary
+from text2token.settings.recipe import Recipe
 from text2token.targets.base import TargetBuilder
 from text2token.targets.combine import Combined
 from text2token.targets.data_driven import CorpusStatistics, DataDriven, form_sharing
 from text2token.targets.model_derived import ModelDerived
-from text2token.template import room_for_text
-from text2token.vocabulary import read_vocabulary
 
 
 def make_builders(

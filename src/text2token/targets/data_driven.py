@@ -15,35 +15,16 @@ from more_itertools import chunked
 from numpy.typing import NDArray
 from scipy import sparse
 
-from text2token.atomic import replacing
+from text2token.model.vocabulary import Vocabulary, count_tokens
 from text2token.targets.base import Targets, checksum, from_matrix
-from text2token.vocabulary import Vocabulary
+from text2token.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
 _BM25_K1, _BM25_B = 1.2, 0.75  # Robertson & Zaragoza 2009, section 3.4: the usual setting
-_CHARACTERS = 64  # of a token at most, in the mean over the first of a text: what follows in a book is not looked at
 _BATCH = 1024  # texts tokenised at once: keeps the tokenizer's threads busy and little in memory
-
-
-def count_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int, max_tokens: int | None
-) -> sparse.csr_matrix:
-    """Term frequencies, B×V: how often each vocabulary entry stands among the first ``max_tokens`` (None: all) of each text."""
-    encode = tokenizer.backend_tokenizer.encode_batch_fast
-    longest = None if max_tokens is None else _CHARACTERS * max_tokens
-    rows = [
-        np.array(encoding.ids[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
-        for batch in chunked((text[:longest] for text in texts), _BATCH)
-        for encoding in encode(batch, add_special_tokens=False)
-    ]
-    flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
-    indptr = np.cumsum([0, *map(len, rows)])
-    counts = sparse.csr_matrix((np.ones(len(flat), dtype=np.float32), flat, indptr), shape=(len(rows), size))
-    counts.sum_duplicates()
-    return counts
 
 
 @dataclass(frozen=True)
@@ -79,10 +60,10 @@ def corpus_statistics(
     return CorpusStatistics(total, document, collection)
 
 
-def kept_statistics(file: Path, compute: Callable[[], CorpusStatistics]) -> CorpusStatistics:
+def cached_statistics(file: Path, compute: Callable[[], CorpusStatistics]) -> CorpusStatistics:
     """The statistics of ``compute``, kept in ``file``: a pass over the corpus is not made twice."""
     if not file.is_file():
-        with replacing(file) as part, part.open("wb") as stream:
+        with atomic_write(file) as part, part.open("wb") as stream:
             np.savez_compressed(stream, **asdict(compute()))
     with np.load(file) as arrays:
         texts, *counts = (arrays[field.name] for field in fields(CorpusStatistics))

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text2token.embedder import Embedder
+from text2token.model.embedder import Embedder
+from text2token.settings.templates import Template
 from text2token.targets.base import Targets, checksum
-from text2token.template import Template
 
 CommonComponent = Literal["mean", "first-component"]
 
@@ -74,7 +74,7 @@ class ModelDerived:
     call, since a finished target store needs none.
 
     Attributes:
-        backbone: Name, as :func:`text2token.backbone.load_encoder` takes it.
+        backbone: Name, as :func:`text2token.model.backbone.load_encoder` takes it.
         weights: SHA-256 of its weights, for the settings: what a name stands for may change.
         templates: One or more EOL-type templates.
         sample: Texts of the corpus to learn the common component from.
@@ -113,8 +113,10 @@ class ModelDerived:
     @cached_property
     def priors(self) -> list[Prior]:
         """One per template."""
-        load = Embedder.from_backbone
-        views = [load(self.backbone, pooling="last", template=t, max_length=self.max_length) for t in self.templates]
+        views = [
+            Embedder.open(self.backbone, pooling="last", template=template, max_length=self.max_length)
+            for template in self.templates
+        ]
         return [estimate_prior(replace(view, bf16=True), self.sample, self.common) for view in views]
 
     def __call__(self, texts: Sequence[str]) -> Targets:

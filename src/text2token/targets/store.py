@@ -17,14 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.atomic import replacing, write_json
-from text2token.embedder import Embedder
-from text2token.errors import UserError
-from text2token.objective import pad_targets
-from text2token.progress import track
+from text2token.model.embedder import Embedder
+from text2token.model.vocabulary import count_tokens, read_vocabulary
 from text2token.targets.base import TargetBuilder, mass_beyond
-from text2token.targets.data_driven import count_tokens
-from text2token.vocabulary import read_vocabulary
+from text2token.targets.loss import pad_targets
+from text2token.utils.errors import UserError
+from text2token.utils.files import atomic_write, write_json
+from text2token.utils.progress import track
 
 _MANIFEST = "manifest.json"
 _SHARD = 256  # texts per shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
@@ -111,7 +110,7 @@ def build_store(
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / _MANIFEST, wanted)
             found = wanted
-        with replacing(_shard(path, start)) as part:
+        with atomic_write(_shard(path, start)) as part:
             pq.write_table(shard, part)
     beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"] for start in starts])
     manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}

@@ -1,1 +1,0 @@
-"""Corrections of an embedding that need no training."""

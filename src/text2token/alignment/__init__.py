@@ -1,1 +1,0 @@
-"""What an embedder's vectors say in the vocabulary of its backbone."""

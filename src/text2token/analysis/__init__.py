@@ -1,0 +1,1 @@
+"""Read what an embedder encodes: aligned tokens, spectra, dynamics of a training."""

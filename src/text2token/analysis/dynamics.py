@@ -1,0 +1,154 @@
+"""Dynamics: the vocabulary space beside the representation space, at points along a training.
+
+Text2Token (arXiv 2510.10224, abstract) says that both are optimised together. Which numbers stand for a space is ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from text2token.analysis.align import Reading, align_embeddings
+from text2token.analysis.categories import CATEGORIES
+from text2token.analysis.sts import cosine_spearman
+from text2token.data.sts import ScoredPairs, read_sts
+from text2token.model.embedder import Embedder
+from text2token.settings.recipe import Recipe
+from text2token.targets.loss import token_target_loss
+from text2token.targets.store import TargetStore
+
+_PAIRS = 150  # drawn from the STS file: each point encodes them anew, and the same ones at all points
+_POSITIVE = (
+    0.8  # of the range of scores: 4 of 5, as pairs above it are positives in SimCSE (arXiv 2104.08821, section 6)
+)
+
+
+class Quantity(NamedTuple):
+    """What is measured along a training, and whether it grows when things get better (1) or shrinks (−1)."""
+
+    label: str
+    better: int
+
+
+VOCABULARY = {
+    "target_loss": Quantity("target loss, nats", -1),
+    "hit": Quantity("Hit@10", 1),
+    "local": Quantity("local alignment rate", 1),
+    "global": Quantity("global alignment rate", 1),
+    **{name: Quantity(name, better) for name, better in zip(CATEGORIES, (1, -1, 1, -1), strict=True)},
+}
+REPRESENTATION = {
+    "alignment": Quantity("alignment of positives", -1),
+    "uniformity": Quantity("uniformity", -1),
+    "first_component": Quantity("u₁ energy", -1),
+    "sts": Quantity("STS, Spearman", 1),
+}
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What is measured, and on which texts; each is embedded as it is, uncorrected.
+
+    Attributes:
+        embedder: In training.
+        texts: Held out, N.
+        pairs: With gold scores; None: halves of the texts are the positives, and ``sts`` is not measured.
+        stop_words: Of the token categories.
+    """
+
+    embedder: Embedder
+    texts: Sequence[str]
+    pairs: ScoredPairs | None
+    stop_words: str
+
+    @classmethod
+    def of_recipe(cls, embedder: Embedder, texts: Sequence[str], recipe: Recipe) -> Dynamics:
+        """As a recipe has it.
+
+        Raises:
+            UserError: Its STS file cannot be read.
+        """
+        return cls(embedder, texts, read_sts(Path(recipe.sts), _PAIRS) if recipe.sts else None, recipe.stop_words)
+
+    @property
+    def positives(self) -> str:
+        """Which pairs of texts should lie close together, for readers."""
+        if self.pairs is None:
+            return "both halves of a held-out text"
+        return f"{self._positive(self.pairs).sum()} STS pairs with a score of {self._floor(self.pairs):g} or more"
+
+    def measure(self, targets: TargetStore) -> dict[str, float]:
+        """Both spaces of the embedder as it is now.
+
+        Args:
+            targets: Of ``texts``.
+
+        Returns:
+            A number for each of ``VOCABULARY`` and ``REPRESENTATION``; ``sts`` with scored pairs only.
+        """
+        embeddings = self.embedder.embed(self.texts)
+        read = align_embeddings(self.embedder, embeddings, self.texts, Reading(stop_words=self.stop_words))
+        return {
+            "target_loss": float(token_target_loss(self.embedder.decoding_head(embeddings), *targets.padded())),
+            **read["rates"],
+            **read["categories"],
+            "uniformity": uniformity(embeddings),
+            "first_component": first_component_energy(embeddings),
+            **self._measure_pairs(),
+        }
+
+    def _measure_pairs(self) -> dict[str, float]:
+        if self.pairs is None:
+            cut = [halves(text) for text in self.texts if len(text) > 1]
+            embeddings = self.embedder.embed([half for both in cut for half in both])
+            return {"alignment": alignment(embeddings[::2], embeddings[1::2])} if cut else {}
+        close = torch.from_numpy(self._positive(self.pairs))
+        one, other = self.embedder.embed(self.pairs.first), self.embedder.embed(self.pairs.second)
+        return {
+            "alignment": alignment(one[close], other[close]),
+            "sts": cosine_spearman(one, other, self.pairs.scores),
+        }
+
+    @staticmethod
+    def _floor(pairs: ScoredPairs) -> float:
+        return float(pairs.scores.min() + _POSITIVE * np.ptp(pairs.scores))
+
+    def _positive(self, pairs: ScoredPairs) -> NDArray[np.bool_]:
+        return pairs.scores >= self._floor(pairs)
+
+
+def alignment(first: Tensor, second: Tensor) -> float:
+    """Mean squared distance of positive pairs on the unit sphere, 0 … 4 (Wang & Isola, arXiv 2005.10242, section 4.1, α = 2).
+
+    Args:
+        first: Embeddings, N×d, of any length.
+        second: Those of the texts that belong to them, N×d.
+    """
+    return float((normalize(first) - normalize(second)).square().sum(dim=1).mean())
+
+
+def uniformity(embeddings: Tensor) -> float:
+    """``log mean exp(−2‖x − y‖²)`` over all pairs on the unit sphere, −8 … 0 (the same, section 4.2, t = 2); 0 is collapse."""
+    return float(torch.pdist(normalize(embeddings)).square().mul(-2).exp().mean().log())
+
+
+def first_component_energy(embeddings: Tensor) -> float:
+    """Share of the first principal component, uncentred as in arXiv 2406.17378, in the squared length of embeddings N×d."""
+    energies = torch.linalg.svdvals(embeddings).square()
+    return float(energies[0] / energies.sum())
+
+
+def halves(text: str) -> tuple[str, str]:
+    """A text of at least two characters, cut at the space nearest to its middle, or there where it has no space."""
+    middle = len(text) // 2
+    spaces = [place for place, character in enumerate(text) if character == " "]
+    cut = min(spaces, key=lambda place: abs(place - middle), default=middle)
+    return text[:cut].strip(), text[cut:].strip()

@@ -1,0 +1,174 @@
+"""Did both spaces improve together? Table, correlations and figure of a finished run's dynamics."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr
+
+from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY, Quantity
+from text2token.utils.errors import UserError
+from text2token.utils.figures import figure_style, write_figure
+from text2token.utils.files import atomic_write, write_json
+from text2token.utils.page import number
+
+_COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # the latter in inches, of one curve
+_LINES: tuple[dict[str, Any], ...] = (
+    {"color": "#1f4e79", "marker": "o"},
+    {"color": "#e3a13c", "marker": "s"},
+)  # a stage
+
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class StageDynamics:
+    """What was measured along one stage.
+
+    Attributes:
+        stage: 1 or 2.
+        targets: Their builder.
+        rows: A row a point, with ``step``.
+        correlation: Of each quantity of the vocabulary space with each of the representation space, see :func:`correlate`.
+    """
+
+    stage: int
+    targets: str
+    rows: list[Row]
+    correlation: dict[str, dict[str, float]]
+
+
+def read_dynamics(run: Path) -> tuple[list[StageDynamics], str]:
+    """What a finished run measured, stage by stage, and which pairs were its positives.
+
+    Raises:
+        UserError: There is no run, or it measured nothing.
+    """
+    file = run / "run.json"
+    if not file.is_file():
+        raise UserError(f"'{run}' is no finished run: give the output folder of 'text2token fit'.")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    measured = record.get("dynamics", {"rows": []})
+    if not measured["rows"]:
+        raise UserError(f"The run '{run}' measured nothing along its training: fit again with --dynamics 8.")
+    stages = []
+    for target in record["targets"]:
+        rows = [row for row in measured["rows"] if row["stage"] == target["stage"]]
+        stages.append(StageDynamics(target["stage"], target["builder"], rows, correlate(rows)))
+    return stages, measured["positives"]
+
+
+def correlate(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Spearman's ρ along the points, +1 where two quantities get better together, −1 where one gets worse meanwhile.
+
+    A quantity that was not measured or never moves has no correlation, and is left out.
+    """
+    return {
+        name: {
+            other: ours.better * theirs.better * float(spearmanr(_values(rows, name), _values(rows, other)).statistic)
+            for other, theirs in REPRESENTATION.items()
+            if _moves(rows, other)
+        }
+        for name, ours in VOCABULARY.items()
+        if _moves(rows, name)
+    }
+
+
+def write_dynamics(stages: Sequence[StageDynamics], positives: str, output: Path) -> None:
+    """Write ``dynamics.md``, ``dynamics.json``, ``dynamics.svg`` and ``dynamics.png`` to a folder."""
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(output / "dynamics.json", {"positives": positives, "stages": [asdict(stage) for stage in stages]})
+    with atomic_write(output / "dynamics.md") as part:
+        part.write_text("\n".join(markdown(stages, positives)), encoding="utf-8")
+    write_figure(draw(stages), output, "dynamics")
+
+
+def markdown(stages: Sequence[StageDynamics], positives: str) -> list[str]:
+    """Lines of the tables: each stage's points, and its correlations."""
+    lines = [
+        "# Both spaces along the training",
+        "",
+        f"Alignment is of {positives}; it, uniformity, u₁ energy and target loss get better as they fall. "
+        "Correlations are Spearman's along the points of a stage: +1 where two quantities get better together.",
+        "",
+    ]
+    for stage in stages:
+        lines += [f"## Stage {stage.stage}: {stage.targets} targets, {len(stage.rows)} points", ""]
+        lines += [*points_table(stage), *correlation_table(stage)]
+    return lines
+
+
+def points_table(stage: StageDynamics) -> list[str]:
+    """Markdown lines: one row per point, one column per quantity."""
+    measured = [key for key in (*VOCABULARY, *REPRESENTATION) if any(key in row for row in stage.rows)]
+    return _table(
+        ["step", *map(_label, measured)],
+        ([number(row["step"]), *(number(row.get(key)) for key in measured)] for row in stage.rows),
+    )
+
+
+def correlation_table(stage: StageDynamics) -> list[str]:
+    """Markdown lines: one row per quantity of the vocabulary space, one column per quantity of the representation space."""
+    others = [key for key in REPRESENTATION if any(key in row for row in stage.correlation.values())]
+    return _table(
+        ["ρ", *map(_label, others)],
+        ([_label(name), *(f"{row[key]:+.2f}" for key in others)] for name, row in stage.correlation.items()),
+    )
+
+
+def draw(stages: Sequence[StageDynamics]) -> Figure:
+    """A curve a quantity over the steps of all stages; above the vocabulary space, below the representation space."""
+    rows = [row for stage in stages for row in stage.rows]
+    spaces = [[key for key in space if any(key in row for row in rows)] for space in (VOCABULARY, REPRESENTATION)]
+    lines = [keys[start : start + _COLUMNS] for keys in spaces for start in range(0, len(keys), _COLUMNS)]
+    with figure_style():
+        figure = Figure(figsize=(_COLUMNS * _WIDTH, len(lines) * _HEIGHT), layout="constrained")
+        grid = figure.subplots(len(lines), _COLUMNS, squeeze=False, sharex=True)
+        for keys, places in zip(lines, grid, strict=True):
+            for key, axes in zip(keys, places, strict=False):
+                _draw_quantity(axes, key, stages)
+            for axes in places[len(keys) :]:
+                axes.set_visible(False)
+        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return figure
+
+
+def _draw_quantity(axes: Axes, key: str, stages: Sequence[StageDynamics]) -> None:
+    """Its curve, one line per stage; steps are counted over all of them."""
+    better = "higher" if _quantity(key).better > 0 else "lower"
+    axes.set_title(f"{_label(key)} ({better} is better)", fontsize=8)
+    axes.tick_params(labelsize=8, labelbottom=True)
+    start = 0.0
+    for stage, line in zip(stages, _LINES, strict=False):
+        steps = [start + row["step"] for row in stage.rows]
+        values = [row.get(key, math.nan) for row in stage.rows]
+        axes.plot(steps, values, markersize=3, label=f"stage {stage.stage}, {stage.targets}", **line)
+        start = steps[-1]
+
+
+def _values(rows: Sequence[Row], key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def _moves(rows: Sequence[Row], key: str) -> bool:
+    return all(key in row for row in rows) and len(set(_values(rows, key))) > 1
+
+
+def _quantity(key: str) -> Quantity:
+    return (VOCABULARY | REPRESENTATION)[key]
+
+
+def _label(key: str) -> str:
+    return _quantity(key).label
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = (f"| {' | '.join(cells)} |" for cells in rows)
+    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines, ""]

@@ -1,0 +1,190 @@
+"""A spectrum from two models and a corpus to a folder of data and figures; killed, it continues."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from more_itertools import chunked
+from torch import Tensor
+
+from text2token.analysis.spectrum import (
+    Moments,
+    contributions,
+    parse_shift,
+    principal_components,
+    shift_rows,
+    shifts,
+)
+from text2token.analysis.spectrum_plots import draw_contribution, draw_shift, draw_variation
+from text2token.analysis.sts import EmbeddedPairs
+from text2token.data.corpus import Corpus
+from text2token.data.sts import ScoredPairs
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import content_hash, embedder_fingerprint
+from text2token.utils.errors import UserError
+from text2token.utils.figures import write_figure
+from text2token.utils.files import atomic_write, write_json
+from text2token.utils.progress import progress_bar
+from text2token.utils.run_folder import RunFolder
+
+_CHUNK = 512  # texts between two checkpoints: half a minute to a few minutes of encoding on a CPU
+_EXAMPLES = 5
+SHIFTS = ("sweep", "zero")
+Models = tuple[Embedder, Embedder]  # base, tuned
+
+
+def run_spectrum(
+    models: Models,
+    corpus: Corpus,
+    output: Path,
+    settings: dict[str, Any],
+    *,
+    centred: bool = False,
+    shift: Sequence[str] = SHIFTS,
+    max_texts: int | None = None,
+    aligned: int = 500,
+    pairs: ScoredPairs | None = None,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Everything that ``text2token spectrum`` shows, as ``spectrum.json``, Parquet tables, SVG and PNG in ``output``.
+
+    Args:
+        models: Base with its original head and tuned, both opened without correction.
+        corpus: Read batch by batch.
+        output: New folder.
+        settings: Kept in ``run.json``: names of the models and the like. An unfinished run is told by them, and by the content
+            of models, texts and pairs.
+        centred: See :func:`text2token.analysis.spectrum.principal_components`.
+        shift: See :func:`text2token.analysis.spectrum.shifts`.
+        max_texts: Of the corpus, the first; None: all.
+        aligned: First texts that are decoded. 500 (ours): rates then stand to two points, and a sweep takes a minute.
+        pairs: For STS along the sweep.
+        overwrite: Replace ``output``.
+        progress: Show bars.
+
+    Raises:
+        UserError: The dimensions of the models differ, a shift is no number, there is one text only, or the output exists.
+    """
+    base, tuned = models
+    _check_dimensions(base, tuned)
+    for name in shift:
+        parse_shift(name)  # before the work, not after it
+    run = RunFolder.open(output, overwrite=overwrite)
+    texts = list(islice(corpus, min(aligned, max_texts or aligned)))
+    fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
+    kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}
+    content = {
+        "models": [embedder_fingerprint(base), content_hash(tuned.encoder)],
+        "corpus_fingerprint": corpus.fingerprint(max_texts),
+        "pairs_fingerprint": fingerprint,
+    }
+    with run.claimed({**kept, **content}):
+        with run.clock("encode"):
+            embedded = [
+                run.vectors(name, lambda model=model: model.embed(texts, progress=progress))  # type: ignore[misc]
+                for name, model in (("base", base), ("tuned", tuned))
+            ]
+            moments = _stream(run, models, embedded, islice(corpus, len(texts), max_texts), progress)
+        if moments.texts < 2:
+            raise UserError(f"'{corpus.name}' has a single text, which has no spectrum: give at least two.")
+        with run.clock("read"):
+            sts = [EmbeddedPairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
+            result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
+        write_spectrum(result, run.result)
+        run.record({**kept, **content})
+        run.publish()
+    return result
+
+
+def analyse(
+    models: Models,
+    embedded: Sequence[Tensor],
+    moments: Moments,
+    texts: Sequence[str],
+    *,
+    centred: bool = False,
+    shift: Sequence[str] = SHIFTS,
+    pairs: Sequence[EmbeddedPairs] | None = None,
+) -> dict[str, Any]:
+    """The data of ``spectrum.json``.
+
+    Args:
+        models: Base and tuned.
+        embedded: The decoded texts by each, N×d.
+        moments: Of these texts and any others.
+        texts: N.
+        centred: As of :func:`run_spectrum`.
+        shift: Likewise.
+        pairs: Embedded by each; for STS.
+    """
+    base, tuned = models
+    components = principal_components(moments, centred=centred)
+    values = shifts(components, shift)
+    reader = Embedder(tuned.encoder, base.head)
+    (unshifted,) = shift_rows(
+        reader, embedded[1], texts, components.first, [0.0], pairs[1] if pairs else None, _EXAMPLES
+    )
+    return {
+        "texts": int(moments.texts),
+        "v1": float(components.variation[0]),
+        "zero": -float(components.mean[0]),
+        "components": components.rows(),
+        "contribution": contributions(base, embedded[0][:_EXAMPLES], components),
+        "contribution_texts": list(texts[:_EXAMPLES]),
+        "shift_rows": shift_rows(
+            base, embedded[0], texts, components.first, values, pairs[0] if pairs else None, _EXAMPLES
+        ),
+        "tuned": {name: value for name, value in unshifted.items() if name != "shift"},
+    }
+
+
+def write_spectrum(result: dict[str, Any], folder: Path) -> None:
+    """``spectrum.json``; and for each part a Parquet table and a figure, ``.svg`` and ``.png``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "spectrum.json", result)
+    parts = {
+        "variation": (result["components"], draw_variation),
+        "contribution": (result["contribution"], draw_contribution),
+        "shift": (result["shift_rows"], draw_shift),
+    }
+    for name, (rows, draw) in parts.items():
+        pq.write_table(pa.Table.from_pylist(rows), folder / f"{name}.parquet")
+        write_figure(draw(result), folder, name)
+
+
+def _check_dimensions(base: Embedder, tuned: Embedder) -> None:
+    own, other = (model.encoder.get_embedding_dimension() for model in (base, tuned))
+    if own != other:
+        raise UserError(
+            f"The base has {own} dimensions and the tuned model {other}: a spectrum is of one backbone before and after, "
+            "so name the language model that TUNED was made from as BASE."
+        )
+
+
+def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], progress: bool) -> Moments:
+    """Moments of the texts embedded already and of the rest, chunk by chunk; after each they are on disk."""
+    file = run.work / "moments.npz"
+    if file.is_file():
+        with np.load(file) as saved:
+            moments = Moments(**{name: saved[name][()] for name in saved})
+    else:
+        moments = Moments.none(first[0].shape[1])
+        moments.add(*first)
+    with progress_bar(enabled=progress) as bar:
+        task = bar.add_task("Embedding twice", total=None, completed=moments.texts, unit="texts", note="")
+        for chunk in chunked(islice(rest, int(moments.texts) - len(first[0]), None), _CHUNK):
+            moments.add(*(model.embed(chunk) for model in models))
+            with atomic_write(file) as part, part.open("wb") as stream:
+                np.savez(stream, **asdict(moments))
+            bar.update(task, completed=int(moments.texts))
+    return moments

@@ -1,1 +1,0 @@
-"""What others do with the same backbone, to compare with."""

@@ -1,0 +1,1 @@
+"""Texts, tables and scored pairs, read from files of any format."""

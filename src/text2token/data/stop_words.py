@@ -1,0 +1,27 @@
+"""Words that say nothing about what a text is about, by language."""
+
+from __future__ import annotations
+
+import stopwordsiso
+
+from text2token.utils.errors import UserError
+
+
+def stop_list(languages: str) -> frozenset[str]:
+    """The stop words of some languages, without case.
+
+    Args:
+        languages: ISO 639-1 codes, separated by commas, or "none".
+
+    Raises:
+        UserError: A language without a stop list.
+    """
+    if languages == "none":
+        return frozenset()
+    codes = [code.strip() for code in languages.split(",")]
+    for code in codes:
+        if not stopwordsiso.has_lang(code):
+            raise UserError(
+                f"No stop list for language '{code}'; known are {', '.join(sorted(stopwordsiso.langs()))}, or 'none'."
+            )
+    return frozenset(word.casefold() for word in stopwordsiso.stopwords(codes))

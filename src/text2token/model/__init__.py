@@ -1,0 +1,1 @@
+"""Open, correct, decode and save embedders."""

@@ -1,0 +1,157 @@
+"""Training-free linear corrections of an embedding, as one affine map ``x = A·h + c`` that any folder can carry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from sentence_transformers.sentence_transformer.modules import Dense
+from torch import Tensor
+
+from text2token.model.head import DecodingHead
+from text2token.settings.corrections import Step, parse_steps
+from text2token.utils.errors import UserError
+
+_ROWS = 16_384
+_SHRINKAGE = 0.3  # of whiten without a value; chosen on STSBenchmark validation, where 0.1 to 0.7 differ by a point
+_DIRECTIONS: WeakKeyDictionary[DecodingHead, Tensor] = WeakKeyDictionary()  # seconds to compute for a large vocabulary
+
+
+class Affine(NamedTuple):
+    """``x = matrix·h + offset``; k×d and k, float64."""
+
+    matrix: Tensor
+    offset: Tensor
+
+    def __call__(self, embeddings: Tensor) -> Tensor:
+        """Map embeddings N×d to N×k."""
+        return embeddings @ self.matrix.T + self.offset
+
+    def then(self, other: Affine) -> Affine:
+        """This map followed by another one."""
+        return Affine(other.matrix @ self.matrix, other(self.offset))
+
+
+def correction(
+    steps: Sequence[str], embeddings: Tensor, head: DecodingHead | None, keep: tuple[float, float] = (0.0, 1.0)
+) -> Dense | None:
+    """Learn corrections from a sample of embeddings, one after another, and fold them into one module.
+
+    Args:
+        steps: In order, as :mod:`text2token.settings.corrections` writes them; each learns from what those before it leave.
+
+            - ``centre`` subtracts the mean.
+            - ``shift`` adds λ·u₁ (arXiv 2406.17378), u₁ the first right singular vector of the uncentred embeddings, which points
+              to where their mean is; without a value, λ takes the mean coefficient of u₁ to zero.
+            - ``first-component`` and ``remove`` project out the first 1 or N right singular vectors (uncentred, unless centred
+              before; all-but-the-top, arXiv 1702.01417, is centre+remove).
+            - ``whiten`` centres and gives all directions one variance, of the covariance ``(1 − S)·C + S·tr(C)/d·I`` (shrinkage
+              towards equal variances, as Ledoit and Wolf 2004); it turns nothing (ZCA), so that ``filter`` can follow.
+            - ``filter`` is :func:`spectral_filter`, and comes last since it changes the dimension.
+        embeddings: Sample, N×d.
+        head: The backbone's; None where there is none, and no filter either.
+        keep: Of the spectral filter.
+
+    Returns:
+        ``x = A·h + c`` as a sentence-transformers module, A k×d; None without steps.
+
+    Raises:
+        UserError: More components are to be removed than there are, or the filter keeps none or has no head.
+    """
+    if not steps:
+        return None
+    sample, dimension = embeddings.double(), embeddings.shape[1]
+    folded = Affine(torch.eye(dimension, dtype=torch.float64), torch.zeros(dimension, dtype=torch.float64))
+    for step in parse_steps(steps):
+        folded = folded.then(_learn(step, folded(sample), head, keep))
+    matrix, offset = folded.matrix.float(), folded.offset.float()
+    return Dense(
+        dimension, len(matrix), bias=True, activation_function=torch.nn.Identity(), init_weight=matrix, init_bias=offset
+    )  # fmt: skip
+
+
+def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
+    """Rows that keep the middle of the decoding head's spectrum: its principal directions, ranked, from ``low`` to ``high``.
+
+    The first directions carry token frequency, the last hardly reach any token; both are noise to a cosine
+    (after EmbedFilter, arXiv 2606.07502, which filters uncentred; centring the rows of W first is ours).
+
+    Args:
+        head: The backbone's; its matrix is V×d.
+        low: Share of directions cut at the large end, 0 … 1.
+        high: Share at which the small end is cut; ``high - low`` of all directions stay.
+
+    Returns:
+        Orthonormal rows, k×d with k = (high − low)·d. The identity where the head has a transform before its matrix,
+        since the spectrum then is not of the embedding's own space.
+
+    Raises:
+        UserError: No direction lies between ``low`` and ``high``.
+    """
+    dimension = head.weight.shape[1]
+    if len(head.transform):
+        return torch.eye(dimension)
+    if head not in _DIRECTIONS:
+        _DIRECTIONS[head] = _principal_directions(head.weight)
+    rows = _DIRECTIONS[head][round(low * dimension) : round(high * dimension)].clone()
+    if not len(rows):
+        raise UserError(
+            f"The spectrum has {dimension} directions and none between {low:g} and {high:g}: "
+            "put --keep-from and --keep-to further apart."
+        )
+    return rows
+
+
+def _learn(step: Step, sample: Tensor, head: DecodingHead | None, keep: tuple[float, float]) -> Affine:
+    """One correction of embeddings N×d in float64."""
+    dimension = sample.shape[1]
+    identity, zero = torch.eye(dimension, dtype=torch.float64), torch.zeros(dimension, dtype=torch.float64)
+    mean = sample.mean(dim=0)
+    match step.name:
+        case "centre":
+            return Affine(identity, -mean)
+        case "shift":
+            first = _singular_vectors(sample, 1)[0]
+            first = -first if mean @ first < 0 else first
+            return Affine(identity, first * (-(mean @ first) if step.value is None else step.value))
+        case "whiten":
+            whitening = _whitening(sample - mean, _SHRINKAGE if step.value is None else step.value)
+            return Affine(whitening, -whitening @ mean)
+        case "filter":
+            if head is None:
+                raise UserError("A spectral filter is that of a decoding head, and this model has none: leave it out.")
+            rows = spectral_filter(head, *keep).double()
+            return Affine(rows, zero[: len(rows)])
+    number = 1 if step.value is None else int(step.value)
+    if number >= dimension:
+        raise UserError(f"Of {dimension} components remove-{number} would leave none: remove fewer.")
+    removed = _singular_vectors(sample, number)
+    return Affine(identity - removed.T @ removed, zero)
+
+
+def _singular_vectors(sample: Tensor, number: int) -> Tensor:
+    """The first right singular vectors, a row each."""
+    _, directions = torch.linalg.eigh(sample.T @ sample)  # ascending
+    return directions[:, -number:].T
+
+
+def _whitening(centred: Tensor, shrinkage: float) -> Tensor:
+    """The symmetric inverse root of the shrunk covariance, d×d; directions without any variance are cut."""
+    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    shrunk = (1 - shrinkage) * variances.clamp(min=0) + shrinkage * variances.mean()
+    alive = shrunk > shrunk.max() * torch.finfo(torch.float32).eps  # less is rounding of float32 embeddings
+    scales = torch.where(alive, shrunk.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
+    return (directions * scales) @ directions.T
+
+
+def _principal_directions(weight: Tensor) -> Tensor:
+    """Principal directions of rows V×d about their mean, the strongest first: d×d float32, one row per direction."""
+    dimension = weight.shape[1]
+    mean = weight.mean(dim=0, dtype=torch.float64)
+    gram = torch.zeros(dimension, dimension, dtype=torch.float64)
+    for rows in weight.split(_ROWS):  # not all of V×d in float64 at once
+        gram += (rows.double() - mean).T @ (rows.double() - mean)
+    _, directions = torch.linalg.eigh(gram)  # ascending eigenvalues, one column per direction
+    return directions.flip(1).T.float()

@@ -1,0 +1,56 @@
+"""What tells two models apart: a hash of everything that their vectors depend on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from torch.nn import ModuleList
+from transformers import PretrainedConfig
+
+from text2token.model.embedder import Embedder
+from text2token.utils.provenance import tensor_bytes, weights_checksum
+
+
+def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
+    """SHA-256 of all that a vector depends on: weights, module settings, tokenizer with template, prompts."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor_bytes(tensor))
+    for module in model.modules():
+        if keys := getattr(module, "config_keys", None):
+            settings = {key: getattr(module, key, None) for key in keys}
+            digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
+        if isinstance(config := getattr(module, "config", None), PretrainedConfig):
+            content = config.to_dict()
+            content.pop("_name_or_path", None)  # a model is the same wherever it lies
+            digest.update(json.dumps(content, default=str, sort_keys=True).encode())
+    tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
+    names = (
+        "max_seq_length",
+        "prompts",
+        "default_prompt_name",
+        "truncate_dim",
+        "max_active_dims",
+        "similarity_fn_name",
+    )
+    options = {name: getattr(model, name, None) for name in names}
+    digest.update(json.dumps(options, default=str, sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def backbone_checksum(embedder: Embedder) -> str:
+    """SHA-256 of the weights of an untrained embedder, decoding head included."""
+    return weights_checksum(ModuleList([embedder.encoder, embedder.decoding_head]))
+
+
+def embedder_fingerprint(embedder: Embedder) -> str:
+    """SHA-256 of all that embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out."""
+    digest = hashlib.sha256(content_hash(embedder.encoder).encode())
+    for part in (embedder.head, embedder.correction):
+        if part is not None:
+            digest.update(weights_checksum(part).encode())
+    return digest.hexdigest()

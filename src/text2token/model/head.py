@@ -1,0 +1,120 @@
+"""The decoding head: what turns an embedding back into vocabulary tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from text2token.utils.errors import UserError
+
+_DECODE_BATCH = 64  # embeddings decoded at once: 64 × V float32 logits are 13 to 70 MB
+_PROBE_TOLERANCE = 1e-3  # relative; float32 sums in another order differ by about 1e-5
+
+
+class DecodingHead(nn.Module):
+    """Token logits ``z = softcap(W·transform(h) + b)`` of embeddings; frozen.
+
+    Args:
+        weight: The **original** unembedding matrix ``W``, shape V×d.
+        bias: ``b``, shape V; zeros when omitted, since most decoder LLMs have none.
+        transform: What stands before ``W``: nothing for decoder LLMs, Linear + activation + LayerNorm for masked LMs,
+            whose whole MLM head is the decoding head (as in arXiv 2406.17378's code).
+        softcap: ``c`` in ``c·tanh(z/c)``, where the backbone's configuration has one.
+
+    Attributes:
+        source: Name of the language model that it was loaded from; None where that is not known.
+    """
+
+    source: str | None = None
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        transform: nn.Sequential | None = None,
+        softcap: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(len(weight)) if bias is None else bias.detach(), requires_grad=False)
+        self.transform = transform if transform is not None else nn.Sequential()
+        self.transform.requires_grad_(False)
+        self.softcap = softcap
+
+    def uncapped(self, embeddings: Tensor) -> Tensor:
+        """Float32 token logits without the soft cap, B×V, of embeddings B×d; the cap never changes their order."""
+        return nn.functional.linear(self.transform(embeddings.float()), self.weight, self.bias)
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Float32 token logits, B×V, of embeddings B×d."""
+        logits = self.uncapped(embeddings)
+        return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+def mean_logits(head: DecodingHead, embeddings: Tensor) -> Tensor:
+    """Mean uncapped token logits of embeddings N×d, V; summed in float64, decoded batch by batch."""
+    sums = [head.uncapped(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
+    return (torch.stack(sums).sum(dim=0) / len(embeddings)).float()
+
+
+def extract_head(model: PreTrainedModel) -> DecodingHead:
+    """Take the decoding head off a causal or masked language model, and prove that it is the whole of it.
+
+    The head is rebuilt from the modules outside the body, then compared with the model's own logits on a probe input, so
+    that a family with an unknown part in its head (a scale, another norm) is refused and never decoded wrongly.
+
+    Raises:
+        UserError: The model has no output embedding or one of another width than its body, or the rebuilt head does not give
+            the model's logits.
+    """
+    unembedding = model.get_output_embeddings()
+    if unembedding is None:
+        raise UserError(f"{model.name_or_path} has no decoding head; use a causal or masked language model.")
+    config = model.config.get_text_config()  # of a multimodal model, the language model's
+    head = DecodingHead(
+        unembedding.weight.detach().to(torch.float32, copy=True),  # or the whole file stays mapped behind it
+        None if unembedding.bias is None else unembedding.bias.float(),
+        _transform(model, unembedding),
+        getattr(config, "final_logit_softcapping", None),
+    )
+    probe = torch.arange(1, 9)[None] % config.vocab_size
+    with torch.no_grad():
+        hidden = model.base_model(input_ids=probe).last_hidden_state
+        expected = model(input_ids=probe).logits.float()
+        if hidden.shape[-1] != head.weight.shape[1]:
+            raise UserError(
+                f"The decoding head of {model.name_or_path} reads {head.weight.shape[1]} dimensions, and its body gives "
+                f"{hidden.shape[-1]}: use another backbone."
+            )
+        error = (head(hidden) - expected).abs().max() / expected.abs().max().clamp(min=1e-6)
+    if not error < _PROBE_TOLERANCE:
+        raise UserError(
+            f"The decoding head of {model.name_or_path} ({type(model).__name__}) has a part that text2token does not know: "
+            f"its logits differ by {error:.1%}; use another backbone."
+        )
+    return head
+
+
+def _transform(model: PreTrainedModel, unembedding: nn.Module) -> nn.Sequential | None:
+    """Linear → activation → LayerNorm between body and unembedding, found by what they are; None for decoder LLMs."""
+    body = set(model.base_model.modules())
+    outside = [m for m in model.modules() if m not in body and m is not unembedding and not list(m.children())]
+    linear = next((m for m in outside if isinstance(m, nn.Linear)), None)
+    norm = next((m for m in outside if isinstance(m, nn.LayerNorm)), None)
+    if linear is None or norm is None:
+        return None
+    known = (nn.Linear, nn.LayerNorm, nn.Dropout)
+    activation = next((m for m in outside if not isinstance(m, known)), nn.GELU())
+    return nn.Sequential(linear, _plain(activation), norm)
+
+
+def _plain(activation: nn.Module) -> nn.Module:
+    """The torch module that computes the same: sentence-transformers loads torch's own activations only."""
+    grid = torch.linspace(-5, 5, 101)
+    for candidate in (nn.GELU(), nn.ReLU(), nn.SiLU(), nn.Tanh()):
+        if torch.allclose(candidate(grid), activation(grid), atol=1e-6):
+            return candidate
+    raise UserError(
+        f"The decoding head has the activation {type(activation).__name__}, which no plain folder can hold."
+    )

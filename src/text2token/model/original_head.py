@@ -1,0 +1,52 @@
+"""Find the decoding head of the backbone that an embedder was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HfHubHTTPError
+
+from text2token.model.backbone import load_head
+from text2token.model.head import DecodingHead
+from text2token.model.packaged import REFERENCES, fetch
+from text2token.model.saved import PARTS
+from text2token.utils.errors import UserError
+
+
+def find_original_head(name: str) -> DecodingHead:
+    """The head of the backbone that an embedder was made from.
+
+    It is looked for in the backbone that the folder's ``run.json`` names, then in the base model of its model card, then in the
+    model itself. Which one it was is :attr:`text2token.model.head.DecodingHead.source`.
+
+    Raises:
+        UserError: None of them has a head.
+    """
+    tried = list(dict.fromkeys(_candidates(name)))
+    for candidate in tried:
+        try:
+            return load_head(candidate)
+        except UserError:
+            continue
+    raise UserError(
+        f"No decoding head was found for '{name}' in {' or '.join(tried)}: name the language model it was made from with --head, "
+        "if there is one (an encoder without a language model's head cannot be read as tokens)."
+    )
+
+
+def _candidates(name: str) -> Iterator[str]:
+    """Where the original head may be, surest first."""
+    folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
+    run = (folder.parent if folder.name in PARTS else folder) / "run.json"
+    if run.is_file():
+        recorded = json.loads(run.read_text(encoding="utf-8"))
+        yield recorded.get("backbone", {}).get("source", recorded["recipe"]["backbone"])
+    try:
+        bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []
+    except (OSError, ValueError, HfHubHTTPError):
+        bases = []
+    yield from [bases] if isinstance(bases, str) else bases
+    yield str(folder) if folder.is_dir() else name

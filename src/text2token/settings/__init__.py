@@ -1,0 +1,1 @@
+"""Names and defaults of all settings; imports no torch, so that ``--help`` is fast."""

@@ -1,0 +1,1 @@
+"""Turn a backbone and unlabelled texts into an embedder, by training (``fit``) or by correction (``adapt``)."""

@@ -1,0 +1,1 @@
+"""Baselines without labels, trained as ``fit`` trains."""

@@ -1,0 +1,140 @@
+"""The demonstration: the docstrings of the installed packages, before and after a fit."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+
+from text2token.data.docstrings import Docstring, installed_docstrings
+from text2token.model.embedder import Embedder
+from text2token.model.folders import dense_modules
+from text2token.settings.recipe import Recipe
+from text2token.training.fit import fit
+from text2token.utils.errors import UserError
+from text2token.utils.files import atomic_write
+from text2token.utils.progress import step
+from text2token.utils.run_folder import RunFolder
+
+QUESTIONS = {
+    "stack arrays vertically": "numpy.vstack",
+    "how similar are two vectors, by the angle between them": "sklearn.metrics.pairwise.cosine_similarity",
+    "load a table from a comma separated file": "pandas.read_csv",
+}
+DOCUMENTS = "docs.jsonl"  # the held-out docstrings, beside the model
+_FEWEST = 1_000
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """Docstrings split for known-item retrieval.
+
+    Attributes:
+        texts: To train on, summary and body.
+        held_out: Never trained on; the query is the summary, the document the body.
+    """
+
+    texts: list[str]
+    held_out: list[Docstring]
+
+
+def demo_data(pool: int = 120) -> DemoData:
+    """Split the docstrings of this environment; the answers to the questions are always held out.
+
+    Args:
+        pool: Held-out documents to search among: enough to be hard, encoded in under a minute on a laptop.
+
+    Raises:
+        UserError: The environment has too few documented packages.
+    """
+    docstrings = installed_docstrings()
+    if len(docstrings) < _FEWEST:
+        raise UserError(
+            f"Only {len(docstrings)} docstrings are installed here: run the demo where text2token's packages are."
+        )
+    answers = [
+        d for d in docstrings if d.name.endswith(tuple(f".{name.rpartition('.')[2]}" for name in QUESTIONS.values()))
+    ]
+    random.Random(0).shuffle(docstrings)
+    held_out = list(dict.fromkeys([*answers, *docstrings]))[:pool]
+    hidden = set(held_out)
+    return DemoData([f"{d.summary} {d.body}" for d in docstrings if d not in hidden], held_out)
+
+
+def write_documents(docstrings: list[Docstring], file: Path) -> None:
+    """Write docstrings as documents that ``text2token index`` takes."""
+    rows = ({"id": d.name, "title": d.summary, "text": d.body} for d in docstrings)
+    with atomic_write(file) as part:
+        part.write_text(
+            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", errors="replace"
+        )
+
+
+def known_item_retrieval(embedder: Embedder, held_out: list[Docstring]) -> dict[str, float]:
+    """nDCG@10 and recall@10 (0 … 1) of finding each body by its summary, by cosine of dense vectors."""
+    names = [str(i) for i in range(len(held_out))]
+    evaluate = InformationRetrievalEvaluator(
+        queries={n: d.summary for n, d in zip(names, held_out, strict=True)},
+        corpus={n: d.body for n, d in zip(names, held_out, strict=True)},
+        relevant_docs={n: {n} for n in names},
+        ndcg_at_k=[10],
+        precision_recall_at_k=[10],
+        accuracy_at_k=[10],
+        mrr_at_k=[10],
+        map_at_k=[10],
+        write_csv=False,
+    )
+    scores = evaluate(SentenceTransformer(modules=dense_modules(embedder.encoder, embedder.correction)))
+    return {"nDCG@10": scores["cosine_ndcg@10"], "recall@10": scores["cosine_recall@10"]}
+
+
+def answer(embedder: Embedder, questions: list[str], held_out: list[Docstring], k: int = 3) -> list[list[str]]:
+    """Names of the ``k`` nearest held-out docstrings to each question."""
+    documents = embedder.encode([f"{d.summary} {d.body}" for d in held_out])
+    ranking = np.argsort(-embedder.encode(questions) @ documents.T, axis=1)[:, :k]
+    return [[held_out[i].name for i in row] for row in ranking]
+
+
+def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress: bool = False) -> dict[str, object]:
+    """Fit on docstrings and measure before against after.
+
+    Returns:
+        ``retrieval`` a setting, ``answers`` a question and setting, and ``tokens`` of five held-out summaries.
+    """
+    RunFolder.open(output, overwrite=overwrite)  # refuse before the work, not after it
+    with step("Reading the docstrings of the installed packages", enabled=progress):
+        data = demo_data()
+    shown = [d.summary for d in data.held_out[:5]]
+    retrieval = {}
+    with step("Measuring plain mean pooling", enabled=progress):
+        plain = Embedder.open(
+            recipe.backbone, **recipe.model_copy(update={"pooling": "mean", "template": "none"}).embedder_settings()
+        )
+        retrieval["plain mean pooling"] = known_item_retrieval(plain, data.held_out)
+        before = answer(plain, list(QUESTIONS), data.held_out)
+        del plain
+    with step("Measuring the same prompt without training", enabled=progress):
+        prompted = Embedder.open(recipe.backbone, **recipe.embedder_settings())
+        retrieval["same prompt, untrained"] = known_item_retrieval(prompted, data.held_out)
+        tokens_before = prompted.explain(shown)
+        del prompted
+    fitted = fit(data.texts, output, recipe, overwrite=overwrite, progress=progress)
+    write_documents(data.held_out, output / DOCUMENTS)
+    with step("Measuring the finished embedder", enabled=progress):
+        retrieval["text2token"] = known_item_retrieval(fitted, data.held_out)
+        after = answer(fitted, list(QUESTIONS), data.held_out)
+    return {
+        "documents": len(data.held_out),
+        "trained_on": len(data.texts),
+        "retrieval": retrieval,
+        "answers": {q: {"before": b, "after": a} for q, b, a in zip(QUESTIONS, before, after, strict=True)},
+        "tokens": [
+            {"text": text, "before": old, "after": new}
+            for text, old, new in zip(shown, tokens_before, fitted.explain(shown), strict=True)
+        ],
+    }

@@ -1,0 +1,84 @@
+"""Entries are told apart by what they are, in any alphabet."""
+
+from __future__ import annotations
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from conftest import byte_bpe, word_piece
+from text2token.model.vocabulary import read_vocabulary
+from text2token.utils.errors import UserError
+
+
+def by_surface(tokenizer, stop_words="en"):
+    vocabulary = read_vocabulary(tokenizer, len(tokenizer) + 3, stop_words)
+    return vocabulary, {surface: i for i, surface in enumerate(vocabulary.surfaces)}
+
+
+def test_byte_level_bpe():
+    vocabulary, index = by_surface(byte_bpe())
+    assert vocabulary.meaningful[index[" cat"]]
+    assert vocabulary.word_start[index[" cat"]]
+    assert vocabulary.stop_word[index[" the"]]
+    assert vocabulary.punctuation[index[","]]
+    assert vocabulary.byte_piece[index["\ufffd"]]
+    assert vocabulary.special[0]
+    assert vocabulary.special[-3:].all()  # rows of the head beyond the tokenizer
+    assert not vocabulary.meaningful[-1]
+
+
+def test_word_piece_word_starts():
+    tokenizer = word_piece()
+    vocabulary, _index = by_surface(tokenizer)
+    assert vocabulary.word_start[tokenizer.convert_tokens_to_ids("cat")]
+    continuation = next(i for t, i in tokenizer.get_vocab().items() if t.startswith("##"))
+    assert not vocabulary.word_start[continuation]
+    assert vocabulary.special[[0, 1, 2, 3, 4]].all()
+
+
+def word_level(words):
+    tokenizer = Tokenizer(models.WordLevel({w: i for i, w in enumerate(["a", *words])}, unk_token="a"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("word", ["кошка", "猫", "قطة", "γάτα", "बिल्ली", "7", "naïve"])
+def test_letters_of_any_alphabet_are_meaningful(word):
+    vocabulary, _ = by_surface(word_level([word]))
+    assert vocabulary.meaningful[1]
+
+
+@pytest.mark.parametrize("mark", ["。", "—", "«", "🙂", "...", "$", "\u200b"])
+def test_marks_are_not(mark):
+    vocabulary, _ = by_surface(word_level([mark]))
+    assert vocabulary.punctuation[1]
+
+
+def test_surface_forms_share_a_group_and_fragments_have_no_word_of_their_own():
+    vocabulary, _ = by_surface(byte_bpe())
+    groups, surfaces = vocabulary.surface_groups, vocabulary.surfaces
+    the = {i for i, s in enumerate(surfaces) if s.strip().casefold() == "the"}
+    assert len(the) >= 2
+    assert len({groups[i] for i in the}) == 1
+    words = {s.strip().casefold() for s in surfaces if s[:1] == " "}
+    fragments = [s for s, fragment in zip(surfaces, vocabulary.fragment, strict=True) if fragment]
+    assert fragments
+    assert not any(s.strip().casefold() in words for s in fragments)
+
+
+def test_stop_lists():
+    german, _index = by_surface(word_level(["und", "the"]), "de")
+    assert german.stop_word.tolist()[1:3] == [True, False]
+    none, _ = by_surface(word_level(["und", "the"]), "none")
+    assert not none.stop_word.any()
+    with pytest.raises(UserError, match="No stop list for language 'xx'"):
+        read_vocabulary(word_level(["a"]), 2, "en,xx")
+
+
+def test_markup_among_the_added_tokens_is_no_word():
+    tokenizer = byte_bpe()
+    tokenizer.add_tokens(["<table>", "[multimodal]", "kubernetes"])
+    vocabulary = read_vocabulary(tokenizer, len(tokenizer))
+    assert vocabulary.special[-3:].tolist() == [True, True, False]
+    assert vocabulary.meaningful[-3:].tolist() == [False, False, True]

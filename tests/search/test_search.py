@@ -1,0 +1,880 @@
+"""Search: vectors by hand, BM25 as bm25s has it, an index through all that can happen to it, and the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import bm25s
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import Stemmer
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+from conftest import SENTENCES, done, of_recipe, refused, untrained
+from text2token import Recipe, UserError
+from text2token.search import Columns, Document, Fusion, Hit, Index, Match, VectorSettings, read_documents
+from text2token.search.bm25 import K1, B, idf, split_words
+from text2token.search.embedded import EmbeddedEngine
+from text2token.search.engines import open_engine
+from text2token.search.fusion import fuse
+from text2token.search.modes import HYBRID
+from text2token.search.parts import PartEncoder, untruncated
+from text2token.search.postings import Postings
+from text2token.search.reasons import _matches, snippet
+from text2token.search.vectors import TokenSpace, TokenVectors
+
+DOCUMENTS = [Document(str(i), f"Title {i}", text) for i, text in enumerate(SENTENCES)]
+LONG = " ".join(SENTENCES * 6)
+SETTING = ["--template", "none", "--pooling", "mean", "--correction", "centre", "--calibration-texts", "5"]
+RECIPE = Recipe(template="none", pooling="mean", correction="centre", calibration_texts=5)
+
+
+@pytest.fixture(scope="module")
+def embedder(backbone):
+    """Calibrated."""
+    made = untrained(backbone("llama"), max_length=40)
+    made.calibrate(SENTENCES)
+    return made
+
+
+@pytest.fixture
+def index(tmp_path, backbone):
+    made = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    made.add(DOCUMENTS)
+    return made
+
+
+@pytest.fixture
+def files(tmp_path):
+    """``docs.jsonl`` with all documents."""
+    rows = [{"id": int(d.id), "title": d.title, "text": d.text} for d in DOCUMENTS]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tmp_path
+
+
+def scores(index, query, mode, **options):
+    return {hit.id: hit.score for hit in index.rank([query], 100, mode, **options)[0]}
+
+
+# Documents
+
+
+def test_every_format_gives_the_same_documents(files):
+    rows = [d._asdict() for d in DOCUMENTS]
+    pq.write_table(
+        pa.table({name: [row[name] for row in rows] for name in ("text", "title", "id")}), files / "d.parquet"
+    )
+    lines = [f'{d.id},"{d.title}","{d.text}"' for d in DOCUMENTS]
+    (files / "d.csv").write_text("\n".join(["key,name,body", *lines]))
+    assert list(read_documents(files / "docs.jsonl")) == DOCUMENTS
+    assert list(read_documents(files / "d.parquet")) == DOCUMENTS
+    assert list(read_documents(files / "d.csv", Columns("key", "name", "body"))) == DOCUMENTS
+
+
+def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "one.md").write_text("# One")
+    (tmp_path / "two.txt").write_text(" two ")
+    (tmp_path / ".hidden.txt").write_text("no")
+    (tmp_path / "other.bin").write_bytes(b"\xff")
+    assert list(read_documents(tmp_path)) == [Document("sub/one.md", "one", "# One"), Document("two.txt", "two", "two")]
+
+
+def test_rows_of_every_format_are_named(tmp_path):
+    (tmp_path / "d.csv").write_text("id,text\n1,a\n,b\n")
+    with pytest.raises(UserError, match=r"d\.csv, line 3: '' is no id"):
+        list(read_documents(tmp_path / "d.csv"))
+    pq.write_table(pa.table({"id": [1.0, None], "text": ["a", "b"]}), tmp_path / "d.parquet")
+    read = read_documents(tmp_path / "d.parquet")
+    assert next(read).id == "1"
+    with pytest.raises(UserError, match=r"d\.parquet, row 2: 'None' is no id"):
+        next(read)
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        (['{"id": 1, "text": "a"}', '{"id": "1", "text": "b"}'], r"line 2: the id '1' is there a second time"),
+        (['{"id": 1, "text": "  "}'], r"line 1: the document '1' has no text"),
+        (['{"id": null, "text": "a"}'], r"line 1: 'None' is no id"),
+        (['{"id": 1, "text": 5}'], r"line 1: expected a text, found int"),
+        (['{"text": "a"}'], r"line 1: no column 'id' among its columns \(text\); name the right one with --id-column"),
+        (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
+        ([""], r"no document in"),
+        (["5"], r"line 1: expected a JSON object a line"),
+        (['["id", "text"]'], r"line 1: expected a JSON object a line"),
+        (['{"id": 1.5, "text": "a"}'], r"line 1: '1.5' is no id"),
+    ],
+)
+def test_bad_documents_are_named(tmp_path, rows, sentence):
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    with pytest.raises(UserError, match=sentence):
+        list(read_documents(tmp_path / "d.jsonl"))
+
+
+def test_a_file_name_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("coffee")
+    with pytest.raises(UserError, match=r"caf\\xe9.txt'.*rename the file"):
+        list(read_documents(tmp_path))
+
+
+# Parts
+
+
+@given(words=st.lists(st.sampled_from([*LONG.split(), "x" * 90]), min_size=1, max_size=120))
+def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
+    encoder = PartEncoder(embedder)
+    text = " ".join(words)
+    parts = encoder.parts(text)
+    assert "".join("".join(parts).split()) == "".join(words)
+    lengths = [len(untruncated(embedder.tokenizer)(part)["input_ids"]) for part in parts]
+    assert max(lengths) <= embedder.encoder.max_seq_length
+
+
+def test_the_dense_vector_of_a_long_text_is_the_mean_of_its_parts(embedder):
+    encoder = PartEncoder(embedder)
+    embeddings, owners = encoder.embed([SENTENCES[0], LONG])
+    parts = encoder.parts(LONG)
+    assert len(parts) > 2
+    mean = embedder.encode(parts).mean(axis=0)
+    expected = [embedder.encode([SENTENCES[0]])[0], mean / np.linalg.norm(mean)]
+    np.testing.assert_allclose(encoder.dense(embeddings, owners, 2), expected, atol=1e-5)
+
+
+# Vectors
+
+
+def naive_aligned(embedder, space, texts, k, parts, meaningful):
+    """One text, one part and one token at a time."""
+    rows = np.zeros((len(texts), space.width), np.float32)
+    for row, text in enumerate(texts):
+        for part in PartEncoder(embedder).parts(text):
+            best = np.zeros(space.width)
+            for token, logit in enumerate(embedder.logits(embedder.embed([part]))[0].tolist()):
+                if (space.vocabulary.meaningful if meaningful else ~space.vocabulary.special)[token]:
+                    best[space.columns[token]] = max(best[space.columns[token]], logit)
+            rows[row] = np.maximum(rows[row], best) if parts == "max" else rows[row] + best
+        rows[row][np.argsort(-rows[row])[k:]] = 0
+        if meaningful:
+            rows[row] /= rows[row].max()
+    return rows
+
+
+@pytest.mark.parametrize("merge", [True, False])
+@pytest.mark.parametrize(("form", "parts"), [("weighted", "max"), ("weighted", "sum"), ("paper", "max")])
+def test_aligned_tokens_are_those_of_a_naive_count(embedder, merge, form, parts):
+    texts = [SENTENCES[0], LONG]
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge)
+    maker = TokenVectors(space, VectorSettings(form=form, parts=parts, merge_forms=merge))
+    encoder = PartEncoder(embedder)
+    found = encoder.aligned(maker, *encoder.embed(texts), 2, 20)
+    expected = naive_aligned(embedder, space, texts, 20, parts, form == "weighted")
+    np.testing.assert_allclose(found.toarray(), expected, atol=1e-4)
+
+
+def test_vectors_of_documents_and_queries_by_hand(embedder):
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=True)
+    maker = TokenVectors(space, VectorSettings(document_share=0.5, query_share=0.25))
+    cat, mat, the = (space.names.index(name) for name in ("cat", "mat", "the"))
+    counts = space.count(["The cat, the cat the mat"])
+    assert [counts[[0], [column]][0] for column in (cat, mat, the)] == [2, 1, 3]
+    aligned = csr_array(([1.0], ([0], [cat])), shape=counts.shape)
+    length = counts.sum()
+    document = maker.documents(counts, aligned, average=length / 2).toarray()[0]
+    assert document[mat] == pytest.approx(1 / (1 + K1 * (1 - B + B * 2)))
+    assert document[cat] == pytest.approx(2 / (2 + K1 * (1 - B + B * 2)) + 0.5)
+    frequencies = np.zeros(space.width, np.int64)
+    frequencies[cat] = 3
+    query = maker.queries(counts, aligned, frequencies, 10).toarray()[0]
+    assert query[cat] == pytest.approx(2.25 * np.log1p(7.5 / 3.5))
+    assert query[mat] == pytest.approx(np.log1p(10.5 / 0.5))
+    assert query[the] == 0  # a stop word, and the query has others
+    only = maker.queries(space.count(["The the"]), None, frequencies, 10).toarray()[0]
+    assert only[the] == pytest.approx(2 * np.log1p(10.5 / 0.5))
+
+
+def test_the_paper_form_counts_the_weights_of_a_document_over_the_set_of_a_query(embedder):
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=False)
+    maker = TokenVectors(space, VectorSettings(form="paper", merge_forms=False))
+    counts = space.count([SENTENCES[0]])
+    encoder = PartEncoder(embedder)
+    aligned = encoder.aligned(maker, *encoder.embed(SENTENCES[:1]), 1, 5)
+    frequencies = np.ones(space.width, np.int64)
+    query = maker.queries(counts, aligned, frequencies, 10).toarray()[0]
+    assert set(np.flatnonzero(query)) == set(np.flatnonzero(counts.toarray()[0] + aligned.toarray()[0]))
+    assert set(query) == {0, 1}
+    assert (maker.documents(counts, aligned, 1.0) != aligned).nnz == 0
+
+
+def test_characters_in_pieces_are_told_apart_and_white_space_is_nothing(embedder):
+    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=True)
+    snow, star, blank = (set(row.indices) for row in map(space.count, (["☃"], ["★"], [" \n "])))
+    assert len(snow | star) > len(snow)
+    assert len(snow & star) < len(snow)
+    assert blank == set()
+    assert set(space.count(["CAT sat"]).indices) == set(space.count(["cat sat"]).indices)
+
+
+# BM25
+
+
+def test_bm25_scores_are_those_of_bm25s(index):
+    rng = random.Random(0)
+    words = LONG.split()
+    more = [Document(f"m{i}", "", " ".join(rng.choices(words, k=rng.randint(3, 60)))) for i in range(60)]
+    fresh = Index.create(index._folder.parent / "other", index._store.fact("model"), recipe=RECIPE)
+    fresh.add([*DOCUMENTS, *more])
+    everything = [*DOCUMENTS, *more]
+    options = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+    reference = bm25s.BM25(method="lucene")
+    reference.index(bm25s.tokenize([d.content for d in everything], **options), show_progress=False)
+    for query in ["the cat cat and stars", "rates of interest", "number astronomers 7", "Banks raised the bank"]:
+        (tokens,) = bm25s.tokenize([query], return_ids=False, **options)
+        expected = {d.id: s for d, s in zip(everything, reference.get_scores(tokens), strict=True) if s > 0}
+        assert scores(fresh, query, "bm25") == pytest.approx(expected, rel=1e-5)
+
+
+def test_idf_follows_the_documents_that_are_there_now(index):
+    before = scores(index, "telescope", "bm25")
+    index.add([Document("new", "", "A telescope.")])
+    after = scores(index, "telescope", "bm25")
+    assert after["5"] / before["5"] == pytest.approx(idf(np.array([2]), 11)[0] / idf(np.array([1]), 10)[0], rel=1e-5)
+    assert index.delete(["new", "nowhere"]) == 1
+    assert scores(index, "telescope", "bm25") == before
+
+
+# The index
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
+    index = Index.create(tmp_path / "index", backbone(family), recipe=RECIPE)
+    index.add(DOCUMENTS)
+    for mode in ("sparse", "bm25"):
+        for inference_free in (True, False):
+            found = index.search("young stars of a galaxy", mode=mode, inference_free=inference_free)
+            assert found.note is None
+            assert found.hits
+            for hit in found.hits:
+                assert {match.side for match in hit.matches} == {mode}
+                assert sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
+    assert index.search("young stars of a galaxy", mode="bm25").hits[0].title == "Title 5"
+    assert "galaxy" in index.search("galaxy", 1, "bm25").hits[0].snippet
+    for fusion in (HYBRID, Fusion("rrf", {"dense": 2.0}, depth=3)):
+        found = index.search("young stars of a galaxy", fusion=fusion)
+        assert {match.side for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
+        assert any(hit.dense > 0 for hit in found.hits)
+        for hit in found.hits:
+            assert hit.dense + sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
+    assert all(hit.dense == hit.score for hit in index.search("stars", mode="dense").hits)
+
+
+def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
+    embedder = index.embedder
+    cosines = embedder.encode([SENTENCES[3]]) @ embedder.encode([d.content for d in DOCUMENTS]).T
+    assert scores(index, SENTENCES[3], "dense") == pytest.approx(
+        dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
+    )
+    fusion = Fusion("rrf")
+    sides = {side: index.rank([SENTENCES[3]], 100, side)[0] for side in index.sides}
+    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [fuse(sides, 3, fusion), []]
+
+
+def test_an_index_does_not_depend_on_batches(index, monkeypatch):
+    queries = [*SENTENCES, " ", "stars"]
+    expected = index.rank(queries, 5, "bm25")
+    monkeypatch.setattr("text2token.search.index._QUERIES", 3)
+    monkeypatch.setattr("text2token.search.store._AT_ONCE", 2)
+    assert index.rank(queries, 5, "bm25") == expected
+    monkeypatch.setattr("text2token.search.indexing._READ", 3)
+    assert index.add([*DOCUMENTS, Document("x", "", "One more telescope.")]) == 1
+
+
+def test_changes_give_what_a_new_index_gives(index, tmp_path):
+    """But for the average lengths, which stay as they were: documents keep them equal here."""
+    index.delete(["1", "2"])
+    index.add([Document("3", "Title 2", SENTENCES[2]), Document("x", "Title 1", SENTENCES[1]), DOCUMENTS[4]])
+    again = Index.open(tmp_path / "index")
+    assert len(again) == 9
+    kept = [d for d in DOCUMENTS if d.id not in "123"]
+    fresh = Index.create(tmp_path / "fresh", again._store.fact("model"), recipe=RECIPE)
+    shutil.copy(tmp_path / "index" / "calibration.safetensors", tmp_path / "fresh")
+    fresh._store.note(
+        average_words=again._store.fact("average_words"), average_tokens=again._store.fact("average_tokens")
+    )
+    fresh.add([*kept, Document("3", "Title 2", SENTENCES[2]), Document("x", "Title 1", SENTENCES[1])])
+    for mode in ("sparse", "dense", "bm25", "hybrid"):
+        assert scores(again, "markets and dogs", mode) == pytest.approx(
+            scores(fresh, "markets and dogs", mode), abs=1e-4
+        )
+
+
+def test_what_has_not_changed_is_not_encoded_again(index):
+    assert index.add([*DOCUMENTS[:4], Document("4", "Another title", SENTENCES[4])]) == 1
+
+
+def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone, monkeypatch):
+    whole = Index.create(tmp_path / "whole", backbone("llama"), recipe=RECIPE)
+    whole.add(DOCUMENTS)
+    monkeypatch.setattr("text2token.search.indexing._ENCODED", 3)
+    broken = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
+    added = EmbeddedEngine.add
+    calls = []
+
+    def killed(engine, ids, vectors):
+        calls.append(ids)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        added(engine, ids, vectors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            broken.add(DOCUMENTS)
+    with pytest.raises(UserError, match="is not finished: repeat the command"):
+        Index.open(tmp_path / "broken")
+    resumed = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
+    assert resumed.add(DOCUMENTS) == 4
+    for mode in ("sparse", "dense", "bm25"):
+        assert scores(resumed, "cats of the garden", mode) == pytest.approx(
+            scores(whole, "cats of the garden", mode), abs=1e-5
+        )
+
+
+def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backbone, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.indexing._ENCODED", 3)
+        patch.setattr(EmbeddedEngine, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            first.add(DOCUMENTS)
+    again = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    again.add(DOCUMENTS[:4])
+    assert len(Index.open(tmp_path / "index")) == 4
+    assert scores(again, "telescope stars", "bm25") == {}
+    assert again._store.fact("documents") == 4
+
+
+def test_an_index_is_searched_from_other_threads(index):
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda query: index.search(query, 3).hits, ["cat", "stars"] * 4))
+    assert found == [index.search(query, 3).hits for query in ["cat", "stars"] * 4]
+
+
+def test_what_an_index_cannot_do_without_is_missed(index):
+    (index._folder / "calibration.safetensors").unlink()
+    with pytest.raises(UserError, match="safetensors' is gone"):
+        Index.open(index._folder).search("cat")
+    for damage in (lambda file: file.write_text("{"), lambda file: file.unlink()):
+        damage(index._folder / "tokenizer" / "tokenizer.json")
+        with pytest.raises(UserError, match="is damaged, or of another version: make it anew"):
+            Index.open(index._folder)
+
+
+def test_a_model_that_has_moved_is_named(files, backbone):
+    shutil.copytree(backbone("llama"), files / "before")
+    done("index", files / "before", files / "docs.jsonl", "--output", files / "index", *SETTING)
+    found = done("search", files / "index", "cat", "--json")
+    (files / "before").rename(files / "after")
+    assert "if it has moved, name it" in refused("search", files / "index", "cat")
+    assert done("search", files / "index", "cat", "--json", "--model", files / "after") == found
+    (files / "more.jsonl").write_text('{"id": 77, "text": "One more cat."}')
+    done("index", files / "after", "--output", files / "index", "--add", files / "more.jsonl")
+    assert "77" in done("search", files / "index", "more cat", "--json", "--model", files / "after")
+
+
+@pytest.mark.parametrize(
+    "rows", ['{"id": 1, "text": ""}', '{"id": 1, "text": "a"}\n{"id": 1, "text": "b"}', '{"id": 1}']
+)
+@pytest.mark.parametrize("there", [True, False])
+def test_a_build_that_fails_before_it_has_documents_leaves_nothing(files, backbone, rows, there):
+    (files / "bad.jsonl").write_text(rows)
+    if there:
+        (files / "index").mkdir()
+    refused("index", backbone("llama"), files / "bad.jsonl", "--output", files / "index", *SETTING)
+    assert (files / "index").exists() == there
+    assert not there or not any((files / "index").iterdir())
+
+
+def test_the_weights_of_tiny_products_are_no_second_hit():
+    rows = csr_array(np.array([[1e-30, 1e-30, 0.5], [0, 0, 0], [0, 0, 0]], dtype=np.float32))
+    query = csr_array(np.array([[1e-30, 1e-30, 1.0]], dtype=np.float32))
+    found, totals = Postings.of(rows).scores(query, 3)
+    assert (found.tolist(), totals.tolist()) == ([0], [0.5])
+
+
+def test_documents_that_cannot_be_read_leave_an_index_as_it_was(index):
+    def rows():
+        yield Document("new", "", "Text")
+        raise UserError("no")
+
+    before = scores(index, "cat", "bm25")
+    with pytest.raises(UserError, match="no"):
+        index.add(rows())
+    assert scores(Index.open(index._folder), "cat", "bm25") == before
+    assert index._store.waiting_count() == 0
+
+
+def test_an_index_of_another_model_is_refused(index, backbone, embedder):
+    other = untrained(backbone("qwen3"))
+    before = scores(index, "telescope", "bm25")
+    with pytest.raises(UserError, match="made by another model"):
+        Index.open(index._folder, embedder=other).search("cat")
+    with pytest.raises(UserError, match="made by another model"):
+        Index.open(index._folder, embedder=other).add(
+            [Document("5", "", "Nothing."), Document("x", "", "A telescope.")]
+        )
+    assert scores(Index.open(index._folder), "telescope", "bm25") == before
+    assert index.waiting == 0
+    assert Index.open(index._folder, embedder=embedder).search("cat", mode="bm25").hits  # no model is needed
+
+
+def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.add([Document("0", "", "Another cat."), Document("x", "", "One more cat.")])
+    again = Index.open(index._folder)
+    assert {hit.id for hit in again.search("cat").hits} >= {"0", "1"}
+    assert len(again) == 10
+    assert again.add([]) == 2
+    assert {hit.id for hit in again.search("more", mode="bm25").hits} == {"x"}
+
+
+def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):
+    other = Index.open(index._folder)
+
+    def rows():
+        for write in (
+            lambda: other.add([]),
+            lambda: other.delete(["1"]),
+            lambda: Index.create(index._folder, backbone("llama"), recipe=RECIPE),
+        ):
+            with pytest.raises(UserError, match=r"nother process is writing|is there: change it"):
+                write()
+        yield Document("x", "", "A telescope.")
+
+    index.add(rows())
+    other.add([Document("y", "", "Another telescope.")])
+    index.delete(["1"])
+    assert len(other) == 12
+    assert len(Index.open(index._folder)) == 11
+    assert set(scores(Index.open(index._folder), "telescope", "bm25")) == {"5", "x", "y"}
+
+
+def test_an_unfinished_index_has_one_writer_too(tmp_path, backbone):
+    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+
+    def rows():
+        with pytest.raises(UserError, match="Another process is writing the index"):
+            Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+        yield DOCUMENTS[0]
+
+    assert first.add(rows()) == 1
+
+
+def test_a_reader_passes_over_what_was_deleted_since(index):
+    reader = Index.open(index._folder)
+    index.delete(["5"])
+    assert reader.search("telescope stars", mode="bm25").hits[0].id == "6"
+
+
+def test_a_deletion_that_was_killed_is_mended_by_the_next_addition(index, monkeypatch):
+    deleted = EmbeddedEngine.delete
+
+    def killed(engine, ids):
+        deleted(engine, ids)
+        raise KeyboardInterrupt
+
+    before = scores(index, "telescope galaxy", "bm25")
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "delete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.delete(["5"])
+    again = Index.open(index._folder)
+    assert again.add([]) == 1
+    assert scores(again, "telescope galaxy", "bm25") == pytest.approx(before)
+
+
+def test_more_hits_than_the_fusion_is_deep(index):
+    query = " ".join(SENTENCES)
+    assert len(index.rank([query], 9, fusion=Fusion("scores", depth=2))[0]) == 9
+    assert len(index.search(query, 9, fusion=Fusion("rrf", depth=2)).hits) == 9
+
+
+def test_vectors_that_are_gone_are_no_empty_result(index):
+    shutil.rmtree(index._folder / "vectors")
+    with pytest.raises(UserError, match="are gone from its engine"):
+        Index.open(index._folder)
+
+
+def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Index.create("index", backbone("llama"), recipe=RECIPE, engine="milvus", uri="vectors.db").add(DOCUMENTS)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(Index.open(tmp_path / "index")) == 10
+
+
+def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):
+    Index.create(tmp_path / "index", backbone("qwen3"))  # nothing in it yet, so anything may follow
+    begun = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    begun._store.note(documents=1)
+    with pytest.raises(UserError, match="unfinished index with another fingerprint"):
+        Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=embedder)
+    with pytest.raises(UserError, match="unfinished index with another recipe"):
+        Index.create(tmp_path / "index", backbone("llama"))
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UserError, match="holds something else"):
+        Index.create(tmp_path / "full", backbone("llama"))
+
+
+def test_a_model_without_a_head_has_dense_and_bm25(tmp_path, embedder):
+    SentenceTransformer(modules=[*embedder.encoder]).save(str(tmp_path / "st"))
+    index = Index.create(tmp_path / "index", str(tmp_path / "st"))
+    index.add(DOCUMENTS)
+    assert index.sides == ["dense", "bm25"]
+    assert index.search("telescope", 1, "hybrid", fusion=HYBRID).hits[0].id == "5"
+    with pytest.raises(UserError, match="no sparse side"):
+        index.search("cat", mode="sparse")
+
+
+def test_a_model_is_asked_with_its_prompts(tmp_path, embedder):
+    prompts = {"query": "find a text that says: ", "document": "the text of a document: "}
+    SentenceTransformer(modules=[*embedder.encoder], prompts=prompts).save(str(tmp_path / "st"))
+    model = SentenceTransformer(str(tmp_path / "st"))
+    index = Index.create(tmp_path / "index", str(tmp_path / "st"))
+    index.add([*DOCUMENTS, Document("long", "", LONG)])
+    vectors = [model.encode_document([d.content])[0] for d in DOCUMENTS]
+    query = model.encode_query([SENTENCES[3]])[0]
+    cosines = {
+        d.id: float(v @ query / np.linalg.norm(v) / np.linalg.norm(query))
+        for d, v in zip(DOCUMENTS, vectors, strict=True)
+    }
+    found = scores(index, SENTENCES[3], "dense")
+    assert {name: found[name] for name in cosines} == pytest.approx(cosines, abs=1e-5)
+    whole = untruncated(model.tokenizer)
+    parts = PartEncoder(index.embedder, "query").parts(LONG)
+    assert max(len(whole(prompts["query"] + part)["input_ids"]) for part in parts) <= model.max_seq_length
+
+
+def test_a_model_without_a_tokenizer_of_transformers_is_refused(tmp_path, embedder):
+    static = StaticEmbedding(embedder.tokenizer.backend_tokenizer, embedding_dim=8)
+    SentenceTransformer(modules=[static]).save(str(tmp_path / "st"))
+    with pytest.raises(UserError, match="has no fast tokenizer"):
+        Index.create(tmp_path / "index", str(tmp_path / "st"))
+    assert not (tmp_path / "index").exists()
+
+
+def test_one_embedder_serves_several_indexes(tmp_path, backbone):
+    shared = of_recipe(RECIPE.model_copy(update={"backbone": backbone("llama")}))
+    found = {}
+    for name, documents in {"a": DOCUMENTS[:5], "b": DOCUMENTS[5:]}.items():
+        index = Index.create(tmp_path / name, backbone("llama"), recipe=RECIPE, embedder=shared)
+        index.add(documents)
+        found[name] = {mode: scores(index, "cats of the garden", mode) for mode in ("dense", "sparse")}
+        assert shared.mean_logits is None
+    for name, expected in found.items():
+        again = Index.open(tmp_path / name)
+        for mode in ("dense", "sparse"):
+            assert scores(again, "cats of the garden", mode) == pytest.approx(expected[mode], abs=1e-5)
+
+
+def test_what_a_given_embedder_was_taught_is_kept_with_the_index(tmp_path, backbone):
+    taught = of_recipe(RECIPE.model_copy(update={"backbone": backbone("llama")}))
+    taught.calibrate(SENTENCES[:3])
+    index = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=taught)
+    index.add(DOCUMENTS)
+    again = Index.open(tmp_path / "index")
+    for mode in ("dense", "sparse"):
+        assert scores(again, "cats of the garden", mode) == pytest.approx(
+            scores(index, "cats of the garden", mode), abs=1e-5
+        )
+
+
+def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_path, backbone, index):
+    fresh = Index.create(tmp_path / "fresh", backbone("llama"), recipe=RECIPE)
+    assert fresh.add([]) == 0
+    with pytest.raises(UserError, match="document 'x' has no text"):
+        fresh.add([DOCUMENTS[0], Document("x", " ", "")])
+    assert fresh.add([Document("3", "", "Something else."), *DOCUMENTS]) == 10
+    expected = scores(index, "cats of the garden", "bm25")
+    assert scores(fresh, "cats of the garden", "bm25") == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_query_that_says_nothing_finds_nothing(index):
+    assert index.search("  ") == ([], "The query has no text.")
+    assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known to: bm25.")
+    assert index.search("☃", mode="sparse", inference_free=True).hits == []
+    with pytest.raises(UserError, match="needs the model"):
+        index.search("cat", mode="dense", inference_free=True)
+
+
+def test_columns_of_one_name_are_matches_of_their_own():
+    query = {"sparse": csr_array(np.array([[1.0, 2.0, 4.0]], dtype=np.float32))}
+    found = _matches(Hit("a", 5.0), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
+    assert found == [Match("�", "sparse", 4.0), Match("�", "sparse", 1.0)]
+    shared = _matches(Hit("a", 0.5, {"sparse": 0.25}), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
+    assert [match.amount for match in shared] == [0.2, 0.05]
+
+
+def test_snippets_show_the_most_telling_word():
+    text = "word " * 60 + "the telescope of the observatory " + "word " * 60
+    shown = snippet(text, [Match("word", "bm25", 1.0), Match("telescop", "bm25", 2.0)])
+    assert shown.startswith("… ")
+    assert "telescope of the observatory" in shown
+    assert len(shown) <= 210
+    assert snippet("short\n text", [Match("absent", "bm25", 1.0)]) == "short text"
+
+
+@pytest.mark.parametrize(
+    ("engine", "sides"), [("seismic", ["sparse", "bm25"]), ("milvus", ["sparse", "dense", "bm25"])]
+)
+def test_another_engine_finds_the_same(tmp_path, backbone, index, engine, sides):
+    other = Index.create(tmp_path / engine, backbone("llama"), recipe=RECIPE, engine=engine)
+    other.add(DOCUMENTS)
+    assert other.sides == sides
+    if "dense" not in sides:
+        with pytest.raises(UserError, match="no dense side, since its engine keeps none"):
+            other.search("cat", mode="dense")
+    for mode in ("sparse", "bm25"):
+        found, expected = (i.search("stars of a galaxy", 1, mode).hits[0] for i in (other, index))
+        assert (found.id, found.score) == (expected.id, pytest.approx(expected.score, rel=1e-2))
+
+
+def test_milvus_is_told_the_token_of_the_environment(tmp_path, monkeypatch):
+    told = []
+
+    class Client:
+        def __init__(self, uri, token, **_):
+            told.append((uri, token))
+
+        def has_collection(self, *_, **__):
+            return False
+
+    monkeypatch.setattr("text2token.search.milvus.MilvusClient", Client)
+    monkeypatch.setenv("MILVUS_TOKEN", "root:secret")
+    open_engine("milvus", tmp_path, "http://milvus:19530", "c")
+    assert told == [("http://milvus:19530", "root:secret")]
+
+
+def test_words_are_stemmed_without_stop_words():
+    assert split_words(["The cats of running banks"]) == [["cat", "run", "bank"]]
+
+
+# The command line
+
+
+def test_index_and_search_by_command(files, backbone):
+    output = files / "index"
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", output, *SETTING)
+    found = json.loads(done("search", output, "galaxy full of stars", "--json", "-k", "2", "--mode", "bm25"))
+    assert [hit["id"] for hit in found] == ["5", "6"]
+    assert found[0]["matches"][0].keys() == {"token", "side", "amount"}
+    for flag in ("--no-model", "--inference-free"):
+        assert "Title 5" in done("search", output, "galaxy", flag, "--mode", "sparse")
+    (files / "more.jsonl").write_text('{"id": 99, "text": "Another galaxy."}')
+    done("index", "--output", output, "--add", files / "more.jsonl", "--delete", "5")
+    found = json.loads(done("search", output, "galaxy", "--json", "--mode", "bm25"))
+    assert [hit["id"] for hit in found] == ["99"]
+    assert done("search", output, "zyxomma", "--mode", "bm25") == "No hits.\n"
+
+
+def test_a_file_of_queries_becomes_a_trec_run(files, backbone):
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
+    (files / "q.jsonl").write_text('{"_id": 7, "text": "galaxy"}\n{"_id": "b", "text": "cat"}')
+    done(
+        "search", files / "index", "--queries", files / "q.jsonl", "-o", files / "run.trec", "-k", "3", "--mode", "bm25"
+    )
+    rows = [line.split() for line in (files / "run.trec").read_text().splitlines()]
+    assert rows[0][:4] == ["7", "Q0", "5", "1"]
+    assert {row[0] for row in rows} == {"7", "b"}
+    assert all(row[5] == "bm25" and float(row[4]) > 0 for row in rows)
+
+
+def test_white_space_in_ids_does_not_break_a_run(tmp_path, backbone):
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "my notes.txt").write_text("A galaxy.")
+    (tmp_path / "docs" / "my%20notes.txt").write_text("A galaxy, and so much more.")
+    done("index", backbone("llama"), tmp_path / "docs", "--output", tmp_path / "index", *SETTING)
+    (tmp_path / "q.jsonl").write_text('{"_id": "q\\t1", "text": "galaxy"}')
+    done("search", tmp_path / "index", "--queries", tmp_path / "q.jsonl", "-o", tmp_path / "run", "--mode", "bm25")
+    lines = [line.split() for line in (tmp_path / "run").read_text().splitlines()]
+    assert [line[:4] for line in lines] == [
+        ["q%091", "Q0", "my%20notes.txt", "1"],
+        ["q%091", "Q0", "my%2520notes.txt", "2"],
+    ]
+
+
+def test_settings_of_vectors_and_fusion_are_options(files, backbone):
+    output = files / "index"
+    options = ["--form", "paper", "--document-k", "7", "--query-m", "3", "--no-merge-forms", "--parts", "sum"]
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", output, *SETTING, *options)
+    index = Index.open(output)
+    assert VectorSettings(**index._store.fact("settings")) == VectorSettings(
+        form="paper", document_k=7, query_m=3, merge_forms=False, parts="sum"
+    )
+    assert {len(index._store.vector(d.id)) <= 7 for d in DOCUMENTS} == {True}
+    fusions = {
+        ("--fusion", "rrf"): Fusion("rrf"),
+        ("--fusion", "scores"): HYBRID,
+        ("--weight", "dense", "3", "--weight", "bm25", "0"): Fusion(
+            "scores", {**HYBRID.weights, "dense": 3, "bm25": 0}
+        ),
+    }
+    for options, fusion in fusions.items():
+        found = json.loads(done("search", output, "galaxy full of stars", "--json", *options))
+        hits = index.search("galaxy full of stars", fusion=fusion).hits
+        assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in hits])
+    assert "setting 'document_k': Input should be greater" in refused(
+        "index", backbone("llama"), files / "docs.jsonl", "--output", files / "i", "--document-k", "0"
+    )
+    assert "--engine is fixed since the index was made" in refused(
+        "index", "--output", output, "--delete", "5", "--engine", "milvus"
+    )
+    assert "--query-m is fixed" in refused("index", "--output", output, "--delete", "5", "--query-m", "2")
+    assert len(index) == 10
+
+
+def test_settings_that_a_model_does_not_take_are_refused(files, backbone):
+    saved = files / "model"
+    untrained(backbone("bert")).encoder.save(str(saved), create_model_card=False)
+    arguments = "index", saved, files / "docs.jsonl", "--output", files / "i"
+    assert "--template is for untrained backbones" in refused(*arguments, "--template", "eol")
+    assert "--document-k is of the sparse side" in refused(*arguments, "--document-k", "7")
+    assert not (files / "i").exists()
+
+
+def test_a_file_of_ids_is_deleted(files, backbone):
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
+    before = len(Index.open(files / "index"))
+    gone = [document.id for document in DOCUMENTS[:2]]
+    (files / "ids.txt").write_text("\n".join([*gone, "no such id"]))
+    done("index", "--output", files / "index", "--delete-file", files / "ids.txt", "--delete", DOCUMENTS[2].id)
+    assert len(Index.open(files / "index")) == before - 3
+
+
+def test_a_broken_database_is_one_sentence(index):
+    (index._folder / "documents.sqlite").write_bytes(b"no database, " * 100)
+    for rest in ("-wal", "-shm"):
+        (index._folder / f"documents.sqlite{rest}").unlink(missing_ok=True)
+    assert "A database cannot be used (file is not a database)" in refused("search", index._folder, "cat")
+
+
+def test_a_side_without_weight_has_no_say(index, backbone):
+    without = Fusion("scores", {"bm25": 1.0, "sparse": 0.0, "dense": 0.0})
+    fresh = Index.open(index._folder)
+    hits = fresh.search("cats of the garden", 10, "hybrid", fusion=without).hits
+    assert [(hit.id, hit.score) for hit in hits] == [
+        (hit.id, hit.score) for hit in fresh.search("cats of the garden", 10, "bm25").hits
+    ]
+    assert "_model" not in vars(fresh)  # words need no model
+    with pytest.raises(UserError, match="All sides weigh 0"):
+        fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
+
+
+def test_a_search_with_words_alone_does_without_torch(index):
+    script = "import sys; from text2token.cli import main; sys.argv[1:] = ['search', *sys.argv[1:], '--no-model', '--json']\n"
+    script += "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    for mode in ("sparse", "hybrid"):
+        command = [sys.executable, "-c", script, str(index._folder), "cats of the garden", "--mode", mode]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        hits = index.search("cats of the garden", mode=mode, inference_free=True).hits
+        assert [hit["id"] for hit in json.loads(said.stdout)] == [hit.id for hit in hits]
+        assert said.stderr.splitlines()[-1] == "False"
+
+
+def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):
+    expected = scores(index, "cats of the garden", "bm25")
+    folder = index._folder
+    index._store.close()
+    monkeypatch.setattr("text2token.search.store.os.access", lambda *_: False)
+    reader = Index.open(folder)
+    assert scores(reader, "cats of the garden", "bm25") == expected
+    with pytest.raises(sqlite3.OperationalError):
+        reader._store.note(finished=False)
+    reader._store.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.store.os.access", lambda *_: True)
+        writer = Index.open(folder)
+        writer.add(
+            [Document("new", "", "A quokka.")]
+        )  # which lies in the log beside the file, as the writer has it open
+    assert set(scores(Index.open(folder), "quokka", "bm25")) == {"new"}
+
+
+def test_a_model_without_a_limit_is_given_whole_texts_and_one_without_room_is_refused(backbone, monkeypatch):
+    embedder = untrained(backbone("llama"), max_length=40)
+    monkeypatch.setattr(type(embedder.encoder), "max_seq_length", property(lambda _: None), raising=False)
+    assert PartEncoder(embedder).parts(LONG) == [LONG]
+    embedder.encoder.prompts["document"] = "word " * 40
+    monkeypatch.setattr(type(embedder.encoder), "max_seq_length", property(lambda _: 8), raising=False)
+    with pytest.raises(UserError, match="leaves no room for text"):
+        PartEncoder(embedder)
+
+
+def test_commands_refuse_in_one_sentence(files, backbone):
+    assert "no file or folder" in refused("index", "m", files / "no.jsonl", "-o", files / "i")
+    assert "Name MODEL and DOCS" in refused("index", "-o", files / "i")
+    assert "no index in" in refused("search", files / "no", "cat")
+    assert "Give one QUERY" in refused("search", files / "no")
+    done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
+    assert "is there: change it with --add" in refused(
+        "index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING
+    )
+    assert "if it has moved, name it" in refused("index", "m", "-o", files / "index", "--add", files / "docs.jsonl")
+    assert "Name MODEL and DOCS" in refused("index", "m", files / "docs.jsonl", "-o", files / "index", "--delete", "1")
+    assert "--text-column is of no use" in refused(
+        "index", "-o", files / "index", "--delete", "1", "--text-column", "x"
+    )
+    assert "--uri is the place of a Milvus" in refused(
+        "index", "m", files / "docs.jsonl", "-o", files / "i", "--uri", "file.db"
+    )
+    assert "is no place for Milvus" in refused(
+        "index",
+        backbone("llama"),
+        files / "docs.jsonl",
+        "-o",
+        files / "i",
+        "--engine",
+        "milvus",
+        "--uri",
+        "localhost:1",
+    )
+    assert "--bf16 is of the model, which this search does not load" in refused(
+        "search", files / "index", "cat", "--mode", "bm25", "--bf16"
+    )
+    assert "--weight takes a number" in refused("search", files / "index", "cat", "--weight", "bm25", "nan")
+    assert "is a folder: name a file" in refused(
+        "search", files / "index", "--queries", files / "docs.jsonl", "-o", files
+    )
+    (files / "q.jsonl").write_text('{"id": 2, "text": " "}')
+    assert "the query '2' has no text" in refused(
+        "search", files / "index", "--queries", files / "q.jsonl", "-o", files / "run"
+    )
+    assert "are of a hybrid search" in refused(
+        "search", files / "index", "cat", "--mode", "bm25", "--weight", "bm25", "2"
+    )
+    assert "Give one QUERY" in refused(
+        "search", files / "index", "--queries", files / "docs.jsonl", "-o", files / "run", "--json"
+    )

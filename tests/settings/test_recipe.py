@@ -1,0 +1,67 @@
+"""Recipes: the same names everywhere, and one sentence for what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from text2token import Recipe, UserError
+from text2token.settings.templates import TEMPLATES, Template
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.name)
+def test_packaged_recipes_load(file):
+    assert isinstance(Recipe.load(file), Recipe)
+
+
+def test_the_default_recipe_spells_out_the_defaults():
+    (default,) = [file for file in RECIPES if file.name == "default.yaml"]
+    assert Recipe.load(default) == Recipe()
+
+
+def test_overrides_win_and_an_empty_file_means_the_defaults(tmp_path):
+    file = tmp_path / "r.yaml"
+    file.write_text("max_texts: 10\nseed: 3\n")
+    assert Recipe.load(file, seed=4) == Recipe(max_texts=10, seed=4)
+    file.write_text("# nothing\n")
+    assert Recipe.load(file) == Recipe()
+
+
+def test_templates():
+    assert Recipe(template="eol").text_template() == TEMPLATES["eol"]
+    assert Recipe(suffix=" =>").text_template() == Template(TEMPLATES["keywords"].prefix, " =>")
+    assert Recipe(template="none", prefix="query: ").text_template() == Template("query: ")
+    assert Recipe(prior_templates="eol,topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
+    with pytest.raises(UserError, match="no template 'x'"):
+        Recipe(template="x").text_template()
+    assert Recipe(prior_templates="eol, topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"- a\n", "no mapping"),
+        (b"1: 2\n", "no mapping"),
+        (b"a: [\n", "Cannot read the recipe"),
+        (b"\xff\xfe\x00", "Cannot read the recipe"),
+        (b"colour: red\n", "'colour'.*known are backbone"),
+        (b"seed: -1\n", "'seed'.*greater than or equal to 0"),
+        (b"held_out: 1\n", "'held_out'"),
+        (b"mixing: 2\n", "'mixing'"),
+        (b"keep_from: 0.9\nkeep_to: 0.1\n", r"keep_from \(0.9\) must be below keep_to \(0.1\)"),
+        (b"correction: center\n", "no correction 'center'"),
+        (b"correction: filter+centre\n", "'filter' changes the dimension"),
+        (b"prior_templates: eol,riddle\n", "no template 'riddle'"),
+        (b"stop_words: en,tlh\n", "No stop list for language 'tlh'"),
+        (b"max_length: 32\n", r"train_length \(64\) must not be above max_length \(32\)"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(tmp_path, content, sentence):
+    file = tmp_path / "r.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=sentence) as error:
+        Recipe.load(file)
+    assert "\n" not in str(error.value)

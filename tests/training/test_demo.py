@@ -1,0 +1,69 @@
+"""The demonstration on a tiny backbone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from conftest import SENTENCES, untrained
+from text2token import UserError, demo
+from text2token.cli import main
+from text2token.data.docstrings import Docstring
+from text2token.search import read_documents
+
+ROWS = [
+    Docstring(
+        f"package.module{i}.name{j}", f"{text} Case {i} of {j}.", f"Details {i} {j}: {SENTENCES[(j + 1) % 10]} {text}"
+    )
+    for i in range(110)
+    for j, text in enumerate(SENTENCES)
+]
+ANSWER = Docstring(
+    "numpy.vstack",
+    "Stack arrays in sequence vertically (row wise).",
+    "This is equivalent to concatenation along the first axis.",
+)
+
+
+@pytest.fixture(autouse=True)
+def _rows(monkeypatch):
+    monkeypatch.setattr(demo, "installed_docstrings", lambda: [*ROWS, ANSWER])
+
+
+def test_split_keeps_answers_held_out_and_nothing_leaks():
+    data = demo.demo_data(pool=50)
+    assert ANSWER in data.held_out
+    assert len(data.held_out) == 50
+    assert len(data.texts) + 50 == len(ROWS) + 1
+    assert not {f"{d.summary} {d.body}" for d in data.held_out} & set(data.texts)
+    assert demo.demo_data(pool=50) == data
+
+
+def test_too_few_docstrings_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(demo, "installed_docstrings", lambda: ROWS[:10])
+    with pytest.raises(UserError, match="Only 10 docstrings"):
+        demo.demo_data()
+
+
+def test_known_item_retrieval_of_a_perfect_embedder_is_perfect(backbone):
+    embedder = untrained(backbone("llama"))
+    same = [Docstring(str(i), text, text) for i, text in enumerate(SENTENCES)]
+    assert demo.known_item_retrieval(embedder, same) == {"nDCG@10": pytest.approx(1), "recall@10": 1}
+
+
+def test_command(backbone, tmp_path):
+    options = ["--backbone", backbone("llama"), "--max-texts", "60", "--batch-size", "8", "--calibration-texts", "30"]
+    result = CliRunner().invoke(
+        main, ["demo", "--output", str(tmp_path / "model"), "--json", *options], catch_exceptions=False
+    )
+    assert result.exit_code == 0
+    shown = json.loads(result.stdout)
+    assert set(shown["retrieval"]) == {"plain mean pooling", "same prompt, untrained", "text2token"}
+    assert set(shown["answers"]) == set(demo.QUESTIONS)
+    assert len(shown["tokens"]) == 5
+    assert (tmp_path / "model" / "report.html").is_file()
+    documents = list(read_documents(tmp_path / "model" / "docs.jsonl"))
+    assert len(documents) > 20
+    assert all(document.title and document.text for document in documents)
