@@ -15,7 +15,7 @@ from text2token.data.sts import read_sts
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
-from text2token.training.adapt import draw, gather
+from text2token.training.adaptation import draw, gather
 from text2token.training.choose import CANDIDATES, Candidate, Evidence, choose, judge
 from text2token.utils.files import cached_vectors
 

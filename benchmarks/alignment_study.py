@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from text2token.analysis.align import Reading, align_embeddings
+from text2token.analysis.alignment import Reading, align_embeddings
 from text2token.analysis.study import write_study
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder

@@ -26,7 +26,7 @@ from results_file import RESULTS, data_checksums, write_results
 from steps import text2token
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import contender, judge
-from text2token.evaluation.compare import compare
+from text2token.evaluation.comparison import compare
 from text2token.evaluation.comparison_page import draw
 from text2token.evaluation.results import SUMMARY
 from text2token.evaluation.tasks import select_tasks

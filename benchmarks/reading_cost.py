@@ -22,7 +22,7 @@ import click
 import torch
 from torch import Tensor
 
-from text2token.analysis.align import align
+from text2token.analysis.alignment import align
 from text2token.analysis.spectrum_run import run_spectrum
 from text2token.data.corpus import Corpus, open_corpus
 from text2token.model.embedder import Embedder

@@ -32,13 +32,13 @@ from text2token.cli.options import quiet_libraries
 from text2token.evaluation.vector_store import text_key
 from text2token.model.embedder import Embedder
 from text2token.model.packaged import REFERENCES
-from text2token.search import Fusion, Index, VectorSettings
+from text2token.search import Fusion, Index
 from text2token.search.engine import Hit, Rows
 from text2token.search.fusion import fuse, search
 from text2token.search.modes import HYBRID
 from text2token.search.parts import PartEncoder
 from text2token.settings.recipe import Recipe
-from text2token.settings.search import FusionMethod, Side
+from text2token.settings.search import FusionMethod, Side, VectorSettings
 from text2token.utils.provenance import file_checksum
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}

@@ -31,5 +31,5 @@ print(*(f"{name}:{type(getattr(text2token, name)).__name__}" for name in text2to
 
 def test_an_unknown_name_is_an_attribute_error():
     assert run("import text2token\ntry: text2token.nothing\nexcept AttributeError as error: print(error)").endswith(
-        "'nothing'"
+        "nothing"
     )

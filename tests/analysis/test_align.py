@@ -18,7 +18,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from conftest import CORPUS, SENTENCES, untrained
 from text2token import Embedder, UserError
-from text2token.analysis.align import Reading, align, literal_tokens
+from text2token.analysis.alignment import Reading, align, literal_tokens
 from text2token.analysis.categories import CATEGORIES, TokenCategories
 from text2token.analysis.metrics import AlignmentRates
 from text2token.analysis.study import draw

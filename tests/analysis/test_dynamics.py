@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from conftest import CORPUS, SENTENCES, untrained
 from text2token import Embedder, Recipe, UserError
-from text2token.analysis.align import align
+from text2token.analysis.alignment import align
 from text2token.analysis.dynamics import (
     REPRESENTATION,
     VOCABULARY,
@@ -31,7 +31,7 @@ from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.data.sts import read_sts
 from text2token.training.callbacks import MeasureAlong
-from text2token.training.fit import draw_texts, fit
+from text2token.training.pipeline import draw_texts, fit
 
 QUICK = {
     "max_texts": 60,

@@ -452,8 +452,8 @@ NO_SPACE = OSError(errno.ENOSPC, "No space left on device")
     [
         ("pyarrow.parquet.write_table", NO_SPACE),
         ("torch.save", RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534")),
-        ("text2token.model.folders.save_embedder", SafetensorError("I/O error: No space left on device (os error 28)")),
-        ("text2token.training.fit.write_report", NO_SPACE),
+        ("text2token.model.embedder.save_parts", SafetensorError("I/O error: No space left on device (os error 28)")),
+        ("text2token.training.pipeline.write_report", NO_SPACE),
     ],
 )
 def test_a_full_disk_is_told_and_the_same_command_continues(fit, tmp_path, monkeypatch, function, error):

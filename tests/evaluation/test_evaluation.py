@@ -23,7 +23,7 @@ from conftest import CORPUS, SENTENCES, of_recipe, untrained
 from text2token import Recipe, UserError
 from text2token.cli import main
 from text2token.evaluation import contender, judge
-from text2token.evaluation.compare import Row, _difference, _means, compare
+from text2token.evaluation.comparison import Row, _difference, _means, compare
 from text2token.evaluation.comparison_page import write_comparison
 from text2token.evaluation.encoders import Session, Work
 from text2token.evaluation.items import DRAWS, Items, Part

@@ -13,7 +13,7 @@ from conftest import CORPUS, DECODERS, MASKED, SENTENCES, untrained
 from text2token import Embedder, UserError
 from text2token.model.correction import correction, spectral_filter
 from text2token.model.fingerprint import embedder_fingerprint
-from text2token.model.folders import sparse_head_modules
+from text2token.model.folders import dense_modules, head_modules
 from text2token.model.head import DecodingHead
 from text2token.settings.templates import TEMPLATES
 
@@ -67,8 +67,10 @@ def test_a_folder_made_on_a_device_leaves_what_decodes_on_the_cpu(backbone):
     embedder = calibrated(backbone("bert"))
     dense, sparse = embedder.encode(SENTENCES), embedder.encode_sparse(SENTENCES)
     h = embedder.embed(SENTENCES)
-    SentenceTransformer(modules=embedder.dense_modules(), device="meta")
-    SparseEncoder(modules=[*embedder.encoder, *sparse_head_modules(embedder)], device="meta")
+    SentenceTransformer(modules=dense_modules(embedder.encoder, embedder.correction), device="meta")
+    SparseEncoder(
+        modules=[*embedder.encoder, *head_modules(embedder.decoding_head, embedder.corpus_mean)], device="meta"
+    )
     np.testing.assert_array_equal(embedder.densify(h).numpy(), dense)
     np.testing.assert_array_equal(embedder.sparsify(h).weights, sparse.weights)
 
@@ -184,7 +186,7 @@ def test_any_sentence_transformer_encodes_but_cannot_be_read(backbone, tmp_path)
 
 
 def test_loading_something_else_is_refused(tmp_path):
-    with pytest.raises(UserError, match="no embedder"):
+    with pytest.raises(UserError, match="Cannot load"):
         Embedder.open(tmp_path)
 
 

@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from torch import nn
 
 from conftest import SENTENCES, untrained
-from text2token import UserError, precision
+from text2token import UserError
 from text2token.cli import main
+from text2token.model import precision
 from text2token.model.precision import mixed_precision
 
 HAS_BF16 = precision.has_bf16  # before the tests have their own

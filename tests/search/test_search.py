@@ -25,7 +25,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from conftest import SENTENCES, done, of_recipe, refused, untrained
 from text2token import Recipe, UserError
-from text2token.search import Columns, Document, Fusion, Hit, Index, Match, VectorSettings, read_documents
+from text2token.search import Columns, Document, Fusion, Hit, Index, Match, read_documents
 from text2token.search.bm25 import K1, B, idf, split_words
 from text2token.search.embedded import EmbeddedEngine
 from text2token.search.engines import open_engine
@@ -35,6 +35,7 @@ from text2token.search.parts import PartEncoder, untruncated
 from text2token.search.postings import Postings
 from text2token.search.reasons import _matches, snippet
 from text2token.search.vectors import TokenSpace, TokenVectors
+from text2token.settings.search import VectorSettings
 
 DOCUMENTS = [Document(str(i), f"Title {i}", text) for i, text in enumerate(SENTENCES)]
 LONG = " ".join(SENTENCES * 6)

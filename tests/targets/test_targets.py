@@ -27,7 +27,7 @@ from text2token.targets.data_driven import (
     form_sharing,
 )
 from text2token.targets.model_derived import ModelDerived, estimate_prior
-from text2token.training.fit import build_targets
+from text2token.training.pipeline import build_targets
 from text2token.utils.errors import UserError
 
 TOKENIZER = byte_bpe()

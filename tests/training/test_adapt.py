@@ -19,7 +19,7 @@ from text2token.data.corpus import Corpus
 from text2token.model.correction import correction, spectral_filter
 from text2token.model.head import DecodingHead
 from text2token.settings.corrections import Step, parse_steps
-from text2token.training.adapt import adapt, draw
+from text2token.training.adaptation import adapt, draw
 from text2token.training.choose import CANDIDATES, Candidate, Evidence, Judged, choose, judge
 from text2token.training.overlap import overlap_agreement, overlapping_pairs, spans
 

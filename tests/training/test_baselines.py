@@ -14,9 +14,9 @@ from conftest import DECODERS, SENTENCES, of_recipe, untrained
 from text2token import Embedder, Recipe, UserError
 from text2token.evaluation import contender
 from text2token.model.echo import echo_embedder
-from text2token.training.baselines import fit
-from text2token.training.baselines.fit import fit_baseline
+from text2token.training.baselines import run as fit
 from text2token.training.baselines.mntp import MaskedNextToken
+from text2token.training.baselines.run import fit_baseline
 from text2token.training.baselines.simcse import SimCSE, set_dropout
 from text2token.training.baselines.tsdae import DenoisingAutoEncoder
 from text2token.training.objective import pooled

@@ -8,10 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from conftest import SENTENCES, untrained
-from text2token import UserError, demo
+from text2token import UserError
 from text2token.cli import main
 from text2token.data.docstrings import Docstring
 from text2token.search import read_documents
+from text2token.training import demo
 
 ROWS = [
     Docstring(

@@ -16,15 +16,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conftest import CORPUS, SENTENCES
-from text2token import Recipe, UserError, pipeline, precision
+from text2token import Recipe, UserError
 from text2token.cli import main
 from text2token.data.corpus import Corpus
+from text2token.model import precision
+from text2token.training import pipeline
 from text2token.training.callbacks import TimeLimit
-from text2token.training.fit import build_targets, draw_texts, fit, split_texts
+from text2token.training.pipeline import build_targets, draw_texts, fit, split_texts
 from text2token.training.trainer import _arguments
 from text2token.utils.run_folder import RunFolder
 
-IMPORTED_ONCE = ["text2token.cli.fit", "text2token.training.fit", "text2token.model.folders"]
+IMPORTED_ONCE = ["text2token.cli.fit", "text2token.training.pipeline", "text2token.model.folders"]
 TEXTS = [f"{text[:-1]}, part {i} of {j}." for i in range(5) for j in range(4) for text in SENTENCES]
 STEPS = {"max_texts": 184, "held_out": 16, "batch_size": 4}  # 23 a stage, with checkpoints at 20 and 23
 QUICK = {

@@ -1,1 +1,5 @@
 """Read what an embedder encodes: aligned tokens, spectra, dynamics of a training."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

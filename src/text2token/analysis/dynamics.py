@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from text2token.analysis.align import Reading, align_embeddings
+from text2token.analysis.alignment import Reading, align_embeddings
 from text2token.analysis.categories import CATEGORIES
 from text2token.analysis.sts import cosine_spearman
 from text2token.data.sts import ScoredPairs, read_sts

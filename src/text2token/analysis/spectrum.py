@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text2token.analysis.align import Reading, align_embeddings
+from text2token.analysis.alignment import Reading, align_embeddings
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.model.embedder import Embedder
 from text2token.utils.errors import UserError

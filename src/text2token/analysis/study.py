@@ -19,7 +19,7 @@ _RATE_COLOURS = ("#1f4e79", "#4f8fc0", "#a9cbe3")  # ordered by lightness: they 
 _CATEGORY_COLOURS = ("#1f4e79", "#8fb7d8", "#e3a13c", "#d5d8dc")
 
 Studied = Mapping[str, Mapping[str, Any]]
-"""Results of :func:`text2token.analysis.align.align` by the name of the embedder."""
+"""Results of :func:`text2token.analysis.alignment.align` by the name of the embedder."""
 
 
 def write_study(studied: Studied, settings: Mapping[str, Any], output: Path) -> None:

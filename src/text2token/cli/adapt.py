@@ -60,7 +60,7 @@ def adapt(
     """
     quiet_libraries()
     from text2token.data.corpus import open_corpus
-    from text2token.training.adapt import adapt as run
+    from text2token.training.adaptation import adapt as run
 
     given = recipe.model_dump(exclude_unset=True)
     correction = correction or given.get("correction", _AUTO)

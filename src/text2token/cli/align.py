@@ -70,8 +70,8 @@ def align(
       text2token align my-embedder --head meta-llama/Llama-3.2-1B --corpus notes.txt --forms merged --json
     """
     quiet_libraries()
-    from text2token.analysis.align import Reading
-    from text2token.analysis.align import align as read
+    from text2token.analysis.alignment import Reading
+    from text2token.analysis.alignment import align as read
     from text2token.analysis.study import write_study
     from text2token.data.corpus import open_corpus, sample
     from text2token.model.embedder import Embedder

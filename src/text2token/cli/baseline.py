@@ -29,7 +29,7 @@ def baseline(method: str, corpus: str, output: Path, overwrite: bool, text_colum
       text2token evaluate simcse/dense --data my-beir-folder --output results/simcse
     """
     quiet_libraries()
-    from text2token.training.baselines.fit import fit_baseline
+    from text2token.training.baselines.run import fit_baseline
 
     fit_baseline(method, corpus, output, recipe, text_column=text_column, overwrite=overwrite, progress=True)
     click.echo(f"{output}/dense is a SentenceTransformer folder", err=True)

@@ -27,7 +27,7 @@ def compare(results: tuple[Path, ...], output: Path, published: Path | None, mod
       text2token compare results/model results/eol results/bm25 --output comparison
     """
     with extra("eval"):
-        from text2token.evaluation.compare import compare as side_by_side
+        from text2token.evaluation.comparison import compare as side_by_side
         from text2token.evaluation.comparison_page import write_comparison
     comparison = side_by_side(results, _published(published, models))
     write_comparison(comparison, output)

@@ -29,7 +29,7 @@ def fit(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool
     """
     quiet_libraries()
     from text2token.data.corpus import open_corpus
-    from text2token.training.fit import fit as run
+    from text2token.training.pipeline import fit as run
 
     run(open_corpus(corpus, text_column=text_column), output, recipe, overwrite=overwrite, progress=True)
     click.echo(

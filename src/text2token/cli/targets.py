@@ -39,7 +39,7 @@ def targets(
     """
     quiet_libraries()
     from text2token.data.corpus import open_corpus
-    from text2token.training.fit import build_targets
+    from text2token.training.pipeline import build_targets
 
     store, tokenizer = build_targets(open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True)
     shown = [

@@ -9,7 +9,7 @@ from matplotlib import colormaps
 from matplotlib.colors import TABLEAU_COLORS, to_hex
 from matplotlib.figure import Figure
 
-from text2token.evaluation.compare import Comparison
+from text2token.evaluation.comparison import Comparison
 from text2token.utils.figures import figure_style, inline_svg, write_figure
 from text2token.utils.files import write_json
 from text2token.utils.page import page_environment, write_page

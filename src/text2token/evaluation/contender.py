@@ -93,7 +93,7 @@ def untrained(
         backbone: As :func:`text2token.model.backbone.load_encoder` takes it.
         recipe: The setting.
         corpus: What the correction is learnt from; ``calibration_texts`` drawn from it, whole. ``fit`` draws them from its
-            training texts, and :func:`text2token.training.adapt.adapt` learns from spans.
+            training texts, and :func:`text2token.training.adaptation.adapt` learns from spans.
         text_column: Of a tabular corpus.
         bf16: Encode in mixed precision.
 

@@ -42,7 +42,7 @@ def save_parts(
     Either loads with sentence-transformers alone; template, pooling, correction, corpus mean and top-K are inside.
     """
     dense = dense_modules(encoder, correction)
-    sparse = [*encoder, *_head_modules(head, mean_logits)]
+    sparse = [*encoder, *head_modules(head, mean_logits)]
     save_plain(SentenceTransformer(modules=dense), path / "dense")
     save_plain(SparseEncoder(modules=sparse, max_active_dims=top_k), path / "sparse")
 
@@ -67,7 +67,7 @@ def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None
     write_json(file, json.loads(file.read_text(encoding="utf-8")) | general)
 
 
-def _head_modules(head: DecodingHead, mean: Tensor) -> list[nn.Module]:
+def head_modules(head: DecodingHead, mean: Tensor) -> list[nn.Module]:
     """The decoding head as modules: transform where there is one, then ``ReLU(W·h + b − mean logits)``."""
     vocabulary, dimension = head.weight.shape
     modules: list[nn.Module] = []
@@ -141,7 +141,7 @@ def _pooled(model: SentenceTransformer | SparseEncoder, name: str) -> SentenceTr
 
 
 def _head_from_modules(modules: list[Any]) -> DecodingHead:
-    """The inverse of :func:`_head_modules`; the corpus mean stays inside the bias."""
+    """The inverse of :func:`head_modules`; the corpus mean stays inside the bias."""
     *transform, decode = modules
     if not transform:
         return DecodingHead(decode.linear.weight, decode.linear.bias)

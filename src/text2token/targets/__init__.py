@@ -1,1 +1,5 @@
 """Token targets: builders, and their store on disk."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -15,7 +15,7 @@ from text2token.data.docstrings import Docstring, installed_docstrings
 from text2token.model.embedder import Embedder
 from text2token.model.folders import dense_modules
 from text2token.settings.recipe import Recipe
-from text2token.training.fit import fit
+from text2token.training.pipeline import fit
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write
 from text2token.utils.progress import step

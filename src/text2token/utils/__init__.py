@@ -1,1 +1,5 @@
 """Files, locks, folders of runs, pages and figures: what knows nothing of models."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -7,14 +7,15 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
 
 from text2token.utils.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -74,4 +75,6 @@ def cached_vectors(folder: Path, name: str, compute: Callable[[], Tensor]) -> Te
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(file) as part, part.open("wb") as stream:
             np.save(stream, compute().numpy())
+    import torch  # a second to import, and not all who write files need it
+
     return torch.from_numpy(np.load(file))

@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
 from text2token.utils.files import cached_vectors, exclusive_lock, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _SETTINGS = "settings.json"
 _RECORD = "run.json"

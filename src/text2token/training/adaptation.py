@@ -14,8 +14,8 @@ from text2token.model.head import mean_logits
 from text2token.settings.recipe import Recipe
 from text2token.training.card import write_cards
 from text2token.training.choose import CANDIDATES, Candidate, Evidence, Judged, choose, judge
-from text2token.training.fit import CorpusLike, describe_backbone, open_texts
 from text2token.training.overlap import overlapping_pairs, spans
+from text2token.training.pipeline import CorpusLike, describe_backbone, open_texts
 from text2token.training.trainer import pair_cosine
 from text2token.utils.errors import UserError
 from text2token.utils.run_folder import RunFolder

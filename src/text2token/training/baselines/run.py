@@ -17,8 +17,8 @@ from text2token.settings.recipe import Recipe
 from text2token.training.baselines.mntp import MaskedNextToken
 from text2token.training.baselines.simcse import SimCSE, set_dropout
 from text2token.training.baselines.tsdae import DenoisingAutoEncoder
-from text2token.training.fit import CorpusLike, describe_backbone, draw_texts, open_texts, split_texts
 from text2token.training.objective import Objective
+from text2token.training.pipeline import CorpusLike, describe_backbone, draw_texts, open_texts, split_texts
 from text2token.training.trainer import merge, train_stage
 from text2token.utils.errors import UserError
 from text2token.utils.run_folder import RunFolder

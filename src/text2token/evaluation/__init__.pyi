@@ -1,0 +1,2 @@
+from .comparison import compare as compare
+from .judge import evaluate as evaluate
