@@ -5,9 +5,12 @@ Part of benchmarks/results/alignment.json. All that is learnt comes from corpus 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.data.corpus import open_corpus
@@ -17,7 +20,7 @@ from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
 from text2token.training.adaptation import draw, gather
 from text2token.training.choose import CANDIDATES, Candidate, Evidence, choose, judge
-from text2token.utils.files import cached_vectors
+from text2token.utils.resume import cached
 
 SETTINGS = {
     "mean": Recipe(backbone="smollm2-135m", pooling="mean", template="none"),
@@ -62,7 +65,7 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     """Scores of all corrections of one setting, and the table that the choice was made from."""
     embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     embedder.bf16 = True
-    keep = partial(cached_vectors, folder)
+    keep = partial(_keep, folder)
     texts, others = draw(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), recipe)
     evidence = gather(embedder, texts, others, recipe.seed, keep)
     pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
@@ -88,9 +91,13 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     }
 
 
+def _keep(folder: Path, name: str, compute: Callable[[], Tensor]) -> Tensor:
+    return cached(folder / name, compute)
+
+
 def _pairs(embedder: Embedder, data: Path, split: str, keep: Any) -> EmbeddedPairs:
     rows = read_sts(data / "mteb" / "stsbenchmark-sts" / f"{split}.jsonl")
-    return EmbeddedPairs.embed(embedder, rows, keep=partial(keep, f"stsb-{split}"))
+    return EmbeddedPairs.embed(embedder, rows, keep=partial(keep, f"stsb-{split}.npy"))
 
 
 def _scores(

@@ -11,7 +11,7 @@ from text2token.analysis.study import write_study
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
-from text2token.utils.files import cached_vectors
+from text2token.utils.resume import cached
 
 TEXTS, SEED = 500, 1  # another draw than the fits train on; a rate of one half is then known to 4 points
 UNTRAINED: dict[str, dict[str, Any]] = {
@@ -50,7 +50,7 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
             else:
                 embedder = Embedder.open(models[way], head="original", corrected=False)
             embedder.bf16 = True
-            embeddings = cached_vectors(runs / "study", name, partial(embedder.embed, texts, progress=True))
+            embeddings = cached(runs / "study" / f"{name}.npy", partial(embedder.embed, texts, progress=True))
             for reading, settings in READINGS.items():
                 studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
     for reading in ("exact ids", "less the mean, forms merged"):

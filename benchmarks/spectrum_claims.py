@@ -22,7 +22,7 @@ from text2token.data.corpus import open_corpus, sample
 from text2token.data.sts import read_sts
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
-from text2token.utils.files import cached_vectors
+from text2token.utils.resume import cached
 
 PLAIN = Recipe(pooling="mean", template="none")
 TEXTS = 500  # Wikipedia sentences that the components are learnt from and that are decoded
@@ -81,14 +81,14 @@ def _measure_pair(
     embedded, sts = [], []
     for model, folder in zip(models, folders, strict=True):
         model.bf16 = True
-        embedded.append(cached_vectors(folder, "texts", partial(model.embed, texts)))
-        sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(cached_vectors, folder, "stsb-test")))
+        embedded.append(cached(folder / "texts.npy", partial(model.embed, texts)))
+        sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(cached, folder / "stsb-test.npy")))
     scifact = part(beir(data / "mteb" / "scifact", "SciFact", None))
     sides = {
         "scifact-queries": list(scifact.queries.values()),
         "scifact-documents": [document.content for document in scifact.documents],
     }
-    searched = [cached_vectors(folders[0], side, partial(models[0].embed, own)) for side, own in sides.items()]
+    searched = [cached(folders[0] / f"{side}.npy", partial(models[0].embed, own)) for side, own in sides.items()]
     moments = Moments.none(embedded[0].shape[1])
     moments.add(*embedded)
     result = analyse(models, embedded, moments, texts, pairs=sts)

@@ -126,7 +126,7 @@ def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(fit, model, tmp_pa
     output = tmp_path / "m"
     output.mkdir()
     (output / "thesis.txt").write_text("years of work")
-    assert "exists: choose another folder, or pass --overwrite" in refused(*fit, output)
+    assert "exists: choose another folder, or set `overwrite`" in refused(*fit, output)
     assert "was not written by a run (it holds no run.json), so it is not replaced" in refused(
         *fit, output, "--overwrite"
     )

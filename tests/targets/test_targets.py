@@ -22,7 +22,6 @@ from text2token.targets.combine import Combined
 from text2token.targets.data_driven import (
     CorpusStatistics,
     DataDriven,
-    cached_statistics,
     corpus_statistics,
     form_sharing,
 )
@@ -91,13 +90,6 @@ def test_weightings_equal_the_formulas(weighting):
 def test_statistics_do_not_depend_on_batches(monkeypatch):
     monkeypatch.setattr(data_driven, "_BATCH", 7)
     assert corpus_statistics(CORPUS, TOKENIZER, SIZE, 64).checksum == STATISTICS.checksum
-
-
-def test_statistics_are_counted_once(tmp_path):
-    kept = cached_statistics(tmp_path / "statistics.npz", lambda: STATISTICS)
-    again = cached_statistics(tmp_path / "statistics.npz", lambda: pytest.fail("counted again"))
-    assert kept.checksum == again.checksum == STATISTICS.checksum
-    assert [file.name for file in tmp_path.iterdir()] == ["statistics.npz"]
 
 
 def test_only_meaningful_tokens_of_the_text_are_targets():

@@ -122,7 +122,7 @@ def test_control_c_tells_how_to_go_on(command, tmp_path):
 
 def test_one_process_at_a_time(command, tmp_path):
     run = RunFolder.open(tmp_path / "m", overwrite=False)
-    with run.claimed({}):
+    with run.session({}):
         code, message = command(tmp_path / "m")
         assert code == 2
         assert (
@@ -252,7 +252,7 @@ def test_what_cannot_work_leaves_nothing_behind(quick, tmp_path, texts, settings
 
 
 def test_an_output_that_exists_is_refused_before_any_work(quick, tmp_path):
-    with pytest.raises(UserError, match="exists: choose another folder, or pass --overwrite"):
+    with pytest.raises(UserError, match="exists: choose another folder, or set `overwrite`"):
         fit("no such corpus", tmp_path, quick())
 
 

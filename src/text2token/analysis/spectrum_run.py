@@ -32,8 +32,9 @@ from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import content_hash, embedder_fingerprint
 from text2token.utils.errors import UserError
 from text2token.utils.figures import write_figure
-from text2token.utils.files import atomic_write, write_json
+from text2token.utils.files import write_json
 from text2token.utils.progress import progress_bar
+from text2token.utils.resume import load, save
 from text2token.utils.run_folder import RunFolder
 
 _CHUNK = 512  # texts between two checkpoints: half a minute to a few minutes of encoding on a CPU
@@ -88,10 +89,10 @@ def run_spectrum(
         "corpus_fingerprint": corpus.fingerprint(max_texts),
         "pairs_fingerprint": fingerprint,
     }
-    with run.claimed({**kept, **content}):
+    with run.session({**kept, **content}):
         with run.clock("encode"):
             embedded = [
-                run.vectors(name, lambda model=model: model.embed(texts, progress=progress))  # type: ignore[misc]
+                run.cached(f"{name}.npy", lambda model=model: model.embed(texts, progress=progress))  # type: ignore[misc]
                 for name, model in (("base", base), ("tuned", tuned))
             ]
             moments = _stream(run, models, embedded, islice(corpus, len(texts), max_texts), progress)
@@ -174,9 +175,8 @@ def _check_dimensions(base: Embedder, tuned: Embedder) -> None:
 def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], progress: bool) -> Moments:
     """Moments of the texts embedded already and of the rest, chunk by chunk; after each they are on disk."""
     file = run.work / "moments.npz"
-    if file.is_file():
-        with np.load(file) as saved:
-            moments = Moments(**{name: saved[name][()] for name in saved})
+    if saved := load(file):
+        moments = Moments(**saved)
     else:
         moments = Moments.none(first[0].shape[1])
         moments.add(*first)
@@ -184,7 +184,6 @@ def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[
         task = bar.add_task("Embedding twice", total=None, completed=moments.texts, unit="texts", note="")
         for chunk in chunked(islice(rest, int(moments.texts) - len(first[0]), None), _CHUNK):
             moments.add(*(model.embed(chunk) for model in models))
-            with atomic_write(file) as part, part.open("wb") as stream:
-                np.savez(stream, **asdict(moments))
+            save(file, asdict(moments))
             bar.update(task, completed=int(moments.texts))
     return moments

@@ -51,10 +51,10 @@ def encode_file(
         _ = embedder.corpus_mean  # refuse before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
     content = Corpus.from_texts(texts).fingerprint()
-    with run.claimed({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):
+    with run.session({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):
         chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
         embed = [
-            partial(run.vectors, str(number), partial(embedder.embed, chunk, batch_size=batch_size))
+            partial(run.cached, f"{number}.npy", partial(embedder.embed, chunk, batch_size=batch_size))
             for number, chunk in enumerate(chunks)
         ]
         for embeddings in track(embed, "Encoding", unit="texts", each=_CHUNK, enabled=progress):

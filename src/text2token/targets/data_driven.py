@@ -5,9 +5,8 @@ Text2Token (arXiv 2510.10224) names the kind; the weightings are the field's cla
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -17,7 +16,6 @@ from scipy import sparse
 
 from text2token.model.vocabulary import Vocabulary, count_tokens
 from text2token.targets.base import Targets, checksum, from_matrix
-from text2token.utils.files import atomic_write
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,16 +56,6 @@ def corpus_statistics(
         document += np.bincount(counts.indices, minlength=size)
         collection += np.bincount(counts.indices, counts.data, minlength=size).astype(np.int64)
     return CorpusStatistics(total, document, collection)
-
-
-def cached_statistics(file: Path, compute: Callable[[], CorpusStatistics]) -> CorpusStatistics:
-    """The statistics of ``compute``, kept in ``file``: a pass over the corpus is not made twice."""
-    if not file.is_file():
-        with atomic_write(file) as part, part.open("wb") as stream:
-            np.savez_compressed(stream, **asdict(compute()))
-    with np.load(file) as arrays:
-        texts, *counts = (arrays[field.name] for field in fields(CorpusStatistics))
-    return CorpusStatistics(int(texts), *counts)
 
 
 def form_sharing(vocabulary: Vocabulary) -> sparse.csr_matrix:

@@ -71,10 +71,10 @@ def adapt(
         "corpus": fingerprint,
         "backbone": backbone,
     }
-    with run.claimed(settings):
+    with run.session(settings):
         with run.clock("encode"):
-            whole = run.vectors("whole", lambda: embedder.embed(texts, progress=progress))
-            evidence = gather(embedder, texts, others, recipe.seed, run.vectors, progress=progress)
+            whole = run.cached("whole.npy", lambda: embedder.embed(texts, progress=progress))
+            evidence = gather(embedder, texts, others, recipe.seed, run.cached, progress=progress)
         with run.clock("choose"):
             given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
             judged = judge(embedder, evidence, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)
@@ -131,12 +131,12 @@ def gather(
         texts: To learn from; two spans of each, since a covariance takes several times more vectors than it has dimensions.
         others: To judge on.
         seed: Of spans and pairs.
-        keep: Called with a name and what computes the vectors; may have them already.
+        keep: Called with the name of a ``.npy`` file and a function that computes the vectors; returns the vectors.
         progress: Show bars.
     """
 
     def embed(name: str, made: list[str]) -> Tensor:
-        return keep(name, lambda: embedder.embed(made, progress=progress))
+        return keep(f"{name}.npy", lambda: embedder.embed(made, progress=progress))
 
     pairs = overlapping_pairs(others, seed)
     return Evidence(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,7 @@ from rich.progress import Progress
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
-from text2token.utils.files import write_json
+from text2token.utils.resume import load, save
 
 _SEAL = "sizes.json"
 
@@ -40,7 +39,7 @@ class Seal(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(checkpoint / _SEAL, _sizes(checkpoint))
+        save(checkpoint / _SEAL, _sizes(checkpoint))
 
 
 class ShowProgress(TrainerCallback):
@@ -78,7 +77,7 @@ class MeasureAlong(TrainerCallback):
     @property
     def rows(self) -> list[dict[str, float]]:
         """A row a point, with its ``step``."""
-        return json.loads(self._file.read_text()) if self._file.is_file() else []
+        return load(self._file, [])
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._at(state, kwargs["model"])
@@ -95,7 +94,7 @@ class MeasureAlong(TrainerCallback):
         rows = self.rows
         if due and all(row["step"] != step for row in rows):
             model.eval()
-            write_json(self._file, [*rows, {"step": step, **self._measure()}])
+            save(self._file, [*rows, {"step": step, **self._measure()}])
             model.train()
 
 
@@ -108,7 +107,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     seal = checkpoint / _SEAL
-    return seal.is_file() and json.loads(seal.read_text()) == _sizes(checkpoint)
+    return load(seal) == _sizes(checkpoint)
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from text2token.model.precision import mixed_precision
 from text2token.model.template import room_for_text
 from text2token.settings.recipe import Recipe
 from text2token.targets.builders import make_builders
-from text2token.targets.data_driven import CorpusStatistics, cached_statistics, corpus_statistics
+from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
 from text2token.targets.loss import token_target_loss
 from text2token.targets.store import TargetStore, build_store
 from text2token.training.callbacks import MeasureAlong
@@ -75,10 +76,11 @@ def fit(
     texts, held_out = draw_texts(opened, recipe)
     dynamics = Dynamics.of_recipe(embedder, held_out, recipe)
     fingerprint = opened.fingerprint()
-    with run.claimed({"recipe": recipe.model_dump(), "corpus": fingerprint, "backbone": backbone}):
+    with run.session({"recipe": recipe.model_dump(), "corpus": fingerprint, "backbone": backbone}):
         stages = split_texts(texts, recipe)
         with run.clock("statistics"):
-            statistics = cached_statistics(run.work / "statistics.npz", lambda: _statistics(opened, embedder, recipe))
+            counted = run.cached("statistics.npz", lambda: asdict(_statistics(opened, embedder, recipe)))
+            statistics = CorpusStatistics(**counted)
         stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
@@ -89,7 +91,7 @@ def fit(
                 return _measure(embedder, held_out, {stage: test for stage, (_, test) in stores.items()})
 
         with run.clock("measure before"):
-            before = run.once("before.json", measure)
+            before = run.cached("before.json", measure)
         log, points = _train(run, embedder, stores, dynamics, recipe, progress)
         with run.clock("measure after"):
             after = measure()

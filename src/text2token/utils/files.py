@@ -1,26 +1,25 @@
-"""Files and folders that are written whole or not at all, locks between processes, and cached arrays."""
+"""Files and folders that are written completely or not at all, and locks between processes."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from filelock import FileLock, Timeout
 
 from text2token.utils.errors import UserError
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 
 @contextmanager
 def atomic_write(file: Path) -> Iterator[Path]:
-    """A path beside ``file`` to write to; it takes the place of ``file`` when all went well and is removed when not."""
+    """Yield a temporary path beside ``file``. It replaces ``file`` if the block succeeds, and is deleted if it fails.
+
+    A killed process leaves the old ``file`` as it was. The data is not flushed to the disk, so a power failure can still lose it.
+    """
     part = file.with_name(file.name + ".part")
     try:
         yield part
@@ -31,7 +30,10 @@ def atomic_write(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """The same for a folder: an empty one beside it to write to; what a killed process left there is cleared away."""
+    """Yield an empty temporary folder beside ``folder``. It replaces ``folder`` if the block succeeds.
+
+    A temporary folder that a killed process left behind is deleted first.
+    """
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
@@ -44,17 +46,21 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Write JSON, readable by people."""
+    """Write indented JSON in UTF-8; a lone surrogate, which UTF-8 cannot encode, becomes its escape."""
     with atomic_write(file) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
 
 
 @contextmanager
 def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock ``file``, which is gone afterwards, or do not wait for who holds it.
+    """Hold the lock ``file`` during the block. Refuse at once if another process holds it.
+
+    Args:
+        file: The lock file; it is deleted at the end.
+        refusal: The sentence of the error.
 
     Raises:
-        UserError: Another process does; its sentence is ``refusal``.
+        UserError: Another process holds the lock.
     """
     lock = FileLock(file)
     try:
@@ -66,15 +72,3 @@ def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
-
-
-def cached_vectors(folder: Path, name: str, compute: Callable[[], Tensor]) -> Tensor:
-    """The tensor of ``compute``, kept as ``name.npy`` in ``folder``, so that a stopped run does not compute it again."""
-    file = folder / f"{name}.npy"
-    if not file.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(file) as part, part.open("wb") as stream:
-            np.save(stream, compute().numpy())
-    import torch  # a second to import, and not all who write files need it
-
-    return torch.from_numpy(np.load(file))

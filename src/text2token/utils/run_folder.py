@@ -1,4 +1,4 @@
-"""The output folder of a fit: claimed once, resumed after a kill, published whole."""
+"""The output folder of a run: one process works on it, a killed run continues, and the result appears complete."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import cached_vectors, exclusive_lock, write_json
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from text2token.utils.files import exclusive_lock, write_json
+from text2token.utils.resume import cached, load, save
 
 _SETTINGS = "settings.json"
+_TIMINGS = "timings.json"
 _RECORD = "run.json"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """An output folder, and beside it the work in progress.
+    """An output folder, and a hidden work folder beside it.
 
     Attributes:
-        output: Appears when the run is done, whole.
-        work: Hidden folder beside it with stores, checkpoints and notes; gone when the run is done.
-        overwrite: May what is at ``output``, or an unfinished run of other settings, be replaced?
+        output: Created by :meth:`publish`, when the run is complete.
+        work: Holds stores, checkpoints and cached values during the run; :meth:`publish` deletes it.
+        overwrite: Whether an existing ``output``, or an unfinished run with other settings, may be replaced.
     """
 
     output: Path
@@ -38,22 +39,22 @@ class RunFolder:
 
     @property
     def result(self) -> Path:
-        """Where the finished model is assembled before it is published."""
+        """The place in the work folder where the run writes its result before it is published."""
         return self.work / "result"
 
     @classmethod
     def open(cls, output: Path, *, overwrite: bool) -> RunFolder:
-        """Where a run shall go; nothing is written yet, and whatever is there stays until :meth:`publish`.
+        """Check that a run may write to ``output``. Nothing is written or replaced yet.
 
         Raises:
-            UserError: There is something, and ``overwrite`` is not set; or it is a folder that no run wrote.
+            UserError: ``output`` exists and ``overwrite`` is False, or ``output`` is a folder that no run wrote.
         """
         output = output.absolute()
         work = output.with_name(f".{output.name}.work")
         if work.is_dir() and not (work / _SETTINGS).is_file():
-            shutil.rmtree(work)  # of a run that was killed while it tidied up
+            shutil.rmtree(work)  # the rest of a published run that was killed before it had deleted everything
         if output.exists() and not overwrite:
-            raise UserError(f"The output '{output}' exists: choose another folder, or pass --overwrite.")
+            raise UserError(f"The output '{output}' exists: choose another folder, or set `overwrite`.")
         if output.is_dir() and any(output.iterdir()) and not (output / _RECORD).is_file():
             raise UserError(
                 f"The folder '{output}' was not written by a run (it holds no {_RECORD}), so it is not replaced: choose another."
@@ -61,71 +62,69 @@ class RunFolder:
         return cls(output, work, overwrite)
 
     @contextmanager
-    def claimed(self, settings: dict[str, Any]) -> Iterator[None]:
-        """Start in a new work folder, or continue in that of an unfinished run of the same settings.
+    def session(self, settings: dict[str, Any]) -> Iterator[None]:
+        """Hold the lock of the run. Continue an unfinished run with the same settings, or start a new one.
 
-        A new run that ends in a :class:`UserError` is cleared away: its settings cannot work, and are not to stand in the
-        way of better ones.
+        A new run that ends in a :class:`UserError` is deleted: its settings cannot work, and a run with better settings
+        would otherwise be refused.
+
+        Args:
+            settings: Everything that the result depends on, as JSON.
 
         Raises:
-            UserError: An unfinished run has other settings, and ``overwrite`` is not set; or another process is at it.
+            UserError: Another process holds the lock, or an unfinished run has other settings and ``overwrite`` is False.
         """
         self.output.parent.mkdir(parents=True, exist_ok=True)
         lock = self.work.with_suffix(".lock")
         refusal = f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
-        with exclusive_lock(lock, refusal), self._claimed(json.loads(json.dumps(settings))):
-            yield
+        with exclusive_lock(lock, refusal):
+            resumed = self._resumes(json.loads(json.dumps(settings)))
+            try:
+                yield
+            except UserError:
+                if not resumed:
+                    shutil.rmtree(self.work)
+                raise
 
-    @contextmanager
-    def _claimed(self, settings: dict[str, Any]) -> Iterator[None]:
-        note = self.work / _SETTINGS
-        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != settings:
+    def _resumes(self, settings: dict[str, Any]) -> bool:
+        """Prepare the work folder; return whether it holds an unfinished run with these settings."""
+        found = load(self.work / _SETTINGS)
+        if found == settings:
+            return True
+        if found is not None:
             if not self.overwrite:
                 raise UserError(
                     f"An unfinished run with other settings or texts waits for '{self.output}' (in '{self.work.name}'): "
-                    "repeat its command to continue it, choose another folder, or pass --overwrite."
+                    "repeat its command to continue it, choose another folder, or set `overwrite`."
                 )
             shutil.rmtree(self.work)
-        resumed = note.is_file()
-        self.work.mkdir(parents=True, exist_ok=True)
-        write_json(note, settings)
-        try:
-            yield
-        except UserError:
-            if not resumed:
-                shutil.rmtree(self.work)
-            raise
+        save(self.work / _SETTINGS, settings)
+        return False
 
     @contextmanager
     def clock(self, step: str) -> Iterator[None]:
-        """Add the seconds of a step to the run's timings, interrupted attempts included (but for a ``kill -9``)."""
+        """Add the duration of the block to the timings of the run. Only the time before a ``kill -9`` is not counted."""
         started = time.monotonic()
         try:
             yield
         finally:
-            file = self.work / "timings.json"
-            timings = json.loads(file.read_text()) if file.is_file() else {}
+            timings = load(self.work / _TIMINGS, {})
             timings[step] = timings.get(step, 0.0) + time.monotonic() - started
-            write_json(file, timings)
+            save(self.work / _TIMINGS, timings)
 
-    def once(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The JSON value of ``compute``, kept in the work folder so that a resumed run does not compute it again."""
-        file = self.work / name
-        if not file.is_file():
-            write_json(file, compute())
-        kept: dict[str, Any] = json.loads(file.read_text())
-        return kept
-
-    def vectors(self, name: str, compute: Callable[[], Tensor]) -> Tensor:
-        """The tensor of ``compute``, kept in the work folder likewise."""
-        return cached_vectors(self.work, name, compute)
+    def cached(self, name: str, compute: Callable[[], T]) -> T:
+        """Compute a value once per run, see :func:`text2token.utils.resume.cached`; ``name`` is a file in the work folder."""
+        return cached(self.work / name, compute)
 
     def record(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write ``run.json`` into ``result``: the facts, versions, timings and checksums of the weights; returns its content."""
+        """Write ``run.json`` into ``result`` and return its content.
+
+        It holds ``facts``, the versions and machine, the timings, the peak memory and the checksums of the weights.
+        """
         run = {
             **provenance.record(),
             **facts,
-            "timings": json.loads((self.work / "timings.json").read_text()),
+            "timings": load(self.work / _TIMINGS),
             "peak_rss_gib": provenance.peak_rss_gib(),
             "files": {
                 str(file.relative_to(self.result)): provenance.file_checksum(file)
@@ -136,11 +135,11 @@ class RunFolder:
         return run
 
     def publish(self) -> None:
-        """Put ``result`` in its place, and drop the work."""
+        """Move ``result`` to ``output`` and delete the work folder."""
         if self.output.exists():
             replaced = self.work / "replaced"
-            shutil.rmtree(replaced, ignore_errors=True)  # there when an earlier attempt was killed right here
+            shutil.rmtree(replaced, ignore_errors=True)  # exists if an earlier attempt was killed at this point
             self.output.replace(replaced)
         self.result.replace(self.output)
-        (self.work / _SETTINGS).unlink()  # from here on the work folder is rubbish, see open
+        (self.work / _SETTINGS).unlink()  # from now on `open` deletes the work folder
         shutil.rmtree(self.work)

@@ -67,7 +67,7 @@ def fit_baseline(
     texts, held_out = draw_texts(opened, recipe)
     fingerprint = opened.fingerprint()
     settings = {"method": method, "recipe": recipe.model_dump(), "corpus": fingerprint, "backbone": backbone}
-    with run.claimed(settings):
+    with run.session(settings):
         log = []
         for number, stage in enumerate(METHODS[method](embedder, texts, recipe), start=1):
             with run.clock(f"train {number}"):
