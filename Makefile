@@ -3,19 +3,40 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint bench bench-quality bench-alignment bench-sparse clean
+.PHONY: demo test lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/core
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
 
-test: .venv/dev
-	$(BIN)/pytest
+test: .venv/dev  ## two processes, each with one thread: faster than one process with two
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
+
+docs: .venv/docs  ## the site, in site/; a broken link or reference fails
+	$(BIN)/mkdocs build --strict --quiet
+
+test-package: .venv/package  ## the wheel works in a clean environment outside the checkout
+	rm -rf build/package
+	$(BIN)/python -m build --quiet --outdir build/package/dist .
+	$(PYTHON) -m venv build/package/venv
+	build/package/venv/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+		"$$(ls build/package/dist/*.whl)[search]"
+	cd build/package && env -u PYTHONPATH venv/bin/python ../../.ci/check_package.py
+
+test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow"
+
+lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones
+	grep -E '^(torch|hypothesis|markdown-it-py|pytest|pytest-xdist)==' constraints.txt | \
+		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra milvus --extra seismic --quiet \
+		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
+		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
 bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)
@@ -34,7 +55,7 @@ bench-sparse: .venv/dev  ## needs DATA, and models of bench-quality: OURS=folder
 	$(BIN)/python benchmarks/search_page.py
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv .venv-lowest build demo site
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -45,3 +66,16 @@ clean:
 	$(PIP) --editable '.[dev,eval,search,milvus,seismic]'
 	touch $@
 
+.venv/docs: .venv/dev
+	$(PIP) --editable '.[docs]'
+	touch $@
+
+.venv/package: .venv/dev
+	$(PIP) --editable '.[package]'
+	touch $@
+
+.venv-lowest/ready: pyproject.toml constraints-lowest.txt
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
+		--editable '.[eval,search,milvus,seismic]' hypothesis markdown-it-py pytest pytest-xdist
+	touch $@
