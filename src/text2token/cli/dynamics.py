@@ -9,11 +9,11 @@ import click
 from text2token.cli.options import json_option
 
 
-@click.command()
+@click.command("dynamics")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and figure")
 @json_option
-def dynamics(run: Path, output: Path, as_json: bool) -> None:
+def dynamics_command(run: Path, output: Path, as_json: bool) -> None:
     """Did the vocabulary space and the representation space improve together along a training?
 
     RUN is what 'text2token fit' wrote with --dynamics N: it measured along the training, and this command reads what it stored,

@@ -10,7 +10,7 @@ from text2token.cli.options import bf16_option, overwrite_option, quiet_librarie
 from text2token.utils.errors import UserError
 
 
-@click.command()
+@click.command("encode")
 @click.argument("model")
 @click.argument("file")
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help=".npy or .parquet")
@@ -19,7 +19,7 @@ from text2token.utils.errors import UserError
 @text_column_option
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="texts at once")
 @bf16_option
-def encode(
+def encode_command(
     model: str, file: str, output: Path, overwrite: bool, sparse: bool, text_column: str, batch_size: int, bf16: bool
 ) -> None:
     """Write dense or sparse vectors of the texts in FILE, in their order; blank lines are no texts.

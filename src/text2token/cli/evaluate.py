@@ -34,7 +34,7 @@ _folder = click.Path(path_type=Path)
 _file = click.Path(path_type=Path, dir_okay=False)
 
 
-@click.command()
+@click.command("evaluate")
 @click.argument("model")
 @click.option("--output", "-o", type=_folder, required=True, help="folder of the results; repeat to resume")
 @click.option("--data-root", type=_folder, help="local mirror of mteb's data sets; without it they come from the hub")
@@ -53,7 +53,7 @@ _file = click.Path(path_type=Path, dir_okay=False)
 @click.option("--vectors", type=_file, help="keep vectors in this file, for other corrections of the same backbone")
 @json_option
 @recipe_options(*_SETTING)
-def evaluate(
+def evaluate_command(
     model: str,
     output: Path,
     data_root: Path | None,

@@ -24,7 +24,7 @@ _BAR = 20  # characters of the longest bar
 _SAMPLE = 256  # texts of --corpus: settle a mean to about 6 % of the spread, within a minute on a laptop
 
 
-@click.command()
+@click.command("explain")
 @click.argument("model")
 @click.argument("texts", nargs=-1)
 @click.option(
@@ -45,7 +45,7 @@ _SAMPLE = 256  # texts of --corpus: settle a mean to about 6 % of the spread, wi
 @click.option(
     "--html", type=click.Path(dir_okay=False, path_type=Path), help="write a page that opens without a network"
 )
-def explain(
+def explain_command(
     model: str,
     texts: tuple[str, ...],
     pairs: tuple[tuple[str, str], ...],

@@ -29,7 +29,7 @@ _path = click.Path(path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
-@click.command()
+@click.command("index")
 @click.argument("model", required=False)
 @click.argument("docs", required=False, type=_path)
 @click.option("--output", "-o", type=_path, required=True, help="folder of the index; repeat the command to resume")
@@ -51,7 +51,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 @setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
 @recipe_options(*_SETTING)
 @click.pass_context
-def index(
+def index_command(
     context: click.Context,
     model: str | None,
     docs: Path | None,

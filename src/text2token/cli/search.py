@@ -26,7 +26,7 @@ _SHOWN = 6  # tokens per hit in the table
 _path = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command("search")
 @click.argument("index", type=_path)
 @click.argument("query", required=False)
 @click.option(
@@ -77,7 +77,7 @@ _path = click.Path(path_type=Path)
 )
 @bf16_option
 @json_option
-def search(
+def search_command(
     index: Path,
     query: str | None,
     mode: Any,

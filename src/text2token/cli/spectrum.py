@@ -21,7 +21,7 @@ from text2token.cli.options import (
 from text2token.settings.recipe import Recipe
 
 
-@click.command()
+@click.command("spectrum")
 @click.argument("base")
 @click.argument("tuned")
 @click.option("--corpus", required=True, help="texts; a file, folder, glob, '-' or hub name")
@@ -39,7 +39,7 @@ from text2token.settings.recipe import Recipe
 @click.option("--head", help="language model whose head decodes; BASE's own by default")
 @json_option
 @recipe_options(*BACKBONE)
-def spectrum(
+def spectrum_command(
     base: str,
     tuned: str,
     corpus: str,

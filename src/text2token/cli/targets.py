@@ -15,7 +15,7 @@ from text2token.settings.recipe import Recipe
 _SHOWN = 12  # tokens of an example
 
 
-@click.command()
+@click.command("targets")
 @click.argument("corpus", nargs=-1, required=True)
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder of the target store")
 @click.option(
@@ -25,7 +25,7 @@ _SHOWN = 12  # tokens of an example
 @click.option("--examples", type=click.IntRange(0), default=5, show_default=True, help="how many to show")
 @json_option
 @recipe_options()
-def targets(
+def targets_command(
     corpus: tuple[str, ...], output: Path, stage: int, text_column: str, examples: int, as_json: bool, recipe: Recipe
 ) -> None:
     """Build the token targets of a corpus, and show some to judge by eye.

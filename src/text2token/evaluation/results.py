@@ -8,7 +8,7 @@ from typing import Any
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import write_json
+from text2token.utils.files import read_json, write_json
 
 SUMMARY = "summary.json"
 BENCHMARK = "MTEB(eng, v2)"
@@ -60,7 +60,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
     file = folder / SUMMARY
     if not file.is_file():
         raise UserError(f"'{folder}' holds no finished results: name folders that 'text2token evaluate' wrote.")
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    found = read_json(file)
+    if not isinstance(found, dict) or not {"tasks", "model"} <= found.keys():
+        raise UserError(f"'{file}' is not a summary of 'text2token evaluate': name a folder that it wrote.")
     return found
 
 

@@ -89,7 +89,7 @@ class Recipe(BaseModel):
         """
         try:
             content = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file else {}
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"Cannot read the recipe '{file}': {first_line(error)}.") from error
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
             raise UserError(f"The recipe '{file}' is no mapping: write one 'name: value' a line.")

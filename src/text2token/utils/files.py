@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, first_line
 
 
 @contextmanager
@@ -49,6 +49,18 @@ def write_json(file: Path, content: Any) -> None:
     """Write indented JSON in UTF-8; a lone surrogate, which UTF-8 cannot encode, becomes its escape."""
     with atomic_write(file) as part:
         part.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(file: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: It is missing, is not JSON in UTF-8, or is nested too deeply to be read.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"Cannot read '{file}': {first_line(error)}.") from error
 
 
 @contextmanager

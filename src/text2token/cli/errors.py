@@ -1,0 +1,181 @@
+"""Turns exceptions and warnings into the lines that a user reads on standard error."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import re
+import sqlite3
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from text2token.utils.errors import UserError, first_line
+
+DEBUG = "text2token.debug"
+"""Key of ``click.Context.meta``: show the traceback of an error."""
+COMMAND = "text2token.command"
+"""Key of ``click.Context.meta``: the command that runs, for the names of its options."""
+
+_PACKAGE = Path(__file__).parents[1]
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# These libraries report a full disk without an error number: safetensors (which quotes the operating system), NumPy, torch.save.
+_NO_SPACE_MESSAGE = re.compile(
+    rf"\(os error {errno.ENOSPC}\)|^\d+ requested and \d+ written$|enforce fail at inline_container\.cc"
+)
+# `name` or `name=value`; and a bare name with an underscore, which no English word has, outside quotes and paths.
+_SETTING = re.compile(
+    r"`(?P<quoted>\w+)(?:=(?P<value>[^`]*))?`|(?<![\w'\"/.`-])(?P<bare>[a-z]+(?:_[a-z0-9]+)+)(?![\w'\"/`])"
+)
+
+
+@contextmanager
+def error_border(context: click.Context) -> Iterator[None]:
+    """Print an exception as one sentence and exit.
+
+    The exit code is 2 for what the user can change, 1 for an error that nobody expected, 130 after Ctrl-C. With ``--debug`` the
+    traceback stands above the sentence. A closed pipe is left to click, which ends quietly.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Repeat the command to continue.", err=True)
+        sys.exit(130)
+    except (click.exceptions.Exit, click.Abort, click.exceptions.NoArgsIsHelpError, BrokenPipeError):
+        raise
+    except Exception as error:
+        if context.meta.get(DEBUG) and not isinstance(error, click.UsageError):
+            traceback.print_exception(error)
+        expected = _expected_sentence(error, context.meta.get(COMMAND))
+        said = expected or _unexpected_sentence(error)
+        click.echo(f"Error: {' '.join(said.split())}".encode(errors="backslashreplace"), err=True)
+        sys.exit(2 if expected else 1)
+
+
+def _expected_sentence(error: Exception, command: click.Command | None) -> str | None:
+    """A sentence with a way out, for the kinds of errors that a user can do something about; None for all others."""
+    if isinstance(error, UserError):
+        return settings_as_flags(str(error), command)
+    if isinstance(error, click.UsageError):
+        return _usage_sentence(error)
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if any(_is_full_disk(link) for link in _chain(error)):
+        return "The disk is full: free some space and repeat the command."
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+        return "There is not enough memory: encode fewer texts at once (--batch-size) or shorter ones (--max-length)."
+    if isinstance(error, sqlite3.Error):
+        return _database_sentence(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"Cannot use '{error.filename}': {error.strerror}."
+    return None
+
+
+def _unexpected_sentence(error: Exception) -> str:
+    kind, line = type(error).__name__, first_line(error)
+    said = kind if line == kind else f"{kind}: {line}"
+    return f"{said.rstrip('.')}. Run the command again with --debug to see the traceback."
+
+
+def _usage_sentence(error: click.UsageError) -> str:
+    context = error.ctx
+    path = context.command_path if context else "text2token"
+    takes_text = context and any(isinstance(parameter, click.Argument) for parameter in context.command.params)
+    if isinstance(error, click.NoSuchOption) and takes_text:
+        hint = f"; write -- before an argument that begins with a dash: '{path} … -- {error.option_name}'"
+        return f"{error.format_message().rstrip('.')}{hint} (see '{path} --help')."
+    return f"{error.format_message().rstrip('.')} (see '{path} --help')."
+
+
+def _database_sentence(error: sqlite3.Error) -> str:
+    """SQLite's advice depends on its result code; https://www.sqlite.org/rescode.html. The low byte is the primary code."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}:
+        advice = "wait until other processes are done, and keep the folder on a local disk, not on a network disk"
+    elif code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        advice = "the file is damaged, so delete its folder and make it again"
+    elif code in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}:
+        advice = "check that its disk works and that you may write to its folder"
+    else:
+        advice = "run the command again with --debug to see where"
+    return f"A database reports '{error}': {advice}."
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return bool(_NO_SPACE_MESSAGE.search(str(error)))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and its causes: ``datasets`` wraps errors of the disk in its own."""
+    while error:
+        yield error
+        error = error.__cause__
+
+
+def settings_as_flags(message: str, command: click.Command | None) -> str:
+    """Replace the names of settings in a message of the library by what the user writes on the command line.
+
+    `` `learning_rate` `` becomes ``--learning-rate``, `` `overwrite=True` `` becomes ``--overwrite``, and the name of an argument
+    is written as in the usage line. A name in backticks that the command does not have loses its backticks.
+    """
+    names: dict[str, str] = {}
+    for parameter in command.params if command else []:
+        if parameter.name:
+            names[parameter.name] = (
+                max(parameter.opts, key=len)
+                if isinstance(parameter, click.Option)
+                else parameter.human_readable_name.removesuffix("...")
+            )
+
+    def replace(match: re.Match[str]) -> str:
+        name, value = match["quoted"] or match["bare"], match["value"]
+        if name not in names:
+            return match[0].strip("`")
+        return names[name] if value in (None, "True") else f"{names[name]} {value}"
+
+    return _SETTING.sub(replace, message)
+
+
+class _Notes(logging.Handler):
+    """Prints each message of the library once, as a line that begins with "Note:"."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._seen: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.say(record.getMessage())
+
+    def say(self, message: str) -> None:
+        line = " ".join(message.split())
+        if line not in self._seen:
+            self._seen.add(line)
+            click.echo(f"Note: {line}".encode(errors="backslashreplace"), err=True)
+
+
+@contextmanager
+def library_notes() -> Iterator[None]:
+    """Show what text2token logs or warns of as notes; hide the warnings that other libraries address to developers."""
+    notes, logger = _Notes(), logging.getLogger("text2token")
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
+        if issubclass(category, UserWarning) and Path(filename).is_relative_to(_PACKAGE):
+            notes.say(str(message))
+
+    logger.addHandler(notes)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            yield
+    finally:
+        logger.removeHandler(notes)
