@@ -19,13 +19,14 @@ from text2token.utils.resume import cached, load, save
 VALUES = {
     "value.json": {"a": [1, 0.5, None], "ü": "\ud800".encode(errors="backslashreplace").decode()},
     "value.npy": torch.tensor([[1.0, -2.5], [float("inf"), 0.0]]),
-    "value.npz": {"n": np.int64(3), "rows": np.arange(6).reshape(2, 3)},
+    "value.npz": {"n": 3, "rows": np.arange(6).reshape(2, 3)},
 }
 
 
 def same(first, second):
     if isinstance(first, dict):
-        return first.keys() == second.keys() and all(np.array_equal(first[key], second[key]) for key in first)
+        equal = [type(first[key]) is type(second[key]) and np.array_equal(first[key], second[key]) for key in first]
+        return first.keys() == second.keys() and all(equal)
     return torch.equal(first, second)
 
 
@@ -36,6 +37,7 @@ def test_a_value_is_computed_once_and_read_back_as_it_was(tmp_path, name):
     again = cached(file, lambda: pytest.fail("computed twice"))
     assert same(first, VALUES[name])
     assert same(again, VALUES[name])
+    assert type(again) is type(VALUES[name])
     assert list(file.parent.iterdir()) == [file]
 
 

@@ -5,7 +5,7 @@ The ending of the file sets its format, and with it the type of the value:
 ==========  =========================================================
 ``.json``   anything that JSON holds
 ``.npy``    one :class:`torch.Tensor`; it is read back on the CPU
-``.npz``    a dictionary of NumPy arrays and numbers, compressed
+``.npz``    a dictionary of NumPy arrays and Python numbers, compressed
 ==========  =========================================================
 
 ``cached`` runs a step at most once. A step that goes on bit by bit reads its state with ``load`` and writes it with ``save``.
@@ -79,7 +79,7 @@ def _write_arrays(file: Path, arrays: Any) -> None:
 
 def _read_arrays(file: Path) -> dict[str, Any]:
     with np.load(file) as arrays:
-        return {name: arrays[name][()] for name in arrays}
+        return {name: array if array.ndim else array.item() for name, array in arrays.items()}
 
 
 _FORMATS = {
