@@ -221,8 +221,13 @@ WORDS = st.sampled_from(
         "-5",
         "x",
         "0",
+        "nan",
+        "file",
+        ".",
+        "..",
+        "''",
+        "run.json",
     ]
-    + ["nan", "file", ".", "..", "''", "run.json"]
 )
 ARGUMENTS = st.lists(WORDS | st.text(max_size=8).filter(lambda text: "\0" not in text), max_size=6)
 CHEAP = ["backbones", "compare", "dynamics", "search"]
