@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
 from steps import kept
-from text2token.search.embedded import EmbeddedEngine
-from text2token.search.engine import Engine
-from text2token.search.milvus import MilvusEngine
-from text2token.search.seismic import SeismicEngine
+from text2token.search.engines.base import Engine
+from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.engines.milvus import MilvusEngine
+from text2token.search.engines.seismic import SeismicEngine
 
 K = 10  # hits
 ROUNDS = 5  # of two contenders in turns

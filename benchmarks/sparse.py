@@ -32,17 +32,15 @@ from text2token.cli.options import quiet_libraries
 from text2token.evaluation.vector_store import text_key
 from text2token.model.embedder import Embedder
 from text2token.model.packaged import REFERENCES
-from text2token.search import Fusion, Index
-from text2token.search.engine import Hit, Rows
+from text2token.search import HYBRID, Fusion, Index
+from text2token.search.encoder import TextEncoder
+from text2token.search.engines.base import Matrix, ScoredId
 from text2token.search.fusion import fuse, search
-from text2token.search.modes import HYBRID
-from text2token.search.parts import PartEncoder
 from text2token.settings.recipe import Recipe
-from text2token.settings.search import FusionMethod, Side, VectorSettings
+from text2token.settings.search import Calibration, FieldName, FusionMethod, VectorSettings
 from text2token.utils.provenance import file_checksum
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
-PAPER = VectorSettings(form="paper", document_k=128, query_m=32, merge_forms=False)
 SWEPT_K, SWEPT_M = (8, 16, 32, 64, 128, 256, 512), (0, 4, 8, 16, 32, 64, 128)
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
@@ -64,7 +62,7 @@ class Bench:
     def once(self, name: str, model: Model, compute: Callable[[], Any]) -> Any:
         """A measurement, kept in a file as long as model and default settings are the same."""
         click.echo(f"{name} …", err=True)
-        grid = [WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS, PAPER.model_dump()]
+        grid = [WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS]
         settings = json.dumps([HYBRID, VectorSettings().model_dump(), grid])
         depends = text_key(model.embedder.key, settings).hex()[:8]
         return kept(self.runs / "parts" / f"{name}-{depends}.json", compute)
@@ -179,8 +177,11 @@ class Model:
         """An index of a collection, made anew, and the seconds that it took beyond encoding."""
         folder = self.folder(collection)
         shutil.rmtree(folder, ignore_errors=True)
-        index = Index.create(folder, self.path, recipe=self.recipe, embedder=self.embedder)
-        PartEncoder(self.embedder, "document").embed([d.content for d in collection.documents], progress=True)
+        recipe = self.recipe
+        encoder = recipe.embedder_settings()
+        calibration = Calibration(correction=recipe.correction, texts=recipe.calibration_texts)
+        index = Index.create(folder, self.path, encoder=encoder, calibration=calibration, embedder=self.embedder)
+        TextEncoder(self.embedder, "document").embed([d.content for d in collection.documents], progress=True)
         started = time.perf_counter()
         index.add(collection.documents)
         return index, time.perf_counter() - started
@@ -190,23 +191,23 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
     """All ways to search a collection with one model, through the index that a user would make."""
     index, seconds = model.index(collection)
     queries = list(collection.queries.values())
-    PartEncoder(model.embedder, "query").embed(queries, progress=True)
+    TextEncoder(model.embedder, "query").embed(queries, progress=True)
 
     def ranked(**options: Any) -> Ranking:
         return dict(zip(collection.queries, index.rank(queries, DEPTH, **options), strict=True))
 
     rankings = {"dense": ranked(mode="dense"), "hybrid": ranked(mode="hybrid")}
     cost: dict[str, Any] = {"index_seconds_beyond_encoding": seconds}
-    if "sparse" in index.sides:
+    if "sparse" in index.fields:
         trial = Trial(index.embedder, collection)
         rankings |= {
             "sparse": ranked(mode="sparse"),
             "sparse, no model at the query": ranked(mode="sparse", inference_free=True),
             "hybrid, no model at the query": ranked(mode="hybrid", inference_free=True),
-            "sparse, paper's form": trial.rank(PAPER),
+            "sparse, paper's form": trial.rank_vectors(*trial.paper_vectors()),
         }
-        cost["flops_over_dense"] = trial.flops_over_dense(VectorSettings())
-        cost["flops_over_dense, paper's form"] = trial.flops_over_dense(PAPER)
+        cost["flops_over_dense"] = trial.flops_over_dense(*trial.vectors(VectorSettings()))
+        cost["flops_over_dense, paper's form"] = trial.flops_over_dense(*trial.paper_vectors())
     cost["milliseconds"] = _times(index, model.embedder, queries[:TIMED])
     index.close()  # which writes its log into the file of documents
     cost["bytes_a_document"] = _bytes(model, collection)
@@ -222,7 +223,7 @@ def bm25(collection: Collection) -> Ranking:
     tokens = bm25s.tokenize(list(collection.queries.values()), **options)
     rows, scores = index.retrieve(tokens, k=min(DEPTH, len(collection.documents)), show_progress=False)
     return {
-        query: [Hit(collection.documents[i].id, float(s)) for i, s in zip(found, values, strict=True) if s > 0]
+        query: [ScoredId(collection.documents[i].id, float(s)) for i, s in zip(found, values, strict=True) if s > 0]
         for query, found, values in zip(collection.queries, rows, scores, strict=True)
     }
 
@@ -230,7 +231,7 @@ def bm25(collection: Collection) -> Ranking:
 def tuned(model: Model, collection: Collection, others: list[Collection]) -> dict[str, Any]:
     """What the defaults were chosen by: weights, K and M, surface forms and fusion, by nDCG@10 of known items."""
     index, _ = model.index(collection)
-    if "sparse" not in index.sides:
+    if "sparse" not in index.fields:
         raise click.UsageError(f"{model.name} has no sparse side to tune: name another model first.")
     trial = Trial(index.embedder, collection)
 
@@ -238,12 +239,19 @@ def tuned(model: Model, collection: Collection, others: list[Collection]) -> dic
         return ndcg(collection, trial.rank(VectorSettings(**changes)))
 
     shares = {f"{d}, {q}": score(document_share=d, query_share=q) for d, q in product(SHARES, SHARES)}
+
+    def paper_score(**changes: int) -> float:
+        return ndcg(collection, trial.rank_vectors(*trial.paper_vectors(**changes)))
+
     sweep = {
-        form: {
-            "K": {k: score(form=form, document_k=k, merge_forms=form == "weighted") for k in SWEPT_K},
-            "M": {m: score(form=form, query_m=m, merge_forms=form == "weighted") for m in SWEPT_M},
-        }
-        for form in ("weighted", "paper")
+        "weighted": {
+            "K": {k: score(document_k=k) for k in SWEPT_K},
+            "M": {m: score(query_m=m) for m in SWEPT_M},
+        },
+        "paper": {
+            "K": {k: paper_score(document_k=k, query_m=16) for k in SWEPT_K},
+            "M": {m: paper_score(query_m=m) for m in SWEPT_M},
+        },
     }
     items = [collection, *(span_items(other, SPANS) for other in (collection, *others))]
     return {
@@ -252,8 +260,6 @@ def tuned(model: Model, collection: Collection, others: list[Collection]) -> dic
         "queries": len(collection.queries),
         "shares (document, query)": shares,
         "sweep": sweep,
-        "merged forms": {str(merge): score(merge_forms=merge) for merge in (True, False)},
-        "parts": {parts: score(parts=parts) for parts in ("max", "sum")},
         "fusion": {known.name: fusions(Trial(index.embedder, known)) for known in items},
     }
 
@@ -261,7 +267,7 @@ def tuned(model: Model, collection: Collection, others: list[Collection]) -> dic
 def fusions(trial: Trial) -> dict[str, float]:
     """nDCG@10 of each side alone, and of all ways to fuse them; BM25 weighs 1."""
     collection = trial.collection
-    sides: dict[Side, Ranking] = {
+    sides: dict[FieldName, Ranking] = {
         "bm25": bm25(collection),
         "dense": trial.rank_dense(),
         "sparse": trial.rank(VectorSettings()),
@@ -310,7 +316,7 @@ def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str
     taken: dict[str, list[float]] = {}
     for query in queries:
         vectors = index.query_vectors([query])
-        searches: dict[str, dict[Side, Rows]] = {side: {side: rows} for side, rows in vectors.items()}
+        searches: dict[str, dict[FieldName, Matrix]] = {side: {side: rows} for side, rows in vectors.items()}
         steps: dict[str, Callable[[], Any]] = {
             "encode": partial(embedder.embed_now, [query]),
             **{
@@ -318,7 +324,7 @@ def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str
                 for name, chosen in {**searches, "hybrid": vectors}.items()
             },
         }
-        if "sparse" in index.sides:
+        if "sparse" in index.fields:
             steps["words alone"] = partial(index.rank, [query], 10, mode="sparse", inference_free=True)
         for name, step in steps.items():
             step()  # warm-up

@@ -23,9 +23,10 @@ from text2token.evaluation.items import Items, Part
 from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
+from text2token.model.vocabulary import count_tokens
 from text2token.search import Document, read_documents
-from text2token.search.engine import Hit
-from text2token.search.parts import PartEncoder, untruncated
+from text2token.search.encoder import TextEncoder, untruncated
+from text2token.search.engines.base import ScoredId
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import VectorSettings
 from text2token.utils.progress import track
@@ -37,7 +38,7 @@ _ITEM_WORDS = 40  # that a document is long enough to lose a span
 _CHUNK = 32  # texts between two commits
 _BATCH_CHARACTERS = 8_000  # of a batch: about what the caches of a CPU hold
 
-Ranking = Mapping[str, Sequence[Hit]]
+Ranking = Mapping[str, Sequence[ScoredId]]
 
 
 @dataclass(frozen=True)
@@ -172,28 +173,42 @@ class Trial:
     def __init__(self, embedder: Embedder, collection: Collection) -> None:
         self.collection = collection
         self._embedder = embedder
-        self._parts = PartEncoder(embedder, "document"), PartEncoder(embedder, "query")
+        self._parts = TextEncoder(embedder, "document"), TextEncoder(embedder, "query")
         self._texts = [document.content for document in collection.documents], list(collection.queries.values())
-        self._aligned: dict[Any, tuple[csr_array, csr_array]] = {}
-        self._spaces = {
-            merged: TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merged)
-            for merged in (True, False)
-        }
+        self._tokenizer = untruncated(embedder.tokenizer).backend_tokenizer
 
     @cached_property
     def _embedded(self) -> list[tuple[Tensor, NDArray[np.int64]]]:
         return [parts.embed(texts) for parts, texts in zip(self._parts, self._texts, strict=True)]
 
+    @cached_property
+    def _space(self) -> TokenSpace:
+        return TokenSpace(self._tokenizer, self._embedder.vocabulary_size)
+
+    @cached_property
+    def _aligned(self) -> list[csr_array]:
+        return [
+            encoder.aligned(self._space, *embedded, len(texts), _MOST_TOKENS)
+            for encoder, embedded, texts in zip(self._parts, self._embedded, self._texts, strict=True)
+        ]
+
+    @cached_property
+    def _logits(self) -> list[csr_array]:
+        """The largest logits above the corpus mean over the parts of each text, N×V."""
+        allowed = torch.from_numpy(~self._space.vocabulary.special)
+        found = []
+        for (embeddings, owners), texts in zip(self._embedded, self._texts, strict=True):
+            pooled = torch.zeros(len(texts), self._space.size)
+            for rows, numbers in zip(embeddings.split(128), torch.from_numpy(owners).split(128), strict=True):
+                logits = self._embedder.logits(rows).relu() * allowed
+                pooled.scatter_reduce_(0, numbers[:, None].expand_as(logits), logits, "amax")
+            found.append(largest(csr_array(pooled.numpy()), _MOST_TOKENS))
+        return found
+
     def vectors(self, settings: VectorSettings) -> tuple[csr_array, csr_array]:
         """Sparse vectors of documents and queries, as an index has them."""
-        maker = TokenVectors(self._spaces[settings.merge_forms], settings)
-        key = (settings.form, settings.merge_forms, settings.parts)
-        if key not in self._aligned:
-            self._aligned[key] = tuple(
-                parts.aligned(maker, *embedded, len(texts), _MOST_TOKENS)
-                for parts, embedded, texts in zip(self._parts, self._embedded, self._texts, strict=True)
-            )
-        of_documents, of_queries = self._aligned[key]
+        maker = TokenVectors(self._space, settings)
+        of_documents, of_queries = self._aligned
         counts = [maker.space.count(texts) for texts in self._texts]
         documents = maker.documents(
             counts[0], largest(of_documents, settings.document_k), float(counts[0].sum()) / counts[0].shape[0]
@@ -202,12 +217,31 @@ class Trial:
         aligned = largest(of_queries, settings.query_m)
         return documents, maker.queries(counts[1], aligned, frequencies, counts[0].shape[0])
 
-    def rank(self, settings: VectorSettings) -> dict[str, list[Hit]]:
+    def paper_vectors(self, document_k: int = 128, query_m: int = 32) -> tuple[csr_array, csr_array]:
+        """Sparse vectors in the form of arXiv 2406.17378, section on sparse retrieval, from logits above the corpus mean.
+
+        A document is its top-K aligned tokens with their weights. A query is the set of its literal and its top-M aligned tokens.
+        Without the corpus mean (ours) every text would align with the same common tokens first.
+        """
+        of_documents, of_queries = self._logits
+        counts = count_tokens(self._tokenizer, [f" {text}" for text in self._texts[1]], self._space.size, None)
+        blank = np.array([not surface.strip() for surface in self._space.vocabulary.surfaces])
+        literal = csr_array(counts)
+        literal.data[(self._space.vocabulary.special | blank)[literal.indices]] = 0
+        literal.eliminate_zeros()
+        queries = csr_array(literal + largest(of_queries, query_m))
+        queries.data = np.ones_like(queries.data, np.float32)
+        return largest(of_documents, document_k), queries
+
+    def rank(self, settings: VectorSettings) -> dict[str, list[ScoredId]]:
         """The best documents of every query by sparse vectors."""
-        documents, queries = self.vectors(settings)
+        return self.rank_vectors(*self.vectors(settings))
+
+    def rank_vectors(self, documents: csr_array, queries: csr_array) -> dict[str, list[ScoredId]]:
+        """The best documents of every query by inner products."""
         return best(self.collection, (queries @ documents.T).toarray())
 
-    def rank_dense(self) -> dict[str, list[Hit]]:
+    def rank_dense(self) -> dict[str, list[ScoredId]]:
         """By dense vectors."""
         documents, queries = (
             parts.dense(*embedded, len(texts))
@@ -215,9 +249,8 @@ class Trial:
         )
         return best(self.collection, queries @ documents.T, negative=True)
 
-    def flops_over_dense(self, settings: VectorSettings) -> float:
+    def flops_over_dense(self, documents: csr_array, queries: csr_array) -> float:
         """Multiplications and additions of an exact sparse search over those of a flat dense one, mean over queries."""
-        documents, queries = self.vectors(settings)
         postings = np.bincount(documents.indices, minlength=documents.shape[1])
         dimension = self._parts[1].dense(*self._embedded[1], len(self._texts[1])).shape[1]
         return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
@@ -234,7 +267,7 @@ def largest(rows: csr_array, k: int) -> csr_array:
     return kept
 
 
-def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[Hit]]:
+def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[ScoredId]]:
     """The best documents of every query.
 
     Args:
@@ -246,7 +279,7 @@ def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool 
     ranked = {}
     for query, row in zip(collection.queries, scores, strict=True):
         order = np.argsort(-row, kind="stable")[:DEPTH]
-        ranked[query] = [Hit(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
+        ranked[query] = [ScoredId(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
     return ranked
 
 

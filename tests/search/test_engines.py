@@ -12,13 +12,14 @@ from milvus_lite.server_manager import server_manager_instance
 from scipy import sparse
 
 from conftest import CORPUS
-from text2token import Recipe, UserError
+from text2token import UserError
 from text2token.search import Document, Index
-from text2token.search.embedded import EmbeddedEngine
-from text2token.search.engine import Hit
+from text2token.search.engines.base import ScoredId
+from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.engines.milvus import MilvusEngine
+from text2token.search.engines.seismic import SeismicEngine
 from text2token.search.fusion import Fusion, fuse, search
-from text2token.search.milvus import MilvusEngine
-from text2token.search.seismic import SeismicEngine
+from text2token.settings.search import Calibration
 
 
 class Kind(NamedTuple):
@@ -78,7 +79,7 @@ def naive(ids, documents, query, side, k):
     """The ranking by hand: inner products of all, sorted."""
     product = documents[side] @ query[side].T
     scores = product.ravel() if side == "dense" else product.toarray().ravel()
-    hits = [Hit(ids[i], float(scores[i])) for i in range(len(ids)) if side == "dense" or scores[i] > 0]
+    hits = [ScoredId(ids[i], float(scores[i])) for i in range(len(ids)) if side == "dense" or scores[i] > 0]
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
 
 
@@ -90,7 +91,7 @@ def agree(found, expected, tolerance):
     """The same documents with the same scores, in the same order but for scores that are nearer than the tolerance."""
     assert sorted(hit.id for hit in found) == sorted(hit.id for hit in expected)
     scores = {hit.id: hit.score for hit in expected}
-    for column in (expected, [Hit(hit.id, scores[hit.id]) for hit in found]):
+    for column in (expected, [ScoredId(hit.id, scores[hit.id]) for hit in found]):
         np.testing.assert_allclose(
             [hit.score for hit in found], [hit.score for hit in column], rtol=tolerance, atol=1e-6
         )
@@ -233,7 +234,7 @@ def test_other_sides_are_refused_in_one_sentence(kind, engine):
     engine.add(["a", "b", "c"], {"sparse": documents["sparse"]})
     with pytest.raises(UserError, match="sparse"):
         engine.add(["d", "e", "f"], documents)
-    with pytest.raises(UserError, match="no bm25 side"):
+    with pytest.raises(UserError, match="no bm25 field"):
         engine.search("bm25", documents["bm25"][:1], 3)
     assert engine.count() == 3
 
@@ -251,15 +252,6 @@ def test_milvus_takes_many_documents_in_batches(tmp_path):
     assert engine.count() == 1
 
 
-@pytest.mark.parametrize("fusion", [Fusion(), Fusion("rrf", {"sparse": 3.0}), Fusion("scores")])
-def test_milvus_fuses_reciprocal_ranks_of_equal_weight_itself(tmp_path, fusion):
-    kind = KINDS["milvus"]
-    engine = kind.open(tmp_path)
-    engine.add(names(20), vectors(kind, 0, 20))
-    here = fusion.method != "rrf" or bool(fusion.weights)
-    assert {bool(hit.shares) for hit in search(engine, one(vectors(kind, 1, 1), 0), 5, fusion)} == {here}
-
-
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "no-such-folder/vectors.db", "vectors"])
 def test_milvus_that_is_not_there_is_one_sentence(uri):
     with pytest.raises(UserError, match=uri) as error:
@@ -270,7 +262,7 @@ def test_milvus_that_is_not_there_is_one_sentence(uri):
 def test_milvus_collections_of_another_kind_are_refused(tmp_path):
     uri = str(tmp_path / "vectors.db")
     pymilvus.MilvusClient(uri).create_collection("theirs", dimension=4)
-    with pytest.raises(UserError, match="'theirs' is not one of ours"):
+    with pytest.raises(UserError, match="'theirs' was not made by text2token"):
         MilvusEngine(uri, "theirs")
     MilvusEngine(uri, "ours").add(["a"], {"dense": np.ones((1, 4), np.float32)})
     with pytest.raises(UserError, match="'ours' holds dense of 4 dimensions, not dense of 8 dimensions"):
@@ -278,7 +270,7 @@ def test_milvus_collections_of_another_kind_are_refused(tmp_path):
 
 
 def test_seismic_has_no_dense_side(tmp_path):
-    with pytest.raises(UserError, match="leave the dense side out"):
+    with pytest.raises(UserError, match="leave the dense field out"):
         SeismicEngine(tmp_path).add(["a"], {"dense": np.ones((1, 4), np.float32)})
     assert not list(tmp_path.iterdir())
 
@@ -288,7 +280,7 @@ def test_seismic_takes_large_vocabularies_and_queries_beyond_those_of_its_docume
     engine = SeismicEngine(tmp_path)
     engine.add(["a", "b"], {"sparse": rows})
     query = sparse.csr_array(([1.0, 1.0, 9.0], ([0] * 3, [3, 69_999, 70_000])), shape=(1, 70_001), dtype=np.float32)
-    assert engine.search("sparse", query, 5) == [Hit("a", 1.0), Hit("b", 0.5)]
+    assert engine.search("sparse", query, 5) == [ScoredId("a", 1.0), ScoredId("b", 0.5)]
     assert capfd.readouterr().out == ""  # where a command's results go
 
 
@@ -301,7 +293,7 @@ def test_seismic_is_built_before_the_first_search(tmp_path):
 
 def test_a_deletion_builds_no_seismic_index(tmp_path, backbone):
     documents = [Document(str(i), "", text) for i, text in enumerate(CORPUS[:8])]
-    index = Index.create(tmp_path / "i", backbone("llama"), engine="seismic", recipe=Recipe(calibration_texts=8))
+    index = Index.create(tmp_path / "i", backbone("llama"), engine="seismic", calibration=Calibration(texts=8))
     index.add(documents)
     (built,) = (tmp_path / "i" / "vectors").glob("index-*")
     index.delete(["3"])

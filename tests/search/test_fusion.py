@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from text2token.search.engine import Hit
+from text2token.search.engines.base import ScoredId
 from text2token.search.fusion import Fusion, fuse, search
 
-SPARSE = [Hit("a", 8.0), Hit("b", 4.0), Hit("c", 2.0)]
-DENSE = [Hit("c", 0.5), Hit("d", 0.25), Hit("a", 0.1)]
+SPARSE = [ScoredId("a", 8.0), ScoredId("b", 4.0), ScoredId("c", 2.0)]
+DENSE = [ScoredId("c", 0.5), ScoredId("d", 0.25), ScoredId("a", 0.1)]
 
 
 def scores(hits):
@@ -30,7 +30,7 @@ def test_normalised_scores():
 def test_weights():
     by_rank = fuse({"sparse": SPARSE, "dense": DENSE}, 1, Fusion(weights={"dense": 3.0}))
     shares = {"sparse": pytest.approx(1 / 63), "dense": pytest.approx(3 / 61)}
-    assert by_rank == [Hit("c", pytest.approx(3 / 61 + 1 / 63), shares)]
+    assert by_rank == [ScoredId("c", pytest.approx(3 / 61 + 1 / 63), shares)]
     by_score = fuse({"sparse": SPARSE, "dense": DENSE}, 2, Fusion("scores", {"sparse": 0.5, "dense": 2.0}))
     assert [hit[:2] for hit in by_score] == [("c", pytest.approx(2.125)), ("d", pytest.approx(1.0))]
 
@@ -49,20 +49,20 @@ def test_depth_cuts_every_side_and_never_below_the_hits_asked_for(method, depth,
 
 
 def test_a_side_of_negative_scores_has_no_say_among_scores():
-    far = [Hit("x", -0.1), Hit("y", -0.5)]
+    far = [ScoredId("x", -0.1), ScoredId("y", -0.5)]
     assert scores(fuse({"sparse": SPARSE, "dense": far}, 9, Fusion("scores"))) == {
         "a": 1.0, "b": 0.5, "c": 0.25, "x": 0.0, "y": 0.0,
     }  # fmt: skip
-    mixed = [Hit("a", 0.5), Hit("b", -0.5)]
+    mixed = [ScoredId("a", 0.5), ScoredId("b", -0.5)]
     assert scores(fuse({"dense": mixed}, 9, Fusion("scores"))) == {"a": 1.0, "b": 0.0}
 
 
 def test_equal_shares_tie_in_any_order_of_the_sides():
     """Three sides rank a, b, c in turn: floating-point sums would differ by their order."""
     turns = {
-        "sparse": [Hit("c", 3.0), Hit("a", 2.0), Hit("b", 1.0)],
-        "dense": [Hit("b", 3.0), Hit("c", 2.0), Hit("a", 1.0)],
-        "bm25": [Hit("a", 3.0), Hit("b", 2.0), Hit("c", 1.0)],
+        "sparse": [ScoredId("c", 3.0), ScoredId("a", 2.0), ScoredId("b", 1.0)],
+        "dense": [ScoredId("b", 3.0), ScoredId("c", 2.0), ScoredId("a", 1.0)],
+        "bm25": [ScoredId("a", 3.0), ScoredId("b", 2.0), ScoredId("c", 1.0)],
     }
     fused = fuse(turns, 3, Fusion())
     assert [hit.id for hit in fused] == ["a", "b", "c"]
@@ -71,5 +71,5 @@ def test_equal_shares_tie_in_any_order_of_the_sides():
 
 def test_nothing_in_nothing_out():
     assert fuse({"sparse": [], "dense": []}, 5, Fusion("scores")) == []
-    assert fuse({"sparse": [], "dense": DENSE}, 1, Fusion("scores")) == [Hit("c", 1.0, {"dense": 1.0})]
+    assert fuse({"sparse": [], "dense": DENSE}, 1, Fusion("scores")) == [ScoredId("c", 1.0, {"dense": 1.0})]
     assert fuse({"sparse": SPARSE}, 0, Fusion()) == []

@@ -23,24 +23,25 @@ from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from conftest import SENTENCES, done, of_recipe, refused, untrained
-from text2token import Recipe, UserError
-from text2token.search import Columns, Document, Fusion, Hit, Index, Match, read_documents
+from conftest import SENTENCES, done, refused, untrained
+from text2token import UserError
+from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf, split_words
-from text2token.search.embedded import EmbeddedEngine
-from text2token.search.engines import open_engine
+from text2token.search.encoder import TextEncoder, untruncated
+from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.engines.postings import Postings
 from text2token.search.fusion import fuse
-from text2token.search.modes import HYBRID
-from text2token.search.parts import PartEncoder, untruncated
-from text2token.search.postings import Postings
+from text2token.search.index import open_engine
 from text2token.search.reasons import _matches, snippet
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.settings.search import VectorSettings
+from text2token.settings.search import Calibration, VectorSettings
+from text2token.settings.templates import Template
 
 DOCUMENTS = [Document(str(i), f"Title {i}", text) for i, text in enumerate(SENTENCES)]
 LONG = " ".join(SENTENCES * 6)
 SETTING = ["--template", "none", "--pooling", "mean", "--correction", "centre", "--calibration-texts", "5"]
-RECIPE = Recipe(template="none", pooling="mean", correction="centre", calibration_texts=5)
+ENCODER = {"template": Template(), "pooling": "mean"}
+SETTINGS = {"encoder": ENCODER, "calibration": Calibration(correction="centre", texts=5)}
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def embedder(backbone):
 
 @pytest.fixture
 def index(tmp_path, backbone):
-    made = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    made = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
     made.add(DOCUMENTS)
     return made
 
@@ -137,7 +138,7 @@ def test_a_file_name_that_is_no_text_is_refused(tmp_path):
 
 @given(words=st.lists(st.sampled_from([*LONG.split(), "x" * 90]), min_size=1, max_size=120))
 def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
-    encoder = PartEncoder(embedder)
+    encoder = TextEncoder(embedder)
     text = " ".join(words)
     parts = encoder.parts(text)
     assert "".join("".join(parts).split()) == "".join(words)
@@ -146,7 +147,7 @@ def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
 
 
 def test_the_dense_vector_of_a_long_text_is_the_mean_of_its_parts(embedder):
-    encoder = PartEncoder(embedder)
+    encoder = TextEncoder(embedder)
     embeddings, owners = encoder.embed([SENTENCES[0], LONG])
     parts = encoder.parts(LONG)
     assert len(parts) > 2
@@ -158,36 +159,32 @@ def test_the_dense_vector_of_a_long_text_is_the_mean_of_its_parts(embedder):
 # Vectors
 
 
-def naive_aligned(embedder, space, texts, k, parts, meaningful):
+def naive_aligned(embedder, space, texts, k):
     """One text, one part and one token at a time."""
     rows = np.zeros((len(texts), space.width), np.float32)
     for row, text in enumerate(texts):
-        for part in PartEncoder(embedder).parts(text):
-            best = np.zeros(space.width)
+        for part in TextEncoder(embedder).parts(text):
             for token, logit in enumerate(embedder.logits(embedder.embed([part]))[0].tolist()):
-                if (space.vocabulary.meaningful if meaningful else ~space.vocabulary.special)[token]:
-                    best[space.columns[token]] = max(best[space.columns[token]], logit)
-            rows[row] = np.maximum(rows[row], best) if parts == "max" else rows[row] + best
+                if space.vocabulary.meaningful[token]:
+                    rows[row, space.columns[token]] = max(rows[row, space.columns[token]], logit)
         rows[row][np.argsort(-rows[row])[k:]] = 0
-        if meaningful:
-            rows[row] /= rows[row].max()
+        rows[row] /= rows[row].max()
     return rows
 
 
-@pytest.mark.parametrize("merge", [True, False])
-@pytest.mark.parametrize(("form", "parts"), [("weighted", "max"), ("weighted", "sum"), ("paper", "max")])
-def test_aligned_tokens_are_those_of_a_naive_count(embedder, merge, form, parts):
+def token_space(embedder):
+    return TokenSpace(untruncated(embedder.tokenizer).backend_tokenizer, embedder.vocabulary_size)
+
+
+def test_aligned_tokens_are_those_of_a_naive_count(embedder):
     texts = [SENTENCES[0], LONG]
-    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge)
-    maker = TokenVectors(space, VectorSettings(form=form, parts=parts, merge_forms=merge))
-    encoder = PartEncoder(embedder)
-    found = encoder.aligned(maker, *encoder.embed(texts), 2, 20)
-    expected = naive_aligned(embedder, space, texts, 20, parts, form == "weighted")
-    np.testing.assert_allclose(found.toarray(), expected, atol=1e-4)
+    space, encoder = token_space(embedder), TextEncoder(embedder)
+    found = encoder.aligned(space, *encoder.embed(texts), 2, 20)
+    np.testing.assert_allclose(found.toarray(), naive_aligned(embedder, space, texts, 20), atol=1e-4)
 
 
 def test_vectors_of_documents_and_queries_by_hand(embedder):
-    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=True)
+    space = token_space(embedder)
     maker = TokenVectors(space, VectorSettings(document_share=0.5, query_share=0.25))
     cat, mat, the = (space.names.index(name) for name in ("cat", "mat", "the"))
     counts = space.count(["The cat, the cat the mat"])
@@ -207,21 +204,8 @@ def test_vectors_of_documents_and_queries_by_hand(embedder):
     assert only[the] == pytest.approx(2 * np.log1p(10.5 / 0.5))
 
 
-def test_the_paper_form_counts_the_weights_of_a_document_over_the_set_of_a_query(embedder):
-    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=False)
-    maker = TokenVectors(space, VectorSettings(form="paper", merge_forms=False))
-    counts = space.count([SENTENCES[0]])
-    encoder = PartEncoder(embedder)
-    aligned = encoder.aligned(maker, *encoder.embed(SENTENCES[:1]), 1, 5)
-    frequencies = np.ones(space.width, np.int64)
-    query = maker.queries(counts, aligned, frequencies, 10).toarray()[0]
-    assert set(np.flatnonzero(query)) == set(np.flatnonzero(counts.toarray()[0] + aligned.toarray()[0]))
-    assert set(query) == {0, 1}
-    assert (maker.documents(counts, aligned, 1.0) != aligned).nnz == 0
-
-
 def test_characters_in_pieces_are_told_apart_and_white_space_is_nothing(embedder):
-    space = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size, merge_forms=True)
+    space = token_space(embedder)
     snow, star, blank = (set(row.indices) for row in map(space.count, (["☃"], ["★"], [" \n "])))
     assert len(snow | star) > len(snow)
     assert len(snow & star) < len(snow)
@@ -236,7 +220,7 @@ def test_bm25_scores_are_those_of_bm25s(index):
     rng = random.Random(0)
     words = LONG.split()
     more = [Document(f"m{i}", "", " ".join(rng.choices(words, k=rng.randint(3, 60)))) for i in range(60)]
-    fresh = Index.create(index._folder.parent / "other", index._store.fact("model"), recipe=RECIPE)
+    fresh = Index.create(index._folder.parent / "other", index.settings.model, **SETTINGS)
     fresh.add([*DOCUMENTS, *more])
     everything = [*DOCUMENTS, *more]
     options = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
@@ -262,7 +246,7 @@ def test_idf_follows_the_documents_that_are_there_now(index):
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
 def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
-    index = Index.create(tmp_path / "index", backbone(family), recipe=RECIPE)
+    index = Index.create(tmp_path / "index", backbone(family), **SETTINGS)
     index.add(DOCUMENTS)
     for mode in ("sparse", "bm25"):
         for inference_free in (True, False):
@@ -270,13 +254,13 @@ def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
             assert found.note is None
             assert found.hits
             for hit in found.hits:
-                assert {match.side for match in hit.matches} == {mode}
+                assert {match.field for match in hit.matches} == {mode}
                 assert sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
     assert index.search("young stars of a galaxy", mode="bm25").hits[0].title == "Title 5"
     assert "galaxy" in index.search("galaxy", 1, "bm25").hits[0].snippet
     for fusion in (HYBRID, Fusion("rrf", {"dense": 2.0}, depth=3)):
         found = index.search("young stars of a galaxy", fusion=fusion)
-        assert {match.side for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
+        assert {match.field for hit in found.hits for match in hit.matches} == {"sparse", "bm25"}
         assert any(hit.dense > 0 for hit in found.hits)
         for hit in found.hits:
             assert hit.dense + sum(match.amount for match in hit.matches) == pytest.approx(hit.score, rel=1e-4)
@@ -290,7 +274,7 @@ def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
         dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
     )
     fusion = Fusion("rrf")
-    sides = {side: index.rank([SENTENCES[3]], 100, side)[0] for side in index.sides}
+    sides = {side: index.rank([SENTENCES[3]], 100, side)[0] for side in index.fields}
     assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [fuse(sides, 3, fusion), []]
 
 
@@ -298,9 +282,9 @@ def test_an_index_does_not_depend_on_batches(index, monkeypatch):
     queries = [*SENTENCES, " ", "stars"]
     expected = index.rank(queries, 5, "bm25")
     monkeypatch.setattr("text2token.search.index._QUERIES", 3)
-    monkeypatch.setattr("text2token.search.store._AT_ONCE", 2)
+    monkeypatch.setattr("text2token.utils.databases._PARAMETERS", 2)
     assert index.rank(queries, 5, "bm25") == expected
-    monkeypatch.setattr("text2token.search.indexing._READ", 3)
+    monkeypatch.setattr("text2token.search.writer._READ", 3)
     assert index.add([*DOCUMENTS, Document("x", "", "One more telescope.")]) == 1
 
 
@@ -311,11 +295,9 @@ def test_changes_give_what_a_new_index_gives(index, tmp_path):
     again = Index.open(tmp_path / "index")
     assert len(again) == 9
     kept = [d for d in DOCUMENTS if d.id not in "123"]
-    fresh = Index.create(tmp_path / "fresh", again._store.fact("model"), recipe=RECIPE)
+    fresh = Index.create(tmp_path / "fresh", again.settings.model, **SETTINGS)
     shutil.copy(tmp_path / "index" / "calibration.safetensors", tmp_path / "fresh")
-    fresh._store.note(
-        average_words=again._store.fact("average_words"), average_tokens=again._store.fact("average_tokens")
-    )
+    fresh._store.set(average_words=again._store.get("average_words"), average_tokens=again._store.get("average_tokens"))
     fresh.add([*kept, Document("3", "Title 2", SENTENCES[2]), Document("x", "Title 1", SENTENCES[1])])
     for mode in ("sparse", "dense", "bm25", "hybrid"):
         assert scores(again, "markets and dogs", mode) == pytest.approx(
@@ -328,10 +310,10 @@ def test_what_has_not_changed_is_not_encoded_again(index):
 
 
 def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone, monkeypatch):
-    whole = Index.create(tmp_path / "whole", backbone("llama"), recipe=RECIPE)
+    whole = Index.create(tmp_path / "whole", backbone("llama"), **SETTINGS)
     whole.add(DOCUMENTS)
-    monkeypatch.setattr("text2token.search.indexing._ENCODED", 3)
-    broken = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
+    monkeypatch.setattr("text2token.search.writer._ENCODED", 3)
+    broken = Index.create(tmp_path / "broken", backbone("llama"), **SETTINGS)
     added = EmbeddedEngine.add
     calls = []
 
@@ -347,7 +329,7 @@ def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone,
             broken.add(DOCUMENTS)
     with pytest.raises(UserError, match="is not finished: repeat the command"):
         Index.open(tmp_path / "broken")
-    resumed = Index.create(tmp_path / "broken", backbone("llama"), recipe=RECIPE)
+    resumed = Index.create(tmp_path / "broken", backbone("llama"), **SETTINGS)
     assert resumed.add(DOCUMENTS) == 4
     for mode in ("sparse", "dense", "bm25"):
         assert scores(resumed, "cats of the garden", mode) == pytest.approx(
@@ -359,17 +341,17 @@ def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backb
     def killed(*_):
         raise KeyboardInterrupt
 
-    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    first = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
     with monkeypatch.context() as patch:
-        patch.setattr("text2token.search.indexing._ENCODED", 3)
+        patch.setattr("text2token.search.writer._ENCODED", 3)
         patch.setattr(EmbeddedEngine, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             first.add(DOCUMENTS)
-    again = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    again = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
     again.add(DOCUMENTS[:4])
     assert len(Index.open(tmp_path / "index")) == 4
     assert scores(again, "telescope stars", "bm25") == {}
-    assert again._store.fact("documents") == 4
+    assert again._store.get("documents") == 4
 
 
 def test_an_index_is_searched_from_other_threads(index):
@@ -380,11 +362,11 @@ def test_an_index_is_searched_from_other_threads(index):
 
 def test_what_an_index_cannot_do_without_is_missed(index):
     (index._folder / "calibration.safetensors").unlink()
-    with pytest.raises(UserError, match="safetensors' is gone"):
+    with pytest.raises(UserError, match="safetensors' is missing"):
         Index.open(index._folder).search("cat")
     for damage in (lambda file: file.write_text("{"), lambda file: file.unlink()):
         damage(index._folder / "tokenizer" / "tokenizer.json")
-        with pytest.raises(UserError, match="is damaged, or of another version: make it anew"):
+        with pytest.raises(UserError, match="is damaged: make it again"):
             Index.open(index._folder)
 
 
@@ -393,7 +375,7 @@ def test_a_model_that_has_moved_is_named(files, backbone):
     done("index", files / "before", files / "docs.jsonl", "--output", files / "index", *SETTING)
     found = done("search", files / "index", "cat", "--json")
     (files / "before").rename(files / "after")
-    assert "if it has moved, name it" in refused("search", files / "index", "cat")
+    assert "if it was moved, name its place" in refused("search", files / "index", "cat")
     assert done("search", files / "index", "cat", "--json", "--model", files / "after") == found
     (files / "more.jsonl").write_text('{"id": 77, "text": "One more cat."}')
     done("index", files / "after", "--output", files / "index", "--add", files / "more.jsonl")
@@ -468,9 +450,9 @@ def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):
         for write in (
             lambda: other.add([]),
             lambda: other.delete(["1"]),
-            lambda: Index.create(index._folder, backbone("llama"), recipe=RECIPE),
+            lambda: Index.create(index._folder, backbone("llama"), **SETTINGS),
         ):
-            with pytest.raises(UserError, match=r"nother process is writing|is there: change it"):
+            with pytest.raises(UserError, match=r"nother process is writing|already exists: add or delete"):
                 write()
         yield Document("x", "", "A telescope.")
 
@@ -483,11 +465,11 @@ def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):
 
 
 def test_an_unfinished_index_has_one_writer_too(tmp_path, backbone):
-    first = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+    first = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
 
     def rows():
         with pytest.raises(UserError, match="Another process is writing the index"):
-            Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
+            Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
         yield DOCUMENTS[0]
 
     assert first.add(rows()) == 1
@@ -524,13 +506,13 @@ def test_more_hits_than_the_fusion_is_deep(index):
 
 def test_vectors_that_are_gone_are_no_empty_result(index):
     shutil.rmtree(index._folder / "vectors")
-    with pytest.raises(UserError, match="are gone from its engine"):
+    with pytest.raises(UserError, match="are missing from its engine"):
         Index.open(index._folder)
 
 
 def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Index.create("index", backbone("llama"), recipe=RECIPE, engine="milvus", uri="vectors.db").add(DOCUMENTS)
+    Index.create("index", backbone("llama"), **SETTINGS, engine="milvus", uri="vectors.db").add(DOCUMENTS)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert len(Index.open(tmp_path / "index")) == 10
@@ -538,11 +520,11 @@ def test_a_file_of_milvus_is_found_from_everywhere(tmp_path, backbone, monkeypat
 
 def test_another_setting_is_no_continuation(tmp_path, backbone, embedder):
     Index.create(tmp_path / "index", backbone("qwen3"))  # nothing in it yet, so anything may follow
-    begun = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE)
-    begun._store.note(documents=1)
+    begun = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    begun._store.set(documents=1)
     with pytest.raises(UserError, match="unfinished index with another fingerprint"):
-        Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=embedder)
-    with pytest.raises(UserError, match="unfinished index with another recipe"):
+        Index.create(tmp_path / "index", backbone("llama"), **SETTINGS, embedder=embedder)
+    with pytest.raises(UserError, match="unfinished index with another encoder"):
         Index.create(tmp_path / "index", backbone("llama"))
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
@@ -554,9 +536,9 @@ def test_a_model_without_a_head_has_dense_and_bm25(tmp_path, embedder):
     SentenceTransformer(modules=[*embedder.encoder]).save(str(tmp_path / "st"))
     index = Index.create(tmp_path / "index", str(tmp_path / "st"))
     index.add(DOCUMENTS)
-    assert index.sides == ["dense", "bm25"]
+    assert index.fields == ["dense", "bm25"]
     assert index.search("telescope", 1, "hybrid", fusion=HYBRID).hits[0].id == "5"
-    with pytest.raises(UserError, match="no sparse side"):
+    with pytest.raises(UserError, match="no sparse field"):
         index.search("cat", mode="sparse")
 
 
@@ -575,7 +557,7 @@ def test_a_model_is_asked_with_its_prompts(tmp_path, embedder):
     found = scores(index, SENTENCES[3], "dense")
     assert {name: found[name] for name in cosines} == pytest.approx(cosines, abs=1e-5)
     whole = untruncated(model.tokenizer)
-    parts = PartEncoder(index.embedder, "query").parts(LONG)
+    parts = TextEncoder(index.embedder, "query").parts(LONG)
     assert max(len(whole(prompts["query"] + part)["input_ids"]) for part in parts) <= model.max_seq_length
 
 
@@ -588,10 +570,10 @@ def test_a_model_without_a_tokenizer_of_transformers_is_refused(tmp_path, embedd
 
 
 def test_one_embedder_serves_several_indexes(tmp_path, backbone):
-    shared = of_recipe(RECIPE.model_copy(update={"backbone": backbone("llama")}))
+    shared = untrained(backbone("llama"))
     found = {}
     for name, documents in {"a": DOCUMENTS[:5], "b": DOCUMENTS[5:]}.items():
-        index = Index.create(tmp_path / name, backbone("llama"), recipe=RECIPE, embedder=shared)
+        index = Index.create(tmp_path / name, backbone("llama"), **SETTINGS, embedder=shared)
         index.add(documents)
         found[name] = {mode: scores(index, "cats of the garden", mode) for mode in ("dense", "sparse")}
         assert shared.mean_logits is None
@@ -602,9 +584,9 @@ def test_one_embedder_serves_several_indexes(tmp_path, backbone):
 
 
 def test_what_a_given_embedder_was_taught_is_kept_with_the_index(tmp_path, backbone):
-    taught = of_recipe(RECIPE.model_copy(update={"backbone": backbone("llama")}))
+    taught = untrained(backbone("llama"))
     taught.calibrate(SENTENCES[:3])
-    index = Index.create(tmp_path / "index", backbone("llama"), recipe=RECIPE, embedder=taught)
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS, embedder=taught)
     index.add(DOCUMENTS)
     again = Index.open(tmp_path / "index")
     for mode in ("dense", "sparse"):
@@ -614,7 +596,7 @@ def test_what_a_given_embedder_was_taught_is_kept_with_the_index(tmp_path, backb
 
 
 def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_path, backbone, index):
-    fresh = Index.create(tmp_path / "fresh", backbone("llama"), recipe=RECIPE)
+    fresh = Index.create(tmp_path / "fresh", backbone("llama"), **SETTINGS)
     assert fresh.add([]) == 0
     with pytest.raises(UserError, match="document 'x' has no text"):
         fresh.add([DOCUMENTS[0], Document("x", " ", "")])
@@ -625,7 +607,7 @@ def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_pa
 
 def test_a_query_that_says_nothing_finds_nothing(index):
     assert index.search("  ") == ([], "The query has no text.")
-    assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known to: bm25.")
+    assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known in: bm25.")
     assert index.search("☃", mode="sparse", inference_free=True).hits == []
     with pytest.raises(UserError, match="needs the model"):
         index.search("cat", mode="dense", inference_free=True)
@@ -633,9 +615,9 @@ def test_a_query_that_says_nothing_finds_nothing(index):
 
 def test_columns_of_one_name_are_matches_of_their_own():
     query = {"sparse": csr_array(np.array([[1.0, 2.0, 4.0]], dtype=np.float32))}
-    found = _matches(Hit("a", 5.0), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
+    found = _matches(ScoredId("a", 5.0), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
     assert found == [Match("�", "sparse", 4.0), Match("�", "sparse", 1.0)]
-    shared = _matches(Hit("a", 0.5, {"sparse": 0.25}), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
+    shared = _matches(ScoredId("a", 0.5, {"sparse": 0.25}), "sparse", query, {0: 1.0, 2: 1.0}, ["�", "a", "�"])
     assert [match.amount for match in shared] == [0.2, 0.05]
 
 
@@ -652,11 +634,11 @@ def test_snippets_show_the_most_telling_word():
     ("engine", "sides"), [("seismic", ["sparse", "bm25"]), ("milvus", ["sparse", "dense", "bm25"])]
 )
 def test_another_engine_finds_the_same(tmp_path, backbone, index, engine, sides):
-    other = Index.create(tmp_path / engine, backbone("llama"), recipe=RECIPE, engine=engine)
+    other = Index.create(tmp_path / engine, backbone("llama"), **SETTINGS, engine=engine)
     other.add(DOCUMENTS)
-    assert other.sides == sides
+    assert other.fields == sides
     if "dense" not in sides:
-        with pytest.raises(UserError, match="no dense side, since its engine keeps none"):
+        with pytest.raises(UserError, match="no dense field, since its engine keeps none"):
             other.search("cat", mode="dense")
     for mode in ("sparse", "bm25"):
         found, expected = (i.search("stars of a galaxy", 1, mode).hits[0] for i in (other, index))
@@ -673,7 +655,7 @@ def test_milvus_is_told_the_token_of_the_environment(tmp_path, monkeypatch):
         def has_collection(self, *_, **__):
             return False
 
-    monkeypatch.setattr("text2token.search.milvus.MilvusClient", Client)
+    monkeypatch.setattr("text2token.search.engines.milvus.MilvusClient", Client)
     monkeypatch.setenv("MILVUS_TOKEN", "root:secret")
     open_engine("milvus", tmp_path, "http://milvus:19530", "c")
     assert told == [("http://milvus:19530", "root:secret")]
@@ -691,7 +673,7 @@ def test_index_and_search_by_command(files, backbone):
     done("index", backbone("llama"), files / "docs.jsonl", "--output", output, *SETTING)
     found = json.loads(done("search", output, "galaxy full of stars", "--json", "-k", "2", "--mode", "bm25"))
     assert [hit["id"] for hit in found] == ["5", "6"]
-    assert found[0]["matches"][0].keys() == {"token", "side", "amount"}
+    assert found[0]["matches"][0].keys() == {"token", "field", "amount"}
     for flag in ("--no-model", "--inference-free"):
         assert "Title 5" in done("search", output, "galaxy", flag, "--mode", "sparse")
     (files / "more.jsonl").write_text('{"id": 99, "text": "Another galaxy."}')
@@ -729,13 +711,10 @@ def test_white_space_in_ids_does_not_break_a_run(tmp_path, backbone):
 
 def test_settings_of_vectors_and_fusion_are_options(files, backbone):
     output = files / "index"
-    options = ["--form", "paper", "--document-k", "7", "--query-m", "3", "--no-merge-forms", "--parts", "sum"]
+    options = ["--document-k", "7", "--query-m", "3", "--document-share", "0"]
     done("index", backbone("llama"), files / "docs.jsonl", "--output", output, *SETTING, *options)
     index = Index.open(output)
-    assert VectorSettings(**index._store.fact("settings")) == VectorSettings(
-        form="paper", document_k=7, query_m=3, merge_forms=False, parts="sum"
-    )
-    assert {len(index._store.vector(d.id)) <= 7 for d in DOCUMENTS} == {True}
+    assert index.settings.vectors == VectorSettings(document_k=7, query_m=3, document_share=0)
     fusions = {
         ("--fusion", "rrf"): Fusion("rrf"),
         ("--fusion", "scores"): HYBRID,
@@ -762,7 +741,7 @@ def test_settings_that_a_model_does_not_take_are_refused(files, backbone):
     untrained(backbone("bert")).encoder.save(str(saved), create_model_card=False)
     arguments = "index", saved, files / "docs.jsonl", "--output", files / "i"
     assert "--template is for untrained backbones" in refused(*arguments, "--template", "eol")
-    assert "--document-k is of the sparse side" in refused(*arguments, "--document-k", "7")
+    assert "--document-k changes the sparse field" in refused(*arguments, "--document-k", "7")
     assert not (files / "i").exists()
 
 
@@ -779,7 +758,7 @@ def test_a_broken_database_is_one_sentence(index):
     (index._folder / "documents.sqlite").write_bytes(b"no database, " * 100)
     for rest in ("-wal", "-shm"):
         (index._folder / f"documents.sqlite{rest}").unlink(missing_ok=True)
-    assert "A database cannot be used (file is not a database)" in refused("search", index._folder, "cat")
+    assert "file is not a database" in refused("search", index._folder, "cat")
 
 
 def test_a_side_without_weight_has_no_say(index, backbone):
@@ -790,7 +769,7 @@ def test_a_side_without_weight_has_no_say(index, backbone):
         (hit.id, hit.score) for hit in fresh.search("cats of the garden", 10, "bm25").hits
     ]
     assert "_model" not in vars(fresh)  # words need no model
-    with pytest.raises(UserError, match="All sides weigh 0"):
+    with pytest.raises(UserError, match="All fields have weight 0"):
         fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
 
 
@@ -813,7 +792,7 @@ def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):
     reader = Index.open(folder)
     assert scores(reader, "cats of the garden", "bm25") == expected
     with pytest.raises(sqlite3.OperationalError):
-        reader._store.note(finished=False)
+        reader._store.set(finished=False)
     reader._store.close()
     with monkeypatch.context() as patch:
         patch.setattr("text2token.search.store.os.access", lambda *_: True)
@@ -827,11 +806,11 @@ def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):
 def test_a_model_without_a_limit_is_given_whole_texts_and_one_without_room_is_refused(backbone, monkeypatch):
     embedder = untrained(backbone("llama"), max_length=40)
     monkeypatch.setattr(type(embedder.encoder), "max_seq_length", property(lambda _: None), raising=False)
-    assert PartEncoder(embedder).parts(LONG) == [LONG]
+    assert TextEncoder(embedder).parts(LONG) == [LONG]
     embedder.encoder.prompts["document"] = "word " * 40
     monkeypatch.setattr(type(embedder.encoder), "max_seq_length", property(lambda _: 8), raising=False)
     with pytest.raises(UserError, match="leaves no room for text"):
-        PartEncoder(embedder)
+        TextEncoder(embedder)
 
 
 def test_commands_refuse_in_one_sentence(files, backbone):
@@ -840,10 +819,12 @@ def test_commands_refuse_in_one_sentence(files, backbone):
     assert "no index in" in refused("search", files / "no", "cat")
     assert "Give one QUERY" in refused("search", files / "no")
     done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
-    assert "is there: change it with --add" in refused(
+    assert "already exists: add or delete" in refused(
         "index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING
     )
-    assert "if it has moved, name it" in refused("index", "m", "-o", files / "index", "--add", files / "docs.jsonl")
+    assert "if it was moved, name its place" in refused(
+        "index", "m", "-o", files / "index", "--add", files / "docs.jsonl"
+    )
     assert "Name MODEL and DOCS" in refused("index", "m", files / "docs.jsonl", "-o", files / "index", "--delete", "1")
     assert "--text-column is of no use" in refused(
         "index", "-o", files / "index", "--delete", "1", "--text-column", "x"
@@ -851,7 +832,7 @@ def test_commands_refuse_in_one_sentence(files, backbone):
     assert "--uri is the place of a Milvus" in refused(
         "index", "m", files / "docs.jsonl", "-o", files / "i", "--uri", "file.db"
     )
-    assert "is no place for Milvus" in refused(
+    assert "is not an address of Milvus" in refused(
         "index",
         backbone("llama"),
         files / "docs.jsonl",

@@ -19,7 +19,7 @@ from text2token.cli.options import (
 )
 from text2token.data.corpus import open_corpus
 from text2token.settings.recipe import Recipe, one_sentence
-from text2token.settings.search import EngineName, VectorSettings
+from text2token.settings.search import Calibration, EngineName, VectorSettings
 from text2token.utils.errors import UserError, extra
 
 _SETTING = (*BACKBONE, *CORRECTION, "calibration_texts")
@@ -89,7 +89,7 @@ def index_command(
         from text2token.model.embedder import Embedder
         from text2token.model.saved import is_saved
         from text2token.search import Columns, Index, read_documents
-        from text2token.search.index_folder import rollback_on_error
+        from text2token.search.writer import rollback_on_error
     columns = Columns(id_column, title_column, text_column)
     if model is not None and docs is not None:
         if not docs.exists():
@@ -99,18 +99,29 @@ def index_command(
         embedder = Embedder.open(model, **recipe.embedder_settings())
         if embedder.head is None and vectors:
             raise UserError(
-                f"{_flag(min(vectors))} is of the sparse side, and '{model}' has no decoding head: leave it out."
+                f"{_flag(min(vectors))} changes the sparse field, and '{model}' has no decoding head: leave it out."
             )
         if bf16:
             embedder.use_bf16()
         with rollback_on_error(output):
             opened = Index.create(
-                output, model, recipe=recipe, settings=settings, engine=engine, uri=uri, embedder=embedder
+                output,
+                model,
+                encoder={name: value for name, value in recipe.embedder_settings().items() if name != "top_k"},
+                calibration=Calibration(
+                    correction=recipe.correction,
+                    keep_from=recipe.keep_from,
+                    keep_to=recipe.keep_to,
+                    texts=recipe.calibration_texts,
+                ),
+                vectors=settings,
+                columns=columns,
+                engine=engine,
+                uri=uri,
+                embedder=embedder,
             )
-            if "sparse" not in opened.sides:
-                click.echo(
-                    f"'{model}' has no decoding head: the index has no sparse side, dense and BM25 only.", err=True
-                )
+            if "sparse" not in opened.fields:
+                click.echo(f"'{model}' has no decoding head: the index has no sparse field.", err=True)
             opened.add(read_documents(docs, columns), progress=True)
     else:
         opened = Index.open(output, model=model)

@@ -14,13 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.cli.options import bf16_option, echo_json, json_option, quiet_libraries
-from text2token.settings.search import HYBRID_WEIGHTS, FusionMethod, Mode, Side
+from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
 from text2token.utils.errors import UserError, extra
 from text2token.utils.files import atomic_write
 
 if TYPE_CHECKING:
-    from text2token.search.index import Index, Results
-    from text2token.search.reasons import Found
+    from text2token.search.index import Index, SearchResults
+    from text2token.search.reasons import SearchHit
 
 _SHOWN = 6  # tokens per hit in the table
 _path = click.Path(path_type=Path)
@@ -34,23 +34,23 @@ _path = click.Path(path_type=Path)
     type=click.Choice(get_args(Mode)),
     default="hybrid",
     show_default=True,
-    help="hybrid: all sides, fused",
+    help="hybrid: all fields, fused",
 )
 @click.option(
     "--fusion",
     type=click.Choice(get_args(FusionMethod)),
     default="scores",
     show_default=True,
-    help="of hybrid: by scores, each side's divided by its best, or by reciprocal ranks",
+    help="of hybrid: by scores, each field's divided by its best, or by reciprocal ranks",
 )
 @click.option(
     "--weight",
     "weights",
-    type=(click.Choice(get_args(Side)), click.FloatRange(0)),
+    type=(click.Choice(get_args(FieldName)), click.FloatRange(0)),
     multiple=True,
-    metavar="SIDE NUMBER",
-    help="of a side in hybrid; may be repeated  [default: "
-    + ", ".join(f"{weight:g} for {side}" for side, weight in HYBRID_WEIGHTS.items())
+    metavar="FIELD NUMBER",
+    help="of a field in hybrid; may be repeated  [default: "
+    + ", ".join(f"{weight:g} for {field}" for field, weight in HYBRID_WEIGHTS.items())
     + "; with rrf 1 for all]",
 )
 @click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
@@ -111,8 +111,7 @@ def search_command(
     if encodes:
         quiet_libraries()  # which imports them
     with extra("search"):
-        from text2token.search import Fusion, Index
-        from text2token.search.modes import HYBRID
+        from text2token.search import HYBRID, Fusion, Index
     chosen = HYBRID if fusion == HYBRID.method else Fusion(fusion)
     how: dict[str, Any] = {
         "k": k,
@@ -131,7 +130,7 @@ def search_command(
         _write_run(opened, queries, output, **how)
 
 
-def _show(query: str, found: Results, *, as_json: bool) -> None:
+def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
     if found.note:
         click.echo(found.note, err=True)
     if as_json:
@@ -162,11 +161,11 @@ def _one_word(name: str) -> str:
     return re.sub(r"[\s%]", lambda sign: quote(sign[0]), name)
 
 
-def _as_dict(hit: Found) -> dict[str, Any]:
+def _as_dict(hit: SearchHit) -> dict[str, Any]:
     return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches]}
 
 
-def _table(query: str, results: Results) -> Table:
+def _table(query: str, results: SearchResults) -> Table:
     table = Table(
         "", "Score", "Document", "Tokens that matched", title=Text(query), title_justify="left", show_lines=True
     )
@@ -175,9 +174,9 @@ def _table(query: str, results: Results) -> Table:
             (hit.title or hit.id, "bold"), (f"  {hit.id}" if hit.title else "", "dim"), f"\n{hit.snippet}"
         )
         reasons = [
-            f"{'' if match.side == 'sparse' else match.side + ' '}{match.token.strip()} {match.amount:.2f}"
-            for side in ("sparse", "bm25")
-            for match in [match for match in hit.matches if match.side == side][:_SHOWN]
+            f"{'' if match.field == 'sparse' else match.field + ' '}{match.token.strip()} {match.amount:.2f}"
+            for field in ("sparse", "bm25")
+            for match in [match for match in hit.matches if match.field == field][:_SHOWN]
         ]
         reasons += [f"dense {hit.dense:.2f}"] if hit.dense else []
         table.add_row(str(rank), f"{hit.score:.3f}", document, Text("\n".join(reasons)))

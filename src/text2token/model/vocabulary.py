@@ -17,6 +17,7 @@ from scipy import sparse
 from text2token.data.stop_words import stop_list
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 _MARKUP = re.compile(r"\s*(<.+>|\[.+\])\s*")  # "<table>", "[multimodal]": added tokens that no flag calls special
@@ -68,14 +69,14 @@ class Vocabulary:
         return np.array([groups.setdefault(s.strip().casefold(), len(groups)) for s in self.surfaces], dtype=np.int64)
 
 
-def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: str = "en") -> Vocabulary:
+def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:
     """Look at every entry of a tokenizer once.
 
     Whether an entry starts a word is seen by decoding it behind another token, which works for byte-level BPE,
     SentencePiece and WordPiece alike.
 
     Args:
-        tokenizer: A fast tokenizer.
+        tokenizer: A fast tokenizer of transformers, or the tokenizer inside it, which needs no transformers.
         size: V, the rows of the decoding head (often more than the tokenizer has; the rest count as special).
         stop_words: Comma-separated ISO 639-1 codes of the stop lists, or "none".
 
@@ -83,17 +84,17 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: s
         UserError: A language without a stop list.
     """
     stop = stop_list(stop_words)
-    backend = tokenizer.backend_tokenizer
-    anchor = tokenizer("a", add_special_tokens=False)["input_ids"][:1]
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    anchor = backend.encode("a", add_special_tokens=False).ids[:1]
     anchor_text = backend.decode(anchor)
-    known = [i for i in range(size) if tokenizer.convert_ids_to_tokens(i) is not None]
+    known = [i for i in range(size) if backend.id_to_token(i) is not None]
     decoded = backend.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
     surfaces = [""] * size
     for i, text in zip(known, decoded, strict=True):
         surfaces[i] = text.removeprefix(anchor_text)
     special = np.ones(size, dtype=bool)
     special[known] = False
-    for i, token in tokenizer.added_tokens_decoder.items():
+    for i, token in backend.get_added_tokens_decoder().items():
         if i < size and (token.special or _MARKUP.fullmatch(token.content)):
             special[i] = True
     return Vocabulary(
@@ -107,10 +108,10 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase, size: int, stop_words: s
 
 
 def count_tokens(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], size: int, max_tokens: int | None
+    tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], size: int, max_tokens: int | None
 ) -> sparse.csr_matrix:
     """Term frequencies, B×V: how often each vocabulary entry stands among the first ``max_tokens`` (None: all) of each text."""
-    encode = tokenizer.backend_tokenizer.encode_batch_fast
+    encode = getattr(tokenizer, "backend_tokenizer", tokenizer).encode_batch_fast
     longest = None if max_tokens is None else _CHARACTERS * max_tokens
     rows = [
         np.array(encoding.ids[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself

@@ -1,8 +1,10 @@
 from .documents import Columns as Columns
 from .documents import Document as Document
 from .documents import read_documents as read_documents
-from .engine import Hit as Hit
+from .engines.base import ScoredId as ScoredId
+from .fusion import HYBRID as HYBRID
 from .fusion import Fusion as Fusion
 from .index import Index as Index
-from .reasons import Found as Found
+from .index import SearchResults as SearchResults
 from .reasons import Match as Match
+from .reasons import SearchHit as SearchHit

@@ -1,7 +1,7 @@
-"""BM25 in two halves, so that documents can come and go: tf weights with the documents, idf with the query.
+"""BM25 in two halves, so that documents can be added and deleted: term weights in the documents, idf in the query.
 
 The variant is Lucene's (Kamphuis et al. 2020): ``Σ idf(t) · tf/(tf + k₁·(1 − b + b·length/average))``. Document frequencies are
-those of the moment of the query; the average length is that of the first documents of an index, for it stands in every weight.
+those at the time of the query. The average length is part of every stored weight, so it stays that of the first documents.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import Stemmer
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-K1, B = 1.5, 0.75  # bm25s' defaults, and so those of mteb's baseline
+K1, B = 1.5, 0.75  # defaults of bm25s, which mteb's baseline uses too
 
 
 def split_words(texts: Sequence[str]) -> list[list[str]]:
@@ -26,12 +26,12 @@ def split_words(texts: Sequence[str]) -> list[list[str]]:
 
 
 def impacts(counts: csr_array, lengths: NDArray[np.float32], average: float) -> csr_array:
-    """Weights of documents, N×T: saturated term frequencies, normalised by length, from 0 to 1.
+    """Document weights, N×T: term frequencies after saturation and length normalisation, from 0 to 1.
 
     Args:
         counts: Term frequencies, N×T.
-        lengths: N lengths in terms.
-        average: Mean length of a document.
+        lengths: Number of terms of each document, N.
+        average: Mean number of terms of a document.
     """
     length = np.repeat(lengths, np.diff(counts.indptr))
     saturated = counts.data / (counts.data + K1 * (1 - B + B * length / max(average, 1e-9)))
@@ -39,5 +39,5 @@ def impacts(counts: csr_array, lengths: NDArray[np.float32], average: float) -> 
 
 
 def idf(frequencies: NDArray[np.int64], documents: int) -> NDArray[np.float32]:
-    """Inverse document frequencies, above 0."""
+    """Inverse document frequencies, always above 0."""
     return np.log1p((documents - frequencies + 0.5) / (frequencies + 0.5)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A search of several sides: each is ranked, and the rankings become one."""
+"""Which fields a search asks, and how their rankings are fused into one."""
 
 from __future__ import annotations
 
@@ -7,67 +7,97 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from text2token.search.engine import Engine, Hit, RankFusingEngine, Rows, best
-from text2token.settings.search import FusionMethod, Side
+from text2token.search.engines.base import Engine, Matrix, ScoredId, best
+from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
+from text2token.utils.errors import UserError
 
-RANK_OFFSET = 60  # of Cormack et al. 2009: how little the very first ranks stand out
+_RANK_OFFSET = 60  # Cormack et al. 2009; a larger offset makes the first ranks stand out less
 
 
 class Fusion(NamedTuple):
-    """How the rankings of several sides become one.
+    """How the rankings of several fields are fused.
 
     Attributes:
-        method: ``rrf``: reciprocal ranks, ``Σ w/(60 + rank)`` (Cormack et al. 2009). ``scores``: ``Σ w·s``, with the scores of
-            a side divided by its best one.
-        weights: ``w`` by side; a side without one has 1.
-        depth: Documents of each side that take part, or ``k``, where that is more.
+        method: ``rrf`` adds reciprocal ranks, ``Σ w/(60 + rank)`` (Cormack et al. 2009). ``scores`` adds scores, ``Σ w·s``, after
+            the scores of each field are divided by the largest one.
+        weights: Weight ``w`` of each field; a field without an entry has weight 1.
+        depth: Documents of each field that take part; at least ``k`` always do.
     """
 
     method: FusionMethod = "rrf"
-    weights: Mapping[Side, float] = {}
+    weights: Mapping[FieldName, float] = {}
     depth: int = 100
 
 
-def search(engine: Engine, query: Mapping[Side, Rows], k: int, fusion: Fusion) -> list[Hit]:
-    """The ``k`` best documents of one side, or of several, fused: by the engine where it can, else here.
+HYBRID = Fusion("scores", HYBRID_WEIGHTS)
+"""Default of hybrid searches. Fusing scores was some points better than fusing ranks on known items (docs/search.md)."""
+
+
+def fields_to_search(
+    mode: Mode, available: Sequence[FieldName], fusion: Fusion, *, inference_free: bool
+) -> list[FieldName]:
+    """The fields that a search asks.
 
     Args:
-        engine: Has the documents.
-        query: One row per side.
-        k: How many documents to return, at most.
-        fusion: Of several sides.
+        mode: One field, or ``hybrid``: all fields with a weight above 0.
+        available: Fields of the index.
+        fusion: Weights of a hybrid search.
+        inference_free: The query is not encoded, so the dense field is left out.
+
+    Raises:
+        UserError: No field is left.
+    """
+    if mode != "hybrid" and mode not in available:
+        reason = "model has no decoding head" if mode == "sparse" else "engine keeps none"
+        raise UserError(f"This index has no {mode} field, since its {reason}: choose another `mode`.")
+    weighted: list[FieldName] = [field for field in available if fusion.weights.get(field, 1.0) > 0]
+    if not weighted:
+        raise UserError("All fields have weight 0: give at least one of them a larger weight.")
+    fields = weighted if mode == "hybrid" else [mode]
+    if inference_free and fields == ["dense"]:
+        raise UserError("A dense search needs the model: choose another `mode`, or do not set inference_free.")
+    return [field for field in fields if field != "dense" or not inference_free]
+
+
+def search(engine: Engine, query: Mapping[FieldName, Matrix], k: int, fusion: Fusion) -> list[ScoredId]:
+    """The ``k`` best documents of one field, or of several fields after fusion.
+
+    Args:
+        engine: Holds the documents.
+        query: Vector of the query in each field, one row each.
+        k: Largest number of hits.
+        fusion: How several fields are fused.
     """
     if len(query) == 1:
-        ((side, rows),) = query.items()
-        return engine.search(side, rows, k)
+        ((field, rows),) = query.items()
+        return engine.search(field, rows, k)
     depth = max(fusion.depth, k)
-    if fusion.method == "rrf" and not fusion.weights and isinstance(engine, RankFusingEngine):
-        return engine.hybrid(query, k, depth)
-    return fuse({side: engine.search(side, rows, depth) for side, rows in query.items()}, k, fusion)
+    return fuse({field: engine.search(field, rows, depth) for field, rows in query.items()}, k, fusion)
 
 
-def fuse(rankings: Mapping[Side, Sequence[Hit]], k: int, fusion: Fusion) -> list[Hit]:
-    """The ``k`` best documents of several rankings, by falling fused score; of equal ones the smaller id first.
+def fuse(rankings: Mapping[FieldName, Sequence[ScoredId]], k: int, fusion: Fusion) -> list[ScoredId]:
+    """Fuse the rankings of several fields. The result is ordered by fused score, and equal scores by id.
 
-    A document that a side does not rank gets nothing from it. By ``scores``, neither does one whose score is negative, so that
-    a side where all are so has no say: nothing there resembles the query, and the sign would turn its order around.
+    A field contributes 0 to a document that it does not rank. With ``scores``, negative scores count as 0: dividing by a negative
+    maximum would reverse the ranking.
 
     Args:
-        rankings: Hits of each side, best first; all of them take part.
-        k: How many documents to return, at most.
+        rankings: Hits of each field, best first; all of them take part.
+        k: Largest number of hits.
         fusion: Method and weights.
     """
-    shares: dict[str, dict[Side, float]] = defaultdict(dict)
-    for side, hits in rankings.items():
-        weight = fusion.weights.get(side, 1.0)
+    shares: dict[str, dict[FieldName, float]] = defaultdict(dict)
+    for field, hits in rankings.items():
+        weight = fusion.weights.get(field, 1.0)
         for hit, value in zip(hits, _values(hits, fusion), strict=True):
-            shares[hit.id][side] = weight * value
-    # Exact sums, so that equal shares tie in whatever order they come.
-    return best([Hit(name, math.fsum(own.values()), own) for name, own in shares.items()], k)
+            shares[hit.id][field] = weight * value
+    # fsum is exact, so equal shares give equal sums in any order of the fields
+    return best([ScoredId(name, math.fsum(own.values()), own) for name, own in shares.items()], k)
 
 
-def _values(hits: Sequence[Hit], fusion: Fusion) -> list[float]:
+def _values(hits: Sequence[ScoredId], fusion: Fusion) -> list[float]:
+    """Reciprocal ranks, or scores from 0 to 1."""
     if fusion.method == "rrf":
-        return [1 / (RANK_OFFSET + rank) for rank in range(1, len(hits) + 1)]
+        return [1 / (_RANK_OFFSET + rank) for rank in range(1, len(hits) + 1)]
     largest = max((hit.score for hit in hits), default=0.0)
     return [max(hit.score, 0.0) / largest if largest > 0 else 0.0 for hit in hits]

@@ -1,211 +1,244 @@
-"""An index: documents in, ranked hits out, each with the tokens that made it one."""
+"""An index: documents in, ranked hits out, each with the tokens that matched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from more_itertools import chunked
 
 from text2token.data.corpus import clean
-from text2token.search.documents import Document
-from text2token.search.engine import Engine, Hit, Rows
-from text2token.search.engines import open_engine
-from text2token.search.fusion import Fusion, search
-from text2token.search.index_folder import STORE, VECTORS, check_finished, only_writer
-from text2token.search.indexing import IndexWriter
-from text2token.search.modes import HYBRID, sides_asked
-from text2token.search.reasons import Found, explain
-from text2token.search.store import DocumentStore
+from text2token.search.documents import Columns, Document
+from text2token.search.engines.base import Engine, Matrix, ScoredId
+from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.format import read_settings
+from text2token.search.fusion import HYBRID, Fusion, fields_to_search, search
+from text2token.search.reasons import SearchHit, explain
+from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.settings.recipe import Recipe
-from text2token.settings.search import EngineName, Mode, Side, VectorSettings
-from text2token.utils.errors import UserError, first_line
+from text2token.search.writer import IndexWriter, check_folder, create_index, write_lock
+from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
+from text2token.utils.errors import UserError, extra, first_line
 from text2token.utils.progress import track
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
-    from text2token.search.model import IndexModel
 
 _QUERIES = 64  # queries encoded at once
 
 
-class Results(NamedTuple):
-    """What a search gave: hits by falling score, and a sentence where the query could not be used as it is."""
+class SearchResults(NamedTuple):
+    """Hits of a search, best first.
 
-    hits: list[Found]
+    Attributes:
+        hits: The hits.
+        note: A sentence if a part of the query could not be used; else None.
+    """
+
+    hits: list[SearchHit]
     note: str | None
 
 
 class Index:
-    """A folder with the documents of a collection and, in an engine, their sparse, dense and BM25 vectors.
+    """A folder with documents, and an engine with their sparse, dense and BM25 vectors.
 
-    Open one with :meth:`create` or :meth:`open`. One process writes at a time, others are refused; any number reads.
+    Open an index with :meth:`create` or :meth:`open`. One process may write at a time, any number may read.
 
-    Args:
-        folder: Of the index.
-        embedder: The index's model if already loaded (its fingerprint is checked); None: loaded at first use.
-        model: Where the index's model is now, if that has moved.
+    Attributes:
+        settings: Settings of the index; they never change.
+        engine: Holds the vectors.
     """
 
     def __init__(self, folder: Path, embedder: Embedder | None = None, model: str | None = None) -> None:
-        self._folder, self._given, self._model_name = folder, embedder, model
+        self._folder = folder
         self._store = DocumentStore(folder / STORE)
-        self._vectorizer = Vectorizer(folder, self._store, lambda: self.embedder)
-        self.sides: list[Side] = self._store.fact("sides")
+        self.settings = read_settings(self._store, folder)
+        self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model)
         self.engine = self._open_engine()
 
     @classmethod
     def create(
         cls,
         folder: str | Path,
-        model: str,
+        model: str | Path,
         *,
-        recipe: Recipe | None = None,
-        settings: VectorSettings | None = None,
+        encoder: Mapping[str, Any] | None = None,
+        calibration: Calibration | None = None,
+        vectors: VectorSettings | None = None,
+        columns: Columns | None = None,
         engine: EngineName = "embedded",
         uri: str | None = None,
         embedder: Embedder | None = None,
     ) -> Index:
-        """A new, empty index; or the unfinished one of the same settings that is there.
+        """Make a new, empty index, or open the unfinished one in the folder if it has the same settings.
 
         Args:
-            folder: New or empty.
-            model: A folder that ``fit`` wrote, a SentenceTransformer (dense and BM25 sides only), or a backbone.
-            recipe: How an untrained backbone is used (template, pooling, attention, correction, calibration texts).
-            settings: Of sparse vectors.
-            engine: Where vectors are kept; ``seismic`` keeps no dense ones.
-            uri: Of a Milvus server, or a file for milvus-lite.
-            embedder: ``model``, where it is loaded already.
+            folder: A new or empty folder.
+            model: A folder that ``fit`` wrote, a SentenceTransformer (which has no sparse field), or an untrained backbone.
+            encoder: How an untrained backbone is used: keyword arguments of :meth:`text2token.Embedder.open`.
+            calibration: What an untrained backbone learns from the documents.
+            vectors: Weights of aligned tokens in sparse vectors.
+            columns: Columns of the tables that documents come from. The index only keeps them for later additions.
+            engine: Where vectors are kept.
+            uri: Address of a Milvus server, or a file that ends in ``.db``; None: a file in the folder.
+            embedder: The model, if it is open already.
 
         Raises:
-            UserError: The model cannot be loaded, something else is in the folder, or a finished or another index, or one that
-                another process is writing.
+            UserError: The model cannot be loaded, the folder holds a finished index or something else, or another process is
+                writing the index.
         """
-        from text2token.search.creation import prepare
-
         folder = Path(folder)
-        embedder = prepare(folder, model, recipe or Recipe(), settings or VectorSettings(), engine, uri, embedder)
+        check_folder(folder)
+        if uri is not None and "://" not in uri:
+            if not uri.endswith(".db"):
+                raise UserError(
+                    f"'{uri}' is not an address of Milvus: set `uri` to http://host:19530, or a file whose name ends in .db."
+                )
+            uri = str(Path(uri).resolve())
+        name = str(Path(model).resolve()) if Path(model).exists() else str(model)
+        encoder = dict(encoder or {})
+        if embedder is None:
+            from text2token.model.embedder import Embedder
+
+            embedder = Embedder.open(name, **encoder)
+        create_index(
+            folder,
+            name,
+            embedder,
+            encoder=encoder,
+            calibration=calibration or Calibration(),
+            vectors=vectors or VectorSettings(),
+            columns=columns or Columns(),
+            engine=engine,
+            uri=uri,
+        )
         return cls(folder, embedder)
 
     @classmethod
     def open(cls, folder: str | Path, *, embedder: Embedder | None = None, model: str | None = None) -> Index:
-        """A finished index.
+        """Open a finished index.
+
+        Args:
+            folder: Folder of the index.
+            embedder: The model of the index, if it is open already; None: it is opened at first use.
+            model: Where the model is now; None: where it was when the index was made.
 
         Raises:
-            UserError: There is none, its first documents have not all been indexed yet, or it is damaged or not whole.
+            UserError: There is no index, its first build is not finished, or it is damaged.
         """
         folder = Path(folder)
-        check_finished(folder)
+        if not (folder / STORE).is_file():
+            raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
         try:
+            store = DocumentStore(folder / STORE)
+            finished = store.get("finished")
+            store.close()
+            if not finished:
+                raise UserError(
+                    f"The index in '{folder}' is not finished: repeat the command that makes it, and it continues."
+                )
             index = cls(folder, embedder, model)
         except UserError:
             raise
         except (OSError, ValueError, KeyError, EOFError) as error:
+            raise UserError(f"The index in '{folder}' is damaged: make it again ({first_line(error)}).") from error
+        if not len(index) and index._store.get("documents", 0) > index._store.waiting_count():
             raise UserError(
-                f"The index in '{folder}' is damaged, or of another version: make it anew ({first_line(error)})."
-            ) from error
-        if not len(index) and index._store.fact("documents", 0) > index._store.waiting_count():
-            raise UserError(
-                f"The vectors of the index in '{folder}' are gone from its engine: bring them back, or make the index anew."
+                f"The vectors of the index in '{folder}' are missing from its engine: restore them, or make the index again."
             )
         return index
 
     def __len__(self) -> int:
-        """How many documents can be found."""
+        """Number of documents that can be found."""
         return self.engine.count()
 
-    @cached_property
-    def _model(self) -> IndexModel:
-        """Imports torch, which a search with the words of a query alone does without."""
-        from text2token.search.model import IndexModel
-
-        return IndexModel(self._folder, self._store, self._given, self._model_name)
+    @property
+    def fields(self) -> list[FieldName]:
+        """Fields of the index."""
+        return self.settings.fields
 
     @property
     def embedder(self) -> Embedder:
-        """The model, with the means and the correction that the index keeps."""
-        return self._model.open()
+        """The model with the corpus mean and the correction of the index."""
+        return self._vectorizer.model.open()
 
     @property
     def waiting(self) -> int:
-        """How many documents cannot be found as they are now: an addition is under way, or was stopped."""
+        """Number of documents that cannot be found yet, because an addition is running or was stopped."""
         return self._store.waiting_count()
 
     def close(self) -> None:
-        """Close what is open; this object is of no use then."""
+        """Close the database. The index cannot be used afterwards."""
         self._store.close()
 
     def add(self, documents: Iterable[Document], *, progress: bool = False) -> int:
-        """Add documents, or replace those whose ids are there; the ones that have not changed are left alone.
+        """Add documents, or replace those whose ids are known. Unchanged documents are not encoded again.
 
-        All documents are read, checked and counted first; then they are encoded, some at a time. Called again after a kill, it
-        continues with those that wait.
+        All documents are read and checked first, then encoded in batches. After a kill, call this again to continue.
 
         Args:
-            documents: All with text. Of an id that is there twice the last counts.
-            progress: Show a bar.
+            documents: Documents with text. Of an id that is given twice the last one counts.
+            progress: Show a progress bar.
 
         Returns:
-            How many have been encoded.
+            Number of encoded documents.
 
         Raises:
-            UserError: A document cannot be used (then none of them is added), the model is not the index's, or another process
-                is writing.
+            UserError: A document cannot be used (then none is added), the model is not that of the index, or another process is
+                writing the index.
         """
         with self._writing() as writer:
             return writer.add(documents, progress=progress)
 
     def delete(self, ids: Sequence[str]) -> int:
-        """Forget documents; ids that are not there are passed over.
+        """Delete documents. Unknown ids are ignored.
 
         Returns:
-            How many there were.
+            Number of deleted documents.
 
         Raises:
-            UserError: Another process is writing.
+            UserError: Another process is writing the index.
         """
         with self._writing() as writer:
             return writer.delete(ids)
 
     @contextmanager
     def _writing(self) -> Iterator[IndexWriter]:
-        """Alone, and with what others have written since in sight."""
-        with only_writer(self._folder):
+        """Hold the write lock. The engine is opened again, since another process may have written before."""
+        with write_lock(self._folder):
             self.engine = self._open_engine()
-            yield IndexWriter(self._store, self._model, self._vectorizer, self.engine)
+            yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)
 
     def _open_engine(self) -> Engine:
-        fact = self._store.fact
-        return open_engine(fact("engine"), self._folder / VECTORS, fact("uri"), fact("collection"))
+        return open_engine(self.settings.engine, self._folder / VECTORS, self.settings.uri, self.settings.collection)
 
     def search(
         self, query: str, k: int = 10, mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
-    ) -> Results:
-        """The ``k`` best documents for a query, each with what made it one.
+    ) -> SearchResults:
+        """The ``k`` best documents for a query, each with the tokens that matched.
 
         Args:
             query: Text of any length.
-            k: At most so many.
-            mode: One side, or ``hybrid``: all sides that there are.
-            inference_free: Encode no query: only its words and literal tokens are matched, against documents that keep their
+            k: Largest number of hits.
+            mode: One field, or ``hybrid``: all fields of the index.
+            inference_free: Do not encode the query. Only its literal tokens are matched, against documents that keep their
                 aligned tokens.
-            fusion: Of hybrid searches.
+            fusion: How a hybrid search fuses the fields.
 
         Raises:
-            UserError: The index has no such side, or the model is not the index's.
+            UserError: The index has no such field, or the model is not that of the index.
         """
         query = clean(query)
         if not query:
-            return Results([], "The query has no text.")
+            return SearchResults([], "The query has no text.")
         vectors = self.query_vectors([query], mode, inference_free=inference_free, fusion=fusion)
-        empty = [side for side, rows in vectors.items() if abs(rows).sum() == 0]
+        empty = [field for field, rows in vectors.items() if abs(rows).sum() == 0]
         hits = search(self.engine, vectors, k, fusion)
-        note = f"No word of the query is known to: {', '.join(empty)}." if empty else None
-        return Results(explain(hits, self._store, self._vectorizer, vectors), note)
+        note = f"No word of the query is known in: {', '.join(empty)}." if empty else None
+        return SearchResults(explain(hits, self._store, self._vectorizer, vectors), note)
 
     def rank(
         self,
@@ -216,22 +249,48 @@ class Index:
         inference_free: bool = False,
         fusion: Fusion = HYBRID,
         progress: bool = False,
-    ) -> list[list[Hit]]:
-        """As :meth:`search` for many queries, without texts and reasons; a query without text has no hits."""
+    ) -> list[list[ScoredId]]:
+        """Search many queries, without texts and matches of the hits; see :meth:`search`. A query without text has no hits."""
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
-        ranked: list[list[Hit]] = [[] for _ in queries]
+        ranked: list[list[ScoredId]] = [[] for _ in queries]
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
             vectors = self.query_vectors(
                 [text for _, text in batch], mode, inference_free=inference_free, fusion=fusion
             )
             for place, (row, _) in enumerate(batch):
-                ranked[row] = search(self.engine, {s: rows[[place]] for s, rows in vectors.items()}, k, fusion)
+                query = {field: rows[[place]] for field, rows in vectors.items()}
+                ranked[row] = search(self.engine, query, k, fusion)
         return ranked
 
     def query_vectors(
         self, queries: Sequence[str], mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
-    ) -> dict[Side, Rows]:
-        """Vectors of queries, none of them empty, a row each on the sides of a mode; see :meth:`search`."""
-        sides = sides_asked(mode, self.sides, fusion, inference_free=inference_free)
-        return self._vectorizer.queries(queries, sides, inference_free=inference_free)
+    ) -> dict[FieldName, Matrix]:
+        """Vectors of queries in the fields that :meth:`search` would ask, one row for each query. No query may be empty."""
+        fields = fields_to_search(mode, self.fields, fusion, inference_free=inference_free)
+        return self._vectorizer.queries(queries, fields, inference_free=inference_free)
+
+
+def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:
+    """Open an engine.
+
+    Args:
+        name: Name of the engine.
+        folder: Folder for engines that keep their vectors with the index.
+        uri: Address of Milvus; None: a file in ``folder``. A server may ask for the environment variable ``MILVUS_TOKEN``
+            (``user:password`` or an API key).
+        collection: Name of the collection in Milvus.
+
+    Raises:
+        UserError: The package of the engine is not installed.
+    """
+    if name == "embedded":
+        return EmbeddedEngine(folder)
+    with extra(name):
+        if name == "seismic":
+            from text2token.search.engines.seismic import SeismicEngine
+
+            return SeismicEngine(folder)
+        from text2token.search.engines.milvus import MilvusEngine
+    folder.mkdir(parents=True, exist_ok=True)
+    return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))

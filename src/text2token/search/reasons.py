@@ -1,4 +1,4 @@
-"""Why a document was found: the tokens and words that it shares with the query, and what each gave."""
+"""Why a document was found: the tokens and words that it shares with the query, and what each contributed to the score."""
 
 from __future__ import annotations
 
@@ -8,28 +8,39 @@ from typing import NamedTuple
 
 from scipy.sparse import csr_array
 
-from text2token.search.engine import Hit, Rows
+from text2token.search.engines.base import Matrix, ScoredId
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.settings.search import Side
+from text2token.settings.search import FieldName
 
 _SNIPPET = 200  # characters
-_BEFORE = 40  # of them before the word that is shown
+_BEFORE = 40  # characters of a snippet before the word that it shows
 
 
 class Match(NamedTuple):
-    """A token or word that query and document share, and what it gave to the score."""
+    """A token or word that query and document share.
+
+    Attributes:
+        token: The token or word.
+        field: The field in which both have it.
+        amount: What it contributed to the score.
+    """
 
     token: str
-    side: Side
+    field: FieldName
     amount: float
 
 
-class Found(NamedTuple):
-    """A hit, ready to be shown; of the matches each side's by falling amount, the sparse side's first.
+class SearchHit(NamedTuple):
+    """A document that was found. The amounts of its matches and ``dense`` add up to its score.
 
-    Matches and ``dense`` add up to the score. Only reciprocal ranks that Milvus has fused do not say what each side gave; matches
-    are then parts of the scores of their sides.
+    Attributes:
+        id: Id of the document.
+        score: Score of the document.
+        title: Title of the document; may be empty.
+        snippet: Part of its text around the strongest match.
+        dense: What the dense field contributed to the score.
+        matches: Shared tokens, those of the sparse field first; within a field by falling amount.
     """
 
     id: str
@@ -41,22 +52,20 @@ class Found(NamedTuple):
 
 
 def explain(
-    hits: Sequence[Hit], store: DocumentStore, vectorizer: Vectorizer, query: Mapping[Side, Rows]
-) -> list[Found]:
-    """Titles, snippets and reasons of hits.
-
-    A dense score is a cosine and has no parts that can be read.
+    hits: Sequence[ScoredId], store: DocumentStore, vectorizer: Vectorizer, query: Mapping[FieldName, Matrix]
+) -> list[SearchHit]:
+    """Add titles, snippets and matches to hits. A dense score is a cosine and has no readable parts.
 
     Args:
-        hits: Of the query.
-        store: Of the index.
-        vectorizer: Of the index.
-        query: Its vectors, one row per side.
+        hits: Ids and scores.
+        store: Database of the index.
+        vectorizer: Makes the vectors of the index.
+        query: Vectors of the query, one row in each field.
     """
     documents = store.documents([hit.id for hit in hits])
     found = []
     for hit in hits:
-        if (document := documents.get(hit.id)) is None:  # deleted since by another process
+        if (document := documents.get(hit.id)) is None:  # another process has deleted it meanwhile
             continue
         matches: list[Match] = []
         if "sparse" in query:
@@ -64,28 +73,28 @@ def explain(
         if "bm25" in query:
             matches += _matches(hit, "bm25", query, *vectorizer.word_weights(document.content))
         dense = hit.score if query.keys() == {"dense"} else hit.shares.get("dense", 0.0)
-        found.append(Found(hit.id, hit.score, document.title, snippet(document.text, matches), dense, matches))
+        found.append(SearchHit(hit.id, hit.score, document.title, snippet(document.text, matches), dense, matches))
     return found
 
 
 def _matches(
-    hit: Hit,
-    side: Side,
-    query: Mapping[Side, Rows],
+    hit: ScoredId,
+    field: FieldName,
+    query: Mapping[FieldName, Matrix],
     document: Mapping[int, float],
     names: Mapping[int, str] | Sequence[str],
 ) -> list[Match]:
-    """The products that a side's score is the sum of, by falling amount; of a fused score, as parts of the side's share."""
-    row = csr_array(query[side])
+    """The products that add up to the score of a field, largest first. In a fused score they add up to the field's share."""
+    row = csr_array(query[field])
     pairs = zip(row.indices.tolist(), row.data.tolist(), strict=True)
     products = {column: weight * document[column] for column, weight in pairs if column in document}
-    scale = hit.shares.get(side, 0.0) / (sum(products.values()) or 1.0) if hit.shares else 1.0
-    shared = [Match(names[column], side, scale * product) for column, product in products.items() if scale]
+    scale = hit.shares.get(field, 0.0) / (sum(products.values()) or 1.0) if hit.shares else 1.0
+    shared = [Match(names[column], field, scale * product) for column, product in products.items() if scale]
     return sorted(shared, key=lambda match: -match.amount)
 
 
 def snippet(text: str, matches: Sequence[Match]) -> str:
-    """The part of a text where the most telling shared token begins a word; else its beginning."""
+    """The part of a text around the strongest match that begins a word in it; else the beginning of the text."""
     flat = " ".join(text.split())
     for match in sorted(matches, key=lambda match: -match.amount):
         token = match.token.strip()

@@ -1,4 +1,4 @@
-"""What an index knows of its documents beside their vectors: texts, what waits to be encoded, frequencies, settings."""
+"""The database of an index: texts of the documents, frequencies of words and tokens, and settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from text2token.search.documents import Document
+from text2token.utils.databases import select_in
 
-_AT_ONCE = 500  # parameters of one SQL query
+STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer", "vectors"
+"""Files and folders in the folder of an index."""
+CALIBRATION = "calibration.safetensors"
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS documents (id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB);
@@ -27,24 +31,24 @@ CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT UNIQUE, 
 
 
 class Word(NamedTuple):
-    """A word's column on the BM25 side, and in how many documents it is."""
+    """Column of a word in the BM25 field, and the number of documents that contain the word."""
 
     number: int
     frequency: int
 
 
 class DocumentStore:
-    """One SQLite file.
+    """An SQLite file.
 
     Args:
-        file: Made when it is not there.
+        file: Database file; it is made if it does not exist.
     """
 
     def __init__(self, file: Path) -> None:
-        options: Any = {"isolation_level": None, "check_same_thread": False}  # SQLite itself lets threads take turns
-        if file.is_file() and not os.access(file.parent, os.W_OK):  # SQLite would write beside it, even to read
-            written = file.with_name(f"{file.name}-wal").is_file()  # by a process that has it open, or was killed
-            how = "mode=ro" if written else "immutable=1"
+        options: Any = {"isolation_level": None, "check_same_thread": False}  # SQLite serialises threads itself
+        if file.is_file() and not os.access(file.parent, os.W_OK):  # SQLite writes files beside it even to read
+            log = file.with_name(f"{file.name}-wal").is_file()  # of a process that has it open, or was killed
+            how = "mode=ro" if log else "immutable=1"
             self._connection = sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True, **options)
             return
         self._connection = sqlite3.connect(file, **options)
@@ -54,7 +58,7 @@ class DocumentStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All that is written inside, or nothing."""
+        """Write everything inside the block, or nothing."""
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -63,19 +67,19 @@ class DocumentStore:
             raise
         self._connection.execute("COMMIT")
 
-    def fact(self, name: str, default: Any = None) -> Any:
+    def get(self, name: str, default: Any = None) -> Any:
         """A setting or number by name."""
         row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return default if row is None else json.loads(row[0])
 
-    def note(self, **facts: Any) -> None:
-        """Keep settings or numbers."""
-        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+    def set(self, **values: Any) -> None:
+        """Store settings or numbers by name."""
+        rows = [(name, json.dumps(value)) for name, value in values.items()]
         self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
-        """Those of ``ids`` that are there."""
-        found = self._select("SELECT id, title, text FROM documents WHERE id IN", ids)
+        """Documents by id. Unknown ids are left out."""
+        found = select_in(self._connection, "SELECT id, title, text FROM documents WHERE id IN", ids)
         return {row[0]: Document(*row) for row in found}
 
     def ids(self) -> list[str]:
@@ -83,11 +87,11 @@ class DocumentStore:
         return [name for (name,) in self._connection.execute("SELECT id FROM documents")]
 
     def put(self, documents: Iterable[Document]) -> None:
-        """Keep documents, which wait to be encoded then."""
+        """Store documents. They then wait to be encoded."""
         self._connection.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, NULL, NULL)", documents)
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Forget documents."""
+        """Remove documents."""
         self._connection.executemany("DELETE FROM documents WHERE id = ?", [(name,) for name in ids])
 
     def waiting(self, limit: int) -> list[Document]:
@@ -96,7 +100,7 @@ class DocumentStore:
         return [Document(*row) for row in self._connection.execute(query, (limit,))]
 
     def waiting_count(self) -> int:
-        """How many documents wait."""
+        """Number of documents that wait to be encoded."""
         return int(self._connection.execute("SELECT count(*) FROM documents WHERE columns IS NULL").fetchone()[0])
 
     def sample(self, size: int) -> list[Document]:
@@ -104,8 +108,13 @@ class DocumentStore:
         query = "SELECT id, title, text FROM documents ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
         return [Document(*row) for row in self._connection.execute(query, (size,))]
 
-    def finish(self, ids: Sequence[str], rows: csr_array | None) -> None:
-        """Documents do not wait any longer; keep their sparse vectors, N×C, where they have some."""
+    def mark_encoded(self, ids: Sequence[str], rows: csr_array | None) -> None:
+        """Note that documents are encoded, and store their sparse vectors.
+
+        Args:
+            ids: N documents.
+            rows: Sparse vectors, N×C; None if the index has no sparse field.
+        """
         rows = csr_array((len(ids), 1), dtype=np.float32) if rows is None else rows
         cuts = rows.indptr[1:-1]
         parts = zip(ids, np.split(rows.indices, cuts), np.split(rows.data, cuts), strict=True)
@@ -113,21 +122,22 @@ class DocumentStore:
         self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
 
     def vector(self, name: str) -> dict[int, float]:
-        """The sparse vector of a document, weight by column; none of it while the document waits or is gone."""
+        """Sparse vector of a document, weight by column; empty while the document waits or if it is gone."""
         query = "SELECT columns, weights FROM documents WHERE id = ?"
         columns, weights = self._connection.execute(query, (name,)).fetchone() or (None, None)
         pairs = zip(np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32), strict=True)
         return {int(column): float(weight) for column, weight in pairs}
 
     def count_words(self, changes: Mapping[str, int]) -> None:
-        """Add to the document frequencies of words; new ones get a number."""
+        """Change the document frequencies of words. New words get a number."""
         upsert = "ON CONFLICT (word) DO UPDATE SET frequency = frequency + excluded.frequency"
         statement = f"INSERT INTO words (word, frequency) VALUES (?, ?) {upsert}"
         self._connection.executemany(statement, changes.items())
 
     def words(self, words: Iterable[str]) -> dict[str, Word]:
-        """Those of ``words`` that are known."""
-        found = self._select("SELECT word, number, frequency FROM words WHERE word IN", list(words))
+        """Number and frequency of words. Unknown words are left out."""
+        select = "SELECT word, number, frequency FROM words WHERE word IN"
+        found = select_in(self._connection, select, list(words))
         return {word: Word(number, frequency) for word, number, frequency in found}
 
     def word_count(self) -> int:
@@ -135,22 +145,15 @@ class DocumentStore:
         return 1 + int(self._connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0])
 
     def count_columns(self, changes: NDArray[np.int64]) -> None:
-        """Add to the document frequencies of the sparse side's columns, C."""
+        """Change the document frequencies of the sparse field's columns, C."""
         value = (self.column_frequencies(len(changes)) + changes).tobytes()
         self._connection.execute("INSERT OR REPLACE INTO frequencies VALUES ('sparse', ?)", (value,))
 
     def column_frequencies(self, width: int) -> NDArray[np.int64]:
-        """In how many documents each column of the sparse side is, literally; C of them."""
+        """Number of documents that contain each column of the sparse field as a literal token, C."""
         row = self._connection.execute("SELECT counts FROM frequencies WHERE side = 'sparse'").fetchone()
         return np.zeros(width, np.int64) if row is None else np.frombuffer(row[0], np.int64)
 
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
-
-    def _select(self, query: str, values: Sequence[str]) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        for start in range(0, len(values), _AT_ONCE):
-            part = list(values[start : start + _AT_ONCE])
-            rows += self._connection.execute(f"{query} ({','.join('?' * len(part))})", part)
-        return rows

@@ -1,4 +1,4 @@
-"""All sides of documents and queries: what the model says, what the words say, and how rare they are in this collection."""
+"""Vectors of documents and queries in all fields, from the model, the words and their frequencies in the index."""
 
 from __future__ import annotations
 
@@ -11,49 +11,54 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from text2token.search.bm25 import idf, impacts, split_words
-from text2token.search.engine import Rows
-from text2token.search.index_folder import TOKENIZER
-from text2token.search.store import DocumentStore, Word
+from text2token.search.engines.base import Matrix
+from text2token.search.format import IndexSettings
+from text2token.search.store import TOKENIZER, DocumentStore, Word
 from text2token.search.vectors import TokenSpace, TokenVectors
-from text2token.settings.search import Side, VectorSettings
+from text2token.settings.search import FieldName
+from text2token.utils.errors import first_line
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
-    from text2token.search.parts import PartEncoder
+    from text2token.search.encoder import IndexModel
 
 
 class Vectorizer:
-    """Vectors of one collection.
+    """Makes the vectors of one index.
 
     Args:
-        folder: Of the index, with the tokenizer.
-        store: Of the index, with the collection's frequencies.
-        model: Opens that of the index. It is asked, and torch imported, only where a text is encoded.
+        folder: Folder of the index, which holds the tokenizer.
+        store: Database of the index, which holds the frequencies.
+        settings: Settings of the index.
+        embedder: The model of the index, if the caller has opened it already.
+        model: Where the model is now; None: where it was when the index was made.
+
+    Raises:
+        ValueError: The tokenizer of the index is damaged.
     """
 
-    def __init__(self, folder: Path, store: DocumentStore, model: Callable[[], Embedder]) -> None:
-        self._store, self._model = store, model
-        self._tokens = _token_vectors(folder, store) if "sparse" in store.fact("sides") else None
+    def __init__(
+        self,
+        folder: Path,
+        store: DocumentStore,
+        settings: IndexSettings,
+        embedder: Embedder | None = None,
+        model: str | None = None,
+    ) -> None:
+        self._store, self._model_arguments = store, (folder, store, settings, embedder, model)
+        self._tokens = _token_vectors(folder, settings) if "sparse" in settings.fields else None
 
     @cached_property
-    def parts(self) -> PartEncoder:
-        """The model, for documents of any length."""
-        from text2token.search.parts import PartEncoder
+    def model(self) -> IndexModel:
+        """The model of the index. Only this imports torch, and a search with the words of a query alone does not need it."""
+        from text2token.search.encoder import IndexModel
 
-        return PartEncoder(self._model(), "document")
-
-    @cached_property
-    def query_parts(self) -> PartEncoder:
-        """The model, for queries of any length."""
-        from text2token.search.parts import PartEncoder
-
-        return PartEncoder(self._model(), "query")
+        return IndexModel(*self._model_arguments)
 
     def count(self, texts: Sequence[str], sign: int) -> None:
-        """Add texts to the collection's frequencies, or (``sign`` -1) take them from these."""
+        """Add texts to the frequencies of the index (``sign`` 1), or subtract them (``sign`` -1)."""
         words = split_words(texts)
         frequencies = Counter(word for own in words for word in set(own))
         self._store.count_words({word: sign * number for word, number in frequencies.items()})
@@ -62,47 +67,53 @@ class Vectorizer:
             counts = self._tokens.space.count(list(texts))
             changes["tokens"] = int(counts.sum())
             self._store.count_columns(sign * np.bincount(counts.indices, minlength=self._tokens.space.width))
-        self._store.note(**{name: self._store.fact(name, 0) + sign * change for name, change in changes.items()})
+        self._store.set(**{name: self._store.get(name, 0) + sign * change for name, change in changes.items()})
 
-    def settle_averages(self) -> None:
-        """Fix the average lengths, which stand in every weight, to those of the documents counted so far."""
-        if self._store.fact("average_words") is None:
-            documents = max(self._store.fact("documents", 0), 1)
-            self._store.note(
-                **{f"average_{kind}": self._store.fact(kind, 0) / documents for kind in ("words", "tokens")}
-            )
+    def fix_averages(self) -> None:
+        """Set the average lengths to those of the documents counted so far, once: every stored weight depends on them."""
+        if self._store.get("average_words") is None:
+            documents = max(self._store.get("documents", 0), 1)
+            self._store.set(**{f"average_{kind}": self._store.get(kind, 0) / documents for kind in ("words", "tokens")})
 
-    def documents(self, texts: Sequence[str]) -> dict[Side, Rows]:
-        """Vectors of documents, all sides from one pass of the model."""
-        embeddings, owners = self.parts.embed(texts)
-        vectors: dict[Side, Rows] = {
-            "dense": self.parts.dense(embeddings, owners, len(texts)),
+    def calibrate(self, sample: Callable[[int], list[str]], *, progress: bool) -> None:
+        """See :meth:`text2token.search.encoder.IndexModel.calibrate`."""
+        self.model.calibrate(sample, progress=progress)
+
+    def documents(self, texts: Sequence[str]) -> dict[FieldName, Matrix]:
+        """Vectors of documents in all fields, from one pass of the model."""
+        encoder = self.model.documents
+        embeddings, owners = encoder.embed(texts)
+        vectors: dict[FieldName, Matrix] = {
+            "dense": encoder.dense(embeddings, owners, len(texts)),
             "bm25": self._word_impacts(split_words(texts)),
         }
-        if self._tokens is not None:
-            counts, k = self._tokens.space.count(list(texts)), self._tokens.settings.document_k
-            aligned = self.parts.aligned(self._tokens, embeddings, owners, len(texts), k)
-            vectors["sparse"] = self._tokens.documents(counts, aligned, self._store.fact("average_tokens"))
+        if (tokens := self._tokens) is not None:
+            counts = tokens.space.count(list(texts))
+            aligned = encoder.aligned(tokens.space, embeddings, owners, len(texts), tokens.settings.document_k)
+            vectors["sparse"] = tokens.documents(counts, aligned, self._store.get("average_tokens"))
         return vectors
 
-    def queries(self, texts: Sequence[str], sides: Collection[Side], *, inference_free: bool) -> dict[Side, Rows]:
-        """Vectors of queries on the sides asked for.
+    def queries(
+        self, texts: Sequence[str], fields: Collection[FieldName], *, inference_free: bool
+    ) -> dict[FieldName, Matrix]:
+        """Vectors of queries.
 
         Args:
-            texts: None of them empty.
-            sides: Of the collection.
-            inference_free: Encode no query: the sparse side is made of its literal tokens alone, and there is no dense side.
+            texts: Queries, none of them empty.
+            fields: Fields to make vectors for.
+            inference_free: Do not encode the queries. Sparse vectors then have literal tokens only, and there are no dense ones.
         """
-        vectors: dict[Side, Rows] = {}
-        aligned, tokens = None, self._tokens if "sparse" in sides else None
-        if not inference_free and ("dense" in sides or (tokens and tokens.settings.query_m)):
-            embeddings, owners = self.query_parts.embed(texts)
-            if "dense" in sides:
-                vectors["dense"] = self.query_parts.dense(embeddings, owners, len(texts))
+        vectors: dict[FieldName, Matrix] = {}
+        aligned, tokens = None, self._tokens if "sparse" in fields else None
+        if not inference_free and ("dense" in fields or (tokens and tokens.settings.query_m)):
+            encoder = self.model.queries
+            embeddings, owners = encoder.embed(texts)
+            if "dense" in fields:
+                vectors["dense"] = encoder.dense(embeddings, owners, len(texts))
             if tokens:
-                aligned = self.query_parts.aligned(tokens, embeddings, owners, len(texts), tokens.settings.query_m)
-        documents = self._store.fact("documents", 0)  # after the model's work, at the moment of the frequencies
-        if "bm25" in sides:
+                aligned = encoder.aligned(tokens.space, embeddings, owners, len(texts), tokens.settings.query_m)
+        documents = self._store.get("documents", 0)  # read after encoding, together with the frequencies
+        if "bm25" in fields:
             vectors["bm25"] = self._word_queries(split_words(texts), documents)
         if tokens:
             counts = tokens.space.count(list(texts))
@@ -112,11 +123,11 @@ class Vectorizer:
 
     @property
     def column_names(self) -> Sequence[str]:
-        """Texts of the sparse side's columns."""
+        """Text of each column of the sparse field."""
         return self._tokens.space.names if self._tokens else []
 
     def word_weights(self, text: str) -> tuple[dict[int, float], dict[int, str]]:
-        """The BM25 vector of a document, weight by word number, and the words by number."""
+        """The BM25 vector of a document, weight by column, and the word of each column."""
         (words,) = split_words([text])
         known = self._store.words(set(words))
         row = self._word_impacts([words])
@@ -126,10 +137,10 @@ class Vectorizer:
     def _word_impacts(self, words: Sequence[Sequence[str]]) -> csr_array:
         counts = _counts(words, self._store.words(_distinct(words)), self._store.word_count())
         lengths = np.array([len(own) for own in words], np.float32)
-        return impacts(counts, lengths, self._store.fact("average_words"))
+        return impacts(counts, lengths, self._store.get("average_words"))
 
     def _word_queries(self, words: Sequence[Sequence[str]], documents: int) -> csr_array:
-        """Term frequencies of known words times their idf."""
+        """Term frequency times idf of the known words."""
         known = self._store.words(_distinct(words))
         counts = _counts(words, known, self._store.word_count())
         frequencies = dict(known.values())
@@ -137,16 +148,14 @@ class Vectorizer:
         return counts
 
 
-def _token_vectors(folder: Path, store: DocumentStore) -> TokenVectors:
-    settings = VectorSettings(**store.fact("settings"))
+def _token_vectors(folder: Path, settings: IndexSettings) -> TokenVectors:
     try:
-        backend = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise ValueError(f"no tokenizer: {error}") from error
-    backend.no_truncation()
-    backend.no_padding()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
-    return TokenVectors(TokenSpace(tokenizer, store.fact("vocabulary"), settings.merge_forms), settings)
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
+    except Exception as error:  # tokenizers raises bare exceptions
+        raise ValueError(f"the tokenizer cannot be read: {first_line(error)}") from error
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return TokenVectors(TokenSpace(tokenizer, settings.vocabulary), settings.vectors)
 
 
 def _distinct(words: Sequence[Sequence[str]]) -> set[str]:

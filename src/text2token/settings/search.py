@@ -1,4 +1,4 @@
-"""Names and settings of an index; apart from its code, so that the command line knows them without loading it."""
+"""Names and settings of an index. They stand apart from the search code, so that the command line starts quickly."""
 
 from __future__ import annotations
 
@@ -6,39 +6,58 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Side = Literal["sparse", "dense", "bm25"]
-Mode = Literal["hybrid", Side]
+FieldName = Literal["sparse", "dense", "bm25"]
+"""A field of an index: one kind of vectors, which can be searched alone."""
+Mode = Literal["hybrid", FieldName]
 FusionMethod = Literal["scores", "rrf"]
 EngineName = Literal["embedded", "milvus", "seismic"]
 
-HYBRID_WEIGHTS: dict[Side, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
-"""Of the sides in a hybrid search, chosen on five sets of known items, without judgements (docs/search.md): the largest gain over
-BM25 among the weights that nowhere lost half a point, with the first model they were tried on. Larger ones win more on text as
-the model was trained on, less elsewhere.
+HYBRID_WEIGHTS: dict[FieldName, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
+"""Weights of the fields in a hybrid search.
+
+Among the weightings that never lost more than half a point to BM25 on five sets of known items, these had the largest mean gain.
+They were tuned with an earlier model, without judgements; see docs/search.md.
 """
 
 
 class VectorSettings(BaseModel):
-    """How sparse vectors are made; kept with the index.
+    """How many aligned tokens a sparse vector has, and how much they weigh. The index keeps these settings.
 
-    Defaults were chosen on known items in Wikipedia paragraphs (docs/search.md). Shares from 0.3 to 0.8 and M from 16 to 64 are a
-    plateau there, and a smaller M costs less.
+    The defaults were chosen on known items in Wikipedia paragraphs (docs/search.md). Shares from 0.3 to 0.8 and ``query_m`` from
+    16 to 64 score about the same there, and a smaller ``query_m`` makes a search cheaper.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    form: Literal["weighted", "paper"] = Field("weighted", description="ours, or that of arXiv 2406.17378")
     document_k: int = Field(128, ge=1, description="aligned tokens of a document")
     query_m: int = Field(16, ge=0, description="aligned tokens of a query; 0: none")
     document_share: float = Field(
         0.5,
         ge=0,
-        description="weight of a document's strongest aligned token; 1: the most that a BM25 term weight can reach",
+        description="weight of a document's strongest aligned token; 1: the largest BM25 weight that a word can have",
     )
     query_share: float = Field(
         0.5,
         ge=0,
         description="weight of a query's strongest aligned token; 1: as much as a word that occurs once in the query",
     )
-    merge_forms: bool = Field(True, description="one column for ' cat', 'cat' and 'Cat'")
-    parts: Literal["max", "sum"] = Field("max", description="how the parts of a long document become one")
+
+
+class Calibration(BaseModel):
+    """What an untrained backbone learns from the documents of its index: mean token logits and a correction.
+
+    The defaults are those of :class:`text2token.settings.recipe.Recipe`.
+
+    Attributes:
+        correction: Steps joined by ``+``, or ``none``; see :mod:`text2token.settings.corrections`.
+        keep_from: Start of the part of the spectrum that the step ``filter`` keeps, from 0 to 1.
+        keep_to: End of that part.
+        texts: Documents that are read.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    correction: str = "centre+filter"
+    keep_from: float = 0.02
+    keep_to: float = 0.9
+    texts: int = 1_000

@@ -1,4 +1,4 @@
-"""An exact inverted index: the documents of each term, in CSC form."""
+"""An exact inverted index: for each term the documents that contain it, and their weights."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy.sparse import csr_array
 
 
 class Postings(NamedTuple):
-    """Weights of N documents by term: those of term ``t`` stand at ``start[t]:start[t + 1]``.
+    """Weights of N documents, grouped by term. The postings of term ``t`` are at ``start[t]:start[t + 1]``.
 
     Attributes:
-        start: T+1 places, int64.
-        documents: Row of each posting, int32; of any order inside a term.
-        weights: Its weight, float32, above 0.
+        start: First posting of each of T terms and the number of all postings, int64.
+        documents: Row of the document of each posting, int32; within a term in any order.
+        weights: Weight of each posting, float32, above 0.
     """
 
     start: NDArray[np.int64]
@@ -32,10 +32,13 @@ class Postings(NamedTuple):
         return cls(columns.indptr.astype(np.int64), columns.indices.astype(np.int32), columns.data.astype(np.float32))
 
     def scores(self, query: csr_array, documents: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """Documents that share a term with a query of one row, and their inner products with it.
+        """Rows of the documents that share a term with a query, and their inner products with it.
 
-        The work is one multiplication and addition for each posting of the query's terms: exact, and mostly far less than
-        there are documents.
+        The search is exact. It does one multiplication and one addition for each posting of the query's terms.
+
+        Args:
+            query: One row.
+            documents: Number of documents, N.
         """
         known = query.indices < len(self.start) - 1
         terms = query.indices[known].astype(np.int64)
@@ -46,25 +49,25 @@ class Postings(NamedTuple):
         return found, totals[found]
 
 
-def merge(parts: Sequence[Postings], places: Sequence[NDArray[np.int32]], out: Postings) -> None:
-    """Fill ``out``, whose ``start`` is known, with the postings of several indexes.
+def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out: Postings) -> None:
+    """Copy the postings of several indexes into one.
 
     Args:
         parts: The indexes.
-        places: For each the new row of each of its documents, or -1 where it is left out.
-        out: Arrays of the right size, which may lie on disk.
+        new_rows: For each index the new row of each of its documents; -1 leaves a document out.
+        out: Receives the postings. Its ``start`` is already set, and its other arrays may be memory-mapped.
     """
     cursor = out.start[:-1].copy()
-    for part, place in zip(parts, places, strict=True):
-        _copy(*part, place, cursor, out.documents, out.weights)
+    for part, rows in zip(parts, new_rows, strict=True):
+        _copy(*part, rows, cursor, out.documents, out.weights)
 
 
-def kept(parts: Sequence[Postings], places: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """The ``start`` of the merged index."""
+def merged_start(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
+    """The ``start`` of the index that :func:`merge` fills."""
     terms = max(len(part.start) for part in parts) - 1
     counts = np.zeros(terms, np.int64)
-    for part, place in zip(parts, places, strict=True):
-        _count(part.start, part.documents, place, counts)
+    for part, rows in zip(parts, new_rows, strict=True):
+        _count(part.start, part.documents, rows, counts)
     return np.concatenate([[0], np.cumsum(counts)])
 
 
@@ -74,7 +77,7 @@ def _accumulate(start, documents, weights, terms, factors, totals, touched):  # 
     for i in range(len(terms)):
         for place in range(start[terms[i]], start[terms[i] + 1]):
             document, product = documents[place], factors[i] * weights[place]
-            if totals[document] == 0 and product != 0:  # which is 0 where two tiny weights meet
+            if totals[document] == 0 and product != 0:  # the product of two tiny weights can be 0
                 touched[count] = document
                 count += 1
             totals[document] += product
@@ -82,18 +85,18 @@ def _accumulate(start, documents, weights, terms, factors, totals, touched):  # 
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(start, documents, places, counts):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _count(start, documents, new_rows, counts):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     for term in range(len(start) - 1):
         for place in range(start[term], start[term + 1]):
-            if places[documents[place]] >= 0:
+            if new_rows[documents[place]] >= 0:
                 counts[term] += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy(start, documents, weights, places, cursor, out_documents, out_weights):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+def _copy(start, documents, weights, new_rows, cursor, out_documents, out_weights):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     for term in range(len(start) - 1):
         for place in range(start[term], start[term + 1]):
-            row = places[documents[place]]
+            row = new_rows[documents[place]]
             if row >= 0:
                 out_documents[cursor[term]] = row
                 out_weights[cursor[term]] = weights[place]

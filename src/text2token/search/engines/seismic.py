@@ -18,8 +18,8 @@ from more_itertools import chunked
 from scipy.sparse import csr_array
 from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 
-from text2token.search.engine import Hit, Rows, best
-from text2token.settings.search import Side
+from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write
 from text2token.utils.progress import step
@@ -30,13 +30,14 @@ _HEAP_FACTOR = 0.8  # of Seismic's examples: above 1, blocks that may hold a hit
 
 
 class SeismicEngine:
-    """Sparse and BM25 sides, each in a Seismic index (Bruch et al., SIGIR 2024); see :class:`~text2token.search.engine.Engine`.
+    """Sparse and BM25 fields, each in a Seismic index (Bruch et al., SIGIR 2024); see
+    :class:`text2token.search.engines.base.Engine`.
 
     A Seismic index never changes once it is built. So the folder keeps a log of what was added and deleted, one Parquet file
     per call. :meth:`finish` makes of it one file of the documents that are left, and builds the indexes, as the first search
     after a change does: updates are cheap, builds are not (milliseconds of one core per document).
 
-    What differs from the protocol: there is no dense side; a search is approximate and may miss a hit; weights are kept with 16
+    What differs from the protocol: there is no dense field; a search is approximate and may miss a hit; weights are kept with 16
     bits, so that scores are right to three digits, and equal ones may not stay equal.
     """
 
@@ -53,19 +54,19 @@ class SeismicEngine:
         self._log = self._listed()
         self._indexes: dict[str, SeismicIndexLV] = {}
 
-    def add(self, ids: Sequence[str], vectors: Mapping[Side, Rows]) -> None:
+    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
         """See the protocol.
 
         Raises:
-            UserError: There is a dense side, or not the sides of the documents added before.
+            UserError: There is a dense field, or not the fields of the documents added before.
         """
         if "dense" in vectors:
-            raise UserError("Seismic holds sparse vectors only: leave the dense side out, or choose another engine.")
+            raise UserError("Seismic holds sparse vectors only: leave the dense field out, or choose another engine.")
         if self._log and vectors.keys() != self._columns().keys():
             raise UserError(
                 f"The index '{self._folder}' holds {_listed(self._columns())}, not {_listed(vectors)}: choose another one."
             )
-        columns = {side: str(rows.shape[1]) for side, rows in vectors.items()}
+        columns = {field: str(rows.shape[1]) for field, rows in vectors.items()}
         arrays = [pa.array(ids, pa.string()), *(_lists(rows) for rows in vectors.values())]
         self._append(pa.table(arrays, ["id", *vectors]).replace_schema_metadata(columns))
 
@@ -85,19 +86,19 @@ class SeismicEngine:
             if folder != self._built():
                 shutil.rmtree(folder)
 
-    def search(self, side: Side, query: Rows, k: int) -> list[Hit]:
+    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
         """See the protocol, and the class for what differs; builds the indexes first where documents have changed.
 
         Raises:
-            UserError: The documents have no such side.
+            UserError: The documents have no such field.
         """
         if not self._log:
             return []
         if not self._indexes:
             self._open_indexes()
-        if side not in self._indexes:
-            raise UserError(f"The index '{self._folder}' has no {side} side, only {_listed(self._indexes)}.")
-        return _ranking(self._indexes[side], query, k)
+        if field not in self._indexes:
+            raise UserError(f"The index '{self._folder}' has no {field} field, only {_listed(self._indexes)}.")
+        return _ranking(self._indexes[field], query, k)
 
     def count(self) -> int:
         """See the protocol."""
@@ -132,12 +133,12 @@ class SeismicEngine:
         return self._folder / "log" / f"{number:08}.parquet"
 
     def _schema(self) -> pa.Schema:
-        """Of the last addition; those of deletions know no sides."""
+        """Of the last addition; those of deletions know no fields."""
         return next(schema for file in self._log[::-1] if (schema := pq.read_schema(file)).metadata)
 
-    def _columns(self) -> dict[Side, int]:
+    def _columns(self) -> dict[FieldName, int]:
         """Sides, and the dimensions of each."""
-        return {side.decode(): int(columns) for side, columns in self._schema().metadata.items()}
+        return {field.decode(): int(columns) for field, columns in self._schema().metadata.items()}
 
     def _documents(self) -> dict[str, tuple[int, int]]:
         """Where in the log the vectors of each document are: entry and row."""
@@ -159,7 +160,7 @@ class SeismicEngine:
             self._build(folder)
         with _standard_output_closed():
             self._indexes = {
-                side: SeismicIndexLV.load(str(folder / f"{side}.index.seismic")) for side in self._columns()
+                field: SeismicIndexLV.load(str(folder / f"{field}.index.seismic")) for field in self._columns()
             }
 
     def _build(self, folder: Path) -> None:
@@ -167,9 +168,9 @@ class SeismicEngine:
             new = Path(part) / folder.name
             new.mkdir()
             with step("building the Seismic indexes"), _standard_output_closed():
-                for side, dataset in self._datasets().items():
+                for field, dataset in self._datasets().items():
                     index = SeismicIndexLV.build_from_dataset(dataset, summary_energy=self._summary_energy)
-                    index.save(str(new / side))
+                    index.save(str(new / field))
             try:
                 new.rename(folder)
             except OSError:
@@ -180,12 +181,12 @@ class SeismicEngine:
         """Where the indexes of the whole log are, once they are whole."""
         return self._folder / f"index-{self._log[-1].stem}"
 
-    def _datasets(self) -> dict[Side, SeismicDatasetLV]:
+    def _datasets(self) -> dict[FieldName, SeismicDatasetLV]:
         """The documents that are left, as Seismic takes them."""
-        datasets = {side: SeismicDatasetLV(columns) for side, columns in self._columns().items()}
+        datasets = {field: SeismicDatasetLV(columns) for field, columns in self._columns().items()}
         for left in self._left():
-            for side, dataset in datasets.items():
-                lists = left[side].combine_chunks()
+            for field, dataset in datasets.items():
+                lists = left[field].combine_chunks()
                 dataset.add_documents_by_id(
                     left["id"].to_pylist(),
                     lists.values.field("token").to_numpy().astype(np.int64),
@@ -218,17 +219,17 @@ def _lists(rows: Any) -> pa.ListArray:
     return pa.ListArray.from_arrays(canonical.indptr.astype(np.int32), pairs)
 
 
-def _ranking(index: SeismicIndexLV, query: Any, k: int) -> list[Hit]:
+def _ranking(index: SeismicIndexLV, query: Any, k: int) -> list[ScoredId]:
     known = query.indices < index.dim  # Seismic panics at others
     tokens, weights = query.indices[known].astype(get_seismic_string()), query.data[known].astype(np.float32)
     if not len(tokens) or not index.len:
         return []
     found = index.search("", tokens, weights, k=min(k, index.len), query_cut=len(tokens), heap_factor=_HEAP_FACTOR)
-    return best([Hit(document, score) for _, score, document in found], k)
+    return best([ScoredId(document, score) for _, score, document in found], k)
 
 
-def _listed(sides: Iterable[str]) -> str:
-    return " and ".join(sorted(sides))
+def _listed(fields: Iterable[str]) -> str:
+    return " and ".join(sorted(fields))
 
 
 @contextmanager

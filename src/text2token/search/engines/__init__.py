@@ -1,0 +1,1 @@
+"""Engines keep the vectors of documents and rank documents in one field."""

@@ -1,0 +1,65 @@
+"""The protocol of an engine. An engine keeps the vectors of documents by id, and ranks documents in one field for a query."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from text2token.settings.search import FieldName
+
+Matrix: TypeAlias = csr_array | NDArray[np.float32]
+"""Vectors of N texts, one row each: an array for the dense field, a sparse matrix in CSR form for the other fields."""
+
+
+class ScoredId(NamedTuple):
+    """The id of a document and its score; a larger score is better.
+
+    Attributes:
+        id: Id of the document.
+        score: Score of the document.
+        shares: What each field contributed to a fused score; empty in a search of one field.
+    """
+
+    id: str
+    score: float
+    shares: Mapping[FieldName, float] = MappingProxyType({})
+
+
+def best(hits: Sequence[ScoredId], k: int) -> list[ScoredId]:
+    """The ``k`` hits with the largest scores. Equal scores are ordered by id."""
+    return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
+
+
+class Engine(Protocol):
+    """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector."""
+
+    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
+        """Add documents with the vectors of all fields, or replace those whose id is known.
+
+        When this returns, a killed process loses none of them. Of an id that is given twice the last one counts.
+        """
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """Delete documents. Unknown ids are ignored."""
+
+    def finish(self) -> None:
+        """Prepare what was added for fast searches. Call it once after many additions."""
+
+    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
+        """The ``k`` best documents of one field, best first. Equal scores are ordered by id.
+
+        In the sparse and BM25 fields a document that shares no term with the query is not a hit.
+
+        Args:
+            field: The field to search.
+            query: Vector of the query, one row.
+            k: Largest number of hits.
+        """
+
+    def count(self) -> int:
+        """Number of documents."""

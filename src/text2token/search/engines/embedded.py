@@ -1,0 +1,162 @@
+"""The embedded engine: segments on disk, a manifest that lists them, and exact search in memory-mapped arrays.
+
+Written files are never changed. New documents go into a new segment, deletions into a new file beside the segment. The manifest
+names the files in use and is replaced as a whole, as in Lucene. So a process may be killed at any moment, and readers are not
+disturbed by a writer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.search.engines.segment import Segment, merge_segments, write_segment
+from text2token.settings.search import FieldName
+from text2token.utils.files import write_json
+
+_MANIFEST = "segments.json"
+MERGE_FACTOR = 8  # so many segments of similar size are merged; a document is then rewritten at most log₈ N times
+MAX_DELETED_SHARE = 0.2  # a segment with a larger share of deleted documents is rewritten without them
+
+
+class EmbeddedEngine:
+    """An engine in a folder; see :class:`text2token.search.engines.base.Engine`.
+
+    One process may write at a time, any number may read.
+
+    Args:
+        folder: Folder of the engine; it is made if it does not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._version = 0
+        self._segments: dict[str, Segment] = {}
+        self._deletions: dict[str, str] = {}  # segment → file that marks its deleted documents
+        folder.mkdir(parents=True, exist_ok=True)
+        if (folder / _MANIFEST).is_file():
+            self._read()
+
+    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
+        """See the protocol."""
+        last = {name: row for row, name in enumerate(ids)}
+        if not last:
+            return
+        rows = list(last.values())
+        chosen = {field: matrix if len(rows) == len(ids) else matrix[rows] for field, matrix in vectors.items()}
+        self._mark_deleted(ids)
+        self._add_segment(lambda folder: write_segment(folder, list(last), chosen), replaced=())
+        self._commit()
+        self._compact()
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See the protocol."""
+        self._mark_deleted(ids)
+        self._commit()
+        self._compact()
+
+    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
+        """See the protocol."""
+        found = [ScoredId(*hit) for segment in self._segments.values() for hit in segment.search(field, query, k)]
+        return found if len(self._segments) == 1 else best(found, k)
+
+    def count(self) -> int:
+        """See the protocol."""
+        return sum(segment.count for segment in self._segments.values())
+
+    def finish(self) -> None:
+        """Merge small segments, and a larger one if that makes it at most an eighth larger.
+
+        A first build so ends with few segments, which are fastest to search. A small addition does not rewrite large segments.
+        """
+        names = sorted(self._segments, key=lambda name: len(self._segments[name].ids), reverse=True)
+        sizes = [len(self._segments[name].ids) for name in names]
+        for i in range(len(names) - 1):
+            if MERGE_FACTOR * sum(sizes[i + 1 :]) >= sizes[i]:
+                self._merge(names[i:])
+                return
+
+    def _read(self) -> None:
+        """Open the segments in the manifest. Retry if a writer replaced the manifest while they were opened."""
+        manifest = self._manifest()
+        try:
+            self._segments = {name: self._open(name, file) for name, file in manifest["segments"].items()}
+        except FileNotFoundError:
+            if self._manifest() == manifest:
+                raise
+        if self._manifest() != manifest:
+            self._read()
+            return
+        self._version = manifest["version"]
+        self._deletions = {name: file for name, file in manifest["segments"].items() if file}
+
+    def _manifest(self) -> dict[str, Any]:
+        manifest: dict[str, Any] = json.loads((self._folder / _MANIFEST).read_text())
+        return manifest
+
+    def _mark_deleted(self, ids: Sequence[str]) -> None:
+        """Mark documents as deleted, in memory only."""
+        for name, segment in self._segments.items():
+            rows = [row for document in ids if (row := segment.ids.row(document)) is not None]
+            if rows:
+                alive = np.ones(len(segment.ids), bool) if segment.alive is None else segment.alive.copy()
+                alive[rows] = False
+                segment.alive = alive
+                self._deletions.pop(name, None)
+
+    def _compact(self) -> None:
+        """Rewrite segments with many deleted documents, and merge segments of similar size."""
+        for name in [name for name, segment in self._segments.items() if _needs_compaction(segment)]:
+            self._merge([name])
+        while group := self._similar_segments():
+            self._merge(group)
+
+    def _similar_segments(self) -> list[str]:
+        """Names of at least ``MERGE_FACTOR`` segments of similar size; empty if there are fewer."""
+        tiers: dict[int, list[str]] = {}
+        for name, segment in self._segments.items():
+            tiers.setdefault(int(math.log(max(len(segment.ids), 1), MERGE_FACTOR)), []).append(name)
+        return next((names for names in tiers.values() if len(names) >= MERGE_FACTOR), [])
+
+    def _merge(self, names: Sequence[str]) -> None:
+        parts = [self._segments[name] for name in names]
+        if any(segment.count for segment in parts):
+            self._add_segment(lambda folder: merge_segments(folder, parts), replaced=names)
+        else:
+            self._segments = {name: segment for name, segment in self._segments.items() if name not in names}
+        self._commit()
+
+    def _add_segment(self, write: Callable[[Path], None], replaced: Sequence[str]) -> None:
+        name = f"{self._version + 1:08d}"
+        write(self._folder / name)
+        remaining = {old: segment for old, segment in self._segments.items() if old not in replaced}
+        self._segments = {**remaining, name: self._open(name, None)}
+
+    def _commit(self) -> None:
+        """Write new marks of deletion and the manifest, then remove files that are no longer used."""
+        self._version += 1
+        listed: dict[str, str | None] = {}
+        for name, segment in self._segments.items():
+            if segment.alive is not None and name not in self._deletions:
+                self._deletions[name] = f"{name}.{self._version:08d}.npy"
+                np.save(self._folder / self._deletions[name], segment.alive)
+            listed[name] = self._deletions.get(name)
+        write_json(self._folder / _MANIFEST, {"version": self._version, "segments": listed})
+        used = {_MANIFEST, *listed, *filter(None, listed.values())}
+        for path in self._folder.iterdir():
+            if path.name not in used:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _open(self, name: str, deletions: str | None) -> Segment:
+        return Segment(self._folder / name, np.load(self._folder / deletions) if deletions else None)
+
+
+def _needs_compaction(segment: Segment) -> bool:
+    return segment.count < (1 - MAX_DELETED_SHARE) * len(segment.ids)

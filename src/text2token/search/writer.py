@@ -1,0 +1,230 @@
+"""How an index is made, and how documents are added and deleted."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from more_itertools import chunked
+
+from text2token.search.documents import Columns, Document
+from text2token.search.engines.base import Engine
+from text2token.search.format import IndexSettings, read_settings, write_settings
+from text2token.search.store import STORE, TOKENIZER, DocumentStore
+from text2token.search.vectorizer import Vectorizer
+from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
+from text2token.utils.errors import UserError
+from text2token.utils.files import exclusive_lock
+from text2token.utils.progress import step, track
+
+if TYPE_CHECKING:
+    from text2token.model.embedder import Embedder
+
+_LOCK = "write.lock"
+_READ = 512  # documents counted at once
+_ENCODED = 64  # documents encoded between two commits; a killed process loses at most these
+_IDENTITY = ("model", "encoder", "calibration", "vectors", "columns", "engine", "uri", "fingerprint")
+
+
+def write_lock(folder: Path) -> AbstractContextManager[None]:
+    """Let one process write an index at a time.
+
+    Raises:
+        UserError: Another process is writing the index.
+    """
+    return exclusive_lock(
+        folder / _LOCK, f"Another process is writing the index in '{folder}': repeat the command when it has finished."
+    )
+
+
+def create_index(
+    folder: Path,
+    model: str,
+    embedder: Embedder,
+    *,
+    encoder: dict[str, Any],
+    calibration: Calibration,
+    vectors: VectorSettings,
+    columns: Columns,
+    engine: EngineName,
+    uri: str | None,
+) -> None:
+    """Make the folder of a new index, or check that an unfinished index in it has the same settings.
+
+    Arguments are those of :meth:`text2token.search.index.Index.create`.
+
+    Raises:
+        UserError: The folder holds something else, or the model cannot be used.
+    """
+    from text2token.search.encoder import model_fingerprint
+
+    if not hasattr(embedder.tokenizer, "backend_tokenizer"):
+        raise UserError(
+            f"'{model}' has no fast tokenizer of transformers, which is needed to cut long documents: "
+            "choose another model."
+        )
+    possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
+    settings = IndexSettings(
+        model=model,
+        encoder=encoder,
+        calibration=calibration,
+        vectors=vectors,
+        columns=columns,
+        engine=engine,
+        uri=uri,
+        fingerprint=model_fingerprint(embedder),
+        collection=f"text2token_{uuid.uuid4().hex}",
+        fields=[field for field, available in possible.items() if available],
+        vocabulary=embedder.vocabulary_size if embedder.head is not None else 0,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    with write_lock(folder):
+        _check_settings(folder, settings)
+        with closing(DocumentStore(folder / STORE)) as store, store.transaction():
+            if not store.get("documents", 0):
+                write_settings(store, settings)
+        embedder.tokenizer.save_pretrained(folder / TOKENIZER)
+
+
+def check_folder(folder: Path) -> None:
+    """Check that an index can be made in a folder, before the model is opened.
+
+    Raises:
+        UserError: The folder holds a finished index or something else.
+    """
+    if not (folder / STORE).is_file():
+        if folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
+            raise UserError(f"'{folder}' holds something else: choose a new folder for the index.")
+        return
+    with closing(DocumentStore(folder / STORE)) as store:
+        if store.get("finished"):
+            raise UserError(
+                f"The index '{folder}' already exists: add or delete documents, or choose another folder for a new one."
+            )
+
+
+def _check_settings(folder: Path, settings: IndexSettings) -> None:
+    check_folder(folder)
+    if not (folder / STORE).is_file():
+        return
+    with closing(DocumentStore(folder / STORE)) as store:
+        if store.get("documents", 0):
+            there = read_settings(store, folder)
+            for name in _IDENTITY:
+                if getattr(there, name) != getattr(settings, name):
+                    raise UserError(
+                        f"'{folder}' holds an unfinished index with another {name}: "
+                        "repeat the command that began it, or choose another folder."
+                    )
+
+
+@contextmanager
+def rollback_on_error(folder: Path) -> Iterator[None]:
+    """Restore ``folder`` if a :class:`UserError` ends the block before the index in it has documents."""
+    existed = folder.exists()
+    try:
+        yield
+    except UserError:
+        if (folder / STORE).is_file():
+            with suppress(UserError), write_lock(folder):  # nothing is removed while another process is writing
+                if _is_empty(folder):
+                    for path in folder.iterdir():
+                        shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    if not existed:
+                        folder.rmdir()
+        raise
+
+
+def _is_empty(folder: Path) -> bool:
+    with closing(DocumentStore(folder / STORE)) as store:
+        return not store.get("finished") and not store.get("documents", 0)
+
+
+@dataclass(frozen=True)
+class IndexWriter:
+    """Adds and deletes documents. The caller holds the write lock.
+
+    Attributes:
+        store: Database of the index.
+        vectorizer: Makes the vectors of the index.
+        engine: Holds the vectors; opened after the lock was taken.
+        fields: Fields of the index.
+    """
+
+    store: DocumentStore
+    vectorizer: Vectorizer
+    engine: Engine
+    fields: Sequence[FieldName]
+
+    def add(self, documents: Iterable[Document], *, progress: bool) -> int:
+        """See :meth:`text2token.search.index.Index.add`."""
+        self.vectorizer.model.open()  # refuses another model before anything is written
+        self._count(documents, progress)
+        if not self.store.get("documents", 0):
+            return 0
+        self.vectorizer.fix_averages()
+        self.vectorizer.calibrate(self._sample, progress=progress)
+        encoded = self._encode(progress)
+        self.engine.finish()
+        self.store.set(finished=True)
+        return encoded
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """See :meth:`text2token.search.index.Index.delete`."""
+        known = self.store.documents(ids)
+        with self.store.transaction():
+            self.store.put(
+                known.values()
+            )  # if the process is killed before the end, the next addition encodes them again
+        self.engine.delete(list(known))
+        with self.store.transaction():
+            self.vectorizer.count([document.content for document in known.values()], -1)
+            self.store.remove(list(known))
+        return len(known)
+
+    def _sample(self, size: int) -> list[str]:
+        return [document.content for document in self.store.sample(size)]
+
+    def _count(self, documents: Iterable[Document], progress: bool) -> None:
+        """Read and check all documents in one transaction.
+
+        When an unfinished first build is repeated, documents that are not in the new input are removed.
+        """
+        resumed = self.store.get("documents", 0) > 0 and not self.store.get("finished")
+        read: set[str] = set()
+        with step("Reading documents", enabled=progress), self.store.transaction():
+            for batch in chunked(documents, _READ):
+                self._read(batch)
+                read.update(document.id for document in batch if resumed)
+        if read and (gone := [name for name in self.store.ids() if name not in read]):
+            self.delete(gone)
+
+    def _read(self, batch: list[Document]) -> None:
+        """Store and count documents that are new or have changed."""
+        if empty := next((document for document in batch if not document.content), None):
+            raise UserError(f"The document '{empty.id}' has no text: leave it out.")
+        last = {document.id: document for document in batch}
+        known = self.store.documents(list(last))
+        new = [document for document in last.values() if known.get(document.id) != document]
+        replaced = [known[document.id].content for document in new if document.id in known]
+        self.vectorizer.count(replaced, -1)
+        self.vectorizer.count([document.content for document in new], 1)
+        self.store.put(new)
+
+    def _encode(self, progress: bool) -> int:
+        """Give the engine the vectors of all waiting documents. Returns their number."""
+        total = self.store.waiting_count()
+        starts = range(0, total, _ENCODED)
+        for _ in track(starts, "Indexing", unit="documents", each=_ENCODED, enabled=progress):
+            batch = self.store.waiting(_ENCODED)
+            ids = [document.id for document in batch]
+            vectors = self.vectorizer.documents([document.content for document in batch])
+            self.engine.add(ids, {field: vectors[field] for field in self.fields})
+            with self.store.transaction():
+                self.store.mark_encoded(ids, vectors.get("sparse"))
+        return total

@@ -1,0 +1,25 @@
+"""Helper for SQLite databases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from more_itertools import chunked
+
+_PARAMETERS = 500  # of one statement; SQLite allows 999 everywhere
+
+
+def select_in(connection: sqlite3.Connection, select: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Rows of a query for many values, some at a time.
+
+    Args:
+        connection: The database.
+        select: Statement that ends in ``IN``, as ``SELECT a FROM t WHERE b IN``.
+        values: The values.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for part in chunked(values, _PARAMETERS):
+        rows += connection.execute(f"{select} ({','.join('?' * len(part))})", part)
+    return rows
