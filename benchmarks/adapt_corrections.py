@@ -106,4 +106,4 @@ def _scores(
     """Spearman × 100 by split of a correction that has learnt from the spans."""
     learnt = correction(candidate.steps, evidence.sample, embedder.decoding_head, candidate.keep)
     corrected = Embedder(embedder.encoder, correction=learnt)
-    return {split: pairs[split].mapped(corrected.densify).spearman() for split in SPLITS}
+    return {split: 100 * pairs[split].mapped(corrected.densify).spearman() for split in SPLITS}

@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import dynamics_claim
 from page_parts import revision, verdict
-from text2token.analysis.categories import CATEGORIES
-from text2token.analysis.study import draw
+from text2token.analysis.alignment import draw_alignment
+from text2token.analysis.metrics import CATEGORIES
 from text2token.utils.figures import write_figure
 
 HERE = Path(__file__).parent
@@ -30,7 +30,7 @@ def main() -> None:
     study, reading = result["details"]["study"], result["details"]["reading"]
     exact, centred = study["readings"]["exact ids"], study["readings"]["less the mean, forms merged"]
     (DOCS / "figures").mkdir(exist_ok=True)
-    write_figure(draw(exact, 10), DOCS / "figures", "align")
+    write_figure(draw_alignment(exact, 10), DOCS / "figures", "align")
     environment = Environment(
         loader=FileSystemLoader(HERE / "pages"),
         undefined=StrictUndefined,

@@ -6,8 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from text2token.analysis.alignment import Reading, align_embeddings
-from text2token.analysis.study import write_study
+from text2token.analysis.alignment import AlignmentSettings, align_embeddings, write_alignment
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
@@ -20,12 +19,12 @@ UNTRAINED: dict[str, dict[str, Any]] = {
     "PromptEOL": {"template": "eol"},
 }
 READINGS = {
-    "exact ids": Reading(),
-    "forms merged": Reading(forms="merged"),
-    "special tokens too": Reading(special=True),
-    "as the released code": Reading(special=True, paper=True),
-    "less the mean": Reading(centred=True),
-    "less the mean, forms merged": Reading(centred=True, forms="merged"),
+    "exact ids": AlignmentSettings(),
+    "forms merged": AlignmentSettings(forms="merged"),
+    "special tokens too": AlignmentSettings(special=True),
+    "as the released code": AlignmentSettings(special=True, paper=True),
+    "less the mean": AlignmentSettings(centred=True),
+    "less the mean, forms merged": AlignmentSettings(centred=True, forms="merged"),
 }
 
 
@@ -55,7 +54,7 @@ def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tupl
                 studied[reading][name] = align_embeddings(embedder, embeddings, texts, settings)
     for reading in ("exact ids", "less the mean, forms merged"):
         described = {**READINGS[reading]._asdict(), "texts": TEXTS, "seed": SEED}
-        write_study(studied[reading], described, runs / "figures" / reading.replace(", ", "-").replace(" ", "-"))
+        write_alignment(studied[reading], described, runs / "figures" / reading.replace(", ", "-").replace(" ", "-"))
     figures = {
         f"align {rate} ({name})": 100 * value
         for name, result in studied["exact ids"].items()

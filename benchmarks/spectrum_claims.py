@@ -92,6 +92,8 @@ def _measure_pair(
     moments = Moments.none(embedded[0].shape[1])
     moments.add(*embedded)
     result = analyse(models, embedded, moments, texts, pairs=sts)
+    for row in (*result["shift_rows"], result["tuned"]):
+        row["sts"] *= 100  # results files hold points
     first = principal_components(moments).first
     for row in result["shift_rows"]:
         queries, documents = (normalize(side + row["shift"] * first, dim=1) for side in searched)

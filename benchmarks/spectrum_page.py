@@ -12,7 +12,7 @@ from typing import Any
 
 from page_parts import goals, revision, table, verdict
 from spectrum_claims import summarise
-from text2token.analysis.spectrum_plots import draw_contribution, draw_shift, draw_variation
+from text2token.analysis.spectrum_figures import draw_contribution, draw_shift, draw_variation
 from text2token.utils.figures import write_figure
 from text2token.utils.page import visible
 

@@ -18,10 +18,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 
 from conftest import CORPUS, SENTENCES, untrained
 from text2token import Embedder, UserError
-from text2token.analysis.alignment import Reading, align, literal_tokens
-from text2token.analysis.categories import CATEGORIES, TokenCategories
-from text2token.analysis.metrics import AlignmentRates
-from text2token.analysis.study import draw
+from text2token.analysis.alignment import AlignmentSettings, align, draw_alignment, literal_tokens
+from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.model.backbone import from_anywhere
@@ -146,12 +144,12 @@ def test_align_reads_the_texts_own_tokens(backbone, family):
     special = literal_tokens(embedder, SENTENCES, words, special=True)
     added = {2} if family == "bert" else set()  # [CLS]; the mask stands in place of [SEP]
     assert [set(row.indices) for row in special] == [set(ids) | added for ids in bare]
-    result = align(embedder, SENTENCES, Reading(k=5))
+    result = align(embedder, SENTENCES, AlignmentSettings(k=5))
     logits = embedder.decoding_head.uncapped(embedder.embed(SENTENCES)).numpy()
     assert result["rates"] == pytest.approx(naive(logits, bare, np.arange(len(words.special)), 5, False), abs=1e-6)
     assert sum(result["categories"].values()) == pytest.approx(1)
     assert result["texts"] == len(SENTENCES)
-    centred = align(embedder, SENTENCES, Reading(k=5, centred=True))
+    centred = align(embedder, SENTENCES, AlignmentSettings(k=5, centred=True))
     expected = naive(logits - logits.mean(0), bare, np.arange(len(words.special)), 5, False)
     assert centred["rates"] == pytest.approx(expected, abs=1e-6)
 
@@ -287,7 +285,7 @@ def test_the_command_writes_table_data_and_figure(backbone, tmp_path):
     assert as_json[models[0]]["rates"] == written["models"][models[0]]["rates"]
     deep = run("align", models[0], *settings, "-k", 100_000)
     assert deep.exit_code == 2
-    assert "-k asks for 100,000" in deep.stderr
+    assert "lower -k, which is 100,000" in deep.stderr
     refused = run("align", tmp_path / "nowhere", *settings)
     assert refused.exit_code == 2
     assert "nowhere" in refused.stderr
@@ -300,7 +298,7 @@ def run(*arguments):
 def test_the_figure_shows_the_numbers():
     rates = {"hit": 0.9, "local": 0.4, "global": 0.2}
     kinds = dict(zip(CATEGORIES, (0.4, 0.3, 0.2, 0.1), strict=True))
-    left, right = draw({"a": {"rates": rates, "categories": kinds}}, 10).axes
+    left, right = draw_alignment({"a": {"rates": rates, "categories": kinds}}, 10).axes
     assert sorted(bar.get_width() for bar in left.patches) == pytest.approx([0.2, 0.4, 0.9])
     assert [bar.get_width() for bar in right.patches] == pytest.approx([0.4, 0.3, 0.2, 0.1])
     assert [bar.get_x() for bar in right.patches] == pytest.approx([0, 0.4, 0.7, 0.9])

@@ -17,8 +17,13 @@ from rich.console import Console
 
 from conftest import CORPUS, SENTENCES, untrained
 from text2token import Embedder
-from text2token.analysis.explain import difference_parts, explain_instructions, explain_pair, similarity_parts
-from text2token.analysis.explain_page import text_section
+from text2token.analysis.explain import (
+    difference_parts,
+    explain_instructions,
+    explain_pair,
+    similarity_parts,
+    text_section,
+)
 from text2token.cli import main
 from text2token.cli.explain import _table
 from text2token.model.head import mean_logits

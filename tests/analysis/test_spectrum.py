@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from conftest import untrained
 from text2token import Embedder, UserError
 from text2token.analysis.spectrum import Moments, contributions, principal_components, shift_rows, shifts
-from text2token.analysis.spectrum_plots import draw_contribution, draw_shift, draw_variation
+from text2token.analysis.spectrum_figures import draw_contribution, draw_shift, draw_variation
 from text2token.analysis.spectrum_run import run_spectrum
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.cli import main
@@ -112,7 +112,7 @@ def test_no_shift_is_the_base_itself_and_a_large_one_is_the_direction_alone(back
     pairs = EmbeddedPairs(h[:5], h[5:], np.arange(5.0))
     none, far = shift_rows(embedder, h, texts, direction, [0.0, 1e4], pairs, examples=2)
     cosines = torch.nn.functional.cosine_similarity(h[:5], h[5:])
-    assert none["sts"] == pytest.approx(100 * spearmanr(cosines, range(5)).statistic)
+    assert none["sts"] == pytest.approx(spearmanr(cosines, range(5)).statistic)
     best = embedder.decoding_head.uncapped(direction[None]).topk(10).indices[0]
     assert far["tokens"] == [[embedder.tokenizer.decode([i]) for i in best]] * 2
     assert none["tokens"] != far["tokens"]
@@ -233,9 +233,9 @@ def test_models_of_different_sizes_and_a_single_text_are_refused(models, corpus,
 
     with pytest.raises(UserError, match="32 dimensions and the tuned model 48"):
         run((models[0], Wide()), corpus, tmp_path / "out")
-    with pytest.raises(UserError, match="no shift 'v2'"):
+    with pytest.raises(UserError, match="shift 'v2' is unknown"):
         run((Unused(), Unused()), corpus, tmp_path / "out", shift=["v2"])
-    with pytest.raises(UserError, match="a single text"):
+    with pytest.raises(UserError, match="only one text"):
         run(models, corpus[:1], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

@@ -205,30 +205,8 @@ def test_what_the_library_warns_of_is_a_note_and_said_once(verb):
 
 # --- wild input -----------------------------------------------------------------------------------------------------
 
-WORDS = st.sampled_from(
-    [
-        "--json",
-        "--html",
-        "-k",
-        "-o",
-        "--output",
-        "--models",
-        "--published",
-        "--data",
-        "--fetch",
-        "--",
-        "-",
-        "-5",
-        "x",
-        "0",
-        "nan",
-        "file",
-        ".",
-        "..",
-        "''",
-        "run.json",
-    ]
-)
+OPTIONS = ["--json", "--html", "-k", "-o", "--output", "--models", "--published", "--data", "--fetch"]
+WORDS = st.sampled_from([*OPTIONS, "--", "-", "-5", "x", "0", "nan", "file", ".", "..", "''", "run.json"])
 ARGUMENTS = st.lists(WORDS | st.text(max_size=8).filter(lambda text: "\0" not in text), max_size=6)
 CHEAP = ["backbones", "compare", "dynamics", "search"]
 

@@ -1,4 +1,4 @@
-"""Read what an embedder encodes: aligned tokens, spectra, dynamics of a training."""
+"""Shows what an embedder encodes: aligned tokens, principal components, and measurements along a training."""
 
 import lazy_loader
 

@@ -1,6 +1,7 @@
-"""Dynamics: the vocabulary space beside the representation space, at points along a training.
+"""Measures the vocabulary space and the representation space of an embedder at points along its training.
 
-Text2Token (arXiv 2510.10224, abstract) says that both are optimised together. Which numbers stand for a space is ours.
+Text2Token (arXiv 2510.10224, abstract) says that training optimises both spaces together. The choice of the numbers that
+describe a space is ours.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from text2token.analysis.alignment import Reading, align_embeddings
-from text2token.analysis.categories import CATEGORIES
+from text2token.analysis.alignment import AlignmentSettings, align_embeddings
+from text2token.analysis.metrics import CATEGORIES
 from text2token.analysis.sts import cosine_spearman
 from text2token.data.sts import ScoredPairs, read_sts
 from text2token.model.embedder import Embedder
@@ -25,14 +26,12 @@ from text2token.settings.recipe import Recipe
 from text2token.targets.loss import token_target_loss
 from text2token.targets.store import TargetStore
 
-_PAIRS = 150  # drawn from the STS file: each point encodes them anew, and the same ones at all points
-_POSITIVE = (
-    0.8  # of the range of scores: 4 of 5, as pairs above it are positives in SimCSE (arXiv 2104.08821, section 6)
-)
+_PAIRS = 150  # drawn from the STS file. Each point encodes them again, so more would slow the training down.
+_POSITIVE = 0.8  # share of the range of scores from which a pair is positive: 4 of 5, as in SimCSE (arXiv 2104.08821, section 6)
 
 
 class Quantity(NamedTuple):
-    """What is measured along a training, and whether it grows when things get better (1) or shrinks (−1)."""
+    """A measured quantity. ``better`` is 1 if larger values are better, and −1 if smaller ones are."""
 
     label: str
     better: int
@@ -55,13 +54,13 @@ REPRESENTATION = {
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What is measured, and on which texts; each is embedded as it is, uncorrected.
+    """The texts on which an embedder is measured during its training. Embeddings are not corrected.
 
     Attributes:
-        embedder: In training.
-        texts: Held out, N.
-        pairs: With gold scores; None: halves of the texts are the positives, and ``sts`` is not measured.
-        stop_words: Of the token categories.
+        embedder: The embedder in training.
+        texts: N held-out texts.
+        pairs: Pairs with gold scores. None: the two halves of a text are a positive pair, and ``sts`` is not measured.
+        stop_words: Languages of the stop lists for the token categories.
     """
 
     embedder: Embedder
@@ -80,26 +79,27 @@ class Dynamics:
 
     @property
     def positives(self) -> str:
-        """Which pairs of texts should lie close together, for readers."""
+        """A phrase that says which pairs of texts should lie close together."""
         if self.pairs is None:
             return "both halves of a held-out text"
-        return f"{self._positive(self.pairs).sum()} STS pairs with a score of {self._floor(self.pairs):g} or more"
+        return f"{self._positive(self.pairs).sum()} STS pairs with a score of {self._threshold(self.pairs):g} or more"
 
     def measure(self, targets: TargetStore) -> dict[str, float]:
-        """Both spaces of the embedder as it is now.
+        """Measure both spaces of the embedder in its present state.
 
         Args:
-            targets: Of ``texts``.
+            targets: Token targets of ``texts``.
 
         Returns:
-            A number for each of ``VOCABULARY`` and ``REPRESENTATION``; ``sts`` with scored pairs only.
+            A number for each quantity of ``VOCABULARY`` and ``REPRESENTATION``; ``sts`` (−1 to 1) only with scored pairs.
         """
         embeddings = self.embedder.embed(self.texts)
-        read = align_embeddings(self.embedder, embeddings, self.texts, Reading(stop_words=self.stop_words))
+        settings = AlignmentSettings(stop_words=self.stop_words)
+        alignments = align_embeddings(self.embedder, embeddings, self.texts, settings)
         return {
             "target_loss": float(token_target_loss(self.embedder.decoding_head(embeddings), *targets.padded())),
-            **read["rates"],
-            **read["categories"],
+            **alignments["rates"],
+            **alignments["categories"],
             "uniformity": uniformity(embeddings),
             "first_component": first_component_energy(embeddings),
             **self._measure_pairs(),
@@ -118,36 +118,39 @@ class Dynamics:
         }
 
     @staticmethod
-    def _floor(pairs: ScoredPairs) -> float:
+    def _threshold(pairs: ScoredPairs) -> float:
         return float(pairs.scores.min() + _POSITIVE * np.ptp(pairs.scores))
 
     def _positive(self, pairs: ScoredPairs) -> NDArray[np.bool_]:
-        return pairs.scores >= self._floor(pairs)
+        return pairs.scores >= self._threshold(pairs)
 
 
 def alignment(first: Tensor, second: Tensor) -> float:
-    """Mean squared distance of positive pairs on the unit sphere, 0 … 4 (Wang & Isola, arXiv 2005.10242, section 4.1, α = 2).
+    """Mean squared distance of positive pairs on the unit sphere, 0 to 4 (Wang & Isola, arXiv 2005.10242, section 4.1, α = 2).
 
     Args:
-        first: Embeddings, N×d, of any length.
-        second: Those of the texts that belong to them, N×d.
+        first: Embeddings of the first text of each pair, N×d. Their length does not matter.
+        second: Embeddings of the second text of each pair, N×d.
     """
     return float((normalize(first) - normalize(second)).square().sum(dim=1).mean())
 
 
 def uniformity(embeddings: Tensor) -> float:
-    """``log mean exp(−2‖x − y‖²)`` over all pairs on the unit sphere, −8 … 0 (the same, section 4.2, t = 2); 0 is collapse."""
+    """``log mean exp(−2‖x − y‖²)`` over all pairs on the unit sphere, −8 to 0 (the same paper, section 4.2, t = 2).
+
+    0 means that all embeddings point in the same direction.
+    """
     return float(torch.pdist(normalize(embeddings)).square().mul(-2).exp().mean().log())
 
 
 def first_component_energy(embeddings: Tensor) -> float:
-    """Share of the first principal component, uncentred as in arXiv 2406.17378, in the squared length of embeddings N×d."""
+    """Share of the first principal component in the squared length of embeddings N×d; uncentred, as in arXiv 2406.17378."""
     energies = torch.linalg.svdvals(embeddings).square()
     return float(energies[0] / energies.sum())
 
 
 def halves(text: str) -> tuple[str, str]:
-    """A text of at least two characters, cut at the space nearest to its middle, or there where it has no space."""
+    """Cut a text of at least two characters at the space nearest to its middle, or in the middle if it has no space."""
     middle = len(text) // 2
     spaces = [place for place, character in enumerate(text) if character == " "]
     cut = min(spaces, key=lambda place: abs(place - middle), default=middle)

@@ -1,4 +1,4 @@
-"""Did both spaces improve together? Table, correlations and figure of a finished run's dynamics."""
+"""Tables, correlations and a figure that show whether both spaces of a finished run improved together."""
 
 from __future__ import annotations
 
@@ -14,28 +14,25 @@ from scipy.stats import spearmanr
 
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY, Quantity
 from text2token.utils.errors import UserError
-from text2token.utils.figures import figure_style, write_figure
+from text2token.utils.figures import BLUES, ORANGE, figure_style, write_figure
 from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.page import number
 
-_COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # the latter in inches, of one curve
-_LINES: tuple[dict[str, Any], ...] = (
-    {"color": "#1f4e79", "marker": "o"},
-    {"color": "#e3a13c", "marker": "s"},
-)  # a stage
+_COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # plots in a row; size of a plot in inches
+_STAGES: tuple[dict[str, Any], ...] = ({"color": BLUES[0], "marker": "o"}, {"color": ORANGE, "marker": "s"})
 
 Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class StageDynamics:
-    """What was measured along one stage.
+    """The measurements along one training stage.
 
     Attributes:
         stage: 1 or 2.
-        targets: Their builder.
-        rows: A row a point, with ``step``.
-        correlation: Of each quantity of the vocabulary space with each of the representation space, see :func:`correlate`.
+        targets: Name of the target builder.
+        rows: One row per point, with ``step``.
+        correlation: Correlations of the vocabulary space with the representation space, see :func:`correlate`.
     """
 
     stage: int
@@ -45,10 +42,10 @@ class StageDynamics:
 
 
 def read_dynamics(run: Path) -> tuple[list[StageDynamics], str]:
-    """What a finished run measured, stage by stage, and which pairs were its positives.
+    """Read the measurements of a finished run: one entry per stage, and a phrase that describes the positive pairs.
 
     Raises:
-        UserError: There is no run, or it measured nothing.
+        UserError: The folder is not a run, or the run has no measurements.
     """
     file = run / "run.json"
     if not file.is_file():
@@ -67,9 +64,9 @@ def read_dynamics(run: Path) -> tuple[list[StageDynamics], str]:
 
 
 def correlate(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Spearman's ρ along the points, +1 where two quantities get better together, −1 where one gets worse meanwhile.
+    """Spearman's ρ over the points: +1 if two quantities improve together, −1 if one gets worse while the other improves.
 
-    A quantity that was not measured or never moves has no correlation, and is left out.
+    A quantity that was not measured, or never changes, has no correlation and is left out.
     """
     return {
         name: {
@@ -92,12 +89,12 @@ def write_dynamics(stages: Sequence[StageDynamics], positives: str, output: Path
 
 
 def markdown(stages: Sequence[StageDynamics], positives: str) -> list[str]:
-    """Lines of the tables: each stage's points, and its correlations."""
+    """Markdown lines: for each stage, a table of its points and a table of its correlations."""
     lines = [
         "# Both spaces along the training",
         "",
-        f"Alignment is of {positives}; it, uniformity, u₁ energy and target loss get better as they fall. "
-        "Correlations are Spearman's along the points of a stage: +1 where two quantities get better together.",
+        f"Alignment is measured on {positives}. Smaller values of alignment, uniformity, u₁ energy and target loss are better. "
+        "Correlations are Spearman's ρ over the points of a stage: +1 means that two quantities improve together.",
         "",
     ]
     for stage in stages:
@@ -125,7 +122,7 @@ def correlation_table(stage: StageDynamics) -> list[str]:
 
 
 def draw(stages: Sequence[StageDynamics]) -> Figure:
-    """A curve a quantity over the steps of all stages; above the vocabulary space, below the representation space."""
+    """Draw one curve per quantity over the steps of all stages: first the vocabulary space, then the representation space."""
     rows = [row for stage in stages for row in stage.rows]
     spaces = [[key for key in space if any(key in row for row in rows)] for space in (VOCABULARY, REPRESENTATION)]
     lines = [keys[start : start + _COLUMNS] for keys in spaces for start in range(0, len(keys), _COLUMNS)]
@@ -142,12 +139,12 @@ def draw(stages: Sequence[StageDynamics]) -> Figure:
 
 
 def _draw_quantity(axes: Axes, key: str, stages: Sequence[StageDynamics]) -> None:
-    """Its curve, one line per stage; steps are counted over all of them."""
+    """Draw one line per stage. The steps of a stage continue those of the stage before."""
     better = "higher" if _quantity(key).better > 0 else "lower"
     axes.set_title(f"{_label(key)} ({better} is better)", fontsize=8)
     axes.tick_params(labelsize=8, labelbottom=True)
     start = 0.0
-    for stage, line in zip(stages, _LINES, strict=False):
+    for stage, line in zip(stages, _STAGES, strict=False):
         steps = [start + row["step"] for row in stage.rows]
         values = [row.get(key, math.nan) for row in stage.rows]
         axes.plot(steps, values, markersize=3, label=f"stage {stage.stage}, {stage.targets}", **line)

@@ -1,11 +1,13 @@
-"""Explain: what an instruction changes in the vector of a text, and which tokens two texts have or do not have in common.
+"""Explains vectors by tokens: why two texts are similar, and what an instruction changes in the vector of a text.
 
-The analyses of arXiv 2406.17378 (interpretability section) as numbers; how they are computed is ours.
+The analyses are those of arXiv 2406.17378, interpretability section. The way they are computed is ours. The second half of the
+file arranges explanations for a table or an HTML page.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -13,10 +15,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from text2token.model.embedder import AlignedToken, Embedder
+from text2token.utils.page import bars, page_environment, write_page
+
+_MILLION = 1e6  # the parts of a pair are small numbers: tens of thousands of tokens share one cosine
+
+Tokens = Sequence[tuple[str, float]]
+"""Tokens and their weights."""
 
 
 class TokenPart(NamedTuple):
-    """A token's weights (logits, above their corpus mean where it is known) in two vectors, and what it contributes."""
+    """A token's weight in each of two vectors, and its part of a sum over all tokens.
+
+    Weights are logits above their corpus mean, or plain logits if the embedder has no corpus mean.
+    """
 
     token: str
     first: float
@@ -24,16 +35,15 @@ class TokenPart(NamedTuple):
     part: float
 
 
-class PairReading(NamedTuple):
-    """Why two texts are as similar as they are; ``a`` and ``b`` are their logit vectors of V tokens.
+class PairExplanation(NamedTuple):
+    """Why two texts are as similar as they are. ``a`` and ``b`` are their logit vectors of length V.
 
     Attributes:
         dot: ``a·b``.
         cosine: ``a·b / ‖a‖‖b‖``.
-        alike: Tokens whose part ``a_v·b_v / ‖a‖‖b‖`` is largest; over all V tokens the parts sum to the cosine, and times
-            ``‖a‖‖b‖`` to the dot product.
-        in_first: Tokens of larger share in the first text, whose part ``½(a_v/‖a‖ − b_v/‖b‖)²`` is largest.
-        in_second: The same of the second; the parts of both together sum to 1 − cosine over all V tokens.
+        alike: Tokens with the largest parts ``a_v·b_v / ‖a‖‖b‖``. Over all V tokens the parts sum to the cosine.
+        in_first: Tokens that weigh more in the first text, with the largest parts ``½(a_v/‖a‖ − b_v/‖b‖)²``.
+        in_second: The same for the second text. The parts of both lists, over all V tokens, sum to 1 − cosine.
     """
 
     dot: float
@@ -43,13 +53,13 @@ class PairReading(NamedTuple):
     in_second: list[TokenPart]
 
 
-class InstructedReading(NamedTuple):
-    """A text under an instruction.
+class InstructionExplanation(NamedTuple):
+    """A text with an instruction before it.
 
     Attributes:
-        tokens: Aligned tokens, as :meth:`Embedder.explain` gives them.
-        rose: Tokens whose weight is most above that without instruction; ``part`` is by how much.
-        fell: Those whose weight is most below; ``part`` is by how much.
+        tokens: Aligned tokens, as :meth:`Embedder.explain` returns them.
+        rose: Tokens whose weight rises most against the text without instruction; ``part`` is the rise.
+        fell: Tokens whose weight falls most; ``part`` is the fall.
     """
 
     tokens: list[AlignedToken]
@@ -59,17 +69,17 @@ class InstructedReading(NamedTuple):
 
 def explain_pair(
     embedder: Embedder, pair: tuple[str, str], *, k: int = 10, filtered: bool = False, stop_words: str = "en"
-) -> PairReading:
-    """Which tokens make two texts similar or different to an embedder.
+) -> PairExplanation:
+    """Find the tokens that make two texts similar or different to an embedder.
 
-    The sums are exact: they run over the whole vocabulary, of which ``k`` tokens are shown. Only vectors of length V are made.
+    The sums run over the whole vocabulary and are exact; ``k`` tokens of each list are returned.
 
     Args:
-        embedder: With a decoding head. Where it knows no corpus mean, plain logits are read, whose common part dominates.
+        embedder: Has a decoding head. Without a corpus mean it reads plain logits, whose common part then dominates the cosine.
         pair: Two texts.
-        k: Tokens of each list.
-        filtered: Show meaningful tokens only; the sums stay over all.
-        stop_words: Languages of the words that have no meaning.
+        k: Tokens per list.
+        filtered: List meaningful tokens only. The sums do not change.
+        stop_words: Languages of the words that ``filtered`` leaves out.
 
     Raises:
         UserError: The embedder has no decoding head.
@@ -78,7 +88,7 @@ def explain_pair(
     alike, apart = similarity_parts(first, second), difference_parts(first, second)
     leaning = normalize(first, dim=0) - normalize(second, dim=0)
     keep = embedder.shown(filtered, stop_words)
-    return PairReading(
+    return PairExplanation(
         float(first @ second),
         float(alike.sum()),
         _heaviest(embedder, first, second, alike, keep, k),
@@ -88,12 +98,12 @@ def explain_pair(
 
 
 def similarity_parts(first: Tensor, second: Tensor) -> Tensor:
-    """What each token adds to the cosine of two logit vectors of length V; the parts sum to it."""
+    """Split the cosine of two logit vectors of length V into one part per token; the parts sum to the cosine."""
     return normalize(first, dim=0) * normalize(second, dim=0)
 
 
 def difference_parts(first: Tensor, second: Tensor) -> Tensor:
-    """What each token takes from a cosine of 1: half the squared distance at unit length, so the parts sum to 1 − cosine."""
+    """Split 1 − cosine of two logit vectors into one part per token: half the squared difference at unit length."""
     return (normalize(first, dim=0) - normalize(second, dim=0)).square() / 2
 
 
@@ -105,21 +115,21 @@ def explain_instructions(
     k: int = 10,
     filtered: bool = False,
     stop_words: str = "en",
-) -> dict[str, InstructedReading]:
-    """The same text under different instructions; the first entry, under "", is the text without one.
+) -> dict[str, InstructionExplanation]:
+    """Explain a text without an instruction (under the key "") and with each instruction.
 
-    An instruction stands before the text, with a space between. It is handed over as sentence-transformers' ``prompt=``, so
-    what is explained is what ``encode(text, prompt=…)`` gives. A template of the embedder stands around both: to it, the
-    instruction is the beginning of the text, and tokens of the instruction itself may rise.
+    An instruction stands before the text, followed by a space. It is passed as ``prompt=`` of sentence-transformers, so the
+    result explains ``encode(text, prompt=…)``. The template of the embedder surrounds both. To the template, the instruction
+    is the beginning of the text, so tokens of the instruction itself may rise.
 
     Args:
-        embedder: With a decoding head.
+        embedder: Has a decoding head.
         text: One text.
-        instructions: Without a space at their end.
-        k: Tokens shown of each list. What rises and falls is looked for among the ``top_k`` tokens of either sparse vector,
-            since far below them logits move without meaning.
-        filtered: Meaningful tokens only.
-        stop_words: Languages of the words that have no meaning.
+        instructions: Without a space at the end.
+        k: Tokens per list. ``rose`` and ``fell`` consider only the ``top_k`` tokens of either sparse vector, because logits far
+            below them move without meaning.
+        filtered: List meaningful tokens only.
+        stop_words: Languages of the words that ``filtered`` leaves out.
 
     Raises:
         UserError: The embedder has no decoding head.
@@ -127,30 +137,82 @@ def explain_instructions(
     keep = embedder.shown(filtered, stop_words)
     prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions}
     logits = {name: embedder.logits(embedder.embed([text], prompt=prompt))[0] for name, prompt in prompts.items()}
-    bare, readings = logits[""], {}
+    bare, explanations = logits[""], {}
     for name, instructed in logits.items():
-        aligned = _heaviest(embedder, bare, instructed, instructed, keep, k, floor=embedder.floor)
+        aligned = _heaviest(embedder, bare, instructed, instructed, keep, k, threshold=embedder.floor)
         seen = keep & (_among_top(bare, embedder) | _among_top(instructed, embedder))
-        readings[name] = InstructedReading(
+        explanations[name] = InstructionExplanation(
             [AlignedToken(token.token, token.second) for token in aligned],
             _heaviest(embedder, bare, instructed, instructed - bare, seen, k),
             _heaviest(embedder, bare, instructed, bare - instructed, seen, k),
         )
-    return readings
+    return explanations
 
 
 def _among_top(logits: Tensor, embedder: Embedder) -> Tensor:
-    """Which tokens a sparse vector would have, or the same number of plain logits, V booleans."""
+    """Which of the V tokens a sparse vector with these logits keeps."""
     return (logits >= logits.topk(min(embedder.top_k, len(logits))).values[-1]) & (logits > embedder.floor)
 
 
 def _heaviest(
-    embedder: Embedder, first: Tensor, second: Tensor, parts: Tensor, keep: Tensor, k: int, floor: float = 0.0
+    embedder: Embedder, first: Tensor, second: Tensor, parts: Tensor, keep: Tensor, k: int, threshold: float = 0.0
 ) -> list[TokenPart]:
-    """The ``k`` tokens in ``keep`` with the largest parts above ``floor``."""
+    """The ``k`` tokens in ``keep`` with the largest parts above ``threshold``."""
     best = parts.masked_fill(~keep, -torch.inf).topk(min(k, len(parts)))
     return [
         TokenPart(embedder.tokenizer.decode([i]), float(first[i]), float(second[i]), part)
         for i, part in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        if part > floor
+        if part > threshold
     ]
+
+
+class Section(NamedTuple):
+    """A part of a table or page: lists of tokens under their headings, about one or two texts."""
+
+    texts: tuple[str, ...]
+    note: str
+    columns: Mapping[str, Tokens]
+
+
+def text_section(text: str, tokens: Mapping[str, Tokens]) -> Section:
+    """Aligned tokens of a text, one column per model."""
+    return Section((text,), "", tokens)
+
+
+def instruction_sections(
+    text: str, model: str, explanations: Mapping[str, InstructionExplanation]
+) -> Iterator[Section]:
+    """First the aligned tokens under each instruction, then for each instruction the tokens that rose and fell."""
+    columns = {name or "no instruction": explanation.tokens for name, explanation in explanations.items()}
+    yield Section((text,), f"{model}, under each instruction", columns)
+    for name, explanation in explanations.items():
+        if name:
+            changes = {"rose by": _parts(explanation.rose), "fell by": _parts(explanation.fell)}
+            yield Section((text,), f"{model}, “{name}” against no instruction", changes)
+
+
+def pair_section(pair: tuple[str, str], model: str, explanation: PairExplanation) -> Section:
+    """The tokens that two texts share and those that separate them; parts are in millionths."""
+    cosine, dot = f"{explanation.cosine:.3f}", f"{explanation.dot:.4g}"
+    return Section(
+        pair,
+        f"{model}: cosine of the token logits {cosine}, dot product {dot}; parts in millionths",
+        {
+            "alike": _parts(explanation.alike, _MILLION),
+            "in the first": _parts(explanation.in_first, _MILLION),
+            "in the second": _parts(explanation.in_second, _MILLION),
+        },
+    )
+
+
+def write_explanation(sections: Sequence[Section], file: Path) -> None:
+    """Write an HTML page that needs no network."""
+    drawn = [
+        (section, {heading: list(bars(tokens, " ".join(section.texts))) for heading, tokens in section.columns.items()})
+        for section in sections
+    ]
+    write_page(page_environment().get_template("explain.html.j2").render(sections=drawn), file)
+
+
+def _parts(tokens: Sequence[TokenPart], scale: float = 1.0) -> Tokens:
+    return [(token.token, scale * token.part) for token in tokens]

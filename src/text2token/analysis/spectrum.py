@@ -1,7 +1,8 @@
-"""Spectrum: what changes between a backbone's embeddings and an embedder's, seen in the backbone's principal components.
+"""The change from a backbone's embeddings to an embedder's, measured in the principal components of the backbone.
 
-After *A Text is Worth Several Tokens* (arXiv 2406.17378): the variation of each component, what the first one adds to the token
-logits, and the shift ``h + λ·u₁``. Sums in float64 over any number of texts, and the spread of the change, are ours.
+The variation of each component, the contribution of the first one to token logits, and the shift ``h + λ·u₁`` are those of
+*A Text is Worth Several Tokens* (arXiv 2406.17378). The spread of the change, and float64 sums over any number of texts, are
+ours.
 """
 
 from __future__ import annotations
@@ -16,26 +17,35 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from text2token.analysis.alignment import Reading, align_embeddings
+from text2token.analysis.alignment import AlignmentSettings, align_embeddings
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.model.embedder import Embedder
 from text2token.utils.errors import UserError
 
 Row = dict[str, Any]
 NAMED = ("sweep", "v1", "zero")
-MULTIPLES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # of v₁, swept: none, the paper's λ = v₁, and both sides of it
+MULTIPLES = (
+    0.0,
+    0.25,
+    0.5,
+    0.75,
+    1.0,
+    1.25,
+    1.5,
+    2.0,
+)  # the sweep in units of v₁: the paper's λ = v₁, and both sides of it
 
 
 @dataclass
 class Moments:
-    """Sums over pairs of embeddings of the same texts, N of them; memory is a few d×d, whatever N.
+    """Sums over the base and tuned embeddings of N texts. The memory is two d×d matrices, independent of N.
 
     Attributes:
         texts: N.
-        base: Sum of base embeddings, d.
-        change: Sum of tuned minus base embeddings, d.
-        base_products: Sum of outer products of base embeddings, d×d float64.
-        change_products: The same of the changes.
+        base: Sum of the base embeddings, d.
+        change: Sum of the changes (tuned minus base embedding), d.
+        base_products: Sum of the outer products of the base embeddings, d×d float64.
+        change_products: Sum of the outer products of the changes, d×d float64.
     """
 
     texts: int
@@ -46,12 +56,12 @@ class Moments:
 
     @classmethod
     def none(cls, dimension: int) -> Moments:
-        """Of no texts yet."""
+        """Sums over no texts."""
         vector, matrix = np.zeros(dimension), np.zeros((dimension, dimension))
         return cls(0, vector, vector.copy(), matrix, matrix.copy())
 
     def add(self, base: Tensor, tuned: Tensor) -> None:
-        """Take in a batch, B×d each, of the same texts."""
+        """Add the base and tuned embeddings of a batch of texts, B×d each."""
         h = base.double().numpy()
         change = tuned.double().numpy() - h
         self.texts += len(h)
@@ -66,8 +76,9 @@ class Components:
     """Principal components of the base embeddings, the strongest first.
 
     Attributes:
-        directions: u₁, u₂, …: orthonormal rows, d×d; each points to where the mean base embedding lies.
-        energy: Share of each in the (centred) second moment, d; they sum to 1.
+        directions: u₁, u₂, … as orthonormal rows, d×d. The sign is chosen so that the mean base embedding has a positive
+            coefficient.
+        energy: Share of each component in the (centred) second moment, d. The shares sum to 1.
         mean: Mean coefficient of the base embeddings, d.
         variation: v_j = E[(ĥ − h)·u_j], the mean change of each coefficient from base to tuned, d.
         spread: Standard deviation of that change over the texts, d.
@@ -85,7 +96,7 @@ class Components:
         return torch.from_numpy(self.directions[0]).float()
 
     def rows(self) -> list[Row]:
-        """A row a component."""
+        """One row per component."""
         columns = {
             "energy": self.energy,
             "base_mean": self.mean,
@@ -99,12 +110,12 @@ class Components:
 
 
 def principal_components(moments: Moments, *, centred: bool = False) -> Components:
-    """Components of the base embeddings and their variation.
+    """Compute the principal components of the base embeddings, and the variation of each.
 
     Args:
-        moments: Of at least one text.
-        centred: Of the embeddings less their mean; the paper's code does not centre, so that its u₁ is mostly the mean's own
-            direction. The variation is of plain coefficients either way.
+        moments: Sums over at least one text.
+        centred: Subtract the mean embedding first. The code of the paper does not, so its u₁ is mostly the direction of the
+            mean. The variation is that of uncentred coefficients in both cases.
     """
     mean, change = moments.base / moments.texts, moments.change / moments.texts
     second = moments.base_products / moments.texts - centred * np.outer(mean, mean)
@@ -123,17 +134,18 @@ def principal_components(moments: Moments, *, centred: bool = False) -> Componen
 
 
 def contributions(embedder: Embedder, embeddings: Tensor, components: Components, k: int = 10) -> list[Row]:
-    """What u₁ and the rest add to the logits of the tokens that each text aligns with.
+    """Split the logits of each text's aligned tokens into the part of u₁ and the part of all other components.
 
     Args:
-        embedder: With the head that reads.
-        embeddings: Of the base, N×d.
-        components: Whose first one is taken apart.
-        k: Aligned tokens a text.
+        embedder: Gives the decoding head.
+        embeddings: Base embeddings, N×d.
+        components: Gives u₁.
+        k: Aligned tokens per text.
 
     Returns:
-        A row a text and rank: ``text`` (its place), ``rank``, ``token``, its logit ``total`` = ``first`` + ``rest``, where
-        ``rest`` is what the head reads once the component is projected out; and ``rest_token``, the token of that rank then.
+        One row per text and rank: the position of the ``text``, the ``rank``, the ``token`` and its logit ``total``, which is
+        ``first`` + ``rest``. ``rest`` is the logit after u₁ is projected out of the embedding; ``rest_token`` is the token that
+        then has this rank.
     """
     first = components.first
     without = embeddings - torch.outer(embeddings @ first, first)
@@ -156,14 +168,14 @@ def contributions(embedder: Embedder, embeddings: Tensor, components: Components
 
 
 def shifts(components: Components, chosen: Sequence[str]) -> list[float]:
-    """The values of λ to look at, ascending.
+    """Return the chosen values of λ in ascending order, 0 included.
 
     Args:
-        components: Their v₁ is the unit of the sweep.
-        chosen: Any of ``sweep`` (MULTIPLES of v₁), ``v1``, ``zero`` (which takes the mean coefficient of u₁ to zero) and numbers.
+        components: Gives v₁, the unit of the sweep.
+        chosen: Any of ``sweep`` (MULTIPLES of v₁), ``v1``, ``zero`` (makes the mean coefficient of u₁ zero) and numbers.
 
     Raises:
-        UserError: Something else.
+        UserError: An entry is none of these.
     """
     first, zero = float(components.variation[0]), -float(components.mean[0])
     named = {"sweep": [multiple * first for multiple in MULTIPLES], "v1": [first], "zero": [zero]}
@@ -174,10 +186,10 @@ def shifts(components: Components, chosen: Sequence[str]) -> list[float]:
 
 
 def parse_shift(text: str) -> str | float:
-    """A name of ``NAMED``, or a number.
+    """Return a name of ``NAMED`` as it is, and anything else as a number.
 
     Raises:
-        UserError: Something else.
+        UserError: The text is neither.
     """
     if text in NAMED:
         return text
@@ -186,7 +198,7 @@ def parse_shift(text: str) -> str | float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"There is no shift '{text}': give a number, or one of {', '.join(NAMED)}.")
+        raise UserError(f"The shift '{text}' is unknown: give a number, or one of {', '.join(NAMED)}.")
     return value
 
 
@@ -199,35 +211,35 @@ def shift_rows(
     pairs: EmbeddedPairs | None = None,
     examples: int = 0,
 ) -> list[Row]:
-    """Alignment rates, token categories and STS of ``h + λ·u₁``, and the tokens of some texts: one row per λ.
+    """Measure alignment rates, token categories and STS of ``h + λ·u₁``: one row per λ.
 
     Args:
-        embedder: With the head that reads.
-        embeddings: Of the texts, N×d.
-        texts: N.
+        embedder: Gives the decoding head.
+        embeddings: Embeddings h of the texts, N×d.
+        texts: N texts.
         direction: u₁, d.
-        values: Of λ.
-        pairs: For ``sts``; None: left out.
-        examples: First texts whose aligned tokens are listed.
+        values: The values of λ.
+        pairs: Adds ``sts``, Spearman's ρ from −1 to 1. None leaves it out.
+        examples: The aligned ``tokens`` of so many first texts are listed.
     """
     rows: list[Row] = []
     for value in values:
         shifted = embeddings + value * direction
-        rows.append({"shift": value, **judge_embeddings(embedder, shifted, texts)})
+        rows.append({"shift": value, **measure_embeddings(embedder, shifted, texts)})
         if pairs:
             rows[-1]["sts"] = pairs.spearman(value * direction)
         rows[-1]["tokens"] = aligned_tokens(embedder, shifted[:examples])
     return rows
 
 
-def judge_embeddings(embedder: Embedder, embeddings: Tensor, texts: Sequence[str]) -> Row:
-    """Alignment rates and token categories of embeddings, as the paper defines the first, in one flat row."""
-    result = align_embeddings(embedder, embeddings, texts, Reading())
+def measure_embeddings(embedder: Embedder, embeddings: Tensor, texts: Sequence[str]) -> Row:
+    """Measure alignment rates (by the definition of the paper) and token categories, as one flat row."""
+    result = align_embeddings(embedder, embeddings, texts, AlignmentSettings())
     return {**result["rates"], **result["categories"]}
 
 
 def aligned_tokens(embedder: Embedder, embeddings: Tensor, k: int = 10) -> list[list[str]]:
-    """The ``k`` tokens of the highest plain logits, for each of N×d embeddings."""
+    """The ``k`` tokens with the highest plain logits, for each of N×d embeddings."""
     if not len(embeddings):
         return []
     ids = embedder.decoding_head.uncapped(embeddings).topk(k, dim=1).indices

@@ -1,4 +1,4 @@
-"""A spectrum from two models and a corpus to a folder of data and figures; killed, it continues."""
+"""Computes a spectrum from two models and a corpus, and writes its data and figures. A killed run can be continued."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from text2token.analysis.spectrum import (
     shift_rows,
     shifts,
 )
-from text2token.analysis.spectrum_plots import draw_contribution, draw_shift, draw_variation
+from text2token.analysis.spectrum_figures import draw_contribution, draw_shift, draw_variation
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.data.corpus import Corpus
 from text2token.data.sts import ScoredPairs
@@ -38,9 +39,10 @@ from text2token.utils.resume import load, save
 from text2token.utils.run_folder import RunFolder
 
 _CHUNK = 512  # texts between two checkpoints: half a minute to a few minutes of encoding on a CPU
-_EXAMPLES = 5
+_EXAMPLES = 5  # texts whose tokens are shown
 SHIFTS = ("sweep", "zero")
-Models = tuple[Embedder, Embedder]  # base, tuned
+Models = tuple[Embedder, Embedder]
+"""The base and the tuned model."""
 
 
 def run_spectrum(
@@ -54,32 +56,35 @@ def run_spectrum(
     max_texts: int | None = None,
     aligned: int = 500,
     pairs: ScoredPairs | None = None,
+    batch_size: int = 32,
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Everything that ``text2token spectrum`` shows, as ``spectrum.json``, Parquet tables, SVG and PNG in ``output``.
+    """Compute a spectrum, write it to ``output`` as ``spectrum.json``, Parquet tables, SVG and PNG, and return it.
 
     Args:
-        models: Base with its original head and tuned, both opened without correction.
-        corpus: Read batch by batch.
+        models: Base and tuned model, opened with ``corrected=False``; the base also with ``head="original"``.
+        corpus: Texts, read batch by batch.
         output: New folder.
-        settings: Kept in ``run.json``: names of the models and the like. An unfinished run is told by them, and by the content
-            of models, texts and pairs.
+        settings: Stored in ``run.json``, for example the names of the models. An unfinished run is continued only if they are
+            the same, and the content of models, texts and pairs is the same.
         centred: See :func:`text2token.analysis.spectrum.principal_components`.
         shift: See :func:`text2token.analysis.spectrum.shifts`.
-        max_texts: Of the corpus, the first; None: all.
-        aligned: First texts that are decoded. 500 (ours): rates then stand to two points, and a sweep takes a minute.
-        pairs: For STS along the sweep.
-        overwrite: Replace ``output``.
-        progress: Show bars.
+        max_texts: Use so many texts from the start of the corpus. None: all.
+        aligned: Decode so many texts from the start. 500 (ours): rates are then exact to about two points, and a sweep takes a
+            minute.
+        pairs: Adds STS to each shift.
+        batch_size: Texts encoded at once.
+        overwrite: Replace ``output`` if it exists.
+        progress: Show progress bars.
 
     Raises:
-        UserError: The dimensions of the models differ, a shift is no number, there is one text only, or the output exists.
+        UserError: The models have different dimensions, a shift is unknown, there is only one text, or the output exists.
     """
     base, tuned = models
     _check_dimensions(base, tuned)
     for name in shift:
-        parse_shift(name)  # before the work, not after it
+        parse_shift(name)  # refuse an unknown shift before the texts are encoded
     run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
     fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
@@ -92,14 +97,15 @@ def run_spectrum(
     with run.session({**kept, **content}):
         with run.clock("encode"):
             embedded = [
-                run.cached(f"{name}.npy", lambda model=model: model.embed(texts, progress=progress))  # type: ignore[misc]
+                run.cached(f"{name}.npy", partial(model.embed, texts, batch_size=batch_size, progress=progress))
                 for name, model in (("base", base), ("tuned", tuned))
             ]
-            moments = _stream(run, models, embedded, islice(corpus, len(texts), max_texts), progress)
+            moments = _stream(run, models, embedded, islice(corpus, len(texts), max_texts), batch_size, progress)
         if moments.texts < 2:
-            raise UserError(f"'{corpus.name}' has a single text, which has no spectrum: give at least two.")
+            raise UserError(f"'{corpus.name}' has only one text, and a spectrum needs at least two: give more texts.")
         with run.clock("read"):
-            sts = [EmbeddedPairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
+            embed_pairs = partial(EmbeddedPairs.embed, batch_size=batch_size, progress=progress)
+            sts = [embed_pairs(model, pairs) for model in models] if pairs else None
             result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
         write_spectrum(result, run.result)
         run.record({**kept, **content})
@@ -117,16 +123,16 @@ def analyse(
     shift: Sequence[str] = SHIFTS,
     pairs: Sequence[EmbeddedPairs] | None = None,
 ) -> dict[str, Any]:
-    """The data of ``spectrum.json``.
+    """Compute the content of ``spectrum.json``.
 
     Args:
-        models: Base and tuned.
-        embedded: The decoded texts by each, N×d.
-        moments: Of these texts and any others.
-        texts: N.
-        centred: As of :func:`run_spectrum`.
-        shift: Likewise.
-        pairs: Embedded by each; for STS.
+        models: Base and tuned model.
+        embedded: The embeddings of ``texts`` by each model, N×d.
+        moments: Sums over ``texts`` and any other texts.
+        texts: N texts that are decoded.
+        centred: See :func:`run_spectrum`.
+        shift: See :func:`run_spectrum`.
+        pairs: The pairs embedded by each model; adds STS.
     """
     base, tuned = models
     components = principal_components(moments, centred=centred)
@@ -150,7 +156,7 @@ def analyse(
 
 
 def write_spectrum(result: dict[str, Any], folder: Path) -> None:
-    """``spectrum.json``; and for each part a Parquet table and a figure, ``.svg`` and ``.png``."""
+    """Write ``spectrum.json``, and for each of its parts a Parquet table and a figure as SVG and PNG."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "spectrum.json", result)
     parts = {
@@ -167,13 +173,15 @@ def _check_dimensions(base: Embedder, tuned: Embedder) -> None:
     own, other = (model.encoder.get_embedding_dimension() for model in (base, tuned))
     if own != other:
         raise UserError(
-            f"The base has {own} dimensions and the tuned model {other}: a spectrum is of one backbone before and after, "
-            "so name the language model that TUNED was made from as BASE."
+            f"The base has {own} dimensions and the tuned model {other}: name the language model that the tuned model was made "
+            "from as the base."
         )
 
 
-def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], progress: bool) -> Moments:
-    """Moments of the texts embedded already and of the rest, chunk by chunk; after each they are on disk."""
+def _stream(
+    run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], batch_size: int, progress: bool
+) -> Moments:
+    """Sum over the embeddings that exist already and over the rest of the texts. Each chunk ends with a checkpoint."""
     file = run.work / "moments.npz"
     if saved := load(file):
         moments = Moments(**saved)
@@ -183,7 +191,7 @@ def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[
     with progress_bar(enabled=progress) as bar:
         task = bar.add_task("Embedding twice", total=None, completed=moments.texts, unit="texts", note="")
         for chunk in chunked(islice(rest, int(moments.texts) - len(first[0]), None), _CHUNK):
-            moments.add(*(model.embed(chunk) for model in models))
+            moments.add(*(model.embed(chunk, batch_size=batch_size) for model in models))
             save(file, asdict(moments))
             bar.update(task, completed=int(moments.texts))
     return moments

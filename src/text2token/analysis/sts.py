@@ -1,4 +1,4 @@
-"""How well the cosines of embeddings rank pairs of sentences with gold scores."""
+"""Semantic textual similarity: how well cosines rank pairs of sentences that have gold scores."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from text2token.model.embedder import Embedder
 
 @dataclass(frozen=True)
 class EmbeddedPairs:
-    """Pairs embedded once, to be scored under any change of the embeddings.
+    """Embeddings of pairs, which can be scored under several changes without encoding the texts again.
 
     Attributes:
-        left: N×d.
-        right: N×d.
+        left: Embeddings of the first sentences, N×d.
+        right: Embeddings of the second sentences, N×d.
         scores: N gold scores.
     """
 
@@ -36,34 +36,36 @@ class EmbeddedPairs:
         pairs: ScoredPairs,
         *,
         keep: Callable[[Callable[[], Tensor]], Tensor] | None = None,
+        batch_size: int = 32,
         progress: bool = False,
     ) -> EmbeddedPairs:
-        """Embed pairs, each distinct sentence once.
+        """Embed N pairs; a sentence that occurs several times is encoded once.
 
         Args:
-            embedder: Whose embeddings.
-            pairs: N.
-            keep: Called with what computes the vectors of the distinct sentences; may have them already.
-            progress: Show a bar.
+            embedder: Computes the embeddings.
+            pairs: N pairs.
+            keep: Called with the function that computes the embeddings, and returns them, for example from a cache.
+            batch_size: Sentences encoded at once.
+            progress: Show a progress bar.
         """
         places = {text: place for place, text in enumerate(dict.fromkeys([*pairs.first, *pairs.second]))}
 
         def compute() -> Tensor:
-            return embedder.embed(list(places), progress=progress)
+            return embedder.embed(list(places), batch_size=batch_size, progress=progress)
 
         vectors = keep(compute) if keep else compute()
         left, right = (vectors[[places[text] for text in side]] for side in (pairs.first, pairs.second))
         return cls(left, right, pairs.scores)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> EmbeddedPairs:
-        """The pairs with both sides mapped."""
+        """Apply the same change to both sides."""
         return EmbeddedPairs(change(self.left), change(self.right), self.scores)
 
     def spearman(self, shift: Tensor | float = 0.0) -> float:
-        """:func:`cosine_spearman` × 100, after adding ``shift`` (d) to every embedding."""
-        return 100 * cosine_spearman(self.left + shift, self.right + shift, self.scores)
+        """Add ``shift`` (d) to every embedding, and return :func:`cosine_spearman`."""
+        return cosine_spearman(self.left + shift, self.right + shift, self.scores)
 
 
 def cosine_spearman(first: Tensor, second: Tensor, scores: NDArray[np.float64]) -> float:
-    """Spearman correlation of the cosines of embeddings, both N×d, with the gold scores, as MTEB scores STS."""
+    """Spearman's ρ, from −1 to 1, between the cosines of two N×d embeddings and N gold scores. MTEB scores STS in this way."""
     return float(spearmanr(torch.cosine_similarity(first, second).numpy(), scores).statistic)

@@ -70,14 +70,13 @@ def align_command(
       text2token align my-embedder --head meta-llama/Llama-3.2-1B --corpus notes.txt --forms merged --json
     """
     quiet_libraries()
-    from text2token.analysis.alignment import Reading, align
-    from text2token.analysis.study import write_study
+    from text2token.analysis.alignment import AlignmentSettings, align, write_alignment
     from text2token.data.corpus import open_corpus, sample
     from text2token.model.embedder import Embedder
 
     opened = open_corpus(corpus, text_column=text_column)
     drawn = sample(opened, texts, recipe.seed)
-    settings = Reading(stop_words=recipe.stop_words, **reading)
+    settings = AlignmentSettings(stop_words=recipe.stop_words, **reading)
     studied = {}
     for model in models:
         embedder = Embedder.open(model, head=head or "original", corrected=False, **recipe.embedder_settings())
@@ -88,7 +87,7 @@ def align_command(
     if output:
         source = {"name": corpus, "text_column": text_column, "fingerprint": opened.fingerprint(), "texts": len(drawn)}
         asked = {"head": head, "recipe": recipe.model_dump(include={*_SETTING}), "corpus": source}
-        write_study(studied, settings._asdict() | asked, output)
+        write_alignment(studied, settings._asdict() | asked, output)
     if as_json:
         echo_json(studied)
     else:
@@ -97,8 +96,8 @@ def align_command(
 
 
 def _tables(studied: dict[str, dict[str, Any]], k: int) -> list[Table]:
-    from text2token.analysis.categories import CATEGORIES
-    from text2token.analysis.study import RATES
+    from text2token.analysis.alignment import RATES
+    from text2token.analysis.metrics import CATEGORIES
 
     headings = {
         "Alignment rates": ("rates", {key: label.format(k=k) for key, label in RATES.items()}),

@@ -15,7 +15,7 @@ from rich.text import Text
 from text2token.cli.options import echo_json, json_option, quiet_libraries, text_column_option
 
 if TYPE_CHECKING:
-    from text2token.analysis.explain_page import Section
+    from text2token.analysis.explain import Section
     from text2token.model.embedder import Embedder
 
     Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and how it is drawn
@@ -80,7 +80,7 @@ def explain_command(
     if not texts and not pairs:
         raise click.UsageError("Missing argument 'TEXTS...', or --pair")
     quiet_libraries()
-    from text2token.analysis.explain_page import write_explanation
+    from text2token.analysis.explain import write_explanation
 
     texts, instructions = _clean(texts), _clean(instructions)
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
@@ -108,8 +108,7 @@ def explain_command(
 def _explain_texts(
     embedders: dict[str, Embedder], texts: tuple[str, ...], instructions: tuple[str, ...], **shown: Any
 ) -> Iterator[Explained]:
-    from text2token.analysis.explain import explain_instructions
-    from text2token.analysis.explain_page import instruction_sections, text_section
+    from text2token.analysis.explain import explain_instructions, instruction_sections, text_section
 
     if not texts:
         return
@@ -125,8 +124,7 @@ def _explain_texts(
 
 
 def _explain_pairs(embedders: dict[str, Embedder], pairs: list[tuple[str, str]], **shown: Any) -> Iterator[Explained]:
-    from text2token.analysis.explain import explain_pair
-    from text2token.analysis.explain_page import pair_section
+    from text2token.analysis.explain import explain_pair, pair_section
 
     for pair in pairs:
         read = {name: explain_pair(embedder, pair, **shown) for name, embedder in embedders.items()}

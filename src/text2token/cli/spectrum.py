@@ -92,12 +92,12 @@ def _show(result: dict[str, Any]) -> None:
         f"(component {largest['component']}); u₁ holds {first['energy']:.0%} of the base's energy."
     )
     table = Table(title="h + λ·u₁", title_justify="left")
-    names = {"hit": "Hit@10", "local": "local", "global": "global", "sts": "STS"}
+    names = {"hit": "Hit@10", "local": "local", "global": "global", "sts": "STS × 100"}
     for heading in ("λ", *(title for name, title in names.items() if name in result["tuned"])):
         table.add_column(heading, justify="right")
     table.add_column("tokens of the first text")
     for row in [*result["shift_rows"], {"shift": "tuned", **result["tuned"]}]:
         label = row["shift"] if isinstance(row["shift"], str) else f"{row['shift']:.2f}"
-        numbers = [f"{row[name]:.1f}" if name == "sts" else f"{row[name]:.1%}" for name in names if name in row]
+        numbers = [f"{100 * row[name]:.1f}" if name == "sts" else f"{row[name]:.1%}" for name in names if name in row]
         table.add_row(label, *numbers, " ".join(token.strip() for token in row["tokens"][0][:6]))
     Console().print(table, markup=False)

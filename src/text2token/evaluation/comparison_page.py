@@ -10,7 +10,7 @@ from matplotlib.colors import TABLEAU_COLORS, to_hex
 from matplotlib.figure import Figure
 
 from text2token.evaluation.comparison import Comparison
-from text2token.utils.figures import figure_style, inline_svg, write_figure
+from text2token.utils.figures import MUTED, figure_style, inline_svg, write_figure
 from text2token.utils.files import write_json
 from text2token.utils.page import page_environment, write_page
 
@@ -66,7 +66,7 @@ def draw(comparison: Comparison) -> Figure:
                 label=column,
             )
         axes.spines["left"].set_visible(False)
-        axes.axhline(len(comparison.tasks) - 0.5, color="#59616e", linewidth=1)
+        axes.axhline(len(comparison.tasks) - 0.5, color=MUTED, linewidth=1)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(rows) - 0.4, -0.6)

@@ -1,4 +1,4 @@
-"""Figures for print and page: one style, written as SVG and PNG."""
+"""One style and one palette for all figures, and the files they are written to: SVG and PNG."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from pathlib import Path
 
 from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 from text2token.utils.files import atomic_write
 
+INK = "#222833"
+MUTED = "#59616e"
+BLUES = ("#1f4e79", "#4f8fc0", "#a9cbe3")  # ordered by lightness, so that they differ in grey print
+ORANGE = "#e3a13c"  # differs from the blues for people who confuse red and green, and in grey print
+GREY = "#d5d8dc"
+
 _STYLE = {
-    "svg.hashsalt": "text2token",  # equal figures are equal files
+    "axes.prop_cycle": cycler(color=[BLUES[0], ORANGE, BLUES[1], "#8b95a3"]),
+    "svg.hashsalt": "text2token",  # the same figure gives the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -22,18 +30,18 @@ _STYLE = {
     "axes.axisbelow": True,
     "font.size": 10,
 }
-_UNDATED = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # of metadata, what differs from run to run
+_UNDATED = dict.fromkeys(("Creator", "Date", "Format", "Type"))  # metadata that would differ from run to run
 
 
 @contextmanager
 def figure_style() -> Iterator[None]:
-    """Draw inside this block; a user's own matplotlib settings stay out."""
+    """Draw with our style inside this block, whatever the user's own matplotlib settings are."""
     with style.context(["default", _STYLE]):
         yield
 
 
 def inline_svg(figure: Figure) -> str:
-    """The ``svg`` element alone, in the style around, without ids that another figure of the page could have."""
+    """Return the ``svg`` element, without ids that could also occur in another figure of the same page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=_UNDATED)
     svg = buffer.getvalue()

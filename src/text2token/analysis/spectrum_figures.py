@@ -1,4 +1,4 @@
-"""Figures of a spectrum, from the data that is written beside them: readable in print and in grey."""
+"""Figures of a spectrum, drawn from the content of ``spectrum.json``."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from text2token.analysis.categories import CATEGORIES
-from text2token.utils.figures import figure_style
+from text2token.analysis.metrics import CATEGORIES
+from text2token.utils.figures import BLUES, INK, ORANGE, figure_style
 from text2token.utils.page import visible
 
-_INK, _FIRST, _REST = "#222833", "#d55e00", "#0072b2"  # told apart by people who confuse red and green, and in grey
+_FIRST, _REST = ORANGE, BLUES[0]
 _RATES = {"hit": "Hit@10", "local": "local rate", "global": "global rate"}
 _MARKERS = "osD^"
-_SHOWN = 64  # components; the rest of hundreds would be a flat line
+_SHOWN = 64  # components; the hundreds of others would be a flat line
 
 
 def draw_variation(result: Mapping[str, Any]) -> Figure:
-    """v_j of the first components, with the standard deviation over texts."""
+    """Draw the variation v_j of the first components, with its standard deviation over the texts."""
     rows = result["components"][:_SHOWN]
     with figure_style():
         figure = Figure(figsize=(7.0, 3.2), layout="constrained")
         axes = figure.add_subplot(xlabel="principal component of the base", ylabel="variation $v_j$ (± sd)")
         places, values = [row["component"] for row in rows], [row["variation"] for row in rows]
         axes.bar(places, values, color=[_FIRST] + [_REST] * (len(rows) - 1))
-        axes.errorbar(places, values, [row["spread"] for row in rows], linestyle="none", ecolor=_INK, elinewidth=0.6)
-        axes.axhline(0, color=_INK, linewidth=0.8)
+        axes.errorbar(places, values, [row["spread"] for row in rows], linestyle="none", ecolor=INK, elinewidth=0.6)
+        axes.axhline(0, color=INK, linewidth=0.8)
     return figure
 
 
 def draw_contribution(result: Mapping[str, Any]) -> Figure:
-    """Logits of each example's aligned tokens, split into what u₁ adds and what the rest does."""
+    """Draw the logits of each example's aligned tokens, split into the part of u₁ and the part of all other components."""
     rows = result["contribution"]
     texts = sorted({row["text"] for row in rows})
     with figure_style():
@@ -52,14 +52,14 @@ def draw_contribution(result: Mapping[str, Any]) -> Figure:
 
 
 def draw_shift(result: Mapping[str, Any]) -> Figure:
-    """Rates, categories and, where measured, STS along λ; v₁ and the shift to a zero mean are marked."""
+    """Draw rates, categories and, if measured, STS along λ. Vertical lines mark v₁ and the shift to a mean of zero."""
     rows = result["shift_rows"]
     panels: list[tuple[str, Mapping[str, str]]] = [
         ("alignment rate", _RATES),
         ("share of aligned mass", {name: name for name in CATEGORIES}),
     ]
     if "sts" in rows[0]:
-        panels.append(("STS, Spearman × 100", {"sts": "base, shifted"}))
+        panels.append(("STS, Spearman", {"sts": "base, shifted"}))
     with figure_style():
         figure = Figure(figsize=(7.0, 2.3 * len(panels)), layout="constrained")
         for axes, (label, lines) in zip(
@@ -71,7 +71,7 @@ def draw_shift(result: Mapping[str, Any]) -> Figure:
                 if label != "share of aligned mass":
                     axes.axhline(result["tuned"][key], color=line.get_color(), linewidth=0.8, linestyle=":")
             for place, dashes in ((result["v1"], "--"), (result["zero"], "-.")):
-                axes.axvline(place, color=_INK, linewidth=0.8, linestyle=dashes)
+                axes.axvline(place, color=INK, linewidth=0.8, linestyle=dashes)
             axes.set_ylabel(label)
             axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
         axes.set_xlabel("λ in $h + λ u_1$ (dashed: $v_1$; dash-dotted: to a mean of zero; dotted: the tuned model)")
