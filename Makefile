@@ -19,7 +19,8 @@ lint: .venv/dev
 	$(BIN)/deptry src
 
 docs: .venv/docs  ## the site, in site/; a broken link or reference fails
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rlE '(src|href)="https?://[^"]*\.(js|css|woff2?)"' site --include='*.html'  # the site needs no other server
 
 test-package: .venv/package  ## the wheel works in a clean environment outside the checkout
 	rm -rf build/package

@@ -1,8 +1,11 @@
-"""Raw text in, a readable embedder out: token target prediction turns any language model into a text embedder.
+"""Turn a language model and unlabelled text into a text embedder whose vectors decode to weighted vocabulary tokens.
 
->>> from text2token import Embedder, Recipe, fit
->>> embedder = fit("notes.txt", "model", Recipe(max_texts=2000))    # doctest: +SKIP
->>> embedder.explain(["The cat sat on the mat."])                   # doctest: +SKIP
+>>> from text2token import Recipe, fit
+>>> embedder = fit("notes.txt", "new-model", Recipe(max_texts=200))
+>>> vectors = embedder.encode(["The cat sat on the mat."])  # dense, one row per text
+>>> tokens = embedder.explain(["The cat sat on the mat."], k=5)  # the five strongest tokens of each text, with weights
+>>> len(vectors), len(tokens[0])
+(1, 5)
 """
 
 import lazy_loader
