@@ -25,10 +25,10 @@ from quality_tables import COMPARED, FIGURE, FILTERED, MINILM, MINILM_NAME, NAME
 from results_file import RESULTS, data_checksums, write_results
 from steps import text2token
 from text2token.cli.options import quiet_libraries
-from text2token.evaluation import contender, judge
-from text2token.evaluation.comparison import compare
+from text2token.evaluation import LearnedCorrection, evaluate, recorrected_model, saved_model
+from text2token.evaluation.comparison import Comparison, compare
 from text2token.evaluation.comparison_page import draw
-from text2token.evaluation.results import SUMMARY
+from text2token.evaluation.results import read_summary
 from text2token.evaluation.tasks import select_tasks
 from text2token.model.precision import has_bf16
 from text2token.settings.recipe import Recipe
@@ -108,12 +108,11 @@ class Bench:
             task.filter_eval_splits(["validation"])
         output = self.runs / "validation" / f"{model.name}{label.replace(', ', '-')}"
         recipe = Recipe(correction=CORRECTIONS[label])
-        judged = (
-            contender.recorrected(str(model), recipe, self.corpus, bf16=bf16())
-            if label
-            else contender.saved(str(model), bf16=bf16())
+        correction = LearnedCorrection.of_recipe(recipe, self.corpus)
+        evaluated = (
+            recorrected_model(str(model), correction, bf16=bf16()) if label else saved_model(str(model), bf16=bf16())
         )
-        summary = judge.evaluate(judged, selection, output)
+        summary = evaluate(evaluated, selection, output)
         return 100 * float(summary["tasks"][0]["score"])
 
 
@@ -230,12 +229,12 @@ def cost(model: Path, factor: float) -> dict[str, float]:
 
 def results(folders: dict[str, Path], details: dict[str, Any]) -> dict[str, float]:
     """Figures of the contenders that are finished; their summaries go into ``details``."""
-    summaries = {name: json.loads((folder / SUMMARY).read_text()) for name, folder in folders.items()}
+    summaries = {name: read_summary(folder) for name, folder in folders.items()}
     details["summaries"] = summaries
     figures = {
-        f"{name}: {kind}": score for name, row in summaries.items() for kind, score in row["mean_by_type"].items()
+        f"{name}: {kind}": 100 * score for name, row in summaries.items() for kind, score in row["mean_by_type"].items()
     }
-    figures |= {f"{name}: {OVERALL}": row["mean_over_tasks"] for name, row in summaries.items()}
+    figures |= {f"{name}: {OVERALL}": 100 * row["mean_over_tasks"] for name, row in summaries.items()}
     if checked := summaries.get(f"{MINILM_NAME}, whole tasks"):
         scores = {row["task"]: 100 * row["score"] for row in checked["tasks"]}
         figures["minilm_max_abs_diff"] = max(abs(scores[task] - score) for task, score in MINILM.items())
@@ -265,7 +264,20 @@ def side_by_side(folders: dict[str, Path]) -> dict[str, Any] | None:
         return None
     compared = compare(there)
     write_figure(draw(compared), Path("docs") / "figures", FIGURE)
-    return {**compared.to_json(), "columns": [shown for name, shown in COMPARED.items() if name in folders]}
+    return {**in_points(compared), "columns": [shown for name, shown in COMPARED.items() if name in folders]}
+
+
+def in_points(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain values, with scores, intervals and differences × 100."""
+    found = comparison.to_json()
+    for row in found["tasks"] + found["means"]:
+        row["scores"] = {column: 100 * score for column, score in row["scores"].items()}
+        row["intervals"] = {column: [100 * end for end in ends] for column, ends in row["intervals"].items()}
+        row["differences"] = {
+            column: {"points": 100 * d["value"], "low": 100 * d["low"], "high": 100 * d["high"], "clear": d["clear"]}
+            for column, d in row["differences"].items()
+        }
+    return found
 
 
 def differences(figures: dict[str, float]) -> dict[str, float]:

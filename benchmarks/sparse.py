@@ -29,7 +29,7 @@ from results_file import data_checksums, write_results
 from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg, span_items
 from steps import kept
 from text2token.cli.options import quiet_libraries
-from text2token.evaluation.vector_store import text_key
+from text2token.evaluation.encoders import hash_key
 from text2token.model.embedder import Embedder
 from text2token.model.packaged import REFERENCES
 from text2token.search import HYBRID, Fusion, Index
@@ -64,7 +64,7 @@ class Bench:
         click.echo(f"{name} …", err=True)
         grid = [WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS]
         settings = json.dumps([HYBRID, VectorSettings().model_dump(), grid])
-        depends = text_key(model.embedder.key, settings).hex()[:8]
+        depends = hash_key(model.embedder.key, settings).hex()[:8]
         return kept(self.runs / "parts" / f"{name}-{depends}.json", compute)
 
     def collections(self, limit: int | None) -> list[Collection]:

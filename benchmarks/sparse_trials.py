@@ -19,8 +19,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from text2token.data.tables import read_table
+from text2token.evaluation.encoders import VectorStore, hash_key
 from text2token.evaluation.items import Items, Part
-from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.vocabulary import count_tokens
@@ -145,7 +145,7 @@ class KeptEmbedder(Embedder):
 
     def embed(self, texts: Sequence[str], *, prompt: str | None = None, progress: bool = False, **_: Any) -> Tensor:
         """As of any embedder, in bf16 where the hardware has it."""
-        keys = [text_key(self.key, *([prompt] if prompt else []), text) for text in texts]
+        keys = [hash_key(self.key, *([prompt] if prompt else []), text) for text in texts]
         new = self.store.missing(keys)
         todo = sorted(
             {key: text for key, text in zip(keys, texts, strict=True) if key in new}.items(), key=lambda p: len(p[1])

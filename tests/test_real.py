@@ -14,8 +14,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from conftest import untrained
 from text2token import Embedder, Recipe, fit
 from text2token.data.docstrings import installed_docstrings
-from text2token.evaluation import contender, judge
-from text2token.evaluation.tasks import select_tasks
+from text2token.evaluation import evaluate, saved_model, select_tasks
 from text2token.model.packaged import fetch
 
 pytestmark = pytest.mark.slow
@@ -88,7 +87,7 @@ def test_the_judge_gives_minilm_its_published_scores(tmp_path, task, published):
     if not MIRROR.is_dir():
         pytest.skip("no mirror: TEXT2TOKEN_MIRROR names one, in the layout of docs/evaluation.md")
     selection = select_tasks(data_root=MIRROR, names=[task])
-    summary = judge.evaluate(contender.saved(str(fetch("all-minilm-l6-v2"))), selection, tmp_path / "r")
+    summary = evaluate(saved_model(str(fetch("all-minilm-l6-v2"))), selection, tmp_path / "r")
     assert 100 * summary["tasks"][0]["score"] == pytest.approx(published, abs=0.1)
 
 
@@ -100,6 +99,6 @@ def test_the_judge_agrees_with_minilm_by_hand(tmp_path, texts):
     (tmp_path / "overlap").mkdir()
     (tmp_path / "overlap" / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     folder = str(fetch("all-minilm-l6-v2"))
-    summary = judge.evaluate(contender.saved(folder), select_tasks(folders=[tmp_path / "overlap"]), tmp_path / "r")
+    summary = evaluate(saved_model(folder), select_tasks(folders=[tmp_path / "overlap"]), tmp_path / "r")
     first, second = (SentenceTransformer(folder).encode(side) for side in zip(*pairs, strict=True))
     assert summary["tasks"][0]["score"] == pytest.approx(spearmanr((first * second).sum(axis=1), gold)[0], abs=1e-3)

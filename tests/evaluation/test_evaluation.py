@@ -1,4 +1,4 @@
-"""The judge: mteb's own scores, intervals that mean what they say, nothing encoded twice, no score of another model."""
+"""Evaluation: scores as mteb computes them, intervals, no text encoded twice, no score of another model."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ from torch.utils.data import DataLoader
 from conftest import CORPUS, SENTENCES, of_recipe, untrained
 from text2token import Recipe, UserError
 from text2token.cli import main
-from text2token.evaluation import contender, judge
-from text2token.evaluation.comparison import Row, _difference, _means, compare
-from text2token.evaluation.comparison_page import write_comparison
-from text2token.evaluation.encoders import Session, Work
+from text2token.evaluation import (
+    LearnedCorrection,
+    bm25_model,
+    compare,
+    evaluate,
+    recorrected_model,
+    runner,
+    saved_model,
+    select_tasks,
+    untrained_model,
+    write_comparison,
+)
+from text2token.evaluation.comparison import Row, _difference, _means
+from text2token.evaluation.encoders import Session, VectorStore, hash_key
 from text2token.evaluation.items import DRAWS, Items, Part
-from text2token.evaluation.tasks import select_tasks
-from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.model.fingerprint import content_hash
 from text2token.utils.files import exclusive_lock
 
@@ -82,6 +90,10 @@ def model(backbone, tmp_path_factory):
     return tmp_path_factory.getbasetemp() / "models0" / "model"
 
 
+def plain_model(recipe):
+    return untrained_model(recipe, LearnedCorrection())
+
+
 def own_folders(tasks):
     return sorted((tasks / "own").iterdir())
 
@@ -90,7 +102,7 @@ def own_folders(tasks):
 def results(model, tasks, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "model"
     selection = select_tasks(data_root=tasks / "mirror", folders=own_folders(tasks))
-    return output, judge.evaluate(contender.saved(str(model)), selection, output)
+    return output, evaluate(saved_model(str(model)), selection, output)
 
 
 def test_every_kind_of_task_is_scored_as_mteb_scores_it(results):
@@ -129,9 +141,7 @@ def test_what_the_mirror_lacks_is_named(results):
 
 
 def test_clustering_draws_the_same_documents_in_a_second_evaluation(results, model, tasks, tmp_path):
-    (again,) = judge.evaluate(contender.saved(str(model)), select_tasks(folders=[tasks / "own" / "grouped"]), tmp_path)[
-        "tasks"
-    ]
+    (again,) = evaluate(saved_model(str(model)), select_tasks(folders=[tasks / "own" / "grouped"]), tmp_path)["tasks"]
     (before,) = [row for row in results[1]["tasks"] if row["task"] == "grouped"]
     assert again["score"] == before["score"]
 
@@ -139,23 +149,23 @@ def test_clustering_draws_the_same_documents_in_a_second_evaluation(results, mod
 def test_a_second_run_encodes_nothing_and_another_model_is_refused(results, model, tasks, monkeypatch, backbone):
     output, summary = results
     selection = select_tasks(data_root=tasks / "mirror", folders=own_folders(tasks))
-    monkeypatch.setattr(judge, "_measure", lambda *_: pytest.fail("run again"))
-    again = judge.evaluate(contender.saved(str(model)), selection, output)
+    monkeypatch.setattr(runner, "_measure", lambda *_: pytest.fail("run again"))
+    again = evaluate(saved_model(str(model)), selection, output)
     assert again["tasks"] == summary["tasks"]
-    other = contender.untrained(backbone("llama"), Recipe(correction="none", template="none"), None)
+    other = plain_model(Recipe(backbone=backbone("llama"), template="none"))
     with pytest.raises(UserError, match="results of another model"):
-        judge.evaluate(other, selection, output)
+        evaluate(other, selection, output)
     with pytest.raises(UserError, match="results of another max_docs"):
-        judge.evaluate(contender.saved(str(model)), selection, output, max_docs=5)
-    renamed = dataclasses.replace(contender.saved(str(model)), name="renamed")
-    assert judge.evaluate(renamed, selection, output)["tasks"] == summary["tasks"]
+        evaluate(saved_model(str(model)), selection, output, max_docs=5)
+    renamed = dataclasses.replace(saved_model(str(model)), name="renamed")
+    assert evaluate(renamed, selection, output)["tasks"] == summary["tasks"]
 
 
 def test_an_evaluation_that_measured_nothing_leaves_its_folder_to_another(model, tasks, tmp_path):
     selection = select_tasks(folders=[tasks / "own" / "search"])
-    with pytest.raises(UserError, match="is too few for search"):
-        judge.evaluate(contender.saved(str(model)), selection, tmp_path, max_docs=1)
-    assert judge.evaluate(contender.saved(str(model)), selection, tmp_path, max_docs=5)["max_docs"] == 5
+    with pytest.raises(UserError, match="are too few for search"):
+        evaluate(saved_model(str(model)), selection, tmp_path, max_docs=1)
+    assert evaluate(saved_model(str(model)), selection, tmp_path, max_docs=5)["max_docs"] == 5
 
 
 def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatch):
@@ -167,7 +177,7 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
         encoded.extend(inputs)
         return real(self, inputs, **options)
 
-    measure = judge._measure
+    measure = runner._measure
 
     def die(task, *rest):
         scores = measure(task, *rest)
@@ -176,12 +186,12 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
         return scores
 
     monkeypatch.setattr(SentenceTransformer, "encode", count)
-    monkeypatch.setattr(judge, "_measure", die)
+    monkeypatch.setattr(runner, "_measure", die)
     with pytest.raises(KeyboardInterrupt):
-        judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r")
-    monkeypatch.setattr(judge, "_measure", measure)
+        evaluate(saved_model(str(model)), selection, tmp_path / "r")
+    monkeypatch.setattr(runner, "_measure", measure)
     selection = select_tasks(folders=own_folders(tasks))
-    summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r")
+    summary = evaluate(saved_model(str(model)), selection, tmp_path / "r")
     assert len(summary["tasks"]) == 5
     assert len(encoded) == len(set(encoded))  # no text twice: not over tasks, and not over the kill
     assert not list((tmp_path / "r").glob("vectors*"))
@@ -203,18 +213,17 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
         embedder = of_recipe(recipe)
         embedder.calibrate(SENTENCES, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
         embedder.save(tmp_path / correction)
-        saved = judge.evaluate(contender.saved(str(tmp_path / correction)), selection, tmp_path / f"saved {correction}")
+        saved = evaluate(saved_model(str(tmp_path / correction)), selection, tmp_path / f"saved {correction}")
         with monkeypatch.context() as patch:
             patch.setattr(SentenceTransformer, "encode", count)
-            untrained = contender.untrained(recipe.backbone, recipe, str(tmp_path / "corpus.txt"))
-            summary = judge.evaluate(untrained, selection, tmp_path / f"r {correction}", vectors=tmp_path / "shared")
+            learned = LearnedCorrection.of_recipe(recipe, str(tmp_path / "corpus.txt"))
+            plain = untrained_model(recipe, learned)
+            summary = evaluate(plain, selection, tmp_path / f"r {correction}", vectors=tmp_path / "shared")
         assert summary["tasks"][0]["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
         scores[correction] = summary["tasks"][0]["score"]
-        revisions.add(untrained.revision)
-        again = contender.recorrected(
-            str(tmp_path / "none"), recipe, str(tmp_path / "corpus.txt"), head=recipe.backbone
-        )
-        (row,) = judge.evaluate(again, selection, tmp_path / f"again {correction}")["tasks"]
+        revisions.add(plain.revision)
+        again = recorrected_model(str(tmp_path / "none"), learned, head=recipe.backbone)
+        (row,) = evaluate(again, selection, tmp_path / f"again {correction}")["tasks"]
         assert row["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
     assert len(encoded) == len(set(encoded))
     assert len(revisions) == len(set(scores.values())) == 4
@@ -223,24 +232,22 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
 def test_the_revision_is_the_content(backbone, model, tmp_path, monkeypatch):
     load = backbone("llama")
     views = {
-        "plain": Recipe(correction="none", template="none"),
-        "pooling": Recipe(correction="none", template="none", pooling="mean"),
-        "template": Recipe(correction="none", suffix=" so"),
-        "attention": Recipe(correction="none", template="none", attention="bidirectional"),
-        "length": Recipe(correction="none", template="none", max_length=64),
+        "plain": Recipe(backbone=load, template="none"),
+        "pooling": Recipe(backbone=load, template="none", pooling="mean"),
+        "template": Recipe(backbone=load, suffix=" so"),
+        "attention": Recipe(backbone=load, template="none", attention="bidirectional"),
+        "length": Recipe(backbone=load, template="none", max_length=64),
     }
-    revisions = {name: contender.untrained(load, recipe, None).revision for name, recipe in views.items()}
+    revisions = {name: plain_model(recipe).revision for name, recipe in views.items()}
     assert len(set(revisions.values())) == len(views)
-    assert contender.untrained(load, views["plain"], None).revision == revisions["plain"]
-    first, second = contender.saved(str(model)), contender.saved(str(model), "sparse")
-    assert first.revision == contender.saved(f"{model}/dense").revision != second.revision
-    for name, texts in {"a": CORPUS[:20], "b": CORPUS[20:40]}.items():
-        (tmp_path / f"{name}.txt").write_text("\n".join(texts))
-    centre = Recipe(correction="centre", template="none")
-    assert len({contender.untrained(load, centre, str(tmp_path / f"{name}.txt")).revision for name in "ab"}) == 2
+    assert plain_model(views["plain"]).revision == revisions["plain"]
+    first, second = saved_model(str(model)), saved_model(str(model), "sparse")
+    assert first.revision == saved_model(f"{model}/dense").revision != second.revision
+    centred = [LearnedCorrection(["centre"], texts=texts) for texts in (CORPUS[:20], CORPUS[20:40])]
+    assert len({untrained_model(views["plain"], correction).revision for correction in centred}) == 2
     with monkeypatch.context() as patch:
         patch.setattr("text2token.model.precision.has_bf16", lambda device: True)
-        assert contender.saved(str(model), bf16=True).revision != first.revision
+        assert saved_model(str(model), bf16=True).revision != first.revision
     shutil.copytree(model / "dense", tmp_path / "elsewhere")
     assert content_hash(SentenceTransformer(str(tmp_path / "elsewhere"))) == first.revision
     changed = SentenceTransformer(str(model / "dense"))
@@ -251,7 +258,7 @@ def test_the_revision_is_the_content(backbone, model, tmp_path, monkeypatch):
 
 def test_sparse_and_fused(model, tasks, tmp_path):
     folders = [tasks / "own" / "search", tasks / "own" / "similar"]
-    sparse = judge.evaluate(contender.saved(str(model), "sparse"), select_tasks(folders=folders), tmp_path / "s")
+    sparse = evaluate(saved_model(str(model), "sparse"), select_tasks(folders=folders), tmp_path / "s")
     encoder = SparseEncoder(str(model / "sparse"))
     queries = encoder.encode([" ".join(text.split()[-4:]) for text in CORPUS[:12]])
     documents = encoder.encode([f"{text.split()[0]} {text}" for text in CORPUS])
@@ -270,21 +277,21 @@ def test_sparse_and_fused(model, tasks, tmp_path):
     }
     scores = json.loads((tmp_path / "s" / "tasks" / "similar.json").read_text())["scores"]["test"][0]
     assert {name: scores[name] for name in expected} == pytest.approx(expected, abs=1e-4)
-    fused = judge.evaluate(contender.saved(str(model), "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
+    fused = evaluate(saved_model(str(model), "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
     assert [row["task"] for row in fused["tasks"]] == ["search"]
     assert "only ranks" in fused["skipped"]["similar"]
 
 
 def test_bm25_finds_words(tmp_path):
     search = write_search(tmp_path / "search", SENTENCES)
-    summary = judge.evaluate(contender.bm25(), select_tasks(folders=[search]), tmp_path / "b")
+    summary = evaluate(bm25_model(), select_tasks(folders=[search]), tmp_path / "b")
     first_of_two = 1 / (1 + 1 / np.log2(3))  # of the two documents judged, the one that holds the words comes first
     assert summary["tasks"][0]["score"] >= first_of_two
 
 
 def test_fewer_documents_are_marked(model, tasks, tmp_path):
     selection = select_tasks(folders=own_folders(tasks))
-    summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r", max_docs=10)
+    summary = evaluate(saved_model(str(model)), selection, tmp_path / "r", max_docs=10)
     by_name = {row["task"]: row for row in summary["tasks"]}
     assert all(row["max_docs"] == 10 for row in by_name.values())
     assert by_name["similar"]["items"] == by_name["classes"]["items"] == 10
@@ -304,8 +311,8 @@ def test_prompts_are_chosen_as_mteb_chooses_them(name, model, tmp_path):
     if name == "by task":
         encoder.default_prompt_name = "query"
     encoder.save(str(tmp_path / "m"), create_model_card=False)
-    session = Session(VectorStore(tmp_path / "v"), instructions=False, progress=False, work=Work())
-    once = contender.saved(str(tmp_path / "m")).prepare(session)
+    session = Session(VectorStore(tmp_path / "v"), instructions=False, progress=False)
+    once = saved_model(str(tmp_path / "m")).prepare(session)
     theirs = SentenceTransformerEncoderWrapper(SentenceTransformer(str(tmp_path / "m")))
     batches = DataLoader(Dataset.from_dict({"text": SENTENCES}), batch_size=4)
     for task in mteb.get_tasks(["SciFact", "BIOSSES"]):
@@ -320,8 +327,7 @@ def test_instructions_are_for_queries_and_only_when_asked_for(model, tmp_path):
     (task,) = select_tasks(names=["SciFact"]).tasks
     store = VectorStore(tmp_path / "v")
     plain, asked = (
-        contender.saved(str(model)).prepare(Session(store, instructions=given, progress=False, work=Work()))
-        for given in (False, True)
+        saved_model(str(model)).prepare(Session(store, instructions=given, progress=False)) for given in (False, True)
     )
     assert not plain._prompt(task.metadata, PromptType.query)
     assert not asked._prompt(task.metadata, PromptType.document)
@@ -329,7 +335,7 @@ def test_instructions_are_for_queries_and_only_when_asked_for(model, tmp_path):
 
 
 def test_vectors_come_back_in_order_and_survive(tmp_path):
-    keys = [text_key("p", str(i)) for i in range(1200)]
+    keys = [hash_key("p", str(i)) for i in range(1200)]
     vectors = RNG.normal(size=(1200, 3)).astype(np.float32)
     store = VectorStore(tmp_path / "v")
     store.put(keys[:700], vectors[:700])
@@ -338,7 +344,7 @@ def test_vectors_come_back_in_order_and_survive(tmp_path):
     again = VectorStore(tmp_path / "v")
     order = [*RNG.permutation(1200).tolist(), 3, 3]
     np.testing.assert_array_equal(again.get([keys[i] for i in order]), vectors[order])
-    assert text_key("a", "b") != text_key("ab", "")
+    assert hash_key("a", "b") != hash_key("ab", "")
 
 
 def mean_items(values):
@@ -376,22 +382,22 @@ def test_spearman_and_precision_of_items():
 @pytest.fixture(scope="module")
 def second(model, tasks, backbone, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "plain"
-    plain = contender.untrained(backbone("llama"), Recipe(correction="none", template="none", pooling="mean"), None)
-    judge.evaluate(plain, select_tasks(folders=own_folders(tasks)), output)
+    plain = plain_model(Recipe(backbone=backbone("llama"), template="none", pooling="mean"))
+    evaluate(plain, select_tasks(folders=own_folders(tasks)), output)
     return output
 
 
 def test_side_by_side(results, second, tmp_path):
     first, summary = results
-    published = {"<Famous>": {"BIOSSES": 80.0, "similar": 99.0}, "Unknown": {"STS12": 1.0}}
+    published = {"<Famous>": {"BIOSSES": 0.8, "similar": 0.99}, "Unknown": {"STS12": 0.01}}
     found = compare([first, second], published)
     ours, theirs = found.measured
     rows = {row.label: row for row in found.tasks}
     assert theirs not in rows["BIOSSES"].scores
-    assert rows["BIOSSES"].scores["<Famous> (published)"] == 80
+    assert rows["BIOSSES"].scores["<Famous> (published)"] == 0.8
     difference = rows["search"].differences[theirs]
-    assert difference.points == pytest.approx(rows["search"].scores[ours] - rows["search"].scores[theirs])
-    assert difference.low <= difference.points <= difference.high
+    assert difference.value == pytest.approx(rows["search"].scores[ours] - rows["search"].scores[theirs])
+    assert difference.low <= difference.value <= difference.high
     means = {row.label: row for row in found.means}
     assert summary["mean_over_types"] == pytest.approx(np.mean(list(summary["mean_by_type"].values())))
     assert means["mean over 5 types"].scores == {ours: pytest.approx(summary["mean_over_types"])}
@@ -420,10 +426,10 @@ def test_side_by_side(results, second, tmp_path):
 
 def test_a_model_differs_from_itself_in_nothing_and_from_other_data_is_refused(model, tasks, tmp_path):
     selection = select_tasks(folders=[tasks / "own" / "similar"])
-    judge.evaluate(contender.saved(str(model)), selection, tmp_path / "a")
+    evaluate(saved_model(str(model)), selection, tmp_path / "a")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     (difference,) = compare([tmp_path / "a", tmp_path / "b"]).tasks[0].differences.values()
-    assert (difference.points, difference.low, difference.high, difference.clear) == (0, 0, 0, False)
+    assert (difference.value, difference.low, difference.high, difference.clear) == (0, 0, 0, False)
     summary = json.loads((tmp_path / "b" / "summary.json").read_text())
     summary["tasks"][0]["data"] = "other"
     (tmp_path / "b" / "summary.json").write_text(json.dumps(summary))
@@ -483,7 +489,7 @@ def refused(capsys, *arguments):
         ("--data-root DATA/mirror --types Retreival", "No task is of type 'Retreival'"),
         ("--data DATA/mirror", "is no task"),
         ("--data DATA/own/similar --mode thick", "no mode 'thick'"),
-        ("--data DATA/own/similar --output DATA/own", "something else than results"),
+        ("--data DATA/own/similar --output DATA/own", "something other than results"),
         ("--data DATA/own/similar --pooling mean", "--pooling is for untrained backbones"),
     ],
 )
@@ -503,18 +509,16 @@ def broken(folder, name, change):
 @pytest.mark.parametrize(
     ("name", "change", "sentence"),
     [
-        ("qrels/test.tsv", lambda text: text + "q1\tnowhere\t1\n", "1 unknown documents, 'nowhere'"),
-        ("qrels/test.tsv", lambda text: text + "q99\t1\t1\n", "1 unknown queries, 'q99'"),
         ("qrels/test.tsv", lambda text: text + "q1 1 1\n", "line 26"),
         ("qrels/test.tsv", lambda text: text + "q1\t1\t0.5\n", "line 26.*whole number"),
         ("qrels/test.tsv", lambda text: text.partition("\n")[2], "no header"),
-        ("qrels/test.tsv", lambda text: text.partition("\n")[0], "judges no document"),
+        ("qrels/test.tsv", lambda text: text.partition("\n")[0], "has no judgements"),
         (
             "queries.jsonl",
             lambda text: text.replace(json.loads(text.split("\n")[2])["text"], "  "),
             "empty query, 'q2'",
         ),
-        ("queries.jsonl", lambda text: "", "12 unknown queries"),
+        ("queries.jsonl", lambda text: "", "judgements of queries that do not exist only"),
         (
             "corpus.jsonl",
             lambda text: text.replace('"text"', '"body"', 1),
@@ -528,6 +532,23 @@ def broken(folder, name, change):
 def test_a_broken_search_folder_is_one_sentence(tmp_path, name, change, sentence):
     with pytest.raises(UserError, match=sentence):
         select_tasks(folders=[broken(tmp_path / "search", name, change)])
+
+
+@pytest.mark.parametrize(
+    ("row", "note"),
+    [
+        ("q1\tnowhere\t1\n", "judgements of 1 documents that do not exist, for example 'nowhere'"),
+        ("q99\t1\t1\n", "judgements of 1 queries that do not exist, for example 'q99'"),
+    ],
+)
+def test_judgements_of_what_does_not_exist_score_as_in_mteb(tmp_path, row, note):
+    folder = broken(tmp_path / "search", "qrels/test.tsv", lambda text: text + row)
+    with pytest.warns(UserWarning, match=note):
+        selection = select_tasks(folders=[folder])
+    score = evaluate(bm25_model(), selection, tmp_path / "r")["tasks"][0]["score"]
+    other = evaluate(bm25_model(), select_tasks(folders=[write_search(tmp_path / "whole")]), tmp_path / "w")
+    whole = other["tasks"][0]["score"]
+    assert score < whole if "nowhere" in row else score == whole
 
 
 def test_characters_that_end_lines_elsewhere_and_titles_that_are_numbers_are_taken(tmp_path):
@@ -558,7 +579,7 @@ GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
         ([{**GOOD_PAIR, "label": 1}] * 3, "All labels of .* are 1"),
         ([{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "score": float("nan")}], "must be numbers"),
         ([{"text": 5, "label": 2}] * 2, "int in row 1, column 'text'"),
-        ([{"text": "a", "label": 2}] * 9, "single label"),
+        ([{"text": "a", "label": 2}] * 9, "only one label"),
     ],
 )
 def test_a_broken_table_is_one_sentence(tmp_path, rows, sentence):
@@ -582,15 +603,15 @@ def test_a_folder_cannot_pass_for_a_task_of_the_benchmark(tasks, tmp_path):
 def test_a_score_that_is_no_number_is_one_sentence(model, tmp_path):
     same = [{"sentence1": text, "sentence2": text, "score": float(i)} for i, text in enumerate(["A cat."] * 4)]
     write_lines(tmp_path / "task" / "test.jsonl", same)
-    with pytest.raises(UserError, match="has no score, its cosine_spearman is no number"):
-        judge.evaluate(contender.saved(str(model)), select_tasks(folders=[tmp_path / "task"]), tmp_path / "r")
+    with pytest.raises(UserError, match="has no score, its cosine_spearman is not a number"):
+        evaluate(saved_model(str(model)), select_tasks(folders=[tmp_path / "task"]), tmp_path / "r")
     assert [file.name for file in tmp_path.glob(".*")] == []
 
 
 def test_one_process_writes_results(model, tasks, tmp_path):
     selection = select_tasks(folders=[tasks / "own" / "similar"])
     with exclusive_lock(tmp_path / ".r.lock", ""), pytest.raises(UserError, match="Another process writes results"):
-        judge.evaluate(contender.saved(str(model)), selection, tmp_path / "r")
+        evaluate(saved_model(str(model)), selection, tmp_path / "r")
 
 
 def test_a_model_without_a_head_is_centred(backbone, tasks, tmp_path):
@@ -600,11 +621,11 @@ def test_a_model_without_a_head_is_centred(backbone, tasks, tmp_path):
     selection = select_tasks(folders=[tasks / "own" / "similar"])
     scores = []
     for correction in ("centre", "first-component"):
-        judged = contender.recorrected(str(tmp_path / "m"), Recipe(correction=correction), str(tmp_path / "corpus.txt"))
-        scores.append(judge.evaluate(judged, selection, tmp_path / correction)["tasks"][0]["score"])
+        judged = recorrected_model(str(tmp_path / "m"), LearnedCorrection([correction], texts=SENTENCES))
+        scores.append(evaluate(judged, selection, tmp_path / correction)["tasks"][0]["score"])
     assert scores[0] != scores[1]
     with pytest.raises(UserError, match="No decoding head was found"):
-        contender.recorrected(str(tmp_path / "m"), Recipe(), str(tmp_path / "corpus.txt"))
+        recorrected_model(str(tmp_path / "m"), LearnedCorrection(["filter"], texts=SENTENCES))
 
 
 @pytest.mark.parametrize(("split", "column"), [("train", "score"), ("test", "points")])
@@ -631,7 +652,7 @@ def test_what_is_mended_in_a_mirror_is_read(model, tmp_path):
         write_lines(folder / "test.jsonl", [{**row, "score": sign * row["score"]} for row in rows])
         (folder / "README.md").write_text(layout)
         selection = select_tasks(data_root=tmp_path, names=["BIOSSES"])
-        summary = judge.evaluate(contender.saved(str(model)), selection, tmp_path.with_name("mended"))
+        summary = evaluate(saved_model(str(model)), selection, tmp_path.with_name("mended"))
         scores.append(summary["tasks"][0]["score"])
     assert scores[0] == pytest.approx(-scores[1])
     assert abs(scores[0]) > 0.01
@@ -640,14 +661,14 @@ def test_what_is_mended_in_a_mirror_is_read(model, tmp_path):
 def test_vectors_that_are_to_be_kept_are(model, tasks, tmp_path):
     vectors = tmp_path / "new" / "results" / "vectors.sqlite"
     selection = select_tasks(folders=[tasks / "own" / "similar"])
-    judge.evaluate(contender.saved(str(model)), selection, vectors.parent.parent / "other", vectors=vectors)
-    judge.evaluate(contender.saved(str(model)), selection, tmp_path / "results", vectors=vectors)
+    evaluate(saved_model(str(model)), selection, vectors.parent.parent / "other", vectors=vectors)
+    evaluate(saved_model(str(model)), selection, tmp_path / "results", vectors=vectors)
     assert vectors.is_file()
 
 
 def test_sparse_vectors_are_clustered(model, tasks, tmp_path):
     selection = select_tasks(folders=[tasks / "own" / "grouped"])
-    (row,) = judge.evaluate(contender.saved(str(model), "sparse"), selection, tmp_path)["tasks"]
+    (row,) = evaluate(saved_model(str(model), "sparse"), selection, tmp_path)["tasks"]
     assert row["type"] == "Clustering"
     assert 0 <= row["score"] <= 1
 
@@ -655,8 +676,8 @@ def test_sparse_vectors_are_clustered(model, tasks, tmp_path):
 def test_zeros_that_do_not_fit_into_memory_are_refused(model, tasks, tmp_path, monkeypatch):
     monkeypatch.setattr("text2token.utils.provenance.memory_gib", lambda: 1e-6)
     selection = select_tasks(folders=[tasks / "own" / "grouped"])
-    with pytest.raises(UserError, match=r"The task grouped holds the sparse vectors of .* with all their zeros"):
-        judge.evaluate(contender.saved(str(model), "sparse"), selection, tmp_path)
+    with pytest.raises(UserError, match=r"all zeros of the .* sparse vectors of the task grouped"):
+        evaluate(saved_model(str(model), "sparse"), selection, tmp_path)
 
 
 def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
@@ -664,15 +685,13 @@ def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
     with torch.no_grad():
         encoder[0].model.embed_tokens.weight.fill_(torch.nan)
     encoder.save(str(tmp_path / "nan"), create_model_card=False)
-    with pytest.raises(UserError, match="no finite vector"):
-        judge.evaluate(
-            contender.saved(str(tmp_path / "nan")), select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r"
-        )
+    with pytest.raises(UserError, match="NaN or infinity"):
+        evaluate(saved_model(str(tmp_path / "nan")), select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r")
 
 
 def test_an_untrained_setting_from_the_command_line(capsys, backbone, tasks, tmp_path):
     line = ["evaluate", backbone("llama"), "--data", str(tasks / "own" / "similar"), "--output", str(tmp_path / "r")]
-    assert "learnt from texts" in refused(capsys, *line)
+    assert "learned from texts" in refused(capsys, *line)
     write_lines(tmp_path / "texts.jsonl", [{"body": text} for text in CORPUS])
     line += ["--corpus", str(tmp_path / "texts.jsonl"), "--correction", "centre+first-component"]
     assert "'text'" in refused(capsys, *line)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from conftest import DECODERS, SENTENCES, of_recipe, untrained
 from text2token import Embedder, Recipe, UserError
-from text2token.evaluation import contender
+from text2token.evaluation import LearnedCorrection, untrained_model
 from text2token.model.echo import echo_embedder
 from text2token.training.baselines import run as fit
 from text2token.training.baselines.mntp import MaskedNextToken
@@ -63,7 +63,7 @@ def test_the_folder_of_a_baseline_opens_as_an_embedder_without_a_head(backbone, 
 
 def test_echo_is_a_training_free_setting(backbone):
     plain, echo = (
-        contender.untrained(backbone("llama"), Recipe(correction="none", template=name, pooling="mean"), None)
+        untrained_model(Recipe(backbone=backbone("llama"), template=name, pooling="mean"), LearnedCorrection())
         for name in ("none", "echo")
     )
     assert plain.revision != echo.revision

@@ -5,16 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
 from text2token.cli.options import echo_json, json_option
-from text2token.utils.errors import UserError, extra
+from text2token.utils.errors import extra
 
 
 @click.command("compare")
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and picture")
-@click.option("--published", type=click.Path(path_type=Path), help="JSON of published scores: model, task, points")
+@click.option("--published", type=click.Path(path_type=Path), help="JSON of published scores: model, task, score × 100")
 @click.option("--models", help="which of the published models, joined by commas  [default: all]")
 @json_option
 def compare_command(
@@ -31,7 +30,9 @@ def compare_command(
     with extra("eval"):
         from text2token.evaluation.comparison import compare
         from text2token.evaluation.comparison_page import write_comparison
-    comparison = compare(results, _published(published, models))
+        from text2token.evaluation.results import read_published
+    scores = read_published(published, _names(models)) if published else {}
+    comparison = compare(results, scores)
     write_comparison(comparison, output)
     if as_json:
         echo_json(comparison.to_json())
@@ -39,19 +40,5 @@ def compare_command(
         click.echo((output / "compare.md").read_text(encoding="utf-8"))
 
 
-def _published(file: Path | None, models: str | None) -> dict[str, dict[str, float]]:
-    if file is None:
-        return {}
-    try:
-        found = TypeAdapter(dict[str, dict[str, float]]).validate_json(file.read_bytes())
-    except ValidationError as error:
-        raise UserError(f"'{file}' is no JSON of published scores: expected {{model: {{task: points}}}}.") from error
-    shown = {name.replace("__", "/"): scores for name, scores in found.items()}  # of file names that stand for hub ids
-    if not models:
-        return shown
-    names = {alias: name for name in shown for alias in (name.rpartition("/")[2], name.replace("/", "__"), name)}
-    wanted = [name.strip() for name in models.split(",")]
-    for name in wanted:
-        if name not in names:
-            raise UserError(f"'{file}' has no model '{name}': it has {', '.join(sorted(shown)[:8])} …")
-    return {names[name]: shown[names[name]] for name in wanted}
+def _names(joined: str | None) -> list[str]:
+    return [name for part in (joined or "").split(",") if (name := part.strip())]

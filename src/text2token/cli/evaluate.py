@@ -26,7 +26,7 @@ from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, extra
 
 if TYPE_CHECKING:
-    from text2token.evaluation.contender import Contender
+    from text2token.evaluation.evaluated_model import EvaluatedModel
 
 _LEARNT = (*CORRECTION, "calibration_texts")
 _SETTING = (*BACKBONE, *_LEARNT)
@@ -88,11 +88,10 @@ def evaluate_command(
     for name in ("mteb", "bm25s"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with extra("eval"):
-        from text2token.evaluation import judge
-        from text2token.evaluation import tasks as task_choice
-    selection = task_choice.select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
-    contender = _contender(model, mode, recipe, corpus, text_column, head, bf16)
-    summary = judge.evaluate(contender, selection, output, progress=True, **options)
+        from text2token.evaluation import evaluate, select_tasks
+    selection = select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
+    evaluated = _evaluated_model(model, mode, recipe, corpus, text_column, head, bf16)
+    summary = evaluate(evaluated, selection, output, progress=True, **options)
     if as_json:
         echo_json(summary)
     else:
@@ -109,10 +108,10 @@ def _show(summary: dict[str, Any]) -> None:
         table.add_row(name, row["type"], f"{100 * row['score']:.2f}", f"{100 * low:.1f} to {100 * high:.1f}")
     table.add_section()
     for kind, mean in summary["mean_by_type"].items():
-        table.add_row("mean", kind, f"{mean:.2f}", "")
+        table.add_row("mean", kind, f"{100 * mean:.2f}", "")
     if summary["tasks"]:
-        table.add_row("mean", "over types", f"{summary['mean_over_types']:.2f}", "")
-        table.add_row("mean", "over tasks", f"{summary['mean_over_tasks']:.2f}", "", style="bold")
+        table.add_row("mean", "over types", f"{100 * summary['mean_over_types']:.2f}", "")
+        table.add_row("mean", "over tasks", f"{100 * summary['mean_over_tasks']:.2f}", "", style="bold")
     console = Console()
     console.print(table)
     by_reason: dict[str, list[str]] = {}
@@ -126,28 +125,29 @@ def _names(joined: str | None) -> list[str]:
     return [name for part in (joined or "").split(",") if (name := part.strip())]
 
 
-def _contender(
+def _evaluated_model(
     model: str, mode: str, recipe: Recipe, corpus: str | None, text_column: str, head: str | None, bf16: bool
-) -> Contender:
-    from text2token.evaluation import contender
+) -> EvaluatedModel:
+    from text2token.evaluation import evaluated_model
     from text2token.model.packaged import REFERENCES, fetch
     from text2token.model.saved import is_saved
 
-    if mode not in contender.MODES:
-        raise UserError(f"There is no mode '{mode}': choose among {', '.join(contender.MODES)}.")
+    if mode not in evaluated_model.MODES:
+        raise UserError(f"There is no mode '{mode}': choose among {', '.join(evaluated_model.MODES)}.")
     ready = is_saved(model)
     given = recipe.model_fields_set & set(_SETTING)
     corrects = ready and mode == "dense" and bool(given & set(CORRECTION))
-    if ready or model == contender.BM25:
+    if ready or model == evaluated_model.BM25:
         refuse_settings(model, given - set(_LEARNT if corrects else ()))
         if not corrects and (corpus or head):
             raise UserError(f"--{'corpus' if corpus else 'head'} is of a correction: name one with --correction, too.")
     if mode != "dense" and not ready:
         raise UserError(f"'{model}' has no {mode} vectors to judge: leave --mode out, or fit it first.")
-    if model == contender.BM25:
-        return contender.bm25()
+    if model == evaluated_model.BM25:
+        return evaluated_model.bm25_model()
+    if ready and not corrects:
+        return evaluated_model.saved_model(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
+    correction = evaluated_model.LearnedCorrection.of_recipe(recipe, corpus, text_column=text_column)
     if corrects:
-        return contender.recorrected(model, recipe, corpus, text_column=text_column, head=head, bf16=bf16)
-    if ready:
-        return contender.saved(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
-    return contender.untrained(model, recipe, corpus, text_column=text_column, bf16=bf16)
+        return evaluated_model.recorrected_model(model, correction, head=head, bf16=bf16)
+    return evaluated_model.untrained_model(recipe.model_copy(update={"backbone": model}), correction, bf16=bf16)

@@ -1,4 +1,4 @@
-"""The judge: mteb's tasks and a user's own, on any embedder, with intervals."""
+"""Evaluate any embedder on the tasks of mteb and on your own data, with confidence intervals."""
 
 import lazy_loader
 

@@ -1,2 +1,10 @@
 from .comparison import compare as compare
-from .judge import evaluate as evaluate
+from .comparison_page import write_comparison as write_comparison
+from .evaluated_model import EvaluatedModel as EvaluatedModel
+from .evaluated_model import LearnedCorrection as LearnedCorrection
+from .evaluated_model import bm25_model as bm25_model
+from .evaluated_model import recorrected_model as recorrected_model
+from .evaluated_model import saved_model as saved_model
+from .evaluated_model import untrained_model as untrained_model
+from .runner import evaluate as evaluate
+from .tasks import select_tasks as select_tasks

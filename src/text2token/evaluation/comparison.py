@@ -1,8 +1,8 @@
-"""Results side by side: scores, means, and paired differences to the first model, with intervals."""
+"""Compare results: scores, means, and paired differences to the first model, with intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ from text2token.evaluation.results import coverage, read_summary
 from text2token.evaluation.tasks import benchmark_names
 from text2token.utils.errors import UserError
 
-Finished = dict[str, Any]
-"""A task's row of a summary, with the ``folder`` it is from."""
+TaskResult = dict[str, Any]
+"""The row of a task in a summary, and the ``folder`` that it was read from."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first model's score minus another's, in points, with its 95 % interval over paired draws.
+    """The score of the first model minus the score of another, with its 95 % interval over paired draws.
 
     Attributes:
-        clear: Does the interval leave out zero? Never that of a clustering task, which is over runs, not over documents.
+        clear: The interval excludes zero. Never true for clustering alone: its interval covers runs, not documents.
     """
 
-    points: float
+    value: float
     low: float
     high: float
     clear: bool
@@ -34,14 +34,14 @@ class Difference:
 
 @dataclass(frozen=True)
 class Row:
-    """A task, or a mean over tasks.
+    """A task, or a mean over tasks. Scores are between 0 and 1.
 
     Attributes:
-        label: Name of the task, or what the mean is over.
-        type: Of the task; empty for a mean.
-        scores: Column → points; a column without the task is left out.
-        intervals: Column → 95 % interval; of measured tasks only.
-        differences: Column → the first column minus this one; of measured columns only.
+        label: The name of the task, or the tasks that the mean covers.
+        type: The type of the task; empty for a mean.
+        scores: Column → score; columns without the task are left out.
+        intervals: Column → 95 % interval; for measured tasks only.
+        differences: Column → first column minus this one; for measured columns only.
     """
 
     label: str
@@ -58,14 +58,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What :func:`compare` found.
+    """The result of :func:`compare`.
 
     Attributes:
-        measured: Columns from results folders; the first is the one that others are subtracted from.
-        published: Columns from a file of published scores, not measured here.
+        measured: Columns from folders of results; the others are subtracted from the first.
+        published: Columns of published scores, which were not measured here.
         tasks: All tasks that any of the folders has.
-        means: By type, over types and over tasks; of the columns that have all tasks of the mean.
-        notes: What a reader must know of the means.
+        means: Means by type, over types and over tasks, for the columns that have all tasks of the mean.
+        notes: Sentences that a reader of the means must know.
     """
 
     measured: list[str]
@@ -75,71 +75,77 @@ class Comparison:
     notes: list[str]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it as plain values."""
+        """Everything as plain values."""
         return asdict(self)
 
 
-def compare(folders: Sequence[Path], published: dict[str, dict[str, float]] | None = None) -> Comparison:
-    """Put results folders of :func:`text2token.evaluation.judge.evaluate` side by side.
+def compare(folders: Sequence[Path], published: Mapping[str, Mapping[str, float]] | None = None) -> Comparison:
+    """Compare folders of results that :func:`text2token.evaluation.evaluate` wrote.
 
     Args:
-        folders: At least one; differences are to the first. A column is named by its model, and by its folder too where two
-            have the same model name.
-        published: Model → task → score in points, for columns marked as published.
+        folders: One or more; differences are to the first. A column is named after its model, and also after its folder where
+            two models have the same name.
+        published: Model → task → score between 0 and 1, for columns that are marked as published.
 
     Raises:
-        UserError: A folder has no results, or one task was run on different data.
+        UserError: A folder has no results, or a task was evaluated on different data.
     """
     results = _by_column(folders)
     measured = list(results)
     names = list(dict.fromkeys(name for rows in results.values() for name in rows))
     if not names:
-        raise UserError("None of the results has a finished task: there is nothing to compare.")
-    whole = {name for rows in results.values() for name, row in rows.items() if not row["max_docs"]}
-    found = {f"{name} (published)": scores for name, scores in (published or {}).items() if scores.keys() & whole}
+        raise UserError("None of the results has a finished task, so there is nothing to compare.")
+    uncut = {name for rows in results.values() for name, row in rows.items() if not row["max_docs"]}
+    known = {f"{name} (published)": scores for name, scores in (published or {}).items() if scores.keys() & uncut}
     tasks, draws = [], []
     for seed, name in enumerate(names):
         rows = {column: finished[name] for column, finished in results.items() if name in finished}
         _check_same_data(name, rows)
         draws.append(_differences(name, rows, measured[0], seed))
-        tasks.append(_row(name, rows, found, draws[-1]))
-    notes = _notes(tasks, found, [row for rows in results.values() for row in rows.values()])
-    columns = [*(column for column, finished in results.items() if finished), *found]
-    return Comparison(measured, list(found), tasks, _means(tasks, draws, columns, measured[0]), notes)
+        tasks.append(_row(name, rows, known, draws[-1]))
+    notes = _notes(tasks, known, [row for rows in results.values() for row in rows.values()])
+    columns = [*(column for column, finished in results.items() if finished), *known]
+    return Comparison(measured, list(known), tasks, _means(tasks, draws, columns, measured[0]), notes)
 
 
-def _by_column(folders: Sequence[Path]) -> dict[str, dict[str, Finished]]:
-    """Column → task → row."""
+def _by_column(folders: Sequence[Path]) -> dict[str, dict[str, TaskResult]]:
+    """Column → task → result."""
     summaries = [(folder, read_summary(folder)) for folder in folders]
     models = [summary["model"] for _, summary in summaries]
-    columns: dict[str, dict[str, Finished]] = {}
+    columns: dict[str, dict[str, TaskResult]] = {}
     for folder, summary in summaries:
         name = summary["model"]
         name = name if models.count(name) == 1 else f"{name} ({folder.resolve().name})"
         if name in columns:
-            raise UserError(f"The results '{folder}' cannot be told from others: rename the folder, or name it once.")
+            raise UserError(f"Two results are named '{name}': rename the folder '{folder}', or name it only once.")
         columns[name] = {row["task"]: {**row, "folder": folder} for row in summary["tasks"]}
     return columns
 
 
-def _check_same_data(task: str, rows: dict[str, Finished]) -> None:
+def _check_same_data(task: str, rows: dict[str, TaskResult]) -> None:
     kinds = {(row["data"], row["max_docs"], *row["versions"].items()) for row in rows.values()}
     if len(kinds) > 1:
         raise UserError(
-            f"The task {task} was run on different data, --max-docs or versions of mteb by {', '.join(rows)}: run it again."
+            f"The task {task} was evaluated on different data, with different `max_docs` or by different versions of mteb "
+            f"for {', '.join(rows)}: evaluate it again."
         )
 
 
-def _row(name: str, rows: dict[str, Finished], published: dict[str, dict[str, float]], draws: dict[str, Floats]) -> Row:
+def _row(
+    name: str,
+    rows: dict[str, TaskResult],
+    published: Mapping[str, Mapping[str, float]],
+    draws: dict[str, Floats],
+) -> Row:
     column, first = next(iter(rows.items()))
-    scores = {column: 100 * row["score"] for column, row in rows.items()}
+    scores = {column: row["score"] for column, row in rows.items()}
     if not first["max_docs"]:
         scores |= {column: known[name] for column, known in published.items() if name in known}
     return Row(
         label=name,
         type=first["type"],
         scores=scores,
-        intervals={column: (100 * row["interval"][0], 100 * row["interval"][1]) for column, row in rows.items()},
+        intervals={column: tuple(row["interval"]) for column, row in rows.items()},
         differences={
             other: _difference(scores[column] - scores[other], drawn, over_items=first["type"] != "Clustering")
             for other, drawn in draws.items()
@@ -147,21 +153,21 @@ def _row(name: str, rows: dict[str, Finished], published: dict[str, dict[str, fl
     )
 
 
-def _differences(name: str, rows: dict[str, Finished], first: str, seed: int) -> dict[str, Floats]:
-    """Draws of the first column minus each other, in points."""
+def _differences(name: str, rows: dict[str, TaskResult], first: str, seed: int) -> dict[str, Floats]:
+    """Draws of the first column minus each other column."""
     if first not in rows:
         return {}
     items = {column: Items.load(row["folder"] / "items" / f"{name}.npz") for column, row in rows.items()}
     reference = items.pop(first)
     for column, other in items.items():
         if not reference.matches(other):
-            raise UserError(f"The items of {name} are not the same in {first} and {column}: run one of them again.")
+            raise UserError(f"{first} and {column} have different items of {name}: evaluate one of them again.")
     draws = reference.draws(seed)
-    return {column: 100 * (draws - other.draws(seed)) for column, other in items.items()}
+    return {column: draws - other.draws(seed) for column, other in items.items()}
 
 
 def _means(tasks: list[Row], draws: list[dict[str, Floats]], columns: list[str], first: str) -> list[Row]:
-    """By type, over types and over tasks."""
+    """Means by type, over types and over tasks."""
     by_type: dict[str, list[int]] = {}
     for place, row in enumerate(tasks):
         by_type.setdefault(row.type, []).append(place)
@@ -187,7 +193,7 @@ def _mean(
     columns: list[str],
     first: str,
 ) -> Row:
-    """A weighted mean, of the columns that have all its tasks."""
+    """A weighted mean, for the columns that have all its tasks."""
     scores = {
         column: sum(share * tasks[place].scores[column] for place, share in weights.items())
         for column in columns
@@ -202,18 +208,18 @@ def _mean(
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _difference(points: float, draws: Floats, *, over_items: bool) -> Difference:
+def _difference(value: float, draws: Floats, *, over_items: bool) -> Difference:
     low, high = percentile_interval(draws)
-    return Difference(points, low, high, over_items and (low > 0 or high < 0))
+    return Difference(value, low, high, over_items and (low > 0 or high < 0))
 
 
-def _notes(tasks: list[Row], published: dict[str, Any], finished: list[Finished]) -> list[str]:
-    says = coverage([row.label for row in tasks], benchmark_names(), None)
-    notes = [f"The last row is the {says}."]
+def _notes(tasks: list[Row], published: Mapping[str, Any], finished: list[TaskResult]) -> list[str]:
+    covers = coverage([row.label for row in tasks], benchmark_names(), None)
+    notes = [f"The last row is the {covers}."]
     if len({frozenset(row.scores) for row in tasks}) > 1:
         notes.append("A mean is shown for models that have all its tasks.")
     if cut := {row["max_docs"] for row in finished if row["max_docs"]}:
-        notes.append(f"Tasks are cut down to {max(cut)} texts: scores compare with each other only.")
+        notes.append(f"Tasks are cut down to {max(cut)} texts, so these scores can only be compared with each other.")
     if published:
-        notes.append("Published scores were not measured here: other machines, settings and copies of the data.")
+        notes.append("Published scores were not measured here: machines, settings and copies of the data may differ.")
     return notes

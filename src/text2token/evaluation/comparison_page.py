@@ -1,4 +1,4 @@
-"""A comparison for readers: Markdown, one HTML page that opens anywhere, and one picture."""
+"""A comparison as Markdown, as one HTML page without other files, and as a figure. Here scores are shown × 100."""
 
 from __future__ import annotations
 
@@ -52,11 +52,16 @@ def draw(comparison: Comparison) -> Figure:
             for place, row in own:
                 if column in row.intervals:
                     height = place + (number - (len(columns) - 1) / 2) * spread
-                    axes.plot(row.intervals[column], (height, height), color=colours[number], linewidth=1.5)
+                    axes.plot(
+                        [100 * end for end in row.intervals[column]],
+                        (height, height),
+                        color=colours[number],
+                        linewidth=1.5,
+                    )
             heights = [place + (number - (len(columns) - 1) / 2) * spread for place, _ in own]
             published = column in comparison.published
             axes.plot(
-                [row.scores[column] for _, row in own],
+                [100 * row.scores[column] for _, row in own],
                 heights,
                 linestyle="none",
                 marker="D" if published else "o",

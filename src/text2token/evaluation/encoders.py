@@ -1,12 +1,15 @@
-"""An embedder as mteb wants it, which encodes each distinct text once over all tasks."""
+"""Encoders for mteb that encode each distinct text once, over all tasks of an evaluation and over its restarts."""
 
 from __future__ import annotations
 
+import hashlib
 import math
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -18,55 +21,116 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 
-from text2token.evaluation.vector_store import VectorStore, text_key
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
 from text2token.utils.progress import track
 
 Vectors = Sequence[NDArray[np.float32]]
 Encode = Callable[[Sequence[str], str | None, PromptType | None], Vectors]
-"""Texts, the prompt before each, and whether they are queries or documents → one vector per text."""
+"""Encodes texts with a prompt before each, as queries, as documents or as neither; returns one vector per text."""
 
-_CHUNK = 256  # texts between two commits: some seconds to a minute of work
+_CHUNK = 256  # texts between two commits to the store: some seconds to a minute of work
+_KEYS_PER_QUERY = 500  # parameters of one SQL query
+_SPARSE_TYPES = frozenset({"Retrieval", "Classification", "STS"})  # task types whose code in mteb accepts CSR matrices
+_DENSE_COPIES = 4  # N×V arrays held at once: both sides of the pairs, and the copies of scikit-learn
 
 
-@dataclass
-class Work:
-    """What encoding has cost so far."""
+class Cost(NamedTuple):
+    """The number of texts that were encoded, and the seconds that this took."""
 
     texts: int = 0
     seconds: float = 0.0
 
 
-@dataclass(frozen=True)
+class VectorStore:
+    """An SQLite file of float32 vectors by key. It also counts what encoding has cost, so a restart can go on counting.
+
+    mteb's ``CachedEmbeddingWrapper`` cannot replace it. That one uses one cache per task, takes the text alone as the key
+    (not the prompt, and not whether the text is a query), and stores no sparse vectors and no costs.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(file)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = NORMAL")
+        self._connection.execute("CREATE TABLE IF NOT EXISTS vectors (key BLOB PRIMARY KEY, vector BLOB) WITHOUT ROWID")
+        self._connection.execute(
+            "CREATE TABLE IF NOT EXISTS costs (account BLOB PRIMARY KEY, texts INTEGER, seconds REAL) WITHOUT ROWID"
+        )
+
+    def missing(self, keys: Sequence[bytes]) -> set[bytes]:
+        """The keys that have no vector yet."""
+        wanted = set(keys)
+        return wanted - {key for (key,) in self._select("key", list(wanted))}
+
+    def put(self, keys: Sequence[bytes], vectors: Vectors, *, account: bytes = b"", seconds: float = 0.0) -> None:
+        """Store vectors of any lengths and add their cost to an account, both in one transaction."""
+        rows = zip(keys, (vector.tobytes() for vector in vectors), strict=True)
+        with self._connection:
+            self._connection.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?)", rows)
+            self._connection.execute(
+                "INSERT INTO costs VALUES (?, ?, ?) ON CONFLICT (account) DO UPDATE SET "
+                "texts = texts + excluded.texts, seconds = seconds + excluded.seconds",
+                (account, len(keys), seconds),
+            )
+
+    def get(self, keys: Sequence[bytes]) -> list[NDArray[np.float32]]:
+        """The vectors of ``keys``, in this order; the store must hold all of them."""
+        found = {key: np.frombuffer(blob, np.float32) for key, blob in self._select("key, vector", list(set(keys)))}
+        return [found[key] for key in keys]
+
+    def cost(self, account: bytes) -> Cost:
+        """What was added to an account so far, earlier processes included."""
+        row = self._connection.execute("SELECT texts, seconds FROM costs WHERE account = ?", (account,)).fetchone()
+        return Cost(*row) if row else Cost()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def _select(self, columns: str, keys: Sequence[bytes]) -> list[tuple[bytes, ...]]:
+        rows: list[tuple[bytes, ...]] = []
+        for start in range(0, len(keys), _KEYS_PER_QUERY):
+            part = list(keys[start : start + _KEYS_PER_QUERY])
+            marks = ",".join("?" * len(part))
+            rows += self._connection.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", part)
+        return rows
+
+
+def hash_key(*parts: str) -> bytes:
+    """A key for the store: a hash of everything that a vector depends on."""
+    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass
 class Session:
-    """What an evaluation gives the models it runs.
+    """The state that one evaluation shares with its encoders.
 
     Attributes:
-        store: Where vectors are kept.
-        instructions: Use the benchmark's own instructions where a model has no prompt for a task.
+        store: Keeps the vectors.
+        instructions: Use the instruction of the benchmark where a model has no prompt for a task.
         progress: Show a bar.
-        work: Counts what encoding costs.
+        account: The account in the store that pays for encoding: one per evaluation and task.
     """
 
     store: VectorStore
-    instructions: bool
-    progress: bool
-    work: Work
+    instructions: bool = False
+    progress: bool = False
+    account: bytes = b""
 
 
-class OnceEncoder(AbsEncoder):
-    """Dense vectors for mteb, with prompts chosen and similarities computed as mteb's own wrapper does.
+class CachingEncoder(AbsEncoder):
+    """Gives mteb dense vectors. It chooses prompts and computes similarities as mteb's own wrapper does.
 
     Args:
-        model: Of sentence-transformers.
-        meta: Its name and revision.
-        encode: The model under the settings of the evaluation.
-        by_role: Do queries and documents take different ways through the model, beyond their prompts?
-        session: Of the evaluation.
+        model: The model of sentence-transformers.
+        meta: The name and revision of the model, for mteb.
+        encode: Calls the model under the settings of the evaluation.
+        by_role: Queries and documents pass through different modules of the model, beyond their prompts.
+        session: The state of the evaluation.
 
     Attributes:
-        finish: Turns stored vectors, N×d, into those that are judged; None: they are judged as they are.
+        postprocess: Turns stored vectors N×d into the vectors that are evaluated; None: they are evaluated as stored.
     """
 
     instruction_template = "Instruct: {instruction}\nQuery: "
@@ -82,9 +146,9 @@ class OnceEncoder(AbsEncoder):
         self.model = model
         self.mteb_model_meta = meta
         self.model_prompts = dict(model.prompts)
+        self.postprocess: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
         self._encode, self._by_role, self._session = encode, by_role, session
         self._size: int | None = None
-        self.finish: Callable[[NDArray[np.float32]], NDArray[np.float32]] | None = None
 
     def encode(
         self,
@@ -96,94 +160,100 @@ class OnceEncoder(AbsEncoder):
         prompt_type: PromptType | None = None,
         **_: Any,
     ) -> Any:
-        """Vectors of the texts in mteb's batches."""
+        """Vectors of the texts in mteb's batches, N×d."""
         texts = [text for batch in inputs for text in batch["text"]]
         vectors = self.vectors(texts, self._prompt(task_metadata, prompt_type), prompt_type)
-        return self._assemble(vectors, task_metadata) if self.finish is None else self.finish(np.stack(vectors))
+        if self.postprocess is not None:
+            return self.postprocess(np.stack(vectors))
+        return self._assemble(vectors, task_metadata)
 
     def vectors(self, texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
-        """A vector a text, unfinished, from the store where the text has been seen under the same prompt.
+        """One stored vector per text. Texts that the store does not hold under this prompt are encoded first.
 
         Raises:
-            UserError: The model returns too few vectors, vectors of several sizes, NaN or infinity.
+            UserError: The model returns too few vectors, vectors of different sizes, NaN or infinity.
         """
-        store, work = self._session.store, self._session.work
-        default = self.model.prompts.get(self.model.default_prompt_name)  # what sentence-transformers uses for None
-        given = (default if prompt is None else prompt) or ""
-        way = str(role) if self._by_role else ""
-        keys = [text_key(self.mteb_model_meta.revision, given, way, text) for text in texts]
-        new = store.missing(keys)
-        todo = {key: text for key, text in zip(keys, texts, strict=True) if key in new}
+        store = self._session.store
+        default = self.model.prompts.get(self.model.default_prompt_name)  # sentence-transformers uses it for None
+        used_prompt = (default if prompt is None else prompt) or ""
+        used_role = str(role) if self._by_role else ""
+        keys = [hash_key(self.mteb_model_meta.revision, used_prompt, used_role, text) for text in texts]
+        missing = store.missing(keys)
+        todo = {key: text for key, text in zip(keys, texts, strict=True) if key in missing}
         longest_first = sorted(todo.items(), key=lambda item: -len(item[1]))
         chunks = [longest_first[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
         for chunk in track(chunks, "Encoding", unit="texts", each=_CHUNK, enabled=self._session.progress):
+            chunk_keys, chunk_texts = zip(*chunk, strict=True)
             started = time.perf_counter()
-            vectors = self._encode([text for _, text in chunk], prompt, role)
-            work.seconds += time.perf_counter() - started
-            work.texts += len(chunk)
-            self._check([text for _, text in chunk], vectors)
-            store.put([key for key, _ in chunk], vectors)
+            vectors = self._encode(chunk_texts, prompt, role)
+            seconds = time.perf_counter() - started
+            self._check(chunk_texts, vectors)
+            store.put(chunk_keys, vectors, account=self._session.account, seconds=seconds)
         return store.get(keys)
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The model's own, N×M."""
+        """All similarities N×M, by the similarity function of the model."""
         return self.model.similarity(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The model's own, N."""
+        """Similarities of N pairs, by the similarity function of the model."""
         return self.model.similarity_pairwise(embeddings1, embeddings2)
 
     def _check(self, texts: Sequence[str], vectors: Vectors) -> None:
         if len(vectors) != len(texts):
-            raise UserError(f"The model returns {len(vectors)} vectors for {len(texts)} texts: it cannot be judged.")
+            raise UserError(
+                f"The model returns {len(vectors)} vectors for {len(texts)} texts, so it cannot be evaluated."
+            )
         for text, vector in zip(texts, vectors, strict=True):
             if not np.isfinite(vector).all():
-                raise UserError(f"The model returns no finite vector for the text '{text[:60]}': it cannot be judged.")
+                raise UserError(
+                    f"The model returns NaN or infinity for the text '{text[:60]}', so it cannot be evaluated."
+                )
             self._check_size(vector)
 
     def _check_size(self, vector: NDArray[np.float32]) -> None:
         self._size = self._size or len(vector)
         if vector.shape != (self._size,):
             raise UserError(
-                f"The model returns vectors of {self._size} and of {len(vector)} numbers: it cannot be judged."
+                f"The model returns vectors of {self._size} and of {len(vector)} dimensions, so it cannot be evaluated."
             )
 
     def _assemble(self, vectors: Vectors, task_metadata: Any) -> Any:
-        """The form that mteb takes, N×d."""
         return np.stack(vectors)
 
     def _prompt(self, task_metadata: Any, prompt_type: PromptType | None) -> str | None:
-        """The model's own prompt for the task, else the benchmark's instruction when asked for; documents get none."""
+        """The model's prompt for this task, or else the benchmark's instruction, if asked for and not for documents."""
         own = get_prompt(self.model_prompts, task_metadata, prompt_type)
         if own or not self._session.instructions or prompt_type is PromptType.document:
             return own
         return self.get_task_instruction(task_metadata, prompt_type)
 
 
-class OnceSparseEncoder(OnceEncoder):
-    """Sparse vectors for mteb: CSR matrices where that is enough, dense tensors N×V where mteb wants all numbers.
+class CachingSparseEncoder(CachingEncoder):
+    """Gives mteb sparse vectors: CSR matrices where mteb accepts them, dense tensors N×V elsewhere.
 
-    In the store a vector is its token ids, then their weights; float32 holds ids below 2^24 exactly.
+    The store holds the token ids of a vector, followed by their weights. float32 represents ids below 2^24 exactly.
     """
 
     def similarity(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """The model's own; of CSR matrices cosines or dot products, N×M."""
+        """All similarities N×M: cosines or dot products, as the model says."""
         if not sp.issparse(embeddings1):
             return super().similarity(embeddings1, embeddings2)
-        if self.model.similarity_fn_name == "cosine":
-            embeddings1, embeddings2 = _unit(embeddings1), _unit(embeddings2)
-        return torch.from_numpy((embeddings1 @ embeddings2.T).toarray())
+        first, second = self._scaled(embeddings1, embeddings2)
+        return torch.from_numpy((first @ second.T).toarray())
 
     def similarity_pairwise(self, embeddings1: Any, embeddings2: Any) -> Any:
-        """Likewise, N."""
+        """Similarities of N pairs: cosines or dot products, as the model says."""
         if not sp.issparse(embeddings1):
             return super().similarity_pairwise(embeddings1, embeddings2)
-        if self.model.similarity_fn_name == "cosine":
-            embeddings1, embeddings2 = _unit(embeddings1), _unit(embeddings2)
-        return torch.from_numpy(embeddings1.multiply(embeddings2).sum(axis=1))
+        first, second = self._scaled(embeddings1, embeddings2)
+        return torch.from_numpy(first.multiply(second).sum(axis=1))
+
+    def _scaled(self, *matrices: Any) -> Sequence[Any]:
+        return [_unit_rows(matrix) for matrix in matrices] if self.model.similarity_fn_name == "cosine" else matrices
 
     def _check_size(self, vector: NDArray[np.float32]) -> None:
-        """As many tokens as a text has."""
+        """Sparse vectors may have any number of tokens."""
 
     def _assemble(self, vectors: Vectors, task_metadata: Any) -> Any:
         rows = [vector.reshape(2, -1) for vector in vectors]
@@ -193,25 +263,21 @@ class OnceSparseEncoder(OnceEncoder):
         matrix = sp.csr_array((weights, ids.astype(np.int32), ends), size)
         if task_metadata.type in _SPARSE_TYPES:
             return matrix
-        needed = _COPIES * 4 * math.prod(size) / 2**30
+        needed = _DENSE_COPIES * 4 * math.prod(size) / 2**30
         if needed > provenance.memory_gib():
             raise UserError(
-                f"The task {task_metadata.name} holds the sparse vectors of {size[0]} texts with all their zeros, "
-                f"{needed:.0f} GiB: judge the dense ones, cut it with --max-docs, or leave it out with --tasks."
+                f"mteb stores all zeros of the {size[0]} sparse vectors of the task {task_metadata.name}, which takes "
+                f"{needed:.0f} GiB: evaluate the dense vectors, set `max_docs`, or leave the task out."
             )
         return torch.from_numpy(matrix.toarray())
 
 
-_SPARSE_TYPES = frozenset({"Retrieval", "Classification", "STS"})
-_COPIES = 4  # of N×V at once: both sides of pairs, and what scikit-learn makes of them
-
-
 def pack(tensor: Tensor) -> Vectors:
-    """Sparse vectors N×V as rows of :class:`OnceSparseEncoder`."""
+    """Rows of a tensor N×V in the form that :class:`CachingSparseEncoder` stores."""
     nonzero = [row.nonzero().squeeze(1) for row in tensor]
     return [torch.cat([ids.float(), row[ids].float()]).numpy() for ids, row in zip(nonzero, tensor, strict=True)]
 
 
-def _unit(matrix: Any) -> Any:
+def _unit_rows(matrix: Any) -> Any:
     lengths = np.sqrt(matrix.multiply(matrix).sum(axis=1))
     return sp.diags_array(1 / np.maximum(lengths, 1e-12)) @ matrix

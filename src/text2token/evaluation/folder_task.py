@@ -73,12 +73,6 @@ def folder_task(folder: Path) -> AbsTask:
     raise UserError(f"The folder '{folder}' is no task: expected {_SHAPES}.")
 
 
-def task_folder(task: AbsTask) -> Path | None:
-    """Where a task's data lies on this machine; None when it comes from the hub."""
-    path = Path(task.metadata.dataset["path"])
-    return path if path.is_dir() else None
-
-
 def _task(
     folder: Path, kind: type[AbsTask], type_name: str, main_score: str, data: dict[str, Any], **attributes: Any
 ) -> AbsTask:

@@ -11,10 +11,10 @@ from pathlib import Path
 import mteb
 from mteb.abstasks import AbsTask
 
-from text2token.evaluation.checks import check_data
 from text2token.evaluation.folder_task import folder_task
 from text2token.evaluation.items import measurable
 from text2token.evaluation.results import BENCHMARK
+from text2token.evaluation.task_data import check_task
 from text2token.utils.errors import UserError
 
 
@@ -57,7 +57,7 @@ def select_tasks(
     benchmark = _benchmark()
     own = [folder_task(folder) for folder in folders]
     for task in own:
-        check_data(task)
+        check_task(task)
     asked: list[AbsTask] = []
     if names:
         asked = _by_name(names, benchmark)

@@ -1,0 +1,212 @@
+"""Models under evaluation: saved folders, untrained backbones, other corrections of either, and BM25."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import torch
+from mteb.models import ModelMeta
+from mteb.models.hybrid_wrappers import HybridSearch
+from mteb.types import PromptType
+from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import Router
+
+from text2token.data.corpus import open_corpus, sample
+from text2token.evaluation.encoders import CachingEncoder, CachingSparseEncoder, Session, Vectors, pack
+from text2token.model.correction import correction
+from text2token.model.echo import ECHO, echo_embedder
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import content_hash
+from text2token.model.precision import body_in_bf16, mixed_precision
+from text2token.model.saved import is_model, load_saved
+from text2token.settings.recipe import Recipe
+from text2token.utils.errors import UserError
+
+BM25 = "bm25"
+MODES = ("dense", "sparse", "dense+sparse")
+
+_RANKING = frozenset({"Retrieval", "Reranking"})
+_BATCH = 32  # texts of a batch at most; on a CPU also at most so many characters, about what its caches hold
+_BATCH_CHARACTERS = 8_000
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model under evaluation.
+
+    Attributes:
+        name: Shown to readers.
+        revision: SHA-256 of everything that the vectors depend on, so that no two checkpoints share a revision.
+        task_types: The task types that the model can do; None: all.
+        prepare: Makes the object that mteb evaluates.
+    """
+
+    name: str
+    revision: str
+    task_types: frozenset[str] | None
+    prepare: Callable[[Session], Any]
+
+
+@dataclass(frozen=True)
+class LearnedCorrection:
+    """A correction of dense vectors that is learned from texts.
+
+    Attributes:
+        steps: The steps in order, see :func:`text2token.model.correction.correction`.
+        keep: The part of the spectrum that a ``filter`` step keeps.
+        texts: The sample to learn from; it may be empty where there are no steps.
+
+    Raises:
+        UserError: There are steps and no texts.
+    """
+
+    steps: Sequence[str] = ()
+    keep: tuple[float, float] = (0.0, 1.0)
+    texts: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.steps and not self.texts:
+            raise UserError(
+                f"The correction '{'+'.join(self.steps)}' is learned from texts: give a `corpus`, "
+                "or set `correction` to none."
+            )
+
+    @classmethod
+    def of_recipe(cls, recipe: Recipe, corpus: str | None, *, text_column: str = "text") -> LearnedCorrection:
+        """The correction of a recipe, learned from ``calibration_texts`` texts drawn from a corpus.
+
+        Raises:
+            UserError: The recipe has a correction and there is no corpus, or the corpus cannot be read.
+        """
+        steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
+        if not steps or corpus is None:
+            return cls(steps, keep)
+        opened = open_corpus(corpus, text_column=text_column)
+        return cls(steps, keep, sample(opened, recipe.calibration_texts, seed=recipe.seed))
+
+
+def bm25_model() -> EvaluatedModel:
+    """BM25 as mteb runs it (bm25s with stemmer and stop words). It only ranks documents."""
+    name = "mteb/baseline-bm25s"
+    return EvaluatedModel(BM25, str(mteb.get_model_meta(name).revision), _RANKING, lambda _: mteb.get_model(name))
+
+
+def saved_model(name: str, mode: str = "dense", *, bf16: bool = False) -> EvaluatedModel:
+    """A saved model with its own vectors.
+
+    Args:
+        name: A folder that ``fit``, ``adapt`` or ``baseline`` wrote, or a SentenceTransformer or SparseEncoder: its folder or
+            hub id.
+        mode: Which vectors of a folder of ``fit`` are evaluated: ``dense``, ``sparse``, or ``dense+sparse``, which fuses both
+            rankings by reciprocal rank (k = 60).
+        bf16: Encode in mixed precision.
+
+    Raises:
+        UserError: There is no such model, or the hardware has no bf16.
+    """
+    path = Path(name)
+    folders = [str(path / part) for part in mode.split("+")]
+    if mode == "dense" and not Path(folders[0]).is_dir():
+        folders = [name]
+    for folder in folders:
+        if not is_model(folder):
+            raise UserError(f"There is no {mode} model in '{name}': name a folder that 'text2token fit' wrote.")
+    shown = path.resolve().name if mode == "dense" else f"{path.resolve().name} {mode}"
+    models = [_of_sentence_transformer(load_saved(folder), shown, bf16) for folder in folders]
+    return models[0] if len(models) == 1 else _fused(shown, models)
+
+
+def untrained_model(recipe: Recipe, correction: LearnedCorrection, *, bf16: bool = False) -> EvaluatedModel:
+    """A backbone without training.
+
+    Args:
+        recipe: Its backbone, attention, pooling, template and length are used.
+        correction: The correction of the vectors.
+        bf16: Encode in mixed precision.
+
+    Raises:
+        UserError: The backbone cannot be loaded, or the hardware has no bf16.
+    """
+    echo = recipe.template == ECHO
+    embedder = echo_embedder(recipe) if echo else Embedder.open(recipe.backbone, **recipe.embedder_settings())
+    template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
+    parts = [Path(recipe.backbone).name, recipe.pooling, template, recipe.correction]
+    if recipe.attention != "own":
+        parts.append(recipe.attention)
+    return _corrected(embedder, ", ".join(parts), correction, bf16)
+
+
+def recorrected_model(
+    name: str, correction: LearnedCorrection, *, head: str | None = None, bf16: bool = False
+) -> EvaluatedModel:
+    """A saved model under another correction, which replaces its own.
+
+    Args:
+        name: The model, as :meth:`text2token.Embedder.open` takes it.
+        correction: The new correction of the dense vectors.
+        head: The decoding head for a ``filter`` step, as :meth:`text2token.Embedder.open` takes it. None: found by itself.
+        bf16: Encode in mixed precision.
+
+    Raises:
+        UserError: The model or the head cannot be loaded, or the hardware has no bf16.
+    """
+    shown = f"{Path(name).resolve().name}, {'+'.join(correction.steps) or 'none'}"
+    found = "original" if "filter" in correction.steps else "own"
+    return _corrected(Embedder.open(name, head=head or found, corrected=False), shown, correction, bf16)
+
+
+def _corrected(embedder: Embedder, name: str, learned: LearnedCorrection, bf16: bool) -> EvaluatedModel:
+    """The store keeps uncorrected vectors, so that models that differ in the correction alone can share them."""
+    uncorrected = _of_sentence_transformer(embedder.encoder.eval(), name, bf16)
+
+    def prepare(session: Session) -> CachingEncoder:
+        encoder: CachingEncoder = uncorrected.prepare(session)
+        if learned.steps:
+            drawn = torch.from_numpy(np.stack(encoder.vectors(learned.texts, None, None)))
+            embedder.correction = correction(learned.steps, drawn, embedder.head, learned.keep)
+        encoder.postprocess = lambda vectors: embedder.densify(torch.from_numpy(vectors)).numpy()
+        return encoder
+
+    # A hash of what the correction is learned from: the last bits of the correction itself differ between machines.
+    keep = learned.keep if "filter" in learned.steps else None
+    inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, list(learned.texts)])
+    return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare)
+
+
+def _of_sentence_transformer(model: SentenceTransformer | SparseEncoder, name: str, bf16: bool) -> EvaluatedModel:
+    body = body_in_bf16(model) if bf16 else None
+    revision = content_hash(model) + (" bf16" if bf16 else "")
+    sparse = isinstance(model, SparseEncoder)
+    options = {"show_progress_bar": False, "convert_to_tensor": True}
+    options |= {"convert_to_sparse_tensor": False} if sparse else {}
+    calls = {None: model.encode, PromptType.query: model.encode_query, PromptType.document: model.encode_document}
+
+    def encode(texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
+        longest = max(map(len, texts)) if model.device.type == "cpu" else 1
+        size = max(8, min(_BATCH, _BATCH_CHARACTERS // max(longest, 1)))
+        with mixed_precision(body) if body is not None else nullcontext():
+            vectors = calls[role](list(texts), batch_size=size, prompt=prompt, **options).float().cpu()
+        return pack(vectors) if sparse else list(vectors.numpy())
+
+    by_role = any(
+        isinstance(module, Router) or getattr(module, "query_length", None) or getattr(module, "document_length", None)
+        for module in model.modules()
+    )
+    meta = ModelMeta.create_empty({"name": f"text2token/{name}", "revision": revision})
+    wrapper = CachingSparseEncoder if sparse else CachingEncoder
+    return EvaluatedModel(name, revision, None, lambda session: wrapper(model, meta, encode, by_role, session))
+
+
+def _fused(name: str, models: list[EvaluatedModel]) -> EvaluatedModel:
+    revision = hashlib.sha256("".join(model.revision for model in models).encode()).hexdigest()
+    return EvaluatedModel(
+        name, revision, _RANKING, lambda session: HybridSearch([model.prepare(session) for model in models])
+    )
