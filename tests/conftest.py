@@ -80,6 +80,24 @@ def refused(*arguments, **settings):
     return result.stderr
 
 
+def write_lines(file, rows):
+    """Write a ``.jsonl`` file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_search(folder, texts=CORPUS):
+    """Write a search task in BEIR's layout: each of twelve queries is the end of one document, judged with the next one."""
+    documents = [{"_id": str(i), "title": text.split()[0], "text": text} for i, text in enumerate(texts)]
+    write_lines(folder / "corpus.jsonl", documents)
+    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[-4:])} for i, text in enumerate(texts[:12])]
+    write_lines(folder / "queries.jsonl", queries)
+    rows = "".join(f"q{i}\t{i}\t1\nq{i}\t{(i + 1) % len(texts)}\t1\n" for i in range(len(queries)))
+    (folder / "qrels").mkdir()
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
+    return folder
+
+
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 _HEADS = {"num_key_value_heads": 1, "head_dim": 16}
 FAMILIES: dict[str, tuple[str, str, dict]] = {

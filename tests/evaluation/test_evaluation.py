@@ -16,10 +16,9 @@ from mteb.models.sentence_transformer_wrapper import SentenceTransformerEncoderW
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer, SparseEncoder
-from sklearn.metrics import average_precision_score
 from torch.utils.data import DataLoader
 
-from conftest import CORPUS, SENTENCES, of_recipe, untrained
+from conftest import CORPUS, SENTENCES, of_recipe, untrained, write_lines, write_search
 from text2token import Recipe, UserError
 from text2token.cli import main
 from text2token.evaluation import (
@@ -36,28 +35,13 @@ from text2token.evaluation import (
 )
 from text2token.evaluation.comparison import Row, _difference, _means
 from text2token.evaluation.encoders import Session, VectorStore, hash_key
-from text2token.evaluation.items import DRAWS, Items, Part
+from text2token.evaluation.items import Items
+from text2token.evaluation.results import read_summary
 from text2token.model.fingerprint import content_hash
 from text2token.utils.files import exclusive_lock
 
 RNG = np.random.default_rng(0)
 PAIRS = [(a, b) for i, a in enumerate(SENTENCES) for b in CORPUS[i : i + 6]]
-
-
-def write_lines(file, rows):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-
-def write_search(folder, texts=CORPUS):
-    documents = [{"_id": str(i), "title": text.split()[0], "text": text} for i, text in enumerate(texts)]
-    write_lines(folder / "corpus.jsonl", documents)
-    queries = [{"_id": f"q{i}", "text": " ".join(text.split()[-4:])} for i, text in enumerate(texts[:12])]
-    write_lines(folder / "queries.jsonl", queries)
-    rows = "".join(f"q{i}\t{i}\t1\nq{i}\t{(i + 1) % len(texts)}\t1\n" for i in range(len(queries)))
-    (folder / "qrels").mkdir()
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + rows)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +53,10 @@ def tasks(tmp_path_factory):
         for a, b in PAIRS
     ]
     labelled = [{"text": text, "label": i % 3} for i, text in enumerate(CORPUS)]
+    many = [
+        {"text": row["text"], "label": [row["label"], "x"] if i % 2 else [row["label"]]}
+        for i, row in enumerate(labelled)
+    ]
     own = root / "own"
     write_search(own / "search")
     write_lines(own / "similar" / "test.jsonl", [{k: v for k, v in row.items() if k != "label"} for row in pairs])
@@ -76,6 +64,8 @@ def tasks(tmp_path_factory):
     write_lines(own / "grouped" / "test.jsonl", labelled)
     write_lines(own / "classes" / "train.jsonl", labelled)
     write_lines(own / "classes" / "test.jsonl", labelled[::-1])
+    write_lines(own / "several" / "train.jsonl", many)
+    write_lines(own / "several" / "test.jsonl", many[::-1])
     write_lines(root / "mirror" / "biosses-sts" / "test.jsonl", pairs)
     write_lines(root / "mirror" / "mteb" / "banking77" / "train.jsonl", labelled)
     write_lines(root / "mirror" / "mteb" / "banking77" / "test.jsonl", labelled)
@@ -108,7 +98,7 @@ def results(model, tasks, tmp_path_factory):
 def test_every_kind_of_task_is_scored_as_mteb_scores_it(results):
     output, summary = results
     assert {row["type"] for row in summary["tasks"]} == {
-        "STS", "PairClassification", "Classification", "Clustering", "Retrieval",
+        "STS", "PairClassification", "Classification", "MultilabelClassification", "Clustering", "Retrieval",
     }  # fmt: skip
     for row in summary["tasks"]:
         items = Items.load(output / "items" / f"{row['task']}.npz")
@@ -137,7 +127,7 @@ def test_what_the_mirror_lacks_is_named(results):
     summary = results[1]
     assert len(summary["skipped"]) == 39
     assert summary["skipped"]["STS12"].startswith("not in ")
-    assert summary["coverage"] == "mean over 7 tasks, 2 of them among the 41 of MTEB(eng, v2)"
+    assert summary["coverage"] == "mean over 8 tasks, 2 of them among the 41 of MTEB(eng, v2)"
 
 
 def test_clustering_draws_the_same_documents_in_a_second_evaluation(results, model, tasks, tmp_path):
@@ -192,9 +182,48 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     monkeypatch.setattr(runner, "_measure", measure)
     selection = select_tasks(folders=own_folders(tasks))
     summary = evaluate(saved_model(str(model)), selection, tmp_path / "r")
-    assert len(summary["tasks"]) == 5
+    assert len(summary["tasks"]) == 6
     assert len(encoded) == len(set(encoded))  # no text twice: not over tasks, and not over the kill
     assert not list((tmp_path / "r").glob("vectors*"))
+
+
+def test_a_killed_run_counts_the_texts_of_both_processes(results, model, tasks, tmp_path, monkeypatch):
+    names = ("classes", "paired", "similar")
+    whole = tmp_path / "whole"
+    evaluate(saved_model(str(model)), select_tasks(folders=[tasks / "own" / name for name in names]), whole)
+    monkeypatch.setattr("text2token.evaluation.encoders._CHUNK", 16)
+    for calls in (2, 3):  # killed twice, both times in the middle of a task
+        with monkeypatch.context() as patch:
+            left = iter(range(calls))
+            real = SentenceTransformer.encode
+
+            def encode(self, inputs, left=left, real=real, **options):
+                if next(left, None) is None:
+                    raise KeyboardInterrupt
+                return real(self, inputs, **options)
+
+            patch.setattr(SentenceTransformer, "encode", encode)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(
+                    saved_model(str(model)),
+                    select_tasks(folders=[tasks / "own" / name for name in names]),
+                    tmp_path / "r",
+                )
+    evaluate(saved_model(str(model)), select_tasks(folders=[tasks / "own" / name for name in names]), tmp_path / "r")
+    for name in names:
+        expected, found = (
+            json.loads((folder / "tasks" / f"{name}.json").read_text()) for folder in (whole, tmp_path / "r")
+        )
+        assert found["texts"] == expected["texts"]
+        assert found["score"] == expected["score"]
+        assert found["seconds"] >= found["encoding_seconds"] > 0
+
+
+def test_summaries_of_the_first_version_have_means_from_0_to_1_too(tmp_path):
+    old = {"model": "m", "tasks": [], "mean_by_type": {"STS": 81.0}, "mean_over_types": 81.0, "mean_over_tasks": None}
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    found = read_summary(tmp_path)
+    assert (found["mean_by_type"], found["mean_over_types"], found["mean_over_tasks"]) == ({"STS": 0.81}, 0.81, None)
 
 
 def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbone, tasks, tmp_path, monkeypatch):
@@ -347,38 +376,6 @@ def test_vectors_come_back_in_order_and_survive(tmp_path):
     assert hash_key("a", "b") != hash_key("ab", "")
 
 
-def mean_items(values):
-    return Items("query", (Part("mean", np.asarray(values, float), np.empty(0)),))
-
-
-def test_the_interval_of_a_mean_is_that_of_statistics():
-    values = RNG.normal(0.5, 0.2, size=400)
-    low, high = mean_items(values).interval()
-    error = 1.96 * values.std() / 20
-    assert (low, high) == pytest.approx((values.mean() - error, values.mean() + error), abs=0.15 * error)
-
-
-def test_paired_differences_see_what_intervals_do_not():
-    hard = RNG.uniform(size=300)
-    ours, theirs = mean_items(hard + 0.01), mean_items(hard)
-    draws = ours.draws(7) - theirs.draws(7)
-    assert len(draws) == DRAWS
-    assert draws == pytest.approx(0.01)
-    assert ours.interval()[0] < theirs.interval()[1]
-    assert ours.matches(theirs)
-    assert not ours.matches(mean_items(hard[:9]))
-
-
-def test_spearman_and_precision_of_items():
-    values, gold = RNG.normal(size=50), RNG.integers(0, 2, size=50).astype(float)
-    spearman = Items("pair", (Part("spearman", values, gold),))
-    assert spearman.score == pytest.approx(spearmanr(values, gold)[0])
-    precision = Items("pair", (Part("average_precision", values, gold),))
-    assert precision.score == pytest.approx(average_precision_score(gold, values))
-    both = Items("pair", (*spearman.parts, *precision.parts))
-    assert both.score == pytest.approx((spearman.score + precision.score) / 2)
-
-
 @pytest.fixture(scope="module")
 def second(model, tasks, backbone, tmp_path_factory):
     output = tmp_path_factory.mktemp("results") / "plain"
@@ -400,10 +397,10 @@ def test_side_by_side(results, second, tmp_path):
     assert difference.low <= difference.value <= difference.high
     means = {row.label: row for row in found.means}
     assert summary["mean_over_types"] == pytest.approx(np.mean(list(summary["mean_by_type"].values())))
-    assert means["mean over 5 types"].scores == {ours: pytest.approx(summary["mean_over_types"])}
-    assert means["mean over 7 tasks"].scores == {ours: pytest.approx(summary["mean_over_tasks"])}
+    assert means["mean over 6 types"].scores == {ours: pytest.approx(summary["mean_over_types"])}
+    assert means["mean over 8 tasks"].scores == {ours: pytest.approx(summary["mean_over_tasks"])}
     assert means["Clustering, 1 task"].scores[theirs] == rows["grouped"].scores[theirs]
-    assert "mean over 7 tasks, 2 of them among the 41 of MTEB(eng, v2)" in found.notes[0]
+    assert "mean over 8 tasks, 2 of them among the 41 of MTEB(eng, v2)" in found.notes[0]
     assert not rows["grouped"].differences[theirs].clear
     alone = compare([first, second])
     shared = [row for row in alone.tasks if len(row.scores) == 2]
@@ -499,111 +496,10 @@ def test_what_cannot_be_evaluated_is_one_sentence(capsys, model, tasks, tmp_path
     assert not (tmp_path / "r").exists()
 
 
-def broken(folder, name, change):
-    write_search(folder)
-    file = folder / name
-    file.write_text(change(file.read_text()))
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "sentence"),
-    [
-        ("qrels/test.tsv", lambda text: text + "q1 1 1\n", "line 26"),
-        ("qrels/test.tsv", lambda text: text + "q1\t1\t0.5\n", "line 26.*whole number"),
-        ("qrels/test.tsv", lambda text: text.partition("\n")[2], "no header"),
-        ("qrels/test.tsv", lambda text: text.partition("\n")[0], "has no judgements"),
-        (
-            "queries.jsonl",
-            lambda text: text.replace(json.loads(text.split("\n")[2])["text"], "  "),
-            "empty query, 'q2'",
-        ),
-        ("queries.jsonl", lambda text: "", "judgements of queries that do not exist only"),
-        (
-            "corpus.jsonl",
-            lambda text: text.replace('"text"', '"body"', 1),
-            "line 1: no column 'text' among its columns",
-        ),
-        ("corpus.jsonl", lambda text: text + text.split("\n")[0], "line 121: the id '0' is there a second time"),
-        ("corpus.jsonl", lambda text: text + '{"_id": 999, "text": null}', "line 121: the text is NoneType"),
-        ("corpus.jsonl", lambda text: text + "{\n", "line 121: malformed JSON"),
-    ],
-)
-def test_a_broken_search_folder_is_one_sentence(tmp_path, name, change, sentence):
-    with pytest.raises(UserError, match=sentence):
-        select_tasks(folders=[broken(tmp_path / "search", name, change)])
-
-
-@pytest.mark.parametrize(
-    ("row", "note"),
-    [
-        ("q1\tnowhere\t1\n", "judgements of 1 documents that do not exist, for example 'nowhere'"),
-        ("q99\t1\t1\n", "judgements of 1 queries that do not exist, for example 'q99'"),
-    ],
-)
-def test_judgements_of_what_does_not_exist_score_as_in_mteb(tmp_path, row, note):
-    folder = broken(tmp_path / "search", "qrels/test.tsv", lambda text: text + row)
-    with pytest.warns(UserWarning, match=note):
-        selection = select_tasks(folders=[folder])
-    score = evaluate(bm25_model(), selection, tmp_path / "r")["tasks"][0]["score"]
-    other = evaluate(bm25_model(), select_tasks(folders=[write_search(tmp_path / "whole")]), tmp_path / "w")
-    whole = other["tasks"][0]["score"]
-    assert score < whole if "nowhere" in row else score == whole
-
-
-def test_characters_that_end_lines_elsewhere_and_titles_that_are_numbers_are_taken(tmp_path):
-    folder = write_search(tmp_path / "search")
-    document = {"_id": "odd", "title": 1984, "text": "one\u2028line\x85still"}
-    with (folder / "corpus.jsonl").open("a") as file:
-        file.write(json.dumps(document, ensure_ascii=False) + "\n")
-    (task,) = select_tasks(folders=[folder]).tasks
-    (data,) = (split["test"] for split in task.dataset.values())
-    assert data["corpus"][len(CORPUS)] == {"id": "odd", "title": "1984", "text": "one\u2028line\x85still"}
-
-
-GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
-
-
-@pytest.mark.parametrize(
-    ("rows", "sentence"),
-    [
-        ([{**GOOD_PAIR, "score": 1.0}] * 3, "numbers, and not all the same"),
-        ([{**GOOD_PAIR, "score": "high"}, {**GOOD_PAIR, "score": "low"}], "numbers, and not all the same"),
-        (
-            [{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "sentence1": None, "score": 2}],
-            "nothing in row 2, column 'sentence1'",
-        ),
-        ([{**GOOD_PAIR, "label": 2}], "must be the numbers 0 and 1, found 2"),
-        ([{**GOOD_PAIR, "label": "1"}], "must be the numbers 0 and 1, found '1'"),
-        ([{**GOOD_PAIR, "label": [0]}], r"must be the numbers 0 and 1, found \[0\]"),
-        ([{**GOOD_PAIR, "label": 1}] * 3, "All labels of .* are 1"),
-        ([{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "score": float("nan")}], "must be numbers"),
-        ([{"text": 5, "label": 2}] * 2, "int in row 1, column 'text'"),
-        ([{"text": "a", "label": 2}] * 9, "only one label"),
-    ],
-)
-def test_a_broken_table_is_one_sentence(tmp_path, rows, sentence):
-    write_lines(tmp_path / "task" / "test.jsonl", rows)
-    with pytest.raises(UserError, match=sentence):
-        select_tasks(folders=[tmp_path / "task"])
-
-
-def test_two_tasks_of_one_name_are_refused(tasks, tmp_path):
-    write_search(tmp_path / "search")
-    with pytest.raises(UserError, match="Two tasks are named 'search'"):
-        select_tasks(folders=[tasks / "own" / "search", tmp_path / "search"])
-
-
-def test_a_folder_cannot_pass_for_a_task_of_the_benchmark(tasks, tmp_path):
-    shutil.copytree(tasks / "own" / "similar", tmp_path / "STSBenchmark")
-    with pytest.raises(UserError, match="is named as a task of MTEB"):
-        select_tasks(folders=[tmp_path / "STSBenchmark"])
-
-
 def test_a_score_that_is_no_number_is_one_sentence(model, tmp_path):
     same = [{"sentence1": text, "sentence2": text, "score": float(i)} for i, text in enumerate(["A cat."] * 4)]
     write_lines(tmp_path / "task" / "test.jsonl", same)
-    with pytest.raises(UserError, match="has no score, its cosine_spearman is not a number"):
+    with pytest.raises(UserError, match="has no score, because its cosine_spearman is not a number"):
         evaluate(saved_model(str(model)), select_tasks(folders=[tmp_path / "task"]), tmp_path / "r")
     assert [file.name for file in tmp_path.glob(".*")] == []
 
@@ -633,7 +529,7 @@ def test_a_mirror_without_a_split_or_a_column_keeps_what_was_finished(model, tmp
     mirror = tmp_path / "mirror"
     good = [{"sentence1": text, "sentence2": SENTENCES[0], "score": float(i)} for i, text in enumerate(SENTENCES)]
     write_lines(mirror / "biosses-sts" / "test.jsonl", good)
-    write_lines(mirror / "sts12-sts" / f"{split}.jsonl", [{**GOOD_PAIR, column: 1.0}] * 2)
+    write_lines(mirror / "sts12-sts" / f"{split}.jsonl", [{"sentence1": "a", "sentence2": "b", column: 1.0}] * 2)
     output = tmp_path / "r"
     with pytest.raises(SystemExit):
         main(["evaluate", str(model), "--data-root", str(mirror), "--tasks", "BIOSSES,", "--output", str(output)])

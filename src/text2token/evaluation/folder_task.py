@@ -1,80 +1,293 @@
-"""A folder of the user's as an mteb task: what its files hold decides what is measured."""
+"""Tasks from a user's own folder: the files and columns that it holds decide what is measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 from datasets import Dataset, DatasetDict
 from mteb.abstasks import (
     AbsTask,
     AbsTaskClassification,
     AbsTaskClustering,
+    AbsTaskMultilabelClassification,
     AbsTaskPairClassification,
     AbsTaskRetrieval,
     AbsTaskSTS,
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.data.tables import pick, read_table
+from text2token.data.tables import TABLES, Row, pick, read_lines, read_table
 from text2token.utils.errors import UserError
 
-_TABLES = {".jsonl": "json", ".json": "json", ".csv": "csv", ".parquet": "parquet"}
 _SHAPES = (
-    "corpus.jsonl, queries.jsonl and qrels/test.tsv (retrieval), or a test.jsonl/.csv/.parquet with the columns "
-    "sentence1, sentence2 and score (STS), sentence1, sentence2 and label 0/1 (pair classification), or "
-    "text and label (clustering; classification when a train file stands beside it)"
+    "corpus.jsonl, queries.jsonl and qrels/test.tsv (search), or a test table with the columns sentence1, sentence2 and score "
+    "(similarity), sentence1, sentence2 and label (pair classification), or text and label (clustering; classification with "
+    "a train table beside it)"
 )
 _CLUSTERED = 2_048  # documents, as most clustering tasks of MTEB(eng, v2) take
+_NEIGHBOURS = 5  # mteb's multi-label classifier looks at so many training texts
+_WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
+_OTHER_NUMBER = re.compile(r"-?\d*\.\d+(?:[eE][-+]?\d+)?")
+
+Label = int | str
+Split = dict[str, list[Any]]
+"""Column → values."""
 
 
-def folder_task(folder: Path) -> AbsTask:
-    """The task that a folder holds, named after the folder.
+def folder_task(folder: Path, *, strict: bool = False) -> AbsTask:
+    """The task in a folder, named after the folder.
 
-    ========================================  =====================  ==================
-    files                                     task                   main score
-    ========================================  =====================  ==================
-    ``corpus.jsonl``, ``queries.jsonl``,      retrieval (BEIR)       nDCG@10
-    ``qrels/test.tsv``
-    ``test``: sentence1, sentence2, score     STS                    cosine Spearman
-    ``test``: sentence1, sentence2, label     pair classification    average precision
-    ``train`` and ``test``: text, label       classification         accuracy
-    ``test``: text, label                     clustering             V-measure
-    ========================================  =====================  ==================
+    =============================================  ==========================  =================================
+    files                                          task                        main score
+    =============================================  ==========================  =================================
+    ``corpus``, ``queries``, ``qrels/test.tsv``    search (BEIR)               nDCG@10
+    ``test``: sentence1, sentence2, score          similarity (STS)            Spearman correlation of cosines
+    ``test``: sentence1, sentence2, label          pair classification         average precision
+    ``train`` and ``test``: text, label            classification              accuracy
+    ``train`` and ``test``: text, list of labels   multi-label classification  accuracy, all labels of a text right
+    ``test``: text, label                          clustering                  V-measure
+    =============================================  ==========================  =================================
+
+    ``corpus``, ``queries``, ``train`` and ``test`` are tables that :func:`text2token.data.tables.read_table` reads.
+
+    Args:
+        folder: The folder.
+        strict: Refuse rows without text instead of skipping them.
 
     Raises:
         UserError: The folder is none of these, or its rows do not fit together.
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}': a task of your own is a folder with {_SHAPES}.")
-    if (folder / "corpus.jsonl").is_file():
-        return _retrieval(folder)
-    splits = {split: table for split in ("train", "test") if (table := _table(folder, split)) is not None}
-    columns = set(splits["test"].column_names) if "test" in splits else set()
+    if _find_table(folder, "corpus"):
+        return _search(folder, strict)
+    files = {split: file for split in ("train", "test") if (file := _find_table(folder, split))}
+    columns = _columns(files["test"]) if "test" in files else set()
     if {"sentence1", "sentence2", "score"} <= columns:
-        scores = [score for score in splits["test"]["score"] if isinstance(score, int | float) and math.isfinite(score)]
-        if len(scores) < len(splits["test"]) or min(scores, default=0) == max(scores, default=0):
-            raise UserError(f"The scores of '{folder}' must be numbers, and not all the same.")
-        return _task(folder, AbsTaskSTS, "STS", "cosine_spearman", splits, min_score=min(scores), max_score=max(scores))
+        return _similarity(folder, files["test"], strict)
     if {"sentence1", "sentence2", "label"} <= columns:
-        _check_labels(folder, splits["test"]["label"])
-        return _task(
-            folder, AbsTaskPairClassification, "PairClassification", "max_ap", splits, label_column_name="label"
-        )
-    if {"text", "label"} <= columns and "train" in splits:
-        return _task(folder, AbsTaskClassification, "Classification", "accuracy", splits)
+        splits = _labelled(folder, {"test": files["test"]}, ("sentence1", "sentence2"), strict)
+        return _pair_classification(folder, splits)
     if {"text", "label"} <= columns:
-        size = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": _CLUSTERED}
-        names = {"input_column_name": "text", "label_column_name": "label"}
-        return _task(folder, AbsTaskClustering, "Clustering", "v_measure", splits, **size, **names)
-    raise UserError(f"The folder '{folder}' is no task: expected {_SHAPES}.")
+        splits = _labelled(folder, files, ("text",), strict)
+        return _classification(folder, splits) if "train" in files else _clustering(folder, splits)
+    raise UserError(f"The folder '{folder}' is not a task: expected {_SHAPES}.")
+
+
+def _similarity(folder: Path, file: Path, strict: bool) -> AbsTask:
+    rows = _read(file, ("sentence1", "sentence2"), ("score",), strict)
+    try:
+        scores = rows["score"] = [float(score) for score in rows["score"]]
+    except (TypeError, ValueError):
+        scores = [math.nan]
+    if not all(map(math.isfinite, scores)) or min(scores, default=0) == max(scores, default=0):
+        raise UserError(f"The scores of '{folder}' must be numbers, and not all the same.")
+    limits = {"min_score": min(scores), "max_score": max(scores)}
+    return _task(folder, AbsTaskSTS, "STS", "cosine_spearman", {"test": rows}, **limits)
+
+
+def _pair_classification(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
+    if any(isinstance(label, list) for label in splits["test"]["label"]):
+        raise UserError(f"Pair classification needs one label a row, and '{folder}' has lists of labels.")
+    names = _encode_labels(folder, splits)
+    if len(names) != 2:
+        raise UserError(f"The pairs of '{folder}' must have two different labels, found {_listed(names)}.")
+    column = {"label_column_name": "label"}
+    return _task(folder, AbsTaskPairClassification, "PairClassification", "max_ap", splits, **column)
+
+
+def _classification(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
+    if not any(isinstance(label, list) for rows in splits.values() for label in rows["label"]):
+        _encode_labels(folder, splits)
+        return _task(folder, AbsTaskClassification, "Classification", "accuracy", splits)
+    if len(splits["train"]["label"]) < _NEIGHBOURS:
+        raise UserError(f"The train table of '{folder}' has fewer than {_NEIGHBOURS} texts: add some.")
+    for rows in splits.values():
+        rows["label"] = [label if isinstance(label, list) else [label] for label in rows["label"]]
+    _encode_labels(folder, splits)
+    whole = {"max_eval_samples": None}
+    return _task(folder, AbsTaskMultilabelClassification, "MultilabelClassification", "accuracy", splits, **whole)
+
+
+def _clustering(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
+    if any(isinstance(label, list) for label in splits["test"]["label"]):
+        raise UserError(
+            f"Clustering needs one label per text, and '{folder}' has lists of labels: "
+            "write one label, or add a train table for multi-label classification."
+        )
+    _encode_labels(folder, splits, note=False)
+    size = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": _CLUSTERED}
+    names = {"input_column_name": "text", "label_column_name": "label"}
+    return _task(folder, AbsTaskClustering, "Clustering", "v_measure", splits, **size, **names)
+
+
+def _search(folder: Path, strict: bool) -> AbsTask:
+    corpus, _ = _documents(folder, "corpus", strict)
+    queries, without_text = _documents(folder, "queries", strict)
+    file = folder / "qrels" / "test.tsv"
+    if not file.is_file():
+        raise UserError(f"There is no '{file}': a search task keeps its judgements there.")
+    judged = {query: found for query, found in read_qrels(file).items() if query not in without_text}
+    asked = [place for place, name in enumerate(queries["id"]) if name in judged]  # as in mteb
+    data = {
+        "corpus": Dataset.from_dict(corpus),
+        "queries": Dataset.from_dict({"id": queries["id"], "text": queries["text"]}).select(asked),
+        "relevant_docs": judged,
+        "top_ranked": None,
+    }
+    own = _finds_itself(corpus, queries, judged)
+    if own:
+        warnings.warn(
+            f"{folder.resolve().name}: the queries are documents of the corpus, so a query's own document is left out of its "
+            "results, as mteb does for ArguAna.",
+            stacklevel=2,
+        )
+    return _task(
+        folder, AbsTaskRetrieval, "Retrieval", "ndcg_at_10", {"default": {"test": data}}, ignore_identical_ids=own
+    )
+
+
+def _finds_itself(corpus: Split, queries: Split, judged: Mapping[str, Mapping[str, int]]) -> bool:
+    """Are the queries documents of the corpus? Then most of those that share an id with a document also share its text.
+
+    Ids alone do not show it: many collections number queries and documents from 1.
+    """
+    texts = dict(zip(corpus["id"], corpus["text"], strict=True))
+    shared = [
+        (query, text)
+        for query, text in zip(queries["id"], queries["text"], strict=True)
+        if query in texts and judged.get(query, {}).get(query, 0) <= 0
+    ]
+    return 2 * sum(text.split() == texts[query].split() for query, text in shared) > len(shared)
+
+
+def read_qrels(file: Path) -> dict[str, dict[str, int]]:
+    """Read relevance judgements: query → document → relevance.
+
+    A line holds query, document and relevance, between tabs or else between spaces. The four columns of TREC, with a constant
+    in second place, are read too. A header is optional.
+
+    Raises:
+        UserError: A line has other columns, or its relevance is not a whole number.
+    """
+    judged: dict[str, dict[str, int]] = {}
+    for number, line in enumerate(read_lines(file), start=1):
+        cells = [cell.strip() for cell in line.strip().split("\t")]
+        if len(cells) < 3:
+            cells = line.split()
+        if not cells:
+            continue
+        if len(cells) == 4:
+            del cells[1]
+        relevance = _WHOLE_NUMBER.fullmatch(cells[-1])
+        if len(cells) != 3 or (not relevance and number > 1):
+            raise UserError(
+                f"'{file}', line {number}: expected query, document and a whole number between tabs, found '{line.strip()[:80]}'."
+            )
+        if relevance:
+            judged.setdefault(cells[0], {})[cells[1]] = int(relevance[1])
+    return judged
+
+
+def _documents(folder: Path, stem: str, strict: bool) -> tuple[Split, set[str]]:
+    """The documents or queries of a table that have a title or a text, and the ids of the others."""
+    file = _find_table(folder, stem)
+    if file is None:
+        raise UserError(f"There is no '{folder / stem}.jsonl': a search task has corpus, queries and qrels/test.tsv.")
+    found: Split = {"id": [], "title": [], "text": []}
+    seen: set[str] = set()
+    without_text: set[str] = set()
+    for row in read_table(file, ["_id", "id", "title", "text"]):
+        if row.values is None:
+            continue
+        name = _identifier(row)
+        if name in seen:
+            raise UserError(f"{row.place}: the id '{name}' is there a second time.")
+        seen.add(name)
+        title, text = (_text(row, column) for column in ("title", "text"))
+        if not title.strip() and not text.strip():
+            without_text.add(name)
+            continue
+        for column, value in {"id": name, "title": title, "text": text}.items():
+            found[column].append(value)
+    _note_skipped(file, len(without_text), strict)
+    return found, without_text
+
+
+def _labelled(folder: Path, files: Mapping[str, Path], texts: Sequence[str], strict: bool) -> dict[str, Split]:
+    splits = {split: _read(file, texts, ("label",), strict) for split, file in files.items()}
+    for split, rows in splits.items():
+        if not rows["label"]:
+            raise UserError(f"The {split} table of '{folder}' has no rows with text.")
+    return splits
+
+
+def _read(file: Path, texts: Sequence[str], others: Sequence[str], strict: bool) -> Split:
+    """The rows of a table that have all their texts."""
+    found: Split = {column: [] for column in (*texts, *others)}
+    skipped = 0
+    for row in read_table(file, [*texts, *others]):
+        if row.values is None:
+            continue
+        values = {column: _text(row, column) for column in texts}
+        if not all(map(str.strip, values.values())):
+            skipped += 1
+            continue
+        for column in others:
+            values[column] = row.values.get(column)
+            if values[column] is None:
+                raise UserError(f"{row.place}: the column '{column}' is empty: fill it in, or remove the row.")
+        for column, value in values.items():
+            found[column].append(value)
+    _note_skipped(file, skipped, strict)
+    return found
+
+
+def _encode_labels(folder: Path, splits: Mapping[str, Split], *, note: bool = True) -> list[Label]:
+    """Replace labels by their places in sorted order, in place: 0, 1, …; returns the sorted labels.
+
+    Whole numbers are sorted as numbers and stand before words.
+    """
+    cleaned = {split: [_label(folder, label) for label in rows["label"]] for split, rows in splits.items()}
+    every = {
+        label for labels in cleaned.values() for row in labels for label in (row if isinstance(row, list) else [row])
+    }
+    names = sorted(every, key=lambda label: (isinstance(label, str), label))
+    if len(names) < 2:
+        raise UserError(f"All labels of '{folder}' are {_listed(names)}, so there is nothing to tell apart.")
+    codes = {label: place for place, label in enumerate(names)}
+    for split, labels in cleaned.items():
+        splits[split]["label"] = [
+            [codes[label] for label in row] if isinstance(row, list) else codes[row] for row in labels
+        ]
+    if note and len(names) == 2 and names != [0, 1]:
+        warnings.warn(f"{folder.resolve().name}: label '{names[0]}' counts as 0, '{names[1]}' as 1.", stacklevel=2)
+    return names
+
+
+def _label(folder: Path, value: Any) -> Any:
+    """A label as a whole number or a word. ``7.0`` is 7, in numbers and in text; ``007`` is a word."""
+    if isinstance(value, list):
+        return [_label(folder, label) for label in value]
+    written = str(int(value) if isinstance(value, bool) else value)
+    if number := _WHOLE_NUMBER.fullmatch(written):
+        return int(number[1])
+    if not isinstance(value, str | int) or _OTHER_NUMBER.fullmatch(written):
+        raise UserError(f"The label {written} of '{folder}' is not a whole number or a word: a label names a class.")
+    return written
+
+
+def _listed(names: Iterable[Label]) -> str:
+    return ", ".join(f"'{name}'" for name in list(names)[:5]) or "missing"
 
 
 def _task(
-    folder: Path, kind: type[AbsTask], type_name: str, main_score: str, data: dict[str, Any], **attributes: Any
+    folder: Path, kind: type[AbsTask], type_name: str, main_score: str, data: Mapping[str, Any], **attributes: Any
 ) -> AbsTask:
     metadata = TaskMetadata(
         name=folder.resolve().name,
@@ -87,85 +300,41 @@ def _task(
         main_score=main_score,
     )
     task = type(kind.__name__, (kind,), {"metadata": metadata, **attributes})()
-    task.dataset = DatasetDict(data) if isinstance(data.get("test"), Dataset) else data
+    tables = type_name != "Retrieval"
+    task.dataset = DatasetDict({split: Dataset.from_dict(rows) for split, rows in data.items()}) if tables else data
     task.data_loaded = True
     return task
 
 
-def _table(folder: Path, split: str) -> Dataset | None:
-    for suffix, reader in _TABLES.items():
-        file = folder / f"{split}{suffix}"
-        if file.is_file():
-            try:
-                return datasets.load_dataset(reader, data_files=str(file), split="train")
-            except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
-                raise UserError(
-                    f"Cannot read '{file}' as a table: {error.__cause__ or error}; check its format."
-                ) from error
-    return None
+def _find_table(folder: Path, stem: str) -> Path | None:
+    return next((file for suffix in TABLES if (file := folder / f"{stem}{suffix}").is_file()), None)
 
 
-def _check_labels(folder: Path, labels: Iterable[Any]) -> None:
-    found = list(labels)
-    if other := [label for label in found if not isinstance(label, int | float) or label not in {0, 1}]:
-        raise UserError(f"The labels of '{folder}' must be the numbers 0 and 1, found {other[0]!r}.")
-    if len(set(found)) < 2:
-        raise UserError(
-            f"All labels of '{folder}' are {found[0] if found else 'missing'}: there is nothing to tell apart."
-        )
+def _columns(file: Path) -> set[str]:
+    """The columns of the first row of a table."""
+    row = next((row for row in read_table(file, ()) if row.values is not None), None)
+    return set(row.values) if row else set()
 
 
-def _retrieval(folder: Path) -> AbsTask:
-    split = {
-        "corpus": _texts(folder / "corpus.jsonl", "id", "title", "text"),
-        "queries": _texts(folder / "queries.jsonl", "id", "text"),
-        "relevant_docs": _judgements(folder / "qrels" / "test.tsv"),
-        "top_ranked": None,
-    }
-    return _task(folder, AbsTaskRetrieval, "Retrieval", "ndcg_at_10", {"default": {"test": split}})
+def _identifier(row: Row) -> str:
+    value = row.values.get("_id") if isinstance(row.values, dict) and "id" not in row.values else row.values["id"]
+    value = pick(row, "_id", "name it so") if value is None else value
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f"{row.place}: the id is {type(value).__name__}, expected text or a number.")
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _texts(file: Path, *columns: str) -> Dataset:
-    """Rows with an ``id`` of their own, a ``text`` and perhaps a ``title``, as mteb names the columns."""
-    found: dict[str, list[str]] = {column: [] for column in columns}
-    seen: set[str] = set()
-    for row in read_table(_there(file), ["_id", "title", "text"]):
-        if row.values is None:
-            continue
-        name, text = (pick(row, column, "name it so") for column in ("_id", "text"))
-        if not isinstance(text, str):
-            raise UserError(f"{row.place}: the text is {type(text).__name__}, expected a string.")
-        if (name := str(name)) in seen:
-            raise UserError(f"{row.place}: the id '{name}' is there a second time.")
-        seen.add(name)
-        values = {"id": name, "title": str(row.values.get("title") or ""), "text": text}
-        for column in columns:
-            found[column].append(values[column])
-    return Dataset.from_dict(found)
+def _text(row: Row, column: str) -> str:
+    value = row.values.get(column)
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f"{row.place}: the {column} is {type(value).__name__}, expected text.")
+    return str(value)
 
 
-def _judgements(file: Path) -> dict[str, dict[str, int]]:
-    """Query → document → relevance, a whole number."""
-    judged: dict[str, dict[str, int]] = {}
-    try:
-        text = _there(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{file}' is not in UTF-8: convert it.") from error
-    for number, line in enumerate(filter(str.strip, text.split("\n")), start=1):
-        try:
-            query, document, score = line.split("\t")
-            if number > 1:
-                judged.setdefault(query, {})[document] = int(score)
-        except ValueError as error:
-            raise UserError(
-                f"'{file}', line {number}: expected query, document and a whole number between tabs."
-            ) from error
-        if number == 1 and score.strip().isdigit():
-            raise UserError(f"'{file}' has no header: its first line must be 'query-id corpus-id score', between tabs.")
-    return judged
-
-
-def _there(file: Path) -> Path:
-    if not file.is_file():
-        raise UserError(f"There is no '{file}': a search task has corpus.jsonl, queries.jsonl and qrels/test.tsv.")
-    return file
+def _note_skipped(file: Path, number: int, strict: bool) -> None:
+    if number and strict:
+        raise UserError(f"'{file}' has {number} rows without text: fill them in, or read it without `strict`.")
+    if number:
+        warnings.warn(f"Skipped {number} rows without text in '{file}'.", stacklevel=2)

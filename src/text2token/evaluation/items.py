@@ -1,6 +1,6 @@
-"""What a task's score is made of, item by item: the ground of intervals and of paired comparisons.
+"""The items that a task's score is computed from: queries, pairs or texts. Intervals and paired comparisons need them.
 
-The bootstrap draws items with replacement, so its intervals speak of other queries or pairs of the same kind, not of other
+The bootstrap draws items with replacement. Its intervals therefore describe other queries or pairs of the same kind, not other
 seeds or tasks. Two models are compared on the same draws.
 """
 
@@ -17,20 +17,21 @@ from mteb.abstasks import AbsTask
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
+from sklearn.preprocessing import MultiLabelBinarizer
 
-DRAWS = 1_000  # an end of a 95 % interval then rests on 25 draws; twice as many moved none by more than a tenth of its width
+DRAWS = 1_000  # 25 draws lie outside either end of a 95 % interval; twice as many moved no end by more than a tenth of its width
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Part:
-    """Items of one split and subset.
+    """The items of one split and subset.
 
     Attributes:
-        kind: How they make a score: ``mean`` of values; ``spearman`` or ``average_precision`` of values and gold.
-        values: One number an item: its own score, or the similarity of a pair.
-        gold: Scores or labels of pairs; empty for ``mean``.
+        kind: How to compute the score: ``mean`` of the values, or ``spearman`` or ``average_precision`` of values and gold.
+        values: One number per item: its own score, or the similarity of a pair.
+        gold: The true scores or labels of pairs; empty for ``mean``.
     """
 
     kind: str
@@ -38,22 +39,22 @@ class Part:
     gold: Floats
 
     def score(self, drawn: NDArray[np.intp]) -> float:
-        """The score of the items drawn."""
+        """The score of a draw: places of items, with repetitions."""
         return _SCORES[self.kind](self.values[drawn], self.gold[drawn] if len(self.gold) else self.gold)
 
     def matches(self, other: Part) -> bool:
-        """Are these the same items, of another model perhaps?"""
+        """Are these the same items, perhaps evaluated with another model?"""
         same = self.kind == other.kind and len(self.values) == len(other.values)
         return same and np.array_equal(self.gold, other.gold)
 
 
 @dataclass(frozen=True)
 class Items:
-    """Items of one task; its score is the mean over its parts.
+    """The items of one task; its score is the mean over its parts.
 
     Attributes:
-        unit: What one item is, for readers: query, pair, text, clustering, document.
-        parts: One a split and subset.
+        unit: The word for one item: query, pair, text, clustering or document.
+        parts: One part per split and subset.
     """
 
     unit: str
@@ -64,25 +65,25 @@ class Items:
 
     @property
     def score(self) -> float:
-        """Of all items, in 0 … 1; equals mteb's main score."""
+        """The score of all items, between 0 and 1; it equals mteb's main score."""
         return self._score([np.arange(len(part.values)) for part in self.parts])
 
     def interval(self) -> tuple[float, float]:
-        """95 % percentile interval of the score."""
+        """The 95 % percentile interval of the score."""
         return percentile_interval(self.draws())
 
     def draws(self, seed: int = 0) -> Floats:
-        """Scores of ``DRAWS`` samples of the items with replacement; the same samples for every model of a task.
+        """Scores of ``DRAWS`` samples of the items with replacement; all models of a task get the same samples.
 
         Args:
-            seed: Another one a task makes draws independent over tasks.
+            seed: Use a different one for each task, so that the draws of different tasks are independent.
         """
         rng = np.random.default_rng(seed)
         sizes = [len(part.values) for part in self.parts]
         return np.array([self._score([rng.integers(size, size=size) for size in sizes]) for _ in range(DRAWS)])
 
     def matches(self, other: Items) -> bool:
-        """Are these the same items, of another model perhaps?"""
+        """Are these the same items, perhaps evaluated with another model?"""
         same = len(self.parts) == len(other.parts)
         return same and all(mine.matches(theirs) for mine, theirs in zip(self.parts, other.parts, strict=True))
 
@@ -95,7 +96,7 @@ class Items:
 
     @classmethod
     def load(cls, file: Path) -> Items:
-        """Read what :meth:`save` wrote."""
+        """Read a file that :meth:`save` wrote."""
         with np.load(file) as found:
             parts = [Part(str(kind), found[f"values{i}"], found[f"gold{i}"]) for i, kind in enumerate(found["kinds"])]
             return cls(str(found["unit"]), tuple(parts))
@@ -105,18 +106,20 @@ class Items:
 
 
 def measurable(task: AbsTask) -> bool:
-    """Is it known what the main score of such a task is made of?"""
+    """Can :func:`task_items` compute the items of such a task?"""
+    if getattr(task, "max_eval_samples", None) is not None:  # mteb does not say which samples it draws
+        return False
     scores = _MAIN_SCORES.get(task.metadata.type, frozenset())
     return task.metadata.main_score.removeprefix("max_over_subqueries_").partition("_at_")[0] in scores
 
 
 def task_items(task: AbsTask, predictions: dict[str, Any], scores: dict[str, Any]) -> Items:
-    """The items of a finished task, from what mteb predicted and what the data says.
+    """The items of a finished task.
 
     Args:
-        task: With its data loaded.
-        predictions: Of mteb, by subset and split.
-        scores: Of mteb, by split, an entry a subset.
+        task: The task with its data.
+        predictions: mteb's predictions by subset and split.
+        scores: mteb's scores by split, one entry per subset.
     """
     unit, make = _BY_TYPE[task.metadata.type]
     parts = []
@@ -129,7 +132,7 @@ def task_items(task: AbsTask, predictions: dict[str, Any], scores: dict[str, Any
 
 
 class _Finished(NamedTuple):
-    """One split and subset of a task: its data, what was predicted, what mteb scored."""
+    """One split and subset of a finished task."""
 
     task: Any
     rows: Any
@@ -138,7 +141,7 @@ class _Finished(NamedTuple):
 
 
 def _retrieval(done: _Finished) -> Part:
-    """A query's own main score, as trec_eval has it."""
+    """The main score of each query, computed by trec_eval."""
     relevant, predictions = done.rows["relevant_docs"], done.predictions
     name = done.task.metadata.main_score
     if name.startswith("max_over_subqueries_"):
@@ -156,7 +159,7 @@ def _retrieval(done: _Finished) -> Part:
 
 
 def _merge_subqueries(relevant: Any, predictions: Any) -> tuple[Any, Any]:
-    """MindSmallReranking: the best score of a document over the parts ``q_1``, ``q_2``, … of a query ``q``."""
+    """Merge the subqueries ``q_1``, ``q_2``, … of a query ``q`` (MindSmallReranking): a document gets its best score."""
     judged: dict[str, Any] = {}
     merged: dict[str, dict[str, float]] = {}
     for query, documents in relevant.items():
@@ -174,9 +177,9 @@ def _sts(done: _Finished) -> Part:
 
 
 def _pairs(done: _Finished) -> Part:
-    """By the similarity that reaches the main score, the best of five."""
+    """Pairs with the one of five similarities whose score is the main score: the highest."""
     labels = done.rows[done.task.label_column_name]
-    labels = labels[0] if len(done.rows) == 1 else labels  # all pairs in one row: how older data sets have it
+    labels = labels[0] if len(done.rows) == 1 else labels  # older data sets hold all pairs in one row
     found = {name: _floats(values) for name, values in done.predictions.items()}
     by_name = {
         "similarity": found["similarity_scores"],
@@ -190,18 +193,24 @@ def _pairs(done: _Finished) -> Part:
 
 
 def _classification(done: _Finished) -> Part:
-    """A text's share of right answers over mteb's experiments."""
+    """The share of mteb's experiments that label a text correctly."""
     labels = np.asarray(done.rows[done.task.label_column_name])
     return _mean((np.asarray(done.predictions) == labels).mean(axis=0))
 
 
+def _multilabel_classification(done: _Finished) -> Part:
+    """The share of mteb's experiments that give a text exactly its labels."""
+    labels = MultiLabelBinarizer().fit_transform(done.rows[done.task.label_column_name])
+    return _mean((np.asarray(done.predictions) == labels).all(axis=2).mean(axis=0))
+
+
 def _clustering(done: _Finished) -> Part:
-    """An item is one clustering: mteb clusters samples of the documents ten times over."""
+    """One item per clustering: mteb clusters ten samples of the documents."""
     return _mean([value for level in done.scores["v_measures"].values() for value in level])
 
 
 def _summarization(done: _Finished) -> Part:
-    """A document's correlation over its summaries."""
+    """The correlation of each document over its summaries."""
     pairs = zip(done.predictions["cosine_scores"], done.predictions["human_scores"], strict=True)
     return _mean([_spearman(_floats(cosines), _floats(human)) for cosines, human in pairs])
 
@@ -236,6 +245,7 @@ _MAIN_SCORES = {
     "STS": {"cosine_spearman", "spearman"},
     "PairClassification": {"max_ap"},
     "Classification": {"accuracy"},
+    "MultilabelClassification": {"accuracy"},
     "Clustering": {"v_measure"},
     "Summarization": {"cosine_spearman"},
 }
@@ -245,6 +255,7 @@ _BY_TYPE: dict[str, tuple[str, Callable[[_Finished], Part]]] = {
     "STS": ("pair", _sts),
     "PairClassification": ("pair", _pairs),
     "Classification": ("text", _classification),
+    "MultilabelClassification": ("text", _multilabel_classification),
     "Clustering": ("clustering", _clustering),
     "Summarization": ("document", _summarization),
 }

@@ -162,7 +162,7 @@ def _check_search(task: AbsTask, data: dict[str, Any]) -> None:
 def _note_unknown(task: AbsTask, what: str, names: Sequence[str], outcome: str) -> None:
     if names:
         warnings.warn(
-            f"{task.metadata.name} has judgements of {len(names)} {what} that do not exist, for example '{names[0]}': {outcome}.",
+            f"{task.metadata.name}: judgements name {what} that do not exist ({len(names)}, for example '{names[0]}'); {outcome}.",
             stacklevel=2,
         )
 

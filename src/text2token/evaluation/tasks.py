@@ -1,4 +1,4 @@
-"""Which tasks: those of a benchmark, from the hub or a local mirror, and folders of the user's own."""
+"""Select tasks: tasks of mteb, from the hub or a local mirror, and a user's own folders."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from text2token.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Selection:
-    """What will be evaluated.
+    """The tasks of an evaluation.
 
     Attributes:
-        tasks: To run, in order; those of a local mirror read from there.
-        skipped: Name → reason, of tasks that were asked for and cannot be had.
-        benchmark: Names of all tasks of the benchmark; a mean over fewer says so.
+        tasks: The tasks in order; those of a local mirror are read from there.
+        skipped: Task → reason, for tasks that were asked for and are not available.
+        benchmark: The names of all tasks of the benchmark, so that a mean over fewer tasks can say so.
     """
 
     tasks: list[AbsTask]
@@ -39,23 +39,25 @@ def select_tasks(
     folders: Sequence[Path] = (),
     names: Sequence[str] = (),
     types: Sequence[str] = (),
+    strict: bool = False,
 ) -> Selection:
-    """The tasks of MTEB(eng, v2), or those asked for.
+    """Select tasks; without arguments, those of MTEB(eng, v2).
 
     Args:
-        data_root: Local mirror, one folder per data set, named by the last part of its hub path; None: the hub.
-        folders: A user's own tasks, see :func:`text2token.evaluation.folder_task.folder_task`. With nothing else asked for,
-            only these run.
-        names: Any tasks that mteb knows, in the benchmark or not.
-        types: Keep only tasks of these types, ``STS`` or ``Retrieval`` for example.
+        data_root: A local mirror with one folder per data set, named after the last part of its hub path; None: the hub.
+        folders: A user's own tasks, see :func:`text2token.evaluation.folder_task.folder_task`. Without ``data_root`` and
+            ``names``, only these are selected.
+        names: Tasks that mteb knows, in the benchmark or not.
+        types: Keep only tasks of these types, for example ``STS`` or ``Retrieval``.
+        strict: Refuse rows without text in ``folders`` instead of skipping them.
 
     Raises:
-        UserError: A name or type that mteb does not know, a mirror that is not there or has none of the tasks.
+        UserError: mteb does not know a name or type, or the mirror does not exist or has none of the tasks.
     """
     if data_root is not None and not data_root.is_dir():
-        raise UserError(f"There is no folder '{data_root}': --data-root names a mirror with one folder per data set.")
+        raise UserError(f"There is no folder '{data_root}': `data_root` is a mirror with one folder per data set.")
     benchmark = _benchmark()
-    own = [folder_task(folder) for folder in folders]
+    own = [folder_task(folder, strict=strict) for folder in folders]
     for task in own:
         check_task(task)
     asked: list[AbsTask] = []
@@ -81,12 +83,12 @@ def select_tasks(
 
 
 def benchmark_names() -> frozenset[str]:
-    """Names of the tasks of MTEB(eng, v2)."""
+    """The names of the tasks of MTEB(eng, v2)."""
     return frozenset(task.metadata.name for task in mteb.get_benchmark(BENCHMARK).tasks)
 
 
 def _benchmark() -> list[AbsTask]:
-    return copy.deepcopy(list(mteb.get_benchmark(BENCHMARK).tasks))  # mteb hands out the same objects to all
+    return copy.deepcopy(list(mteb.get_benchmark(BENCHMARK).tasks))  # mteb returns the same objects to every caller
 
 
 def _folder_name(task: AbsTask) -> str:
@@ -94,7 +96,7 @@ def _folder_name(task: AbsTask) -> str:
 
 
 def _localise(task: AbsTask, root: Path) -> bool:
-    """Point a task to its folder in the mirror, if it is there: ``root/owner/name`` or ``root/name``."""
+    """Let a task read its folder in the mirror, ``root/owner/name`` or ``root/name``; False: there is none."""
     hub_path = task.metadata.dataset["path"]
     for folder in (root / hub_path, root / _folder_name(task)):
         if folder.is_dir():
@@ -119,12 +121,14 @@ def _any_task(name: str, first: list[str]) -> AbsTask:
         raise UserError(f"mteb knows no task '{name}': {hint}") from error
     if not measurable(task):
         kind = f"{task.metadata.type}, {task.metadata.main_score}"
-        raise UserError(f"The task {name} cannot be run here: no interval is known for its score ({kind}).")
+        raise UserError(
+            f"The task {name} ({kind}) is not supported: text2token cannot compute an interval for its score."
+        )
     return task
 
 
 def _check_names(asked: list[AbsTask], own: list[AbsTask]) -> None:
-    """Results are kept by name, and those of the benchmark are known by it."""
+    """Names must be unique, because results are stored by name."""
     names = [task.metadata.name for task in (*asked, *own)]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
@@ -132,13 +136,13 @@ def _check_names(asked: list[AbsTask], own: list[AbsTask]) -> None:
     for task in own:
         if task.metadata.name in benchmark_names():
             raise UserError(
-                f"Your folder '{task.metadata.name}' is named as a task of {BENCHMARK}, for which its score would be taken: "
-                "rename it."
+                f"Your folder '{task.metadata.name}' has the name of a task of {BENCHMARK}, so its score would be mistaken for "
+                "the score of that task: rename it."
             )
 
 
 def _check_types(types: Sequence[str], tasks: list[AbsTask]) -> None:
-    there = sorted({task.metadata.type for task in tasks})
+    available = sorted({task.metadata.type for task in tasks})
     for name in types:
-        if name not in there:
-            raise UserError(f"No task is of type '{name}': choose from {', '.join(there)}.")
+        if name not in available:
+            raise UserError(f"No task has the type '{name}': choose from {', '.join(available)}.")
