@@ -161,9 +161,9 @@ def _check_search(task: AbsTask, data: dict[str, Any]) -> None:
 
 def _note_unknown(task: AbsTask, what: str, names: Sequence[str], outcome: str) -> None:
     if names:
+        some = f"{len(names)}, for example '{names[0]}'"
         warnings.warn(
-            f"{task.metadata.name}: judgements name {what} that do not exist ({len(names)}, for example '{names[0]}'); {outcome}.",
-            stacklevel=2,
+            f"{task.metadata.name}: judgements name {what} that do not exist ({some}); {outcome}.", stacklevel=2
         )
 
 
