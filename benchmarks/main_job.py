@@ -25,6 +25,7 @@ from text2token import Embedder, Recipe
 from text2token.cli.options import quiet_libraries
 from text2token.data.corpus import open_corpus
 from text2token.evaluation.tasks import select_tasks
+from text2token.model.fingerprint import backbone_checksum
 from text2token.model.folders import dense_modules
 from text2token.model.precision import mixed_precision
 from text2token.targets.builders import make_builders
@@ -107,7 +108,7 @@ def targets_vs_tokenize(corpus: Path) -> dict[str, Any]:
     embedder, recipe = Embedder.open(Recipe().backbone, **Recipe().embedder_settings()), Recipe()
     texts = list(islice(open_corpus(str(corpus)), 20_000))
     statistics = corpus_statistics(texts, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
-    build = make_builders(embedder, statistics, texts, recipe)[1]
+    build = make_builders(embedder, statistics, texts, recipe, backbone_checksum(embedder))[1]
     batches = [texts[i : i + 1024] for i in range(0, len(texts), 1024)]
 
     def seconds(work: Any) -> float:

@@ -12,7 +12,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from conftest import DECODERS, MASKED, SENTENCES
-from text2token.model.backbone import attends_ahead, load_encoder, load_head
+from text2token.model.backbone import load_encoder, load_head
+from text2token.model.probes import attends_ahead
 from text2token.settings.templates import TEMPLATES, Template
 from text2token.utils.errors import UserError
 

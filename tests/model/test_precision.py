@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,50 @@ def test_gradients_are_float32_and_close(body: nn.Module, monkeypatch: pytest.Mo
     mixed = body[0].weight.grad
     assert mixed.dtype == torch.float32
     assert nn.functional.cosine_similarity(mixed.flatten(), exact.flatten(), dim=0) > 0.999
+
+
+def test_nested_blocks_are_one(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    inputs = torch.randn(8, 64)
+    exact = body(inputs)
+    with mixed_precision(body):
+        mixed = body(inputs)
+        with mixed_precision(body):
+            assert torch.equal(body(inputs), mixed)
+        assert torch.equal(body(inputs), mixed)  # the inner block ended, and the outer one still holds
+    assert torch.equal(body(inputs), exact)
+    assert "forward" not in vars(body)
+    assert not torch.is_autocast_enabled("cpu")
+
+
+def test_a_forward_that_another_library_replaced_comes_back(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    replaced = body.forward = lambda inputs: inputs @ torch.eye(64)
+    with mixed_precision(body):
+        assert body(torch.randn(2, 64)).dtype == torch.float32
+    assert body.forward is replaced
+
+
+def test_threads_do_not_disturb_one_another(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    inputs = torch.randn(8, 64)
+    exact = body(inputs)
+    with mixed_precision(body):
+        mixed = body(inputs)
+
+    def work(number: int) -> bool:
+        good = True
+        for _ in range(20):
+            if number % 2:
+                with mixed_precision(body):
+                    good &= torch.equal(body(inputs), mixed)
+            else:
+                good &= torch.equal(body(inputs), exact)  # this thread is in no block
+        return good
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(8)))
+    assert "forward" not in vars(body)
 
 
 def test_forward_is_restored_after_an_error(body: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,8 +166,16 @@ def test_bf16_of_a_verb_reaches_the_body_or_is_refused(
     assert refused.exit_code == 2
     assert "no bf16" in refused.output
     assert sorted(tmp_path.rglob("*")) == before
-    used = []
-    monkeypatch.setattr(precision, "has_bf16", lambda device: used.append(device) or True)
+    seen = set()
+    plain = nn.Linear.forward
+
+    def watched(layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+        outputs = plain(layer, inputs)
+        seen.add(outputs.dtype)
+        return outputs
+
+    monkeypatch.setattr(nn.Linear, "forward", watched)
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
     result = CliRunner().invoke(main, [*arguments, "--bf16"])
     assert result.exit_code == 0, result.output
-    assert len(used) > 1  # asked for once, and again when texts were embedded
+    assert torch.bfloat16 in seen  # the linear layers of the body computed in bf16

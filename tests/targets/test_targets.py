@@ -179,7 +179,9 @@ def test_model_derived_equals_the_definition(backbone, family):
     template = TEMPLATES["eol"]
     reference = untrained(backbone(family), pooling="last", template=template, max_length=64)
     keep = read_vocabulary(reference.tokenizer, reference.vocabulary_size).meaningful
-    build = ModelDerived(backbone(family), "", (template,), tuple(CORPUS[:40]), keep, top_k=7, temperature=0.5)
+    build = ModelDerived(
+        lambda: untrained(backbone(family)), "", (template,), tuple(CORPUS[:40]), keep, top_k=7, temperature=0.5
+    )
     targets = build(SENTENCES)
     with torch.no_grad():
         logits = reference.head(reference.embed(SENTENCES)) - reference.head(reference.embed(CORPUS[:40])).mean(0)
@@ -222,19 +224,19 @@ def test_removing_the_first_component_makes_priors_blind_to_it(backbone):
 def test_targets_of_another_recipe_are_told_apart(backbone, change):
     embedder, plain = untrained(backbone("llama")), Recipe(backbone=backbone("llama"))
     recipes = plain, plain.model_copy(update=change)
-    one, other = (make_builders(embedder, STATISTICS, CORPUS, recipe)[2].settings for recipe in recipes)
+    one, other = (make_builders(embedder, STATISTICS, CORPUS, recipe, "")[2].settings for recipe in recipes)
     assert one != other
 
 
 def test_a_mixture_of_data_driven_targets_alone_asks_no_prior(backbone):
     recipe = Recipe(backbone=backbone("llama"), mixing=1.0)
-    builders = make_builders(untrained(recipe.backbone), STATISTICS, CORPUS, recipe)
+    builders = make_builders(untrained(recipe.backbone), STATISTICS, CORPUS, recipe, "")
     assert builders[2] is builders[1]
 
 
 def test_fragments_are_no_model_derived_targets(backbone):
     embedder, recipe = untrained(backbone("llama")), Recipe(backbone=backbone("llama"), mixing=0.0)
-    build = make_builders(embedder, STATISTICS, CORPUS, recipe)[2]
+    build = make_builders(embedder, STATISTICS, CORPUS, recipe, "")[2]
     assert VOCABULARY.fragment.any()
     assert not (build.keep & VOCABULARY.fragment).any()
 
@@ -244,7 +246,8 @@ def test_priors_are_averaged_over_templates(backbone):
 
     def logits(*names):
         templates = tuple(TEMPLATES[name] for name in names)
-        targets = ModelDerived(backbone("llama"), "", templates, tuple(CORPUS[:20]), keep, top_k=SIZE)(SENTENCES)
+        build = ModelDerived(lambda: untrained(backbone("llama")), "", templates, tuple(CORPUS[:20]), keep, top_k=SIZE)
+        targets = build(SENTENCES)
         rows = np.zeros((len(SENTENCES), SIZE))
         for row, ids, weights in zip(rows, *targets, strict=True):
             row[ids] = np.log(weights)
@@ -259,7 +262,7 @@ def test_over_frequent_tokens_are_dropped_without_a_stop_list(backbone):
     embedder = untrained(backbone("llama"))
     statistics = corpus_statistics(CORPUS, embedder.tokenizer, embedder.vocabulary_size, 64)
     recipe = Recipe(backbone=backbone("llama"), stop_words="none", max_document_share=0.5, merge_forms=False)
-    targets = make_builders(embedder, statistics, CORPUS, recipe)[1](SENTENCES)
+    targets = make_builders(embedder, statistics, CORPUS, recipe, "")[1](SENTENCES)
     the = {i for i, s in enumerate(VOCABULARY.surfaces) if s == " the"}
     assert statistics.document_frequency[list(the)].max() > 0.5 * len(CORPUS)
     assert not any(the & set(ids.tolist()) for ids in targets.ids)
@@ -272,7 +275,7 @@ def test_no_form_of_an_over_frequent_word_is_a_target(backbone):
     recipe = Recipe(backbone=backbone("llama"), stop_words="none", max_document_share=0.15)
     frequent = {i for i, s in enumerate(VOCABULARY.surfaces) if s.strip().casefold() == "cat"}
     assert statistics.document_frequency[list(frequent)].max() > 0.15 * len(texts)
-    ids = make_builders(embedder, statistics, texts, recipe)[1](["Cat and garden."]).ids[0]
+    ids = make_builders(embedder, statistics, texts, recipe, "")[1](["Cat and garden."]).ids[0]
     assert len(ids)
     assert not frequent & set(ids.tolist())
 
@@ -282,7 +285,7 @@ def test_targets_are_of_what_the_body_reads(backbone):
     embedder = of_recipe(recipe)
     read = embedder.tokenizer(SENTENCES[4], truncation=True, max_length=24)["input_ids"]
     statistics = corpus_statistics(CORPUS, embedder.tokenizer, embedder.vocabulary_size, 64)
-    build = make_builders(embedder, statistics, CORPUS, recipe.model_copy(update={"merge_forms": False}))[1]
+    build = make_builders(embedder, statistics, CORPUS, recipe.model_copy(update={"merge_forms": False}), "")[1]
     assert len(embedder.tokenizer(SENTENCES[4])["input_ids"]) > 24
     assert set(build([SENTENCES[4]]).ids[0].tolist()) <= set(read)
 
@@ -308,7 +311,7 @@ def test_recipe_decides_the_second_stage(backbone):
     embedder = untrained(backbone("llama"))
     statistics = CorpusStatistics(1, np.zeros(embedder.vocabulary_size, int), np.zeros(embedder.vocabulary_size, int))
     names = {
-        mixing: make_builders(embedder, statistics, CORPUS, Recipe(backbone=backbone("llama"), mixing=mixing))[
+        mixing: make_builders(embedder, statistics, CORPUS, Recipe(backbone=backbone("llama"), mixing=mixing), "")[
             2
         ].settings["builder"]
         for mixing in (0.0, 0.5)

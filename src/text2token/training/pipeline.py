@@ -81,7 +81,7 @@ def fit(
         with run.clock("statistics"):
             counted = run.cached("statistics.npz", lambda: asdict(_statistics(opened, embedder, recipe)))
             statistics = CorpusStatistics(**counted)
-        stores = _build_targets(run, statistics, embedder, stages, held_out, recipe, progress)
+        stores = _build_targets(run, statistics, embedder, backbone, stages, held_out, recipe, progress)
 
         def measure() -> dict[str, Any]:
             sample = texts[: recipe.calibration_texts]
@@ -151,7 +151,7 @@ def build_targets(
         raise UserError(f"The recipe gives stage {stage} no texts: change --stage-1 ({recipe.stage_1}) or --stage.")
     embedder = Embedder.open(recipe.backbone, head="original", corrected=False, **recipe.embedder_settings())
     statistics = _statistics(opened, embedder, recipe)
-    builder = make_builders(embedder, statistics, texts, recipe)[stage]
+    builder = make_builders(embedder, statistics, texts, recipe, backbone_checksum(embedder))[stage]
     return build_store(Path(output), stages[stage], builder, embedder, progress=progress), embedder.tokenizer
 
 
@@ -192,6 +192,7 @@ def _build_targets(
     run: RunFolder,
     statistics: CorpusStatistics,
     embedder: Embedder,
+    backbone: dict[str, Any],
     stages: dict[int, list[str]],
     held_out: list[str],
     recipe: Recipe,
@@ -199,7 +200,7 @@ def _build_targets(
 ) -> dict[int, Stores]:
     """For each stage the targets of its own texts, and those of the held-out ones."""
     texts = [text for own in stages.values() for text in own]
-    builders = make_builders(embedder, statistics, texts, recipe)
+    builders = make_builders(embedder, statistics, texts, recipe, backbone["sha256"])
     stores: dict[int, Stores] = {}
     for stage, own in stages.items():
         with run.clock(f"targets {stage}"):

@@ -1,0 +1,51 @@
+"""The border to the libraries that load models: their errors become one sentence, their randomness is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from text2token.utils.errors import UserError, first_line
+
+
+@contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Turn any exception inside the block into one sentence about the model ``name``; the exception stays as its cause.
+
+    A damaged file, an unreachable hub or an unknown format makes the libraries raise almost anything, so every ``Exception`` is
+    caught. Weights that the checkpoint lacks are drawn from a fixed seed inside the block: many BERTs lack the pooler, which no
+    embedding depends on, but a fingerprint does.
+
+    Raises:
+        UserError: Something inside the block failed.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(_sentence(name, error)) from error
+
+
+def _sentence(name: str, error: Exception) -> str:
+    reason = first_line(error)
+    if "trust_remote_code" in str(error):
+        return (
+            f"Cannot load '{name}': it needs its own Python code (trust_remote_code), and text2token never runs a "
+            "model's code. Choose a model whose architecture is part of transformers."
+        )
+    if isinstance(error, ImportError):
+        return f"Cannot load '{name}': it needs a package that is not installed ({reason})."
+    if isinstance(error, MemoryError):
+        return f"Cannot load '{name}': this machine has too little memory for it. Choose a smaller model."
+    if Path(name).expanduser().exists():
+        return f"Cannot load '{name}': {reason}. The file or folder is damaged, or it holds no model that transformers can read."
+    return (
+        f"Cannot load '{name}': it is neither a packaged backbone (see 'text2token backbones'), nor a folder, "
+        f"nor a model that the hub gives out ({reason})."
+    )
