@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 import tracemalloc
+import unicodedata
 from collections import Counter
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def read_error(sources, **options) -> str:
         ("a\ud800b\udfff", "ab"),
         ("\ud83d\ude00", ""),  # two lone surrogates in Python, not an emoji
         ("😀 \u2028 é", "😀 \u2028 é"),
+        ("cafe\u0301 \u1100\u1161", "caf\u00e9 \uac00"),  # composed, Hangul too
     ],
 )
 def test_cleaning(raw, clean):
@@ -61,8 +63,9 @@ def test_cleaned_texts_are_encodable_stripped_and_stable(texts):
     assert all(t and t == t.strip() and "\0" not in t and t.encode() for t in cleaned)
     assert list(Corpus.from_texts(cleaned)) == cleaned
     kept = "".join(cleaned)
-    visible = [c for t in texts for c in t if not c.isspace() and c != "\0" and not "\ud800" <= c <= "\udfff"]
-    assert [c for c in kept if not c.isspace()] == [*visible, *"end"]  # nothing else is lost
+    encodable = ["".join(c for c in t if c != "\0" and not "\ud800" <= c <= "\udfff") for t in [*texts, "end"]]
+    visible = [c for t in encodable for c in unicodedata.normalize("NFC", t) if not c.isspace()]
+    assert [c for c in kept if not c.isspace()] == visible  # nothing else is lost
 
 
 # Formats
@@ -257,14 +260,16 @@ def test_source_errors(tmp_path, monkeypatch):
     assert read_error("*.csv").startswith("*.csv does not exist")
     assert read_error("notes.md").startswith("notes.md is no file of a known format")
     assert read_error("*.md").startswith("*.md is no file of a known format")
-    assert read_error("empty").endswith("convert it to one of .txt, .jsonl, .json, .csv, .parquet")
+    assert read_error("empty").startswith(
+        "empty is no file of a known format and holds none; convert it to one of .txt, .jsonl, .json"
+    )
     assert read_error([]).startswith("no corpus given")
 
 
 @pytest.mark.parametrize("content", ["", "\n \r\n\0\n\ufeff"[:-1], "\ufeff"])
 def test_empty_corpus(tmp_path, content):
     path = write(tmp_path / "a.txt", content)
-    assert read_error(path) == f"no text in {path}: every line is blank; check that this is the right corpus"
+    assert read_error(path) == f"There is no text in {path}; check that this is the right corpus"
 
 
 def test_an_empty_file_among_others_is_fine(tmp_path):
@@ -277,17 +282,25 @@ def test_an_empty_file_among_others_is_fine(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [
-        ("a.txt", "one\ncafé\n".encode("latin-1"), "line 2: not UTF-8 text; convert it to UTF-8"),
-        ("a.txt", "one\n".encode("utf-16"), "line 1: not UTF-8 text; convert it to UTF-8"),
-        ("a.csv", "text\none\ncafé\n".encode("latin-1"), "line 3: not UTF-8 text; convert it to UTF-8"),
-        ("a.jsonl", b'{"text": "one"}\n{"text": \n', "line 2: malformed JSON; write one whole object a line"),
-        ("a.jsonl", b'["one"]', 'line 1: expected a JSON object a line; write one {"text": …} on each line'),
+        ("a.txt", "one\ncafé\n".encode("latin-1"), "line 2: not UTF-8 text; convert the file to UTF-8"),
+        ("a.txt", "one\n".encode("utf-16"), "line 1: not UTF-8 text; convert the file to UTF-8"),
+        ("a.csv", "text\none\ncafé\n".encode("latin-1"), "line 3: not UTF-8 text; convert the file to UTF-8"),
+        (
+            "a.jsonl",
+            b'{"text": "one"}\n{"text": \n',
+            "line 2: malformed JSON (Expecting value: line 2 column 1 (char 10)); write one whole object per line",
+        ),
+        ("a.jsonl", b'["one"]', 'line 1: expected a JSON object such as {"text": …}, found list'),
         ("a.jsonl", b'{"text": "a"}\n\n{"body": 1, "n": 2}', "line 3: no column 'text' among its columns (body, n)"),
-        ("a.jsonl", b'{"text": "a"}\n\n{"text": 7}', "row 3: expected a text, found int; set text_column"),
-        ("a.csv", b"title,body\n1,2\n", "no column 'text' among its columns (title, body); set text_column"),
-        ("a.csv", b"text,n\nhello, world,1\n", "line 2: 3 cells under 2 columns; quote cells that hold commas"),
-        ("a.csv", b'text\n"never closed\nb\n', "line 3: malformed CSV (unexpected end of data); check its quotes"),
-        ("a.parquet", b"PAR1 no more", "not a readable Parquet file; write it again"),
+        (
+            "a.jsonl",
+            b'{"text": "a"}\n\n{"text": [7]}',
+            "line 3: expected a text, found list in 'text'; set `text_column`",
+        ),
+        ("a.csv", b"title,body\n1,2\n", "no column 'text' among its columns (title, body); set `text_column`"),
+        ("a.csv", b"text,n\nhello, world,1\n", "line 2: 3 cells under 2 columns; quote cells that hold the separator"),
+        ("a.csv", b'text\n"never closed\nb\n', "line 3: malformed table (unexpected end of data); check its quotes"),
+        ("a.parquet", b"PAR1 no more", "not a readable Parquet file (Parquet magic"),
     ],
 )
 def test_content_errors_name_the_place_and_the_way_out(tmp_path, name, content, expected):
@@ -298,9 +311,9 @@ def test_content_errors_name_the_place_and_the_way_out(tmp_path, name, content, 
 
 
 def test_parquet_columns_of_another_name_or_type(tmp_path):
-    path = write_parquet(tmp_path / "a.parquet", body=["a"], n=[1])
+    path = write_parquet(tmp_path / "a.parquet", body=["a"], n=[True])
     assert "no column 'text' among its columns (body, n)" in read_error(path)
-    assert f"{path}, row 1: expected a text, found int" in read_error(path, text_column="n")
+    assert f"{path}, row 1: expected a text, found bool in 'n'" in read_error(path, text_column="n")
 
 
 def test_texts_before_an_error_are_read(tmp_path):

@@ -3,4 +3,6 @@ from .corpus import open_corpus as open_corpus
 from .corpus import sample as sample
 from .sts import ScoredPairs as ScoredPairs
 from .sts import read_sts as read_sts
+from .tables import Row as Row
+from .tables import TextCheck as TextCheck
 from .tables import read_table as read_table

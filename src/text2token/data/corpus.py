@@ -1,108 +1,137 @@
-"""Unlabelled text from files, folders, standard input, a datasets hub or memory, streamed as often as asked for."""
+"""Unlabelled texts from files, folders, standard input, the datasets hub or memory, read as a stream as often as needed."""
 
 from __future__ import annotations
 
 import glob
 import hashlib
 import heapq
+import logging
 import re
 import shutil
 import sys
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from text2token.data.tables import TABLES, Row, pick, read_lines, read_table
-from text2token.utils.errors import UserError
+from text2token.data.lines import file_format, read_lines
+from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
+from text2token.utils.errors import UserError, first_line
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_COLUMN = "text"
+_SETTING = "text_column"
+_FORMATS = f".txt, {TABLE_FORMATS}"
+_LISTED = 5  # files of a folder that a message names
+_logger = logging.getLogger(__name__)
 
 
-class _Part(NamedTuple):
-    """One source: its label in messages, and a function that starts reading its rows (None: no text there)."""
+class _Source(NamedTuple):
+    """One file or dataset: its label in messages, the column of its texts, and a function that starts reading its rows."""
 
     label: str
-    rows: Callable[[], Iterable[object]]
+    column: str
+    rows: Callable[[], Iterable[Row]]
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Texts in a fixed order, read again at each iteration, one in memory at a time.
+    """Texts in a fixed order. Each iteration reads them again, one in memory at a time.
 
-    Iterating yields each text without null bytes, lone surrogates and surrounding white space; blank ones are skipped.
-    It raises :class:`UserError` where a source cannot be read, and at the end if there was no text at all.
+    Iterating yields each text in the Unicode form NFC, without null bytes, lone surrogates and surrounding white space.
+    Rows without text are skipped; the first complete iteration logs how many. It raises :class:`UserError` for a source that
+    cannot be read, and at the end if there was no text at all.
 
     Attributes:
-        name: What was opened, for people.
+        name: What was opened, for messages.
     """
 
     name: str
-    _parts: tuple[_Part, ...]
+    _sources: tuple[_Source, ...]
+    _strict: bool = False
+    _reported: set[str] = field(default_factory=set)
 
     @classmethod
-    def from_texts(cls, texts: Sequence[str]) -> Corpus:
-        """A corpus held in memory."""
-        return cls(f"{len(texts)} texts in memory", (_Part("texts in memory", partial(iter, tuple(texts))),))
+    def from_texts(cls, texts: Sequence[str], *, strict: bool = False) -> Corpus:
+        """A corpus held in memory.
+
+        Args:
+            texts: In order.
+            strict: Refuse an empty text instead of skipping it.
+        """
+        held = tuple(texts)
+        label = "texts in memory"
+        rows = partial(_rows, label, held)
+        return cls(f"{len(held)} texts in memory", (_Source(label, _COLUMN, rows),), strict)
 
     def __iter__(self) -> Iterator[str]:
         empty = True
-        for label, rows in self._parts:
-            for number, value in enumerate(rows(), start=1):
-                if value is None:
-                    continue
-                if not isinstance(value, str):
-                    kind = type(value).__name__
-                    raise UserError(f"{label}, row {number}: expected a text, found {kind}; set text_column to another")
-                if text := clean(value):
+        for source in self._sources:
+            check = TextCheck("row", strict=self._strict)
+            for row in source.rows():
+                text = row.text(source.column, _SETTING)
+                if check.has_text(row.place, text):
                     empty = False
                     yield text
+            if source.label not in self._reported:
+                self._reported.add(source.label)
+                check.report(source.label)
         if empty:
-            raise UserError(f"no text in {self.name}: every line is blank; check that this is the right corpus")
+            raise UserError(f"There is no text in {self.name}; check that this is the right corpus")
 
     def fingerprint(self, texts: int | None = None) -> str:
-        """SHA-256 (hex) of the cleaned texts in order, of the first so many or, with None, of the whole corpus."""
+        """SHA-256 (hex) of the cleaned texts in order.
+
+        Args:
+            texts: Count only the first so many; None: all.
+        """
         digest = hashlib.sha256()
         for text in islice(self, texts):
             digest.update(text.encode() + b"\0")  # no cleaned text holds the separator
         return digest.hexdigest()
 
 
-def open_corpus(sources: Sequence[str | Path] | str | Path, *, text_column: str = "text") -> Corpus:
-    """Open one or several sources as one corpus. Files are checked for being there; their content is read later.
+def open_corpus(
+    sources: Sequence[str | Path] | str | Path, *, text_column: str = _COLUMN, strict: bool = False
+) -> Corpus:
+    """Open one or several sources as one corpus. It checks that they exist; their content is read later.
+
+    The files of a folder are listed in one line of the log. A folder in the format of BEIR (``corpus.jsonl`` beside
+    ``queries.jsonl`` or ``qrels``) is read as its ``corpus`` file alone.
 
     Args:
-        sources: Each a file (``.txt``: one text per line; ``.jsonl`` or ``.json``: one object per line; ``.csv`` with a
-            header; ``.parquet``), a folder (all such files in it, at any depth, sorted, hidden ones left out), a glob
-            pattern, ``-`` for one text per line on standard input, or the name of a hub dataset (its ``train`` split).
-            A file that several sources name is read once.
-        text_column: Where the texts are, for all formats but ``.txt``.
+        sources: Each is a file (``.txt``: one text per line; or a table, see :func:`text2token.data.read_table`), a folder (all
+            such files in it, at any depth, sorted; hidden ones are left out), a glob pattern, ``-`` for one text per line on
+            standard input, or the name of a dataset on the hub (its ``train`` split). A file that several sources name is read
+            once.
+        text_column: The column of the texts in a table or dataset.
+        strict: Refuse a row without text instead of skipping it.
 
     Raises:
-        UserError: A source that is not there, of an unknown format, or without any file of a known one.
+        UserError: A source does not exist, or has no file of a known format.
     """
     names = [str(source) for source in ([sources] if isinstance(sources, str | Path) else sources)]
     if not names:
         raise UserError("no corpus given: name at least one file, folder, pattern or dataset")
     found = {part.label: part for name in dict.fromkeys(names) for part in _open(name, text_column)}
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return Corpus(names[0] + more, tuple(found.values()))
+    return Corpus(names[0] + more, tuple(found.values()), strict)
 
 
 def sample(texts: Iterable[str], size: int | None, seed: int) -> list[str]:
-    """Uniform sample of the distinct texts, in an order shuffled by the seed, in one pass and O(size) memory.
+    """Draw a uniform sample of the distinct texts, shuffled by the seed, in one pass and O(size) memory.
 
-    The texts with the smallest keyed hashes are kept (bottom-k sampling): unlike a reservoir of positions, this drops
-    exact duplicates without remembering all that went by. The outcome does not depend on the order of the texts, and
+    The texts with the smallest keyed hashes are kept (bottom-k sampling). Unlike a reservoir of positions, this drops
+    exact duplicates without remembering every text. The sample does not depend on the order of the texts, and
     a smaller sample is the beginning of a larger one.
 
     Args:
-        texts: Without lone surrogates, as a :class:`Corpus` yields them.
-        size: How many at most; None keeps all.
+        texts: Texts without lone surrogates, as a :class:`Corpus` yields them.
+        size: The largest number of texts; None: all.
         seed: Any 64-bit integer.
     """
     salt = seed.to_bytes(16, "little", signed=True)
@@ -119,57 +148,90 @@ def sample(texts: Iterable[str], size: int | None, seed: int) -> list[str]:
     return [kept[key] for key in sorted(kept)]
 
 
-def clean(text: str) -> str:
-    """Without null bytes, lone surrogates and surrounding white space."""
-    return text.replace("\0", "").encode(errors="ignore").decode().strip()
-
-
-def _open(source: str, column: str) -> list[_Part]:
+def _open(source: str, column: str) -> list[_Source]:
     if source == "-":
         return [_spool_standard_input()]
     path = Path(source)
-    # Not Path.glob: that takes no absolute pattern, and lists hidden files too.
+    # Not Path.glob: it takes no absolute pattern, and lists hidden files too.
     pattern = f"{glob.escape(source)}/**" if path.is_dir() else source
     matches = [source] if path.is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
-    files = [file for file in map(Path, matches) if file.is_file() and file.suffix.lower() in _READERS]
+    files = [file for file in map(Path, matches) if file.is_file() and _is_readable(file)]
+    if path.is_dir() and files:
+        files = _beir_corpus(path) or files
+        _list_files(path, files)
     if files:
-        return [_Part(str(file), partial(_READERS[file.suffix.lower()], file, column)) for file in files]
+        return [_open_file(file, column) for file in files]
     if matches:
         raise UserError(f"{source} is no file of a known format and holds none; convert it to one of {_FORMATS}")
-    if path.suffix.lower() in _READERS or not _HUB_NAME.fullmatch(source):
+    if _is_readable(path) or not _HUB_NAME.fullmatch(source):
         raise UserError(f"{source} does not exist; give a file, folder or pattern of {_FORMATS} files")
     return [_open_hub_dataset(source, column)]
 
 
-def _spool_standard_input() -> _Part:
-    """Copy standard input to a temporary file, since a corpus is read several times."""
+def _is_readable(file: Path) -> bool:
+    return is_table(file) or file_format(file) == ".txt"
+
+
+def _open_file(file: Path, column: str) -> _Source:
+    if is_table(file):
+        return _Source(str(file), column, partial(read_table, file, [column]))
+    return _Source(str(file), _COLUMN, partial(_text_lines, str(file), file))
+
+
+def _beir_corpus(folder: Path) -> list[Path]:
+    """The ``corpus`` files of a folder in the format of BEIR; empty for any other folder."""
+    files = [file for file in sorted(folder.iterdir()) if is_table(file)]
+    stems = {file.name.partition(".")[0] for file in files}
+    if "queries" not in stems and not (folder / "qrels").is_dir():
+        return []
+    return [file for file in files if file.name.partition(".")[0] == "corpus"]
+
+
+def _list_files(folder: Path, files: Sequence[Path]) -> None:
+    names = [str(file.relative_to(folder)) for file in files]
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    _logger.warning("%s: reading %s%s", folder, ", ".join(names[:_LISTED]), more)
+
+
+def _rows(label: str, values: Iterable[object]) -> Iterator[Row]:
+    for number, value in enumerate(values, start=1):
+        yield Row(f"{label}, row {number}", {_COLUMN: value})
+
+
+def _text_lines(label: str, path: Path) -> Iterator[Row]:
+    """Rows of a text file; a blank line is not a row."""
+    for number, line in enumerate(read_lines(path), start=1):
+        if line.strip():
+            yield Row(f"{label}, line {number}", {_COLUMN: line})
+
+
+def _spool_standard_input() -> _Source:
+    """Copy standard input to a temporary file, because a corpus is read several times."""
     with tempfile.NamedTemporaryFile(delete=False) as file:
         shutil.copyfileobj(sys.stdin.buffer, file)
     path = Path(file.name)
-    rows = partial(read_lines, path)
+    rows = partial(_text_lines, "standard input", path)
     weakref.finalize(rows, path.unlink, missing_ok=True)
-    return _Part("standard input", rows)
+    return _Source("standard input", _COLUMN, rows)
 
 
-def _open_hub_dataset(name: str, column: str) -> _Part:
-    import datasets  # a second to import, and most corpora are files
+def _open_hub_dataset(name: str, column: str) -> _Source:
+    import datasets  # takes a second to import, and most corpora are files
 
     try:
         dataset = datasets.load_dataset(name, split="train", streaming=True)
     except OSError:
         raise UserError(f"{name} is neither a file here nor a dataset that can be reached; check its name") from None
-    except ValueError as error:  # no train split, or several configurations
-        raise UserError(f"{name}: {error}; save the part you want as a .parquet file and give that") from None
-    return _Part(name, lambda: (pick(Row(name, row), column) for row in dataset))
+    except Exception as error:  # no train split, several configurations, a dataset that is a script, a broken file
+        raise UserError(
+            f"{name}: {first_line(error)}; save the part you want as a .parquet file and give that"
+        ) from error
 
+    def rows() -> Iterator[Row]:
+        try:
+            for number, values in enumerate(dataset, start=1):
+                yield Row(f"{name}, row {number}", values)
+        except Exception as error:
+            raise UserError(f"{name}: the stream broke off ({first_line(error)}); run the command again") from error
 
-def _read_column(path: Path, column: str) -> Iterator[Any]:
-    for row in read_table(path, [column]):
-        yield None if row.values is None else pick(row, column)
-
-
-_READERS: dict[str, Callable[[Path, str], Iterator[Any]]] = {
-    ".txt": lambda file, _: read_lines(file),
-    **dict.fromkeys(TABLES, _read_column),
-}
-_FORMATS = ", ".join(_READERS)
+    return _Source(name, column, rows)

@@ -1,4 +1,4 @@
-"""Pairs of sentences with gold scores."""
+"""Pairs of sentences with gold scores of their similarity."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from text2token.data.tables import pick, read_table
+from text2token.data.tables import read_table
 from text2token.utils.errors import UserError
 
-_COLUMNS = ("sentence1", "sentence2", "score")
+_FIRST, _SECOND, _SCORE = "sentence1", "sentence2", "score"
 
 
 class ScoredPairs(NamedTuple):
@@ -24,32 +24,33 @@ class ScoredPairs(NamedTuple):
 
 
 def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
-    """Read pairs from the columns ``sentence1``, ``sentence2`` and ``score``.
+    """Read pairs from the columns ``sentence1``, ``sentence2`` and ``score`` of a table.
 
     Args:
-        file: ``.jsonl``, ``.csv`` or ``.parquet``.
-        pairs: Draw so many, always the same ones; None: all.
+        file: See :func:`text2token.data.read_table` for the formats.
+        pairs: Draw so many pairs, always the same ones; None: all.
 
     Raises:
-        UserError: No such file or column, an empty sentence, a score that is no number, or scores that are all the same.
+        UserError: There is no such file or column, a sentence is empty, a score is not a number, or all scores are equal.
     """
     rows = []
-    for row in read_table(file, _COLUMNS):
-        if row.values is None:
-            continue
-        first, second, score = (pick(row, column, "rename the one that holds it") for column in _COLUMNS)
-        if not all(isinstance(text, str) and text.strip() for text in (first, second)) or not _is_number(score):
-            raise UserError(f"{row.place}: expected two sentences and a number as their score; mend or drop it.")
-        rows.append((first, second, float(score)))
+    for row in read_table(file, (_FIRST, _SECOND, _SCORE)):
+        first, second, score = row.text(_FIRST), row.text(_SECOND), _number(row.value(_SCORE))
+        if not first or not second or score is None:
+            raise UserError(
+                f"{row.place}: expected two sentences and a number as their score; correct or remove the row"
+            )
+        rows.append((first, second, score))
     if pairs is not None and len(rows) > pairs:
         rows = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))[:pairs]]
     if len({score for _, _, score in rows}) < 2:
-        raise UserError(f"{file} needs pairs of at least two different scores: nothing can be ranked otherwise.")
+        raise UserError(f"{file} needs pairs with at least two different scores: otherwise there is nothing to rank")
     return ScoredPairs([a for a, _, _ in rows], [b for _, b, _ in rows], np.array([score for _, _, score in rows]))
 
 
-def _is_number(value: Any) -> bool:
+def _number(value: Any) -> float | None:
     try:
-        return math.isfinite(float(value))
+        number = float(value)
     except (TypeError, ValueError):
-        return False
+        return None
+    return number if math.isfinite(number) else None

@@ -1,120 +1,248 @@
-"""Read tables: JSON lines, CSV and Parquet files, row by row, each row with its place for error messages."""
+"""The table reader of all verbs: rows from JSON, CSV, TSV and Parquet files.
+
+A reader of documents, queries or labelled texts uses it like this::
+
+    check = TextCheck("query", strict=strict)
+    for row in read_table(path, ["_id", "id", "text"]):
+        text = row.text("text")
+        if check.has_text(row.place, text):
+            yield row.id(), text
+    check.report(path)
+
+``row.text`` and ``row.id`` hold the rules for cells (see docs/reads.md). :class:`TextCheck` counts the rows without text and
+reports them in one line, or refuses the first one.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from text2token.data.lines import COMPRESSIONS, file_format, read_lines
+from text2token.data.text import cell_text, clean, clean_id
+from text2token.utils.errors import UserError, first_line
 
-from text2token.utils.errors import UserError
+ID_COLUMNS = ("_id", "id")
+"""Where the id of a row is looked for, in this order: BEIR writes ``_id``, most others ``id``."""
 
-_PARQUET_BATCH = 64  # rows decoded at once; small, since a single text may have megabytes
+_PARQUET_BATCH = 64  # rows decoded at once; small, because one text may have megabytes
+_logger = logging.getLogger(__name__)
 
 
 class Row(NamedTuple):
-    """A row of a table: where it stands, for messages, and its values by column; None for a blank line."""
+    """One row of a table.
+
+    Attributes:
+        place: File and line, for messages.
+        values: Column → value. A null and a NaN are None.
+    """
 
     place: str
-    values: Any
+    values: dict[str, Any]
+
+    def value(self, column: str, setting: str | None = None) -> Any:
+        """Return the value of a column.
+
+        Args:
+            column: Its name.
+            setting: The name of the setting that chooses another column, for the message.
+
+        Raises:
+            UserError: The row has no such column.
+        """
+        if column not in self.values:
+            advice = f"set `{setting}`" if setting else f"rename the right one to {column!r}"
+            names = " ".join(", ".join(self.values).split())
+            raise UserError(f"{self.place}: no column {column!r} among its columns ({names}); {advice}")
+        return self.values[column]
+
+    def text(self, column: str, setting: str | None = None) -> str:
+        """Return the cleaned text in a column, empty for a null; a number is text, too.
+
+        Raises:
+            UserError: The row has no such column, or its value is no text.
+        """
+        value = self.value(column, setting)
+        text = cell_text(value)
+        if text is None:
+            advice = f"set `{setting}` to another column" if setting else "write it as a string"
+            raise UserError(f"{self.place}: expected a text, found {type(value).__name__} in {column!r}; {advice}")
+        return clean(text)
+
+    def id(self, column: str | None = None, setting: str | None = None) -> str:
+        """Return the id of the row: a string, or a whole number as a string (``7`` and ``7.0`` are "7", "007" stays "007").
+
+        Args:
+            column: Where it is; None: the first of :data:`ID_COLUMNS` that the row has.
+            setting: The name of the setting that chooses another column, for the message.
+
+        Raises:
+            UserError: The row has no id.
+        """
+        found = column or next((name for name in ID_COLUMNS if name in self.values), ID_COLUMNS[-1])
+        value = self.value(found, setting)
+        is_id = not isinstance(value, float) or value.is_integer()
+        name = clean_id((cell_text(value) if is_id else None) or "")
+        if not name:
+            raise UserError(f"{self.place}: {value!r} is no id; give each row a string or a whole number")
+        return name
 
 
-def read_table(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Rows of a ``.jsonl``, ``.json``, ``.csv`` or ``.parquet`` file, one in memory at a time.
+class TextCheck:
+    """Skips rows without text and counts them, or refuses the first one.
 
     Args:
-        path: The file.
-        columns: Those wanted, of which a format that can reads no others; the ones that are not there are left out.
+        noun: One of them, for messages: row, document, query, text.
+        strict: Refuse.
+    """
+
+    def __init__(self, noun: str = "row", *, strict: bool = False) -> None:
+        self._noun, self._strict = noun, strict
+        self.skipped = 0
+
+    def has_text(self, place: str, *texts: str) -> bool:
+        """Return True if one of the texts (title and text, for example) is not empty; count the row otherwise.
+
+        Raises:
+            UserError: All are empty, and ``strict`` is set.
+        """
+        if any(texts):
+            return True
+        if self._strict:
+            raise UserError(f"{place}: a {self._noun} without text; remove it, or leave `strict` out to skip such rows")
+        self.skipped += 1
+        return False
+
+    def report(self, source: object) -> None:
+        """Log how many rows of a source were skipped; nothing if there were none."""
+        if self.skipped:
+            plural = "" if self.skipped == 1 else "ies" if self._noun.endswith("y") else "s"
+            noun = self._noun.removesuffix("y") if plural == "ies" else self._noun
+            _logger.warning("Skipped %d %s%s without text in %s", self.skipped, noun, plural, source)
+
+
+def is_table(path: Path) -> bool:
+    """Return True if the ending of a file is that of a table, compressed or not."""
+    return file_format(path) in _READERS and (file_format(path) != ".parquet" or path.suffix.lower() == ".parquet")
+
+
+def find_table(folder: Path, stem: str) -> Path | None:
+    """Return the first table of a folder that is called ``stem``, with any ending; None if there is none."""
+    endings = [f"{ending}{compression}" for compression in ("", *COMPRESSIONS) for ending in _READERS]
+    files = (folder / f"{stem}{ending}" for ending in endings)
+    return next((file for file in files if file.is_file() and is_table(file)), None)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Yield the rows of a table. Only a JSON array is read into memory as a whole.
+
+    Args:
+        path: ``.jsonl`` (an object per line), ``.json`` (the same, or an array of objects), ``.csv``, ``.tsv`` (both with a
+            header) or ``.parquet``; all but the last also compressed, as ``.csv.gz``, ``.zst``, ``.bz2`` or ``.xz``.
+        columns: The columns wanted: a Parquet file is read faster without the others. Those that are missing are left out.
 
     Raises:
-        UserError: There is no such file, its format is another, or it is malformed, at the line that the message names.
+        UserError: There is no such file, its format is another, or it is malformed; the message gives the line.
     """
-    if not path.is_file() or path.suffix.lower() not in TABLES:
-        raise UserError(f"{path} is no table; give one of {', '.join(TABLES)}")
-    return TABLES[path.suffix.lower()](path, columns)
+    if not path.is_file() or not is_table(path):
+        raise UserError(f"{path} is not a table; give one of {TABLE_FORMATS}")
+    for row in _READERS[file_format(path)](path, columns):
+        yield Row(row.place, {name: None if _is_nan(value) else value for name, value in row.values.items()})
 
 
-def pick(row: Row, column: str, advice: str = "set text_column to that of the texts") -> Any:
-    """The value of a column; ``advice`` ends the sentence that says it is not there.
-
-    Raises:
-        UserError: The row has none of that name.
-    """
-    if not isinstance(row.values, dict):
-        example = f"write one {{{json.dumps(column)}: …}} on each line"
-        raise UserError(f"{row.place}: expected a JSON object a line; {example}")
-    if column not in row.values:
-        names = ", ".join(row.values)
-        raise UserError(f"{row.place}: no column {column!r} among its columns ({names}); {advice}")
-    return row.values[column]
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 file.
-
-    They are decoded one by one, so an error can name its line, and only a line feed ends a line (not ``\\x85`` or ``\\u2028``).
-    """
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError:
-                raise UserError(f"{path}, line {number}: not UTF-8 text; convert it to UTF-8") from None
-            yield text
-
-
-def _read_jsonl(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
+def _read_jsonl(path: Path, _: object) -> Iterator[Row]:
     for number, line in enumerate(read_lines(path), start=1):
-        place = f"{path}, line {number}"
-        if not line.strip():
-            yield Row(place, None)
-            continue
-        try:
-            values = json.loads(line)
-        except ValueError:
-            raise UserError(f"{place}: malformed JSON; write one whole object a line") from None
-        yield Row(place, values)
+        if line.strip():
+            place = f"{path}, line {number}"
+            yield _json_row(place, _parse_json(place, line, "write one whole object per line"))
 
 
-def _read_csv(path: Path, _columns: Sequence[str]) -> Iterator[Row]:
-    csv.field_size_limit(2**31 - 1)  # of the process, there is none a reader; the default refuses a 128 KiB text
-    rows = csv.reader(read_lines(path), strict=True)
+def _read_json(path: Path, columns: object) -> Iterator[Row]:
+    lines = read_lines(path)
+    first = next((line.lstrip() for line in lines if line.strip()), "")
+    lines.close()  # type: ignore[attr-defined]  # it is a generator, and holds the file open
+    if not first.startswith("["):
+        yield from _read_jsonl(path, columns)
+        return
+    values = _parse_json(str(path), "".join(read_lines(path)), "write an array of objects, or one object per line")
+    for number, value in enumerate(values, start=1):
+        yield _json_row(f"{path}, row {number}", value)
+
+
+def _parse_json(place: str, text: str, advice: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise UserError(f"{place}: the JSON is nested too deeply; {advice}") from None
+    except ValueError as error:
+        raise UserError(f"{place}: malformed JSON ({first_line(error)}); {advice}") from None
+
+
+def _json_row(place: str, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise UserError(f'{place}: expected a JSON object such as {{"text": …}}, found {type(value).__name__}')
+    return Row(place, value)
+
+
+def _read_csv(path: Path, columns: Sequence[str] | None, delimiter: str = ",") -> Iterator[Row]:
+    csv.field_size_limit(2**31 - 1)  # a setting of the process, not of a reader; the default refuses a text of 128 KiB
+    rows = csv.reader(read_lines(path), delimiter=delimiter, strict=True)
     try:
         header = next(rows, None)
         if header is None:
             return
+        if double := sorted({name for name in header if header.count(name) > 1 and name in (columns or header)}):
+            raise UserError(f"{path}: two columns are called {double[0]!r}; rename one")
         for cells in rows:
             if len(cells) > len(header):
-                message = f"{len(cells)} cells under {len(header)} columns; quote cells that hold commas"
+                message = f"{len(cells)} cells under {len(header)} columns; quote cells that hold the separator"
                 raise UserError(f"{path}, line {rows.line_num}: {message}")
-            yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
+            if cells:
+                yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
     except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num}: malformed CSV ({error}); check its quotes") from None
+        raise UserError(f"{path}, line {rows.line_num}: malformed table ({error}); check its quotes") from None
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> Iterator[Row]:
+def _read_tsv(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+    return _read_csv(path, columns, delimiter="\t")
+
+
+def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+    import pyarrow as pa  # both take a moment to import, which other formats need not wait for
+    import pyarrow.parquet as pq
+
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            wanted = [name for name in file.schema_arrow.names if name in columns]
+            wanted = [name for name in file.schema_arrow.names if name in (columns or [name])]
             for batch in file.iter_batches(_PARQUET_BATCH, columns=wanted or None):
                 for values in batch.to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", values)
-    except (pa.ArrowException, OSError):
-        raise UserError(f"{path}: not a readable Parquet file; write it again") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: a column of {', '.join(wanted)} is not UTF-8 text; convert it to UTF-8") from None
+        raise UserError(f"{path}, row {number + 1}: not UTF-8 text; write the file again in UTF-8") from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        if isinstance(error, OSError) and error.filename:
+            raise
+        raise UserError(f"{path}: not a readable Parquet file ({first_line(error)}); write it again") from None
 
 
-TABLES: dict[str, Callable[[Path, Sequence[str]], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, Sequence[str] | None], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
-    ".json": _read_jsonl,
+    ".json": _read_json,
     ".csv": _read_csv,
+    ".tsv": _read_tsv,
     ".parquet": _read_parquet,
 }
+TABLE_FORMATS = f"{', '.join(_READERS)} (all but .parquet also as {', '.join(COMPRESSIONS)})"
+"""The formats, for messages."""

@@ -21,7 +21,8 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.data.tables import TABLES, Row, pick, read_lines, read_table
+from text2token.data.lines import read_lines
+from text2token.data.tables import ID_COLUMNS, Row, TextCheck, find_table, read_table
 from text2token.utils.errors import UserError
 
 _SHAPES = (
@@ -29,6 +30,7 @@ _SHAPES = (
     "(similarity), sentence1, sentence2 and label (pair classification), or text and label (clustering; classification with "
     "a train table beside it)"
 )
+_NOUNS = {"corpus": "document", "queries": "query"}
 _CLUSTERED = 2_048  # documents, as most clustering tasks of MTEB(eng, v2) take
 _NEIGHBOURS = 5  # mteb's multi-label classifier looks at so many training texts
 _WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
@@ -64,9 +66,9 @@ def folder_task(folder: Path, *, strict: bool = False) -> AbsTask:
     """
     if not folder.is_dir():
         raise UserError(f"There is no folder '{folder}': a task of your own is a folder with {_SHAPES}.")
-    if _find_table(folder, "corpus"):
+    if find_table(folder, "corpus"):
         return _search(folder, strict)
-    files = {split: file for split in ("train", "test") if (file := _find_table(folder, split))}
+    files = {split: file for split in ("train", "test") if (file := find_table(folder, split))}
     columns = _columns(files["test"]) if "test" in files else set()
     if {"sentence1", "sentence2", "score"} <= columns:
         return _similarity(folder, files["test"], strict)
@@ -196,26 +198,25 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
 
 def _documents(folder: Path, stem: str, strict: bool) -> tuple[Split, set[str]]:
     """The documents or queries of a table that have a title or a text, and the ids of the others."""
-    file = _find_table(folder, stem)
+    file = find_table(folder, stem)
     if file is None:
         raise UserError(f"There is no '{folder / stem}.jsonl': a search task has corpus, queries and qrels/test.tsv.")
     found: Split = {"id": [], "title": [], "text": []}
     seen: set[str] = set()
     without_text: set[str] = set()
-    for row in read_table(file, ["_id", "id", "title", "text"]):
-        if row.values is None:
-            continue
-        name = _identifier(row)
+    check = TextCheck(_NOUNS[stem], strict=strict)
+    for row in read_table(file, [*ID_COLUMNS, "title", "text"]):
+        name = row.id()
         if name in seen:
             raise UserError(f"{row.place}: the id '{name}' is there a second time.")
         seen.add(name)
         title, text = (_text(row, column) for column in ("title", "text"))
-        if not title.strip() and not text.strip():
+        if not check.has_text(row.place, title, text):
             without_text.add(name)
             continue
         for column, value in {"id": name, "title": title, "text": text}.items():
             found[column].append(value)
-    _note_skipped(file, len(without_text), strict)
+    check.report(file)
     return found, without_text
 
 
@@ -230,13 +231,10 @@ def _labelled(folder: Path, files: Mapping[str, Path], texts: Sequence[str], str
 def _read(file: Path, texts: Sequence[str], others: Sequence[str], strict: bool) -> Split:
     """The rows of a table that have all their texts."""
     found: Split = {column: [] for column in (*texts, *others)}
-    skipped = 0
+    check = TextCheck(strict=strict)
     for row in read_table(file, [*texts, *others]):
-        if row.values is None:
-            continue
-        values = {column: _text(row, column) for column in texts}
-        if not all(map(str.strip, values.values())):
-            skipped += 1
+        values: dict[str, Any] = {column: _text(row, column) for column in texts}
+        if not check.has_text(row.place, min(values.values(), key=len)):
             continue
         for column in others:
             values[column] = row.values.get(column)
@@ -244,7 +242,7 @@ def _read(file: Path, texts: Sequence[str], others: Sequence[str], strict: bool)
                 raise UserError(f"{row.place}: the column '{column}' is empty: fill it in, or remove the row.")
         for column, value in values.items():
             found[column].append(value)
-    _note_skipped(file, skipped, strict)
+    check.report(file)
     return found
 
 
@@ -306,35 +304,11 @@ def _task(
     return task
 
 
-def _find_table(folder: Path, stem: str) -> Path | None:
-    return next((file for suffix in TABLES if (file := folder / f"{stem}{suffix}").is_file()), None)
-
-
 def _columns(file: Path) -> set[str]:
     """The columns of the first row of a table."""
-    row = next((row for row in read_table(file, ()) if row.values is not None), None)
+    row = next(read_table(file), None)
     return set(row.values) if row else set()
 
 
-def _identifier(row: Row) -> str:
-    value = row.values.get("_id") if isinstance(row.values, dict) and "id" not in row.values else row.values["id"]
-    value = pick(row, "_id", "name it so") if value is None else value
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{row.place}: the id is {type(value).__name__}, expected text or a number.")
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _text(row: Row, column: str) -> str:
-    value = row.values.get(column)
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{row.place}: the {column} is {type(value).__name__}, expected text.")
-    return str(value)
-
-
-def _note_skipped(file: Path, number: int, strict: bool) -> None:
-    if number and strict:
-        raise UserError(f"'{file}' has {number} rows without text: fill them in, or read it without `strict`.")
-    if number:
-        warnings.warn(f"Skipped {number} rows without text in '{file}'.", stacklevel=2)
+    return row.text(column) if column in row.values else ""

@@ -6,15 +6,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from text2token.data.corpus import clean
-from text2token.data.tables import TABLES, Row, pick, read_table
+from text2token.data.tables import ID_COLUMNS, TABLE_FORMATS, Row, is_table, read_table
+from text2token.data.text import clean, clean_id
 from text2token.utils.errors import UserError
 
 _TEXTS = frozenset({".txt", ".md"})
-_ID_COLUMNS = ("_id", "id")  # BEIR's, and everybody's
-_ADVICE = "name the right one with --{}-column"
 
 
 class Document(NamedTuple):
@@ -70,13 +68,12 @@ def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
         yield from _read_folder(source)
     elif not source.is_file():
         raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
-    elif source.suffix.lower() in TABLES:
-        wanted = [*filter(None, (columns.id, columns.title, columns.text)), *_ID_COLUMNS, "title", "text"]
+    elif is_table(source):
+        wanted = [*filter(None, (columns.id, columns.title, columns.text)), *ID_COLUMNS, "title", "text"]
         for row in read_table(source, wanted):
-            if row.values is not None:
-                yield row.place, _document(row, columns)
+            yield row.place, _document(row, columns)
     else:
-        raise UserError(f"'{source}' is no {', '.join(sorted(TABLES))} file and no folder: convert the documents.")
+        raise UserError(f"'{source}' is neither a folder nor one of {TABLE_FORMATS}: convert the documents.")
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
@@ -85,7 +82,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
         name = file.relative_to(folder)
         if any(part.startswith(".") for part in name.parts):
             continue
-        if clean(str(name)) != str(name):
+        if clean_id(str(name)) != str(name):
             raise UserError(f"{os.fsencode(file)!r}: this name is not UTF-8 text, so it is no id; rename the file.")
         try:
             text = clean(file.read_text(encoding="utf-8-sig"))
@@ -97,18 +94,7 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
 
 
 def _document(row: Row, columns: Columns) -> Document:
-    text = pick(row, columns.text or "text", _ADVICE.format("text"))
-    first = columns.id or next((name for name in _ID_COLUMNS if name in row.values), _ID_COLUMNS[-1])
-    name = pick(row, first, _ADVICE.format("id"))
-    title = pick(row, columns.title, _ADVICE.format("title")) if columns.title else row.values.get("title")
-    if isinstance(name, float) and name.is_integer():  # whole numbers that once stood beside a gap
-        name = int(name)
-    if not isinstance(name, str | int) or isinstance(name, bool) or not (name := clean(str(name))):
-        raise UserError(f"{row.place}: '{name}' is no id; give each row a string or a whole number.")
-    return Document(name, _text(row, title), _text(row, text))
-
-
-def _text(row: Row, value: Any) -> str:
-    if value is not None and not isinstance(value, str):
-        raise UserError(f"{row.place}: expected a text, found {type(value).__name__}; name the right column.")
-    return clean(value or "")
+    has_title = columns.title or "title" in row.values
+    title = row.text(columns.title or "title", "title_column") if has_title else ""
+    text = row.text(columns.text or "text", "text_column")
+    return Document(row.id(columns.id, "id_column"), title, text)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from more_itertools import chunked
 
-from text2token.data.corpus import clean
+from text2token.data.text import clean
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine

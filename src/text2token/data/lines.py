@@ -1,0 +1,62 @@
+"""Read the lines of a UTF-8 file, compressed or not."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from text2token.utils.errors import UserError, first_line
+
+_DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
+
+
+def _open_zstd(path: Path) -> IO[bytes]:
+    import pyarrow as pa  # a moment to import, which text files need not wait for
+
+    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+
+
+_COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".zst": _open_zstd,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+}
+COMPRESSIONS = tuple(_COMPRESSIONS)
+"""Endings of the compressed files that are read."""
+
+
+def file_format(path: Path) -> str:
+    """Return the ending of a file in lower case, without that of the compression: ``.csv`` for ``A.CSV.gz``."""
+    suffix = path.suffix.lower()
+    return Path(path.stem).suffix.lower() if suffix in _COMPRESSIONS else suffix
+
+
+def open_bytes(path: Path) -> IO[bytes]:
+    """Open a file for reading, and decompress it if its ending says that it is compressed."""
+    return _COMPRESSIONS.get(path.suffix.lower(), lambda file: file.open("rb"))(path)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    r"""Yield the lines of a UTF-8 file, each with its line feed. Other separators (``\\x85``, ``\\u2028``) do not end a line.
+
+    Raises:
+        UserError: A line is not UTF-8 (the message gives its number), or the compressed file is damaged.
+    """
+    number = 0
+    try:
+        with open_bytes(path) as file:
+            for number, line in enumerate(file, start=1):
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path}, line {number}: not UTF-8 text; convert the file to UTF-8") from None
+    except _DAMAGED as error:
+        if path.suffix.lower() not in _COMPRESSIONS or (isinstance(error, OSError) and error.filename):
+            raise  # an error of the disk, not of the content
+        raise UserError(f"{path}: cannot be decompressed ({first_line(error)}); make the file again") from None

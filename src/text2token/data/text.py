@@ -1,0 +1,45 @@
+"""One rule for texts and one for ids, whatever file they come from."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from typing import Any
+
+
+def clean(text: str) -> str:
+    """Return a text in Unicode's form NFC, without null bytes, lone surrogates and surrounding white space.
+
+    In form NFC an "é" is one character, also where a file writes it as "e" and an accent.
+    """
+    return unicodedata.normalize("NFC", _encodable(text)).strip()
+
+
+def clean_id(text: str) -> str:
+    """Return an id without null bytes, lone surrogates and surrounding white space; it keeps its Unicode form."""
+    return _encodable(text).strip()
+
+
+def cell_text(value: Any) -> str | None:
+    """Return a cell of a table as text, or None if the cell is no text.
+
+    A null and a number that is not finite are empty. A whole number has no decimal point (``7`` and ``7.0`` are "7"), because
+    a column of whole numbers becomes one of floats in many tools once a value is missing. Truth values, lists, objects, dates and
+    bytes are no text.
+    """
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        if value.is_integer():
+            value = int(value)
+    return str(value)
+
+
+def _encodable(text: str) -> str:
+    return text.replace("\0", "").encode(errors="ignore").decode()

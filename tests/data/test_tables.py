@@ -1,0 +1,310 @@
+"""The table reader: the same rows from every format, one rule for texts and ids, and a sentence for whatever is malformed."""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import json
+import logging
+import lzma
+import math
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from text2token.data import Corpus, open_corpus
+from text2token.data.tables import ID_COLUMNS, Row, TextCheck, is_table, read_table
+from text2token.utils.errors import UserError
+
+FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example writes its own file again
+CELLS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), max_size=8)
+WORDS = [
+    "None",
+    "NA",
+    "null",
+    "nan",
+    "NaN",
+    "007",
+    "1.0",
+    "1e5",
+    "true",
+    "-",
+    "",
+    " ",
+    '"',
+    "a\tb",
+    "a\nb",
+    "a,b",
+    "ﬁ",
+    "é",
+]
+
+
+def compressed(path, data):
+    kinds = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
+    if path.suffix == ".zst":
+        with pa.CompressedOutputStream(str(path), "zstd") as stream:
+            stream.write(data)
+    else:
+        path.write_bytes(kinds.get(path.suffix, bytes)(data))
+    return path
+
+
+def written(folder, name, rows):
+    """Rows of text cells in the format that the name says."""
+    path = folder / name
+    kind = next(part for part in path.suffixes if part in {".jsonl", ".json", ".csv", ".tsv", ".parquet"})
+    if kind == ".parquet":
+        columns = {column: pa.array([row[column] for row in rows], pa.string()) for column in rows[0]}
+        pq.write_table(pa.table(columns), path)
+        return path
+    if kind == ".jsonl":
+        content = "".join(json.dumps(row) + "\n" for row in rows)
+    elif kind == ".json":
+        content = json.dumps(rows, indent=1)
+    else:
+        stream = io.StringIO()
+        table = csv.DictWriter(stream, list(rows[0]), delimiter="\t" if kind == ".tsv" else ",", quoting=csv.QUOTE_ALL)
+        table.writeheader()
+        table.writerows(rows)
+        content = stream.getvalue()
+    return compressed(path, ("\ufeff" + content).encode())
+
+
+NAMES = [
+    "a.jsonl",
+    "A.JSON",
+    "a.csv",
+    "a.tsv",
+    "a.parquet",
+    *(f"a.{x}" for x in ("jsonl.gz", "json.zst", "csv.bz2", "tsv.xz")),
+]
+
+
+@pytest.mark.parametrize("name", [name.lower() for name in NAMES])
+@FOLDER
+@given(rows=st.lists(st.fixed_dictionaries(dict.fromkeys(("_id", "text"), CELLS | st.sampled_from(WORDS))), min_size=1))
+def test_every_format_gives_the_rows_that_were_written(tmp_path, name, rows):
+    """Cells are text whatever they look like; there is no guessing of types or of missing values."""
+    assert [row.values for row in read_table(written(tmp_path, name, rows))] == rows
+
+
+@pytest.mark.parametrize("name", [name.lower() for name in NAMES])
+def test_texts_and_ids_are_the_same_in_every_format_and_through_a_corpus(tmp_path, name):
+    rows = [
+        {"id": f" {number} ", "text": f" {word} "}
+        for number, word in enumerate(["None", "NA", "e\u0301", "\u00e9", " "])
+    ]
+    path = written(tmp_path, name, rows)
+    read = list(read_table(path, ["id", "text"]))
+    assert [row.id() for row in read] == ["0", "1", "2", "3", "4"]
+    assert [row.text("text") for row in read] == ["None", "NA", "\u00e9", "\u00e9", ""]
+    assert list(open_corpus(path)) == ["None", "NA", "\u00e9", "\u00e9"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (7, "7"),
+        (7.0, "7"),
+        (1.5, "1.5"),
+        ("007", "007"),
+        ("1.0", "1.0"),
+        (None, ""),
+        (math.nan, ""),
+        (math.inf, ""),
+        (10**20, "1" + "0" * 20),
+    ],
+)
+def test_numbers_and_nulls_as_texts(value, text):
+    assert Row("here", {"text": value}).text("text") == text
+
+
+@pytest.mark.parametrize("value", [True, [1], {"a": 1}, b"bytes"])
+def test_what_is_no_text_is_refused(value):
+    with pytest.raises(
+        UserError, match=rf"^here: expected a text, found {type(value).__name__} in 'title'; set `title_column`"
+    ):
+        Row("here", {"title": value}).text("title", "title_column")
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [(1, "1"), (1.0, "1"), ("1", "1"), ("1.0", "1.0"), ("007", "007"), ("e\u0301", "e\u0301"), (" a ", "a")],
+)
+@pytest.mark.parametrize("column", ID_COLUMNS)
+def test_ids(column, value, name):
+    assert Row("here", {column: value}).id() == name
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, 1.5, True, [1], {}, "", " ", "\0"])
+def test_what_is_no_id(value):
+    with pytest.raises(UserError, match=r"^here: .* is no id; give each row a string or a whole number"):
+        Row("here", {"_id": value, "id": "second"}).id()
+
+
+def test_nan_and_null_are_missing_in_json_and_parquet(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"_id": 1, "title": NaN, "text": null}\n')
+    table = pa.table({"_id": pa.array([1.0]), "title": pa.array([math.nan]), "text": pa.array([None], pa.string())})
+    pq.write_table(table, tmp_path / "b.parquet")
+    for file in (path, tmp_path / "b.parquet"):
+        (row,) = read_table(file)
+        assert (row.id(), row.values["title"], row.text("title"), row.text("text")) == ("1", None, "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("a.jsonl", b"[" * 100_000, "line 1: the JSON is nested too deeply; write one whole object per line"),
+        ("a.json", b"[" * 100_000, "the JSON is nested too deeply"),
+        ("a.json", b'[{"a": 1}, 2]', "row 2: expected a JSON object such as {\"text\": …}, found int"),
+        ("a.json", b'{\n"a": 1}', "line 1: malformed JSON"),
+        ("a.json", b'[{"a": 1},]', "malformed JSON"),
+        ("a.jsonl", b'{"a": ' + b"9" * 5_000 + b"}", "line 1: malformed JSON"),
+        ("a.tsv", b"a\tb\n1\t2\t3\n", "line 2: 3 cells under 2 columns"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "two columns are called 'a'; rename one"),
+        ("a.csv", "a\né\n".encode("cp1252"), "line 2: not UTF-8 text; convert the file to UTF-8"),
+        ("a.jsonl.gz", b'{"a": 1}\n', "cannot be decompressed (Not a gzipped file"),
+        ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 999)[:-9], "cannot be decompressed (Compressed file ended"),
+        ("a.csv.zst", b"a\n1\n", "cannot be decompressed"),
+        ("a.csv.xz", b"a\n1\n", "cannot be decompressed"),
+        ("a.txt", b"a", "is not a table; give one of .jsonl, .json, .csv, .tsv, .parquet (all but .parquet also as .gz"),
+        ("a.parquet.gz", b"a", "is not a table"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_place_and_the_way_out(tmp_path, name, content, expected):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        list(read_table(path))
+    assert str(caught.value).startswith(str(path))
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+KEYS = st.sampled_from(["_id", "id", "title", "text"]) | st.text()
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+WILD = st.binary(max_size=60) | st.lists(ANY_JSON.map(json.dumps), max_size=4).map(
+    lambda lines: "\n".join(lines).encode()
+)
+
+
+def only_rows_or_a_sentence(path):
+    """Everything that a verb does with a table."""
+    try:
+        for row in read_table(path, [*ID_COLUMNS, "title", "text"]):
+            row.id()
+            text = row.text("text")
+            text.encode()
+            assert text == text.strip()
+        list(open_corpus(path))
+    except UserError as error:
+        assert str(path) in str(error)  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", [name.lower() for name in NAMES if "parquet" not in name])
+@FOLDER
+@given(content=WILD, whole=st.booleans())
+def test_wild_files_give_rows_or_a_sentence(tmp_path, name, content, whole):
+    path = tmp_path / name
+    compressed(path, content) if whole else path.write_bytes(content)
+    only_rows_or_a_sentence(path)
+
+
+@FOLDER
+@given(values=st.lists(ANY_JSON, min_size=1, max_size=4))
+def test_wild_json_arrays_give_rows_or_a_sentence(tmp_path, values):
+    path = tmp_path / "a.json"
+    path.write_text(
+        json.dumps([value if isinstance(value, dict) else {"_id": value, "text": value} for value in values])
+    )
+    only_rows_or_a_sentence(path)
+
+
+@FOLDER
+@given(cut=st.integers(0, 400), place=st.integers(0, 400), byte=st.integers(0, 255))
+def test_damaged_parquet_files_give_rows_or_a_sentence(tmp_path, cut, place, byte):
+    path = written(tmp_path, "a.parquet", [{"_id": "1", "text": "one"}, {"_id": "2", "text": "two"}])
+    data = bytearray(path.read_bytes())
+    data[place % len(data)] = byte
+    path.write_bytes(data[: len(data) - cut % 40])
+    only_rows_or_a_sentence(path)
+
+
+# Rows without text
+
+
+def test_rows_without_text_are_counted_and_told_once(tmp_path, caplog):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "one"}\n\n{"text": null}\n{"text": " "}\n{"text": NaN}\n{"text": "two"}\n')
+    corpus = open_corpus(path)
+    with caplog.at_level(logging.WARNING):
+        assert [list(corpus), list(corpus)] == [["one", "two"]] * 2
+    assert caplog.messages == [f"Skipped 3 rows without text in {path}"]
+    with pytest.raises(UserError, match="line 3: a row without text; remove it, or leave `strict` out"):
+        list(open_corpus(path, strict=True))
+    assert list(open_corpus([path], strict=False)) == ["one", "two"]
+
+
+def test_blank_lines_are_no_rows(tmp_path, caplog):
+    (tmp_path / "a.txt").write_text("one\n\n \ntwo\n")
+    (tmp_path / "b.csv").write_text("text\none\n\ntwo\n")
+    assert list(open_corpus(tmp_path / "a.txt", strict=True)) == ["one", "two"]
+    assert list(open_corpus(tmp_path / "b.csv", strict=True)) == ["one", "two"]
+    assert not caplog.messages
+    with pytest.raises(UserError, match="texts in memory, row 2"):
+        list(Corpus.from_texts(["one", " "], strict=True))
+
+
+@pytest.mark.parametrize(("noun", "plural"), [("query", "2 queries"), ("document", "2 documents")])
+def test_the_sentence_of_a_check(noun, plural, caplog):
+    check = TextCheck(noun)
+    assert check.has_text("here", "", "text")
+    check.report("file")
+    assert not caplog.messages
+    assert not check.has_text("here", "", "")
+    assert not check.has_text("there", "")
+    check.report("file")
+    assert caplog.messages == [f"Skipped {plural} without text in file"]
+
+
+# Folders
+
+
+def test_a_folder_lists_what_it_reads(tmp_path, caplog):
+    for name in ("LICENSE.txt", "a.jsonl.gz", "b.tsv", "c.txt.zst", "README.md", *(f"deep/{i}.txt" for i in range(3))):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        head = "text\n" if name == "b.tsv" else ""
+        compressed(path, json.dumps({"text": name}).encode() if "json" in name else f"{head}{name}".encode())
+    corpus = open_corpus(tmp_path)
+    assert caplog.messages == [f"{tmp_path}: reading LICENSE.txt, a.jsonl.gz, b.tsv, c.txt.zst, deep/0.txt and 2 more"]
+    assert len(list(corpus)) == 7
+
+
+@pytest.mark.parametrize("beside", ["queries.jsonl", "qrels/test.tsv"])
+@pytest.mark.parametrize("name", ["corpus.jsonl", "corpus.parquet", "corpus.jsonl.gz"])
+def test_of_a_beir_folder_the_corpus_alone_is_read(tmp_path, beside, name, caplog):
+    written(tmp_path, name, [{"_id": "1", "text": "a document"}])
+    for other in (beside, "LICENSE.txt"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_text('{"_id": "q", "text": "a query"}\n')
+    assert list(open_corpus(tmp_path)) == ["a document"]
+    assert caplog.messages == [f"{tmp_path}: reading {name}"]
+
+
+def test_what_counts_as_a_table():
+    assert all(is_table(Path(name)) for name in NAMES)
+    assert not any(is_table(Path(name)) for name in ("a.txt", "a.txt.gz", "a.parquet.gz", "gz", ".gz", "jsonl", "a.md"))
