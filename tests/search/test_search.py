@@ -111,14 +111,14 @@ def test_rows_of_every_format_are_named(tmp_path):
     [
         (['{"id": 1, "text": "a"}', '{"id": "1", "text": "b"}'], r"line 2: the id '1' is there a second time"),
         (['{"id": 1, "text": "  "}'], r"line 1: the document '1' has no text"),
-        (['{"id": null, "text": "a"}'], r"line 1: 'None' is no id"),
-        (['{"id": 1, "text": 5}'], r"line 1: expected a text, found int"),
-        (['{"text": "a"}'], r"line 1: no column 'id' among its columns \(text\); name the right one with --id-column"),
+        (['{"id": null, "text": "a"}'], r"line 1: None is no id"),
+        (['{"id": 1, "text": [5]}'], r"line 1: expected a text, found list in 'text'; set `text_column`"),
+        (['{"text": "a"}'], r"line 1: no column 'id' among its columns \(text\); set `id_column`"),
         (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
         ([""], r"no document in"),
-        (["5"], r"line 1: expected a JSON object a line"),
-        (['["id", "text"]'], r"line 1: expected a JSON object a line"),
-        (['{"id": 1.5, "text": "a"}'], r"line 1: '1.5' is no id"),
+        (["5"], r"line 1: expected a JSON object such as"),
+        (['["id", "text"]'], r"line 1: expected a JSON object such as"),
+        (['{"id": 1.5, "text": "a"}'], r"line 1: 1.5 is no id"),
     ],
 )
 def test_bad_documents_are_named(tmp_path, rows, sentence):
