@@ -134,7 +134,7 @@ def test_judgements_are_read_in_every_common_form(tmp_path, form):
     assert read_qrels(tmp_path / "test.tsv") == {"q0": {"7": 1, "8": 2}, "q1": {"9": -1}}
 
 
-def test_rows_without_text_are_skipped_and_counted_or_refused(tmp_path):
+def test_rows_without_text_are_skipped_and_counted_or_refused(tmp_path, caplog):
     folder = write_search(tmp_path / "search")
     with (folder / "corpus.jsonl").open("a") as file:
         file.write(
@@ -144,9 +144,11 @@ def test_rows_without_text_are_skipped_and_counted_or_refused(tmp_path):
         file.write('{"_id": "silent", "text": " "}\n')
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("silent\t1\t1\n")
-    with pytest.warns(UserWarning, match="Skipped 1 row") as notes:
-        data = split_of(load(folder))
-    assert len(notes) == 2
+    data = split_of(load(folder))
+    assert [message.partition(" in ")[0] for message in caplog.messages] == [
+        "Skipped 1 document without text",
+        "Skipped 1 query without text",
+    ]
     assert data["corpus"]["id"][-1] == "title only"
     assert "silent" not in data["queries"]["id"]
     assert "silent" not in data["relevant_docs"]
