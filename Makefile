@@ -44,16 +44,15 @@ bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 
 bench-quality: .venv/dev  ## needs DATA too; hours of training and judging, continues when repeated
 	$(BIN)/python benchmarks/quality.py --data $(DATA) $(QUALITY)
-	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python benchmarks/pages.py
 
 bench-alignment: .venv/dev  ## needs DATA; an hour or two, continues when repeated
 	$(BIN)/python benchmarks/alignment.py --data $(DATA)
-	$(BIN)/python benchmarks/alignment_page.py
-	$(BIN)/python benchmarks/spectrum_page.py
+	$(BIN)/python benchmarks/pages.py
 
 bench-sparse: .venv/dev  ## needs DATA, and models of bench-quality: OURS=folder LLM2VEC=folder; continues when repeated
 	$(BIN)/python benchmarks/sparse.py --data $(DATA) --ours $(OURS) $(if $(LLM2VEC),--llm2vec $(LLM2VEC)) $(SPARSE)
-	$(BIN)/python benchmarks/search_page.py
+	$(BIN)/python benchmarks/pages.py
 
 clean:
 	rm -rf .venv .venv-lowest build demo site

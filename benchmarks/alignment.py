@@ -20,8 +20,7 @@ import dynamics_claim
 import reading_claims
 import reading_cost
 import spectrum_claims
-from results_file import data_checksums, write_results
-from steps import kept, text2token
+from runner import data_checksums, kept, text2token, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.settings.recipe import Recipe
 

@@ -10,16 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from page_parts import verdict
+from tables import verdict
 from text2token import Recipe, fit
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY
-from text2token.analysis.dynamics_report import (
-    StageDynamics,
-    correlation_table,
-    points_table,
-    read_dynamics,
-    write_dynamics,
-)
+from text2token.analysis.dynamics_report import StageDynamics, read_dynamics, write_dynamics
 
 FITS = {
     "data-driven, then combined": {"stage_1": 0.5, "mixing": 0.5},
@@ -66,29 +60,6 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
     }
     figures["dynamics_together"] = sum(rho >= TOGETHER for rho in figures.values()) / max(len(figures), 1)
     return figures, {"positives": positives, "stages": [asdict(stage) for stage in stages]}
-
-
-def section(details: dict[str, Any]) -> list[str]:
-    """Markdown lines on the claim, with a verdict that the numbers give.
-
-    Args:
-        details: As :func:`measure` returns them.
-    """
-    stages = [StageDynamics(**stage) for stage in details["stages"]]
-    lines = [
-        "## Both spaces are optimised together",
-        "",
-        "*Text2Token*'s abstract says that training on token targets optimises the vocabulary space and the representation space "
-        "together. Short fits of smollm2-135m, one per kind of target, were measured at points of their training, on held-out "
-        f"sentences and on STSBenchmark validation; alignment is of {details['positives']}. Alignment and uniformity are Wang "
-        "and Isola's (arXiv 2005.10242), u₁ energy is the share of the first uncentred principal component; these and the target "
-        "loss get better as they fall. Where all texts lie close together, u₁ energy near 1, positives do too: alignment then "
-        "starts near 0 and rises as the space spreads. Embeddings are as trained, without the corrections of a finished model.",
-        "",
-    ]
-    for stage in stages:
-        lines += [f"### {stage.targets.capitalize()} targets", "", *points_table(stage), *correlation_table(stage)]
-    return [*lines, f"**{conclusion(stages)}**", ""]
 
 
 def conclusion(stages: list[StageDynamics]) -> str:

@@ -19,8 +19,7 @@ import click
 import mteb
 from sentence_transformers import SentenceTransformer
 
-from results_file import data_checksums, write_results
-from steps import kept, text2token
+from runner import data_checksums, kept, text2token, write_results
 from text2token import Embedder, Recipe
 from text2token.cli.options import quiet_libraries
 from text2token.data.corpus import open_corpus

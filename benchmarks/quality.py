@@ -1,16 +1,16 @@
-"""The first table: every contender on the local tasks, same backbone, same texts, same number of tokens.
+"""Compare contenders on the local tasks: same backbone, same texts, same number of tokens.
 
-    python benchmarks/quality.py --data DATA     # with corpus/wiki-sentences.txt, mteb and extra, see docs/evaluation.md
+    python benchmarks/quality.py --data DATA     # DATA has corpus/wiki-sentences.txt, mteb/ and extra/, see docs/evaluation.md
 
-Each step is a command of text2token and keeps what it has finished in runs/quality, so that a stopped run continues, over as many
-sittings as it takes; with --only several processes share the work, and one without it puts all together. Writes
-benchmarks/results/quality.json after every contender, and docs/figures/quality.svg; benchmarks/tables.py makes the page of them.
+Each step is a text2token command that keeps its result in ``--runs``, so a stopped run continues when the command is repeated.
+Several processes can share the work with ``--only``; one more run then puts all results together. The benchmark writes
+benchmarks/results/quality.json after every contender.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from itertools import chain
@@ -21,21 +21,18 @@ from typing import Any
 import click
 import torch
 
-from quality_tables import COMPARED, FIGURE, FILTERED, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, by_contender
-from results_file import RESULTS, data_checksums, write_results
-from steps import text2token
+from contenders import COMPARED, FILTERED, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, WHOLE, by_contender
+from runner import data_checksums, read_results, text2token, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import LearnedCorrection, evaluate, recorrected_model, saved_model
 from text2token.evaluation.comparison import Comparison, compare
-from text2token.evaluation.comparison_page import draw
-from text2token.evaluation.results import read_summary
+from text2token.evaluation.results import SUMMARY, read_summary
 from text2token.evaluation.tasks import select_tasks
 from text2token.model.precision import has_bf16
 from text2token.settings.recipe import Recipe
-from text2token.utils.figures import write_figure
 
-RATES = ("3e-5", "1e-4", "3e-4")  # one small grid for every method,
-BEYOND = ("1e-3", "3e-3", "1e-2", "3e-2")  # which goes on while its last rate is its best
+RATES = ("3e-5", "1e-4", "3e-4")  # the learning rates that every method tries
+LARGER_RATES = ("1e-3", "3e-3", "1e-2", "3e-2")  # tried one by one as long as the last rate is the best
 SEEDS = {"text2token": 3, "llm2vec": 3, "simcse": 1, "tsdae": 1}
 SETTINGS = {
     "plain mean": ["--template", "none", "--pooling", "mean"],
@@ -46,51 +43,55 @@ SETTINGS = {
     "last token": ["--template", "none"],
 }
 CORRECTIONS = {"": "none", FILTERED: "centre+filter", ", centred": "centre", ", first removed": "first-component"}
-SUBSET = (
-    "STSBenchmark",
-    "TweetSentimentExtractionClassification",
-    "SciFact",
-    "SearchSnippets",
-    "PIT2015",
-)  # one per type
+ONE_PER_TYPE = ("STSBenchmark", "TweetSentimentExtractionClassification", "SciFact", "SearchSnippets", "PIT2015")
 DECODED = {"tsdae": 1.4 / 0.4}  # the trainer counts what the encoder reads, 40 % of a text; the decoder reads all of it
 QUICK = ("--held-out", "8", "--calibration-texts", "32", "--prior-texts", "16")
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the data is, where results go, and what all commands share."""
+    """Folders of the benchmark and the settings that all its commands share.
+
+    Attributes:
+        data: Folder with the corpus and the tasks.
+        runs: Folder for models, vectors and results.
+        backbone: Language model that every method trains.
+        share: Share of the texts of its recipe that each method gets.
+        training: Options of every training.
+        evaluation: Options of every evaluation.
+        tasks: Names of the tasks; empty means all.
+    """
 
     data: Path
     runs: Path
     backbone: str
     share: float
     training: tuple[str, ...]
-    looking: tuple[str, ...]
+    evaluation: tuple[str, ...]
     tasks: tuple[str, ...] = ()
 
     @property
     def corpus(self) -> str:
-        """What every contender learns from."""
+        """File of the texts that every contender learns from."""
         return str(self.data / "corpus" / "wiki-sentences.txt")
 
     def evaluate(self, name: str, *model: str) -> Path:
-        """Score a model on the tasks of the mirror and the extra sets; finished tasks are not run again."""
-        output = self.place(name)
-        there = [task.metadata.name for task in select_tasks(data_root=self.data / "mteb").tasks] + ["SciFact"]
-        tasks = [task for task in there if not self.tasks or task in self.tasks]
+        """Score a model on all tasks, except those with a finished result."""
+        output = self.result_folder(name)
+        mirrored = [task.metadata.name for task in select_tasks(data_root=self.data / "mteb").tasks] + ["SciFact"]
+        tasks = [task for task in mirrored if not self.tasks or task in self.tasks]
         folders = [folder for folder in sorted((self.data / "extra").iterdir()) if folder.is_dir()]
         own = [("--data", str(folder)) for folder in folders if not self.tasks or folder.name in self.tasks]
         data = ["--data-root", str(self.data / "mteb"), "--tasks", ",".join(tasks), *chain.from_iterable(own)]
-        text2token("evaluate", *model, *data, *self.looking, "--output", str(output))
+        text2token("evaluate", *model, *data, *self.evaluation, "--output", str(output))
         return output
 
-    def place(self, name: str) -> Path:
-        """Of a contender's results."""
+    def result_folder(self, name: str) -> Path:
+        """Folder of a contender's results."""
         return self.runs / "results" / name.replace(", ", "-").replace(": ", "-").replace(" ", "-")
 
     def train(self, method: str, rate: str, seed: int) -> Path:
-        """A trained contender; one that is there is kept."""
+        """Train a model, unless its folder is there."""
         recipe = Path("recipes") / f"{'default' if method == 'text2token' else method}.yaml"
         verb = ["fit"] if method == "text2token" else ["baseline", method]
         texts = round(self.share * Recipe.load(recipe).max_texts)
@@ -102,67 +103,72 @@ class Bench:
         return output
 
     def validation(self, model: Path, label: str) -> float:
-        """STSBenchmark validation, in points: what learning rates are chosen on."""
+        """Score of a model on STSBenchmark validation, × 100. Learning rates are chosen by it."""
         selection = select_tasks(data_root=self.data / "mteb", names=["STSBenchmark"])
         for task in selection.tasks:
             task.filter_eval_splits(["validation"])
         output = self.runs / "validation" / f"{model.name}{label.replace(', ', '-')}"
-        recipe = Recipe(correction=CORRECTIONS[label])
-        correction = LearnedCorrection.of_recipe(recipe, self.corpus)
+        correction = LearnedCorrection.of_recipe(Recipe(correction=CORRECTIONS[label]), self.corpus)
         evaluated = (
             recorrected_model(str(model), correction, bf16=bf16()) if label else saved_model(str(model), bf16=bf16())
         )
-        summary = evaluate(evaluated, selection, output)
-        return 100 * float(summary["tasks"][0]["score"])
+        return 100 * float(evaluate(evaluated, selection, output)["tasks"][0]["score"])
 
 
 @click.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
+@click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), required=True, help="folder with corpus and tasks"
+)
 @click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/quality"), show_default=True)
 @click.option("--backbone", default="smollm2-135m", show_default=True)
-@click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="of texts")
-@click.option("--max-docs", type=click.IntRange(2), help="cut tasks down to so many texts; recorded")
-@click.option("--only", multiple=True, help="contenders whose names begin so, and no others; may be repeated")
-@click.option("--quick", is_flag=True, help="few texts and documents: does everything run?")
+@click.option(
+    "--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help="share of the texts"
+)
+@click.option("--max-docs", type=click.IntRange(2), help="cut each task to this number of texts")
+@click.option("--only", multiple=True, help="run contenders whose names start with this; may be repeated")
+@click.option(
+    "--quick", is_flag=True, help="few texts and documents, to see whether everything runs; writes no results"
+)
 def main(
     data: Path, runs: Path, backbone: str, share: float, max_docs: int | None, only: tuple[str, ...], quick: bool
 ) -> None:
-    """Train, judge and compare."""
+    """Train, evaluate and compare all contenders."""
     quiet_libraries()
     share, max_docs = (0.016, 60) if quick else (share, max_docs)
-    looking = (*(["--bf16"] if bf16() else []), *(["--max-docs", str(max_docs)] if max_docs else []))
-    bench = Bench(data, runs, backbone, share, QUICK if quick else (), looking)
+    evaluation = (*(["--bf16"] if bf16() else []), *(["--max-docs", str(max_docs)] if max_docs else []))
+    bench = Bench(data, runs, backbone, share, QUICK if quick else (), evaluation)
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
-    details = earlier(share, max_docs)
+    details = earlier_details(share, max_docs)
     every = contenders(bench, details)
-    folders = {name: bench.place(name) for name in details["summaries"] if bench.place(name).is_dir()}
+    folders = {name: folder for name in every if (folder := bench.result_folder(name)) and (folder / SUMMARY).is_file()}
     for name in (name for name in every if name.startswith(only or "")):
         folders[name] = every[name]()
         if not quick:
-            there = {name: folders[name] for name in every if name in folders}
-            details["not run"] = [name for name in every if name not in there]
-            details["comparison"] = side_by_side(there)
-            click.echo(write_results("quality", 0, checksums, results(there, details), details))
+            finished = {name: folders[name] for name in every if name in folders}
+            details["not run"] = [name for name in every if name not in finished]
+            details["comparison"] = comparison(finished)
+            click.echo(write_results("quality", 0, checksums, results(finished, details), details))
 
 
-def earlier(share: float, max_docs: int | None) -> dict[str, Any]:
-    """Details of what is in the results file already, where it was measured in the same way."""
-    file = RESULTS / "quality.json"
-    details: dict[str, Any] = json.loads(file.read_text())["details"] if file.is_file() else {}
+def earlier_details(share: float, max_docs: int | None) -> dict[str, Any]:
+    """Learning rates and costs in the results file, if they were measured with the same settings."""
+    details: dict[str, Any] = read_results("quality").get("details", {})
     if (details.get("share"), details.get("max_docs")) == (share, max_docs):
         return details
-    return {"share": share, "max_docs": max_docs, "learning_rates": {}, "trained": {}, "summaries": {}}
+    return {"share": share, "max_docs": max_docs, "learning_rates": {}, "trained": {}}
 
 
 def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], Path]]:
-    """By name what makes a contender and gives the folder of its results, the most wanted first; ``details`` fill on the way."""
-    whole = replace(bench, looking=(), tasks=(*MINILM, "SciFact"))
-    other = replace(bench, backbone=SECOND, tasks=SUBSET)
-    whole_name, second_plain = f"{MINILM_NAME}, whole tasks", f"{SECOND}: PromptEOL"
+    """Name every contender, with a function that makes it and returns the folder of its results.
+
+    The order is that of the work. The functions add learning rates and costs to ``details``.
+    """
+    complete = replace(bench, evaluation=(), tasks=(*MINILM, "SciFact"))
+    second = replace(bench, backbone=SECOND, tasks=ONE_PER_TYPE)
     found: dict[str, Callable[[], Path]] = {
         "BM25": partial(bench.evaluate, "BM25", "bm25"),
         MINILM_NAME: partial(bench.evaluate, MINILM_NAME, "all-minilm-l6-v2"),
-        whole_name: partial(whole.evaluate, whole_name, "all-minilm-l6-v2"),
+        WHOLE: partial(complete.evaluate, WHOLE, "all-minilm-l6-v2"),
     }
     for method, seeds in SEEDS.items():
         for label in ("", FILTERED) if method != "text2token" else ("",):
@@ -173,24 +179,19 @@ def contenders(bench: Bench, details: dict[str, Any]) -> dict[str, Callable[[], 
         for label, correction in CORRECTIONS.items():
             corrected = [*options, "--correction", correction]
             found[setting + label] = partial(untrained, bench, setting, setting + label, corrected)
-    options = [*SETTINGS["PromptEOL"], "--correction", "none"]
-    found[second_plain] = partial(other.evaluate, second_plain, SECOND, *options)
+    plain = [*SETTINGS["PromptEOL"], "--correction", "none"]
+    found[f"{SECOND}: PromptEOL"] = partial(second.evaluate, f"{SECOND}: PromptEOL", SECOND, *plain)
     for method in ("text2token", "llm2vec"):
-        found[f"{SECOND}: {method}"] = partial(trained, f"{SECOND}: {method}", method, 0, bench, other, details)
+        name = f"{SECOND}: {method}"
+        found[name] = partial(trained, name, method, 0, bench, second, details)
     return found
 
 
 def trained(
-    name: str,
-    method: str,
-    seed: int,
-    chosen_on: Bench,
-    bench: Bench,
-    details: dict[str, Any],
-    label: str = "",
+    name: str, method: str, seed: int, first: Bench, bench: Bench, details: dict[str, Any], label: str = ""
 ) -> Path:
-    """A method under the best of its learning rates, which are tried on the first backbone; as it is, or corrected."""
-    tried = details["learning_rates"][method + label] = learning_rates(chosen_on, method, label)
+    """Train and evaluate a method with its best learning rate, which is chosen on the first backbone."""
+    tried = details["learning_rates"][method + label] = learning_rates(first, method, label)
     model = bench.train(method, max(tried, key=tried.__getitem__), seed)
     details["trained"][name] = cost(model, DECODED.get(method, 1.0))
     correction = ["--correction", CORRECTIONS[label], "--corpus", bench.corpus] if label else []
@@ -199,76 +200,76 @@ def trained(
 
 @cache
 def learning_rates(bench: Bench, method: str, label: str) -> dict[str, float]:
-    """STSBenchmark validation by rate, seed 0."""
+    """Score each learning rate on STSBenchmark validation, with seed 0."""
     tried: dict[str, float] = {}
-    for rate in (*RATES, *BEYOND):
+    for rate in (*RATES, *LARGER_RATES):
         if rate in RATES or max(tried.values()) == next(reversed(tried.values())):
             tried[rate] = bench.validation(bench.train(method, rate, 0), label)
     return tried
 
 
 def untrained(bench: Bench, setting: str, name: str, options: list[str]) -> Path:
-    """A training-free setting under one of its corrections, for all of which it is encoded once."""
+    """Evaluate an untrained setting with one correction. The vectors are shared by all corrections of a setting."""
     vectors = bench.runs / "vectors" / f"{setting.replace(' ', '-')}.sqlite"
     vectors.parent.mkdir(parents=True, exist_ok=True)
     return bench.evaluate(name, bench.backbone, *options, "--corpus", bench.corpus, "--vectors", str(vectors))
 
 
 def cost(model: Path, factor: float) -> dict[str, float]:
-    """Texts, tokens through the body (``factor`` times those the trainer counted) and minutes of a training."""
-    run = json.loads((model / "run.json").read_text())
-    stages = {row["stage"]: row for row in run["log"] if "num_input_tokens_seen" in row}  # the last row of each
-    seconds = [took for what, took in run["timings"].items() if what.startswith("train")]
+    """Texts, tokens and minutes of a training; the tokens are ``factor`` times those that the trainer counted."""
+    run = json.loads((model / "run.json").read_text(encoding="utf-8"))
+    last_rows = {row["stage"]: row for row in run["log"] if "num_input_tokens_seen" in row}
+    seconds = [taken for step, taken in run["timings"].items() if step.startswith("train")]
     return {
         "texts": run["recipe"]["max_texts"],
-        "tokens": factor * sum(row["num_input_tokens_seen"] for row in stages.values()),
+        "tokens": factor * sum(row["num_input_tokens_seen"] for row in last_rows.values()),
         "minutes": sum(seconds) / 60,
         "minutes of the whole run": sum(run["timings"].values()) / 60,
     }
 
 
-def results(folders: dict[str, Path], details: dict[str, Any]) -> dict[str, float]:
-    """Figures of the contenders that are finished; their summaries go into ``details``."""
-    summaries = {name: read_summary(folder) for name, folder in folders.items()}
-    details["summaries"] = summaries
-    figures = {
-        f"{name}: {kind}": 100 * score for name, row in summaries.items() for kind, score in row["mean_by_type"].items()
-    }
-    figures |= {f"{name}: {OVERALL}": 100 * row["mean_over_tasks"] for name, row in summaries.items()}
-    if checked := summaries.get(f"{MINILM_NAME}, whole tasks"):
-        scores = {row["task"]: 100 * row["score"] for row in checked["tasks"]}
-        figures["minilm_max_abs_diff"] = max(abs(scores[task] - score) for task, score in MINILM.items())
-    return figures | differences(figures) | judging_cost(folders)
+def results(folders: Mapping[str, Path], details: dict[str, Any]) -> dict[str, float]:
+    """Figures of the finished contenders, × 100. The summaries go into ``details``."""
+    details["summaries"] = {name: read_summary(folder) for name, folder in folders.items()}
+    figures: dict[str, float] = {}
+    for name, summary in details["summaries"].items():
+        scores: dict[str, list[float]] = {}
+        for row in summary["tasks"]:
+            scores.setdefault(row["type"], []).append(100 * row["score"])
+        figures |= {f"{name}: {kind}": mean(values) for kind, values in scores.items()}
+        figures[f"{name}: {OVERALL}"] = mean(chain.from_iterable(scores.values()))
+    if WHOLE in folders:
+        known = {row["task"]: 100 * row["score"] for row in details["summaries"][WHOLE]["tasks"]}
+        figures["minilm_max_abs_diff"] = max(abs(known[task] - score) for task, score in MINILM.items())
+    return figures | differences(figures) | evaluation_cost(folders)
 
 
-def judging_cost(folders: dict[str, Path]) -> dict[str, float]:
-    """What judging ours, all seeds, adds to encoding each text once, a share, and the peak of memory on the whole of SciFact."""
+def evaluation_cost(folders: Mapping[str, Path]) -> dict[str, float]:
+    """Time that evaluating ours adds to encoding, as a share, and the peak memory on the whole of SciFact."""
 
     def tasks(name: str) -> list[dict[str, Any]]:
-        return [json.loads(file.read_text()) for file in (folders[name] / "tasks").glob("*.json")]
+        return [json.loads(file.read_text(encoding="utf-8")) for file in (folders[name] / "tasks").glob("*.json")]
 
     ours = [row for name in folders if name.startswith("text2token") for row in tasks(name)]
     found = {}
     if ours:
         seconds, encoding = (sum(row[key] for row in ours) for key in ("seconds", "encoding_seconds"))
         found["judging_over_encoding"] = seconds / encoding - 1
-    if (whole := f"{MINILM_NAME}, whole tasks") in folders:
-        found["judging_peak_gib"] = next(row["peak_rss_gib"] for row in tasks(whole) if row["task"] == "SciFact")
+    if WHOLE in folders:
+        found["judging_peak_gib"] = next(row["peak_rss_gib"] for row in tasks(WHOLE) if row["task"] == "SciFact")
     return found
 
 
-def side_by_side(folders: dict[str, Path]) -> dict[str, Any] | None:
-    """The first contender of :data:`COMPARED` against the others, task by task, as far as they are finished; and its figure."""
-    there = [folders[name] for name in COMPARED if name in folders]
-    if next(iter(COMPARED)) not in folders or len(there) < 2:
+def comparison(folders: Mapping[str, Path]) -> dict[str, Any] | None:
+    """Compare the first contender of :data:`COMPARED` with the others, task by task, as far as they are finished."""
+    shown = {name: folders[name] for name in COMPARED if name in folders}
+    if next(iter(COMPARED)) not in shown or len(shown) < 2:
         return None
-    compared = compare(there)
-    write_figure(draw(compared), Path("docs") / "figures", FIGURE)
-    return {**in_points(compared), "columns": [shown for name, shown in COMPARED.items() if name in folders]}
+    return {**in_points(compare(list(shown.values()))), "columns": [COMPARED[name] for name in shown]}
 
 
 def in_points(comparison: Comparison) -> dict[str, Any]:
-    """A comparison as plain values, with scores, intervals and differences × 100."""
+    """Return a comparison as plain values, with scores, intervals and differences × 100."""
     found = comparison.to_json()
     for row in found["tasks"] + found["means"]:
         row["scores"] = {column: 100 * score for column, score in row["scores"].items()}
@@ -280,10 +281,10 @@ def in_points(comparison: Comparison) -> dict[str, Any]:
     return found
 
 
-def differences(figures: dict[str, float]) -> dict[str, float]:
-    """Ours minus LLM2Vec's recipe, each the mean over its seeds: over all tasks, and of the type where it is worst.
+def differences(figures: Mapping[str, float]) -> dict[str, float]:
+    """Ours minus LLM2Vec's recipe, means over seeds: over all tasks, and for the type of task where ours is worst.
 
-    The recipe as it is published, or with the correction that ours has: whichever is better overall.
+    The recipe counts with or without the correction of ours, whichever is better overall.
     """
     means = {name: {kind: mean(scores) for kind, scores in row.items()} for name, row in by_contender(figures).items()}
     ours = means.get(NAMES["text2token"])
@@ -291,13 +292,13 @@ def differences(figures: dict[str, float]) -> dict[str, float]:
     if not ours or not others:
         return {}
     theirs = max(others, key=lambda row: row[OVERALL])
-    apart = {kind: ours[kind] - theirs[kind] for kind in ours}
-    overall = apart.pop(OVERALL)
-    return {"ours_minus_llm2vec_mean": overall, "ours_minus_llm2vec_worst_type": min(apart.values())}
+    found = {kind: ours[kind] - theirs[kind] for kind in ours}
+    overall = found.pop(OVERALL)
+    return {"ours_minus_llm2vec_mean": overall, "ours_minus_llm2vec_worst_type": min(found.values())}
 
 
 def bf16() -> bool:
-    """Encode in mixed precision? Where the hardware can, for all contenders alike."""
+    """Tell whether the hardware multiplies bfloat16. All contenders are encoded in the same precision."""
     return has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, issparse
 
-from steps import kept
+from runner import kept
 from text2token.search.engines.base import Engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine

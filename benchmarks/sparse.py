@@ -25,9 +25,8 @@ import numpy as np
 import Stemmer
 
 import search_speed
-from results_file import data_checksums, write_results
+from runner import data_checksums, kept, write_results
 from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg, span_items
-from steps import kept
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation.encoders import hash_key
 from text2token.model.embedder import Embedder

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -323,32 +322,3 @@ def test_halves_are_the_positives_where_no_pairs_are_given(backbone, corpus):
     first, second = zip(*map(halves, corpus[:6]), strict=True)
     assert measured["alignment"] == pytest.approx(alignment(embedder.embed(first), embedder.embed(second)), rel=1e-5)
     assert "sts" not in measured
-
-
-# --- the benchmark's words --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("follows", "words"),
-    [
-        ((1, 1), "Holds: 2 of 2 correlations"),
-        (
-            (1, -1),
-            "Holds partly: 1 of 2 correlations of the target loss with the representation space are 0.5 or more; not u₁",
-        ),
-        ((-1, -1), "Does not hold here"),
-    ],
-)
-def test_the_verdict_comes_from_the_numbers(monkeypatch, follows, words):
-    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    from dynamics_claim import section
-
-    uniform, energy = follows
-    rows = [
-        {"stage": 1, "step": s, "target_loss": 9.0 - s, "uniformity": -uniform * t, "first_component": -energy * t}
-        for s, t in enumerate((0.5, 1.5, 2.5, 3.5))
-    ]
-    stage = {"stage": 1, "targets": "data-driven", "rows": rows, "correlation": correlate(rows)}
-    lines = section({"positives": "pairs", "stages": [stage]})
-    assert lines[-2].startswith(f"**{words}")
-    assert f"| 3 | 6.000 | {-3.5 * uniform:.3f} | {-3.5 * energy:.3f} |" in lines

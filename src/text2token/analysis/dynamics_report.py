@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY, Quantity
 from text2token.utils.errors import UserError
 from text2token.utils.figures import BLUES, ORANGE, figure_style, write_figure
 from text2token.utils.files import atomic_write, read_json, write_json
-from text2token.utils.page import number
+from text2token.utils.page import markdown_table, number
 
 _COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # plots in a row; size of a plot in inches
 _STAGES: tuple[dict[str, Any], ...] = ({"color": BLUES[0], "marker": "o"}, {"color": ORANGE, "marker": "s"})
@@ -99,23 +99,23 @@ def markdown(stages: Sequence[StageDynamics], positives: str) -> list[str]:
     ]
     for stage in stages:
         lines += [f"## Stage {stage.stage}: {stage.targets} targets, {len(stage.rows)} points", ""]
-        lines += [*points_table(stage), *correlation_table(stage)]
+        lines += [points_table(stage), "", correlation_table(stage), ""]
     return lines
 
 
-def points_table(stage: StageDynamics) -> list[str]:
-    """Markdown lines: one row per point, one column per quantity."""
+def points_table(stage: StageDynamics) -> str:
+    """Make a Markdown table with one row per point and one column per quantity."""
     measured = [key for key in (*VOCABULARY, *REPRESENTATION) if any(key in row for row in stage.rows)]
-    return _table(
+    return markdown_table(
         ["step", *map(_label, measured)],
         ([number(row["step"]), *(number(row.get(key)) for key in measured)] for row in stage.rows),
     )
 
 
-def correlation_table(stage: StageDynamics) -> list[str]:
-    """Markdown lines: one row per quantity of the vocabulary space, one column per quantity of the representation space."""
+def correlation_table(stage: StageDynamics) -> str:
+    """Make a Markdown table: a row per quantity of the vocabulary space, a column per quantity of the representation space."""
     others = [key for key in REPRESENTATION if any(key in row for row in stage.correlation.values())]
-    return _table(
+    return markdown_table(
         ["ρ", *map(_label, others)],
         ([_label(name), *(f"{row[key]:+.2f}" for key in others)] for name, row in stage.correlation.items()),
     )
@@ -165,8 +165,3 @@ def _quantity(key: str) -> Quantity:
 
 def _label(key: str) -> str:
     return _quantity(key).label
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = (f"| {' | '.join(cells)} |" for cells in rows)
-    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|", *lines, ""]

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.colors import TABLEAU_COLORS, to_hex
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from text2token.evaluation.comparison import Comparison
-from text2token.utils.figures import MUTED, figure_style, inline_svg, write_figure
+from text2token.utils.figures import MUTED, PALETTE, figure_style, inline_svg, write_figure
 from text2token.utils.files import write_json
 from text2token.utils.page import page_environment, write_page
 
@@ -42,7 +42,7 @@ def draw(comparison: Comparison) -> Figure:
     rows = comparison.tasks + comparison.means
     columns = comparison.measured + comparison.published
     shades = colormaps["turbo"](np.linspace(0, 1, len(columns)))
-    colours = list(TABLEAU_COLORS) if len(columns) <= len(TABLEAU_COLORS) else [to_hex(shade) for shade in shades]
+    colours = list(PALETTE) if len(columns) <= len(PALETTE) else [to_hex(shade) for shade in shades]
     with figure_style():
         figure = Figure(figsize=(9.0, 1.4 + _HEIGHT * len(rows)), layout="constrained")
         axes = figure.add_subplot(xlabel="score × 100, with 95 % interval; further right is better")

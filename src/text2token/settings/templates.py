@@ -18,7 +18,7 @@ class Template:
 TEMPLATES = {
     "none": Template(),
     # PromptEOL, "explicit one word limitation": arXiv 2307.16645, section 3; and with the space that text has before an opening
-    # quote, which makes it a better embedder (docs/spectrum.md).
+    # quote, which makes it a better embedder (docs/results-spectrum.md).
     "eol-published": Template('This sentence : "', '" means in one word:"'),
     "eol": Template('This sentence : "', '" means in one word: "'),
     # Ours, EOL templates that ask for what a text is about; better than PromptEOL on STSBenchmark validation (docs/results.md).

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,9 +19,10 @@ MUTED = "#59616e"
 BLUES = ("#1f4e79", "#4f8fc0", "#a9cbe3")  # ordered by lightness, so that they differ in grey print
 ORANGE = "#e3a13c"  # differs from the blues for people who confuse red and green, and in grey print
 GREY = "#d5d8dc"
+PALETTE = (BLUES[0], ORANGE, BLUES[1], "#8b95a3", "#b5482a", "#3c8d7a", "#8f6bb1")  # colours of lines, in this order
 
 _STYLE = {
-    "axes.prop_cycle": cycler(color=[BLUES[0], ORANGE, BLUES[1], "#8b95a3"]),
+    "axes.prop_cycle": cycler(color=PALETTE),
     "svg.hashsalt": "text2token",  # the same figure gives the same file
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -48,8 +49,9 @@ def inline_svg(figure: Figure) -> str:
     return re.sub(r'<g id="[^"]*"', "<g", svg[svg.index("<svg") :])
 
 
-def write_figure(figure: Figure, folder: Path, name: str) -> None:
-    """Write ``folder/name.svg`` and ``folder/name.png`` (150 dots per inch), each whole or not at all."""
-    for kind, metadata in {"svg": _UNDATED, "png": None}.items():
+def write_figure(figure: Figure, folder: Path, name: str, formats: Sequence[str] = ("svg", "png")) -> None:
+    """Write a figure to ``folder/NAME.FORMAT`` in each format. A PNG has 150 dots per inch."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in formats:
         with atomic_write(folder / f"{name}.{kind}") as part, figure_style():
-            figure.savefig(part, format=kind, dpi=150, metadata=metadata)
+            figure.savefig(part, format=kind, dpi=150, metadata=_UNDATED if kind == "svg" else None)

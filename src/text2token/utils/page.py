@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,3 +71,13 @@ def visible(token: str) -> str:
     return "".join(
         _VISIBLE.get(char) or (char if char.isprintable() else char.encode("unicode_escape").decode()) for char in token
     )
+
+
+def markdown_table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Make a Markdown table. A bar or line break inside a cell is escaped, so that it does not end the cell."""
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(map(_cell, cells)) + " |" for cells in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,156 @@
+"""Results pages: numbers from results files, finished or not, and verdicts that follow from the numbers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cut import cut
+from page_alignment import dynamics
+from page_quality import quality_part
+from pages import main, render, short
+from runner import RESULTS, write_compact
+from tables import goals, markdown_table, verdict
+from text2token.analysis.dynamics_report import correlate
+
+ROOT = Path(__file__).parents[2]
+SEEDS = {"text2token, seed 0": 61.0, "text2token, seed 1": 63.0, "llm2vec, seed 0": 28.0}
+
+
+def page_of(figures, **details):
+    empty = {"learning_rates": {}, "trained": {}, "comparison": None, "not run": []}
+    quality = {
+        "figures": figures,
+        "details": {"share": 1.0, "max_docs": None, **empty, **details},
+        "machine": {"cores": 2, "cpu": "a processor"},
+        "git": "0123456789abcdef",
+        "seed": 0,
+        "command": "python benchmarks/quality.py",
+    }
+    return render("quality.md.j2", quality_part(quality))
+
+
+def whole(name, score):
+    return {f"{name}: STS": score, f"{name}: Retrieval": score, f"{name}: mean over tasks": score}
+
+
+def test_contenders_are_ranked_and_seeds_are_one_row():
+    figures = {"BM25: Retrieval": 90.0, "BM25: mean over tasks": 90.0}
+    for name, score in SEEDS.items():
+        figures |= whole(name, score)
+    page = page_of(figures | {"ours_minus_llm2vec_mean": 34.0})
+    rows = [line for line in page.splitlines() if line.startswith(("| ours |", "| LLM2Vec", "| BM25"))]
+    assert rows == [
+        "| ours | 62.0 (61.0 to 63.0) | 62.0 (61.0 to 63.0) | 62.0 (61.0 to 63.0) |",
+        "| LLM2Vec's recipe | 28.0 | 28.0 | 28.0 |",
+        "| BM25 | 90.0 |  |  |",  # a mean over other tasks compares with nothing
+    ]
+    assert "| 34 | ≥ 5 |" in page
+
+
+def test_what_is_cut_and_what_is_missing_is_said():
+    page = page_of(whole("PromptEOL", 40.0), share=0.25, max_docs=300, **{"not run": ["tsdae, seed 0"]})
+    assert "25 % of the texts" in page
+    assert "cut to 300 texts" in page
+    assert "Not run yet: tsdae, seed 0." in page
+    assert "learly worse" not in page  # nothing was compared
+    assert "What each method learnt from" not in page
+
+
+@pytest.mark.parametrize("high", [-0.5, 0.5])
+def test_what_got_worse_is_named(high):
+    difference = {"points": -2.0, "low": -4.0, "high": high, "clear": high < 0}
+    row = {"label": "SciFact", "scores": {"ours": 50.0, "b": 52.0}, "intervals": {}, "differences": {"b": difference}}
+    comparison = {"measured": ["ours", "b"], "tasks": [row], "means": []}
+    page = page_of(whole("PromptEOL", 40.0), comparison=comparison)
+    assert ("Clearly worse: SciFact (-2.0 against b)." in page) is (high < 0)
+    assert ("Nowhere is it clearly worse." in page) is (high > 0)
+
+
+@pytest.mark.parametrize(
+    ("follows", "words"),
+    [
+        ((1, 1), "Holds: 2 of 2 correlations"),
+        (
+            (1, -1),
+            "Holds partly: 1 of 2 correlations of the target loss with the representation space are 0.5 or more; not u₁",
+        ),
+        ((-1, -1), "Does not hold here"),
+    ],
+)
+def test_the_verdict_on_dynamics_comes_from_the_numbers(follows, words):
+    uniform, energy = follows
+    rows = [
+        {"stage": 1, "step": s, "target_loss": 9.0 - s, "uniformity": -uniform * t, "first_component": -energy * t}
+        for s, t in enumerate((0.5, 1.5, 2.5, 3.5))
+    ]
+    stage = {"stage": 1, "targets": "data-driven", "rows": rows, "correlation": correlate(rows)}
+    lines = render("dynamics.md.j2", dynamics({"positives": "pairs", "stages": [stage]})).splitlines()
+    assert lines[-1].startswith(f"**{words}")
+    assert f"| 3 | 6.000 | {-3.5 * uniform:.3f} | {-3.5 * energy:.3f} |" in lines
+
+
+def test_goals_are_reached_missed_or_not_measured():
+    named = {"a": ("one", "≥ 5"), "b": ("two", "≤ 1"), "c": ("three", "≥ 0")}
+    rows = goals({"a": 5.0, "b": 1.25}, named).splitlines()[2:]
+    assert rows == [
+        "| one | 5 | ≥ 5 | reached |",
+        "| two | 1.25 | ≤ 1 | **missed** |",
+        "| three |  | ≥ 0 | not measured |",
+    ]
+
+
+def test_verdicts_revisions_and_cells():
+    assert markdown_table(["a", "b"], [["1", "2|3\n4"]]) == "| a | b |\n| --- | --- |\n| 1 | 2\\|3 4 |"
+    assert short("0123456789abcdef-dirty") == "0123456789ab-dirty"
+    assert short("0123456789abcdef") == "0123456789ab"
+    assert short(None) == "unknown"
+    claims = {
+        (True, True): "holds",
+        (True, False): "holds partly",
+        (False,): "does not hold here",
+        (): "does not hold here",
+    }
+    assert {held: verdict(held) for held in claims} == claims
+
+
+def test_a_cut_keeps_every_measurement_that_it_does_not_remove():
+    task = {"task": "SciFact", "score": 1 / 3, "type": "Retrieval"}
+    summaries = {"all-MiniLM-L6-v2, whole tasks": {"tasks": [task]}, "PromptEOL": {"tasks": [task]}}
+    row = {"label": "SciFact", "type": "Retrieval", "scores": {"a-1": 0.1 + 0.2}, "intervals": {}, "differences": {}}
+    raw = {
+        "share": 1.0,
+        "summaries": summaries,
+        "comparison": {"measured": ["a-1"], "columns": ["ours"], "tasks": [row], "means": []},
+    }
+    kept = cut("quality", raw)
+    assert kept["known_model"] == {"SciFact": 100 * (1 / 3)}
+    assert kept["comparison"]["tasks"][0]["scores"] == {"ours": 0.1 + 0.2}
+    assert cut("quality", kept) == kept
+    assert "summaries" in raw
+
+
+def test_results_files_are_cut_and_small(monkeypatch, tmp_path):
+    monkeypatch.setattr("runner.RESULTS", tmp_path)
+    files = sorted(RESULTS.glob("*.json"))
+    assert files
+    for file in files:
+        assert file.stat().st_size <= 50_000, file.name
+        result = json.loads(file.read_text())
+        assert {"name", "command", "git", "seed", "machine", "versions", "data", "figures", "details"} <= result.keys()
+        assert write_compact(result).read_text() == file.read_text()
+
+
+def test_committed_pages_follow_from_the_committed_results(monkeypatch, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text())
+    monkeypatch.setattr("pages.DOCS", tmp_path)
+    monkeypatch.setattr("pages.README", readme)
+    main()
+    assert readme.read_text() == (ROOT / "README.md").read_text()
+    for name in ("results", "results-search", "results-alignment", "results-spectrum"):
+        assert (tmp_path / f"{name}.md").read_text() == (ROOT / "docs" / f"{name}.md").read_text()
+    for figure in (tmp_path / "figures").iterdir():
+        assert (ROOT / "docs" / "figures" / figure.name).is_file()
