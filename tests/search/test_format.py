@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SENTENCES
 from text2token import Recipe, UserError
-from text2token.search import Index
+from text2token.search import Document, Index
 from text2token.settings.search import Calibration, VectorSettings
 
 SAVED = Path(__file__).parents[1] / "saved" / "format-1"
@@ -65,3 +67,34 @@ def test_documents_are_added_to_an_index_of_format_1_and_deleted(old):
     index.add([document])
     again = Index.open(old, model=str(SAVED / "fit"))
     assert [(hit.id, pytest.approx(hit.score)) for hit in again.search("cat").hits] == before
+
+
+def test_a_full_disk_during_an_addition_leaves_the_index_intact(old):
+    index = Index.open(old, model=str(SAVED / "fit"))
+    before = index.search("cat").hits
+    (pages,) = index._store._connection.execute("PRAGMA page_count").fetchone()
+    index._store._connection.execute(f"PRAGMA max_page_count = {pages}")
+    many = [Document(f"n{i}", "", f"{SENTENCES[i % 10]} {i}" * 20) for i in range(300)]
+    with pytest.raises(
+        UserError, match=r"is full\. The index is intact and can be searched: free some space and repeat"
+    ):
+        index.add(many)
+    again = Index.open(old, model=str(SAVED / "fit"))
+    assert again.search("cat").hits == before
+    assert again.add(many) == 300
+
+
+def test_a_full_disk_while_vectors_are_written_loses_nothing(old, monkeypatch):
+    index = Index.open(old, model=str(SAVED / "fit"))
+    before = index.search("cat").hits
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.engines.segment.np.save", full)
+        with pytest.raises(UserError, match="The index is intact"):
+            index.add([Document("new", "", "One more cat.")])
+    again = Index.open(old, model=str(SAVED / "fit"))
+    assert [hit.id for hit in again.search("cat").hits] == [hit.id for hit in before]
+    assert again.add([]) == 1

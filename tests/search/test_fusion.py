@@ -41,7 +41,7 @@ def test_depth_cuts_every_side_and_never_below_the_hits_asked_for(method, depth,
     """The best of one side is the third of the other."""
 
     class Ranked:
-        def search(self, side, query, k):
+        def search(self, field, query, k, filters=()):
             return query[:k]
 
     fused = search(Ranked(), {"sparse": SPARSE, "dense": DENSE}, 2, Fusion(method, depth=depth))

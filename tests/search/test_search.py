@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import random
@@ -26,7 +27,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from conftest import SENTENCES, done, refused, untrained
 from text2token import UserError
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
-from text2token.search.bm25 import K1, B, idf, split_words
+from text2token.search.bm25 import K1, B, idf
 from text2token.search.encoder import TextEncoder, untruncated
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import Postings
@@ -109,13 +110,13 @@ def test_rows_of_every_format_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("rows", "sentence"),
     [
-        (['{"id": 1, "text": "a"}', '{"id": "1", "text": "b"}'], r"line 2: the id '1' is there a second time"),
-        (['{"id": 1, "text": "  "}'], r"line 1: the document '1' has no text"),
+        (['{"id": 1, "text": "a"}', '{"id": "1", "text": "b"}'], r"line 2: the id '1' occurs a second time"),
+        (['{"id": 1, "text": "  "}'], r"There is no document with text"),
         (['{"id": null, "text": "a"}'], r"line 1: None is no id"),
         (['{"id": 1, "text": [5]}'], r"line 1: expected a text, found list in 'text'; set `text_column`"),
         (['{"text": "a"}'], r"line 1: no column 'id' among its columns \(text\); set `id_column`"),
         (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
-        ([""], r"no document in"),
+        ([""], r"no document with text in"),
         (["5"], r"line 1: expected a JSON object such as"),
         (['["id", "text"]'], r"line 1: expected a JSON object such as"),
         (['{"id": 1.5, "text": "a"}'], r"line 1: 1.5 is no id"),
@@ -125,6 +126,35 @@ def test_bad_documents_are_named(tmp_path, rows, sentence):
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     with pytest.raises(UserError, match=sentence):
         list(read_documents(tmp_path / "d.jsonl"))
+
+
+def test_documents_without_text_are_skipped_and_counted_or_refused(tmp_path, caplog):
+    rows = ['{"id": 1, "text": "a"}', '{"id": 2, "title": null, "text": " "}', '{"id": 3, "title": "b", "text": ""}']
+    (tmp_path / "d.jsonl").write_text("\n".join(rows))
+    assert [document.id for document in read_documents(tmp_path / "d.jsonl")] == ["1", "3"]
+    assert [record.message for record in caplog.records] == [f"Skipped 1 document without text in {tmp_path / 'd.jsonl'}"]
+    (tmp_path / "folder").mkdir()
+    for name, text in {"a.txt": "A text.", "b.txt": "\n"}.items():
+        (tmp_path / "folder" / name).write_text(text)
+    assert [document.id for document in read_documents(tmp_path / "folder")] == ["a.txt"]
+    for source in ("d.jsonl", "folder"):
+        with pytest.raises(UserError, match="a document without text; remove it, or leave `strict` out"):
+            list(read_documents(tmp_path / source, strict=True))
+
+
+def test_other_columns_are_metadata(tmp_path):
+    day, moment = datetime.date(2021, 6, 1), datetime.datetime(2021, 6, 1, 12, 30)
+    row = {"_id": "a", "text": "b", "id": 7, "n": 2.5, "yes": True, "day": day, "midnight": datetime.datetime(2021, 6, 1)}
+    row |= {"moment": moment, "list": [1], "long": "x" * 1001, "empty": "", "none": None, "in": {"url": "u", "deep": {"x": 1}}}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "d.parquet")
+    (document,) = read_documents(tmp_path / "d.parquet")
+    assert dict(document.metadata) == {
+        "id": 7, "n": 2.5, "yes": True, "day": "2021-06-01", "midnight": "2021-06-01", "moment": "2021-06-01T12:30:00",
+        "in.url": "u", "in.deep.x": 1,
+    }  # fmt: skip
+    (tmp_path / "d.csv").write_text("key,name,body,year\n1,t,b,2020\n")
+    (document,) = read_documents(tmp_path / "d.csv", Columns("key", "name", "body"))
+    assert document == Document("1", "t", "b", {"year": "2020"})
 
 
 def test_a_file_name_that_is_no_text_is_refused(tmp_path):
@@ -317,11 +347,11 @@ def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone,
     added = EmbeddedEngine.add
     calls = []
 
-    def killed(engine, ids, vectors):
+    def killed(engine, ids, vectors, metadata):
         calls.append(ids)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        added(engine, ids, vectors)
+        added(engine, ids, vectors, metadata)
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddedEngine, "add", killed)
@@ -561,6 +591,28 @@ def test_a_model_is_asked_with_its_prompts(tmp_path, embedder):
     assert max(len(whole(prompts["query"] + part)["input_ids"]) for part in parts) <= model.max_seq_length
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_a_model_ranks_by_the_similarity_that_it_was_made_for(tmp_path, embedder, similarity):
+    model = SentenceTransformer(modules=[*embedder.encoder], similarity_fn_name=similarity)
+    model.save(str(tmp_path / "st"))
+    index = Index.create(tmp_path / "index", str(tmp_path / "st"))
+    index.add([*DOCUMENTS, Document("long", "", LONG)])
+    contents = [document.content for document in DOCUMENTS]
+    expected = model.similarity(model.encode([SENTENCES[3]]), model.encode(contents))[0]
+    found = scores(index, SENTENCES[3], "dense")
+    assert [found[document.id] for document in DOCUMENTS] == pytest.approx(expected.tolist(), rel=1e-4)
+    parts = TextEncoder(index.embedder).parts(LONG)
+    mean = model.encode(parts, normalize_embeddings=similarity == "cosine").mean(axis=0)
+    assert found["long"] == pytest.approx(float(model.similarity(model.encode([SENTENCES[3]]), mean[None])), rel=1e-4)
+
+
+def test_a_model_of_another_similarity_is_refused(tmp_path, embedder):
+    SentenceTransformer(modules=[*embedder.encoder], similarity_fn_name="euclidean").save(str(tmp_path / "st"))
+    with pytest.raises(UserError, match="made for the similarity euclidean, and an index ranks by cosine or dot"):
+        Index.create(tmp_path / "index", str(tmp_path / "st"))
+    assert not (tmp_path / "index").exists()
+
+
 def test_a_model_without_a_tokenizer_of_transformers_is_refused(tmp_path, embedder):
     static = StaticEmbedding(embedder.tokenizer.backend_tokenizer, embedding_dim=8)
     SentenceTransformer(modules=[static]).save(str(tmp_path / "st"))
@@ -659,10 +711,6 @@ def test_milvus_is_told_the_token_of_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MILVUS_TOKEN", "root:secret")
     open_engine("milvus", tmp_path, "http://milvus:19530", "c")
     assert told == [("http://milvus:19530", "root:secret")]
-
-
-def test_words_are_stemmed_without_stop_words():
-    assert split_words(["The cats of running banks"]) == [["cat", "run", "bank"]]
 
 
 # The command line
@@ -851,7 +899,7 @@ def test_commands_refuse_in_one_sentence(files, backbone):
         "search", files / "index", "--queries", files / "docs.jsonl", "-o", files
     )
     (files / "q.jsonl").write_text('{"id": 2, "text": " "}')
-    assert "the query '2' has no text" in refused(
+    assert "There is no query with text" in refused(
         "search", files / "index", "--queries", files / "q.jsonl", "-o", files / "run"
     )
     assert "are of a hybrid search" in refused(

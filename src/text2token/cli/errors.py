@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import sqlite3
@@ -16,7 +15,7 @@ from typing import Any
 
 import click
 
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import UserError, first_line, is_full_disk
 
 DEBUG = "text2token.debug"
 """Key of ``click.Context.meta``: show the traceback of an error."""
@@ -24,11 +23,6 @@ COMMAND = "text2token.command"
 """Key of ``click.Context.meta``: the command that runs, for the names of its options."""
 
 _PACKAGE = Path(__file__).parents[1]
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
-# These libraries report a full disk without an error number: safetensors (which quotes the operating system), NumPy, torch.save.
-_NO_SPACE_MESSAGE = re.compile(
-    rf"\(os error {errno.ENOSPC}\)|^\d+ requested and \d+ written$|enforce fail at inline_container\.cc"
-)
 # `name` or `name=value`; and a bare name with an underscore, which no English word has, outside quotes and paths.
 _SETTING = re.compile(
     r"`(?P<quoted>\w+)(?:=(?P<value>[^`]*))?`|(?<![\w'\"/.`-])(?P<bare>[a-z]+(?:_[a-z0-9]+)+)(?![\w'\"/`])"
@@ -66,7 +60,7 @@ def _expected_sentence(error: Exception, command: click.Command | None) -> str |
         return _usage_sentence(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if any(_is_full_disk(link) for link in _chain(error)):
+    if any(is_full_disk(link) for link in _chain(error)):
         return "The disk is full: free some space and repeat the command."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return "There is not enough memory: encode fewer texts at once (--batch-size) or shorter ones (--max-length)."
@@ -105,14 +99,6 @@ def _database_sentence(error: sqlite3.Error) -> str:
     else:
         advice = "run the command again with --debug to see where"
     return f"A database reports '{error}': {advice}."
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    if isinstance(error, OSError) and error.errno in _NO_SPACE:
-        return True
-    if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    return bool(_NO_SPACE_MESSAGE.search(str(error)))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -19,12 +19,12 @@ from text2token.cli.options import (
 )
 from text2token.data.corpus import open_corpus
 from text2token.settings.recipe import Recipe, one_sentence
-from text2token.settings.search import Calibration, EngineName, VectorSettings
+from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
 from text2token.utils.errors import UserError, extra
 
 _SETTING = (*BACKBONE, *CORRECTION, "calibration_texts")
 _COLUMNS = {"id_column", "title_column", "text_column"}
-_CHANGING = {"model", "output", "add", "delete", "delete_file", "bf16", *_COLUMNS}
+_CHANGING = {"model", "output", "add", "delete", "delete_file", "strict", "bf16", *_COLUMNS}
 _path = click.Path(path_type=Path)
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -46,7 +46,16 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
     show_default=True,
     help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",
 )
+@click.option(
+    "--language",
+    type=click.Choice(list(LANGUAGES)),
+    default="english",
+    show_default=True,
+    metavar="LANGUAGE",
+    help=f"stemmer and stop words of the BM25 field: {', '.join(LANGUAGES)}",
+)
 @click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
+@click.option("--strict", is_flag=True, help="refuse a document without text; else such documents are skipped and counted")
 @bf16_option
 @setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
 @recipe_options(*_SETTING)
@@ -63,7 +72,9 @@ def index_command(
     title_column: str | None,
     text_column: str | None,
     engine: Any,
+    language: str,
     uri: str | None,
+    strict: bool,
     bf16: bool,
     vectors: dict[str, Any],
     recipe: Recipe,
@@ -116,19 +127,21 @@ def index_command(
                 ),
                 vectors=settings,
                 columns=columns,
+                language=language,
                 engine=engine,
                 uri=uri,
                 embedder=embedder,
             )
             if "sparse" not in opened.fields:
                 click.echo(f"'{model}' has no decoding head: the index has no sparse field.", err=True)
-            opened.add(read_documents(docs, columns), progress=True)
+            opened.add(read_documents(docs, columns, strict=strict), progress=True)
     else:
         opened = Index.open(output, model=model)
     if add is not None:
         if bf16:
             opened.embedder.use_bf16()
-        opened.add(read_documents(add, columns), progress=True)
+        chosen = columns if columns != Columns() else opened.settings.columns
+        opened.add(read_documents(add, chosen, strict=strict), progress=True)
     if doomed:
         gone = opened.delete(doomed)
         click.echo(f"{gone} of {len(doomed)} documents deleted", err=True)

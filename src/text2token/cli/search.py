@@ -53,6 +53,13 @@ _path = click.Path(path_type=Path)
     + ", ".join(f"{weight:g} for {field}" for field, weight in HYBRID_WEIGHTS.items())
     + "; with rrf 1 for all]",
 )
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="CONDITION",
+    help="only documents whose metadata meet a condition: column=value, or <, <=, >, >= for numbers and dates; may be repeated",
+)
 @click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
 @click.option(
     "--no-model",
@@ -75,6 +82,7 @@ _path = click.Path(path_type=Path)
     type=_path,
     help="TREC run file for --queries; white space in ids becomes %20 and so on, % becomes %25",
 )
+@click.option("--strict", is_flag=True, help="refuse a query without text; else such queries are skipped and counted")
 @bf16_option
 @json_option
 def search_command(
@@ -83,11 +91,13 @@ def search_command(
     mode: Any,
     fusion: Any,
     weights: tuple[tuple[Any, float], ...],
+    filters: tuple[str, ...],
     model: str | None,
     inference_free: bool,
     k: int,
     queries: Path | None,
     output: Path | None,
+    strict: bool,
     bf16: bool,
     as_json: bool,
 ) -> None:
@@ -97,6 +107,7 @@ def search_command(
     Example:
       text2token search index "how do I stack arrays"
       text2token search index "how do I stack arrays" --weight dense 1
+      text2token search index "how do I stack arrays" --filter package=numpy --filter "year>=2020"
       text2token search index --queries queries.jsonl --output run.trec -k 100 --mode sparse
     """
     if (query is None) == (queries is None) or (queries is None) != (output is None) or (as_json and queries):
@@ -117,6 +128,7 @@ def search_command(
         "k": k,
         "mode": mode,
         "inference_free": inference_free,
+        "filters": filters,
         "fusion": chosen._replace(weights={**chosen.weights, **dict(weights)}),
     }
     opened = Index.open(index, model=model)
@@ -127,7 +139,7 @@ def search_command(
     if query is not None:
         _show(query, opened.search(query, **how), as_json=as_json)
     elif queries is not None and output is not None:
-        _write_run(opened, queries, output, **how)
+        _write_run(opened, queries, output, strict=strict, **how)
 
 
 def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
@@ -141,15 +153,15 @@ def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
         Console().print(_table(query, found))
 
 
-def _write_run(index: Index, queries: Path, output: Path, **how: Any) -> None:
+def _write_run(index: Index, queries: Path, output: Path, *, strict: bool, **how: Any) -> None:
     from text2token.search import read_documents
 
-    asked = list(read_documents(queries, noun="query"))
+    asked = list(read_documents(queries, noun="query", strict=strict))
     if output.is_dir():
         raise UserError(f"'{output}' is a folder: name a file for the run.")
     output.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(output) as part, part.open("w", encoding="utf-8") as file:
-        ranked = index.rank([row.text for row in asked], **how, progress=True)
+        ranked = index.rank([row.content for row in asked], **how, progress=True)
         for row, hits in zip(asked, ranked, strict=True):
             for rank, hit in enumerate(hits, 1):
                 file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.9g} {how['mode']}\n")

@@ -22,6 +22,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 
 from text2token.utils import provenance
+from text2token.utils.databases import select_in
 from text2token.utils.errors import UserError
 from text2token.utils.progress import track
 
@@ -30,7 +31,6 @@ Encode = Callable[[Sequence[str], str | None, PromptType | None], Vectors]
 """Encodes texts with a prompt before each, as queries, as documents or as neither; returns one vector per text."""
 
 _CHUNK = 256  # texts between two commits to the store: some seconds to a minute of work
-_KEYS_PER_QUERY = 500  # parameters of one SQL query
 _SPARSE_TYPES = frozenset({"Retrieval", "Classification", "STS"})  # task types whose code in mteb accepts CSR matrices
 _DENSE_COPIES = 4  # N×V arrays held at once: both sides of the pairs, and the copies of scikit-learn
 
@@ -61,7 +61,9 @@ class VectorStore:
     def missing(self, keys: Sequence[bytes]) -> set[bytes]:
         """The keys that have no vector yet."""
         wanted = set(keys)
-        return wanted - {key for (key,) in self._select("key", list(wanted))}
+        return wanted - {
+            key for (key,) in select_in(self._connection, "SELECT key FROM vectors WHERE key IN", list(wanted))
+        }
 
     def put(self, keys: Sequence[bytes], vectors: Vectors, *, account: bytes = b"", seconds: float = 0.0) -> None:
         """Store vectors of any lengths and add their cost to an account, both in one transaction."""
@@ -76,7 +78,8 @@ class VectorStore:
 
     def get(self, keys: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """The vectors of ``keys``, in this order; the store must hold all of them."""
-        found = {key: np.frombuffer(blob, np.float32) for key, blob in self._select("key, vector", list(set(keys)))}
+        rows = select_in(self._connection, "SELECT key, vector FROM vectors WHERE key IN", list(set(keys)))
+        found = {key: np.frombuffer(blob, np.float32) for key, blob in rows}
         return [found[key] for key in keys]
 
     def cost(self, account: bytes) -> Cost:
@@ -87,14 +90,6 @@ class VectorStore:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
-
-    def _select(self, columns: str, keys: Sequence[bytes]) -> list[tuple[bytes, ...]]:
-        rows: list[tuple[bytes, ...]] = []
-        for start in range(0, len(keys), _KEYS_PER_QUERY):
-            part = list(keys[start : start + _KEYS_PER_QUERY])
-            marks = ",".join("?" * len(part))
-            rows += self._connection.execute(f"SELECT {columns} FROM vectors WHERE key IN ({marks})", part)
-        return rows
 
 
 def hash_key(*parts: str) -> bytes:

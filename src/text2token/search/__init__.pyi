@@ -2,6 +2,8 @@ from .documents import Columns as Columns
 from .documents import Document as Document
 from .documents import read_documents as read_documents
 from .engines.base import ScoredId as ScoredId
+from .filters import Filter as Filter
+from .filters import parse_filter as parse_filter
 from .fusion import HYBRID as HYBRID
 from .fusion import Fusion as Fusion
 from .index import Index as Index

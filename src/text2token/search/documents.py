@@ -1,66 +1,93 @@
-"""Documents to be found: from tables and folders of text files, streamed."""
+"""Documents and queries, read as a stream from tables and folders of text files."""
 
 from __future__ import annotations
 
+import datetime
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
-from text2token.data.tables import ID_COLUMNS, TABLE_FORMATS, Row, is_table, read_table
+from text2token.data.tables import ID_COLUMNS, TABLE_FORMATS, Row, TextCheck, is_table, read_table
 from text2token.data.text import clean, clean_id
+from text2token.search.filters import Metadata, Value
 from text2token.utils.errors import UserError
 
-_TEXTS = frozenset({".txt", ".md"})
+_TEXT_FILES = frozenset({".txt", ".md"})
+_MAX_VALUE = 1_000  # characters of a metadata value; a longer one is a text, which no filter compares
 
 
 class Document(NamedTuple):
-    """What is searched for: an id, a title (may be empty) and a text."""
+    """A document that can be found.
+
+    Attributes:
+        id: Its id.
+        title: Its title; may be empty.
+        text: Its text.
+        metadata: Values by column. They are returned with hits, and filters compare them.
+    """
 
     id: str
     title: str
     text: str
+    metadata: Metadata = MappingProxyType({})
 
     @property
     def content(self) -> str:
-        """What is encoded and counted: the title, then the text."""
+        """Title and text, which are encoded and counted together."""
         return f"{self.title} {self.text}".strip()
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a table has what; None: ``_id`` or ``id``, ``title``, ``text``."""
+    """Names of the columns in a table of documents.
+
+    Attributes:
+        id: Column of the ids; None: ``_id``, or else ``id``.
+        title: Column of the titles; None: ``title`` if the table has it.
+        text: Column of the texts; None: ``text``.
+    """
 
     id: str | None = None
     title: str | None = None
     text: str | None = None
 
 
-def read_documents(source: Path, columns: Columns | None = None, noun: str = "document") -> Iterator[Document]:
-    """Documents of a ``.jsonl``, ``.csv`` or ``.parquet`` file, or of a folder of ``.txt`` and ``.md`` files, as a stream.
+def read_documents(
+    source: Path, columns: Columns | None = None, noun: str = "document", *, strict: bool = False
+) -> Iterator[Document]:
+    """Read documents from a table, or from a folder with ``.txt`` and ``.md`` files.
 
-    The id of a text file is its path inside the folder, its title the file's name. Ids that are numbers become strings.
+    The id of a text file is its path inside the folder, and its title is the name of the file. The other columns of a table become
+    metadata if they hold texts of at most 1,000 characters, numbers, truth values or dates; the columns of an object get names
+    with a dot, as ``metadata.url``. Documents with neither title nor text are skipped, and one line of the log counts them.
 
     Args:
-        source: File or folder.
-        columns: Of a table.
-        noun: What messages call one: queries are read like documents.
+        source: A table in one of the formats of :func:`text2token.data.read_table`, or a folder.
+        columns: Names of the columns in a table.
+        noun: Word for a document in messages; queries are read in the same way.
+        strict: Refuse a document without text instead of skipping it.
 
     Raises:
-        UserError: No such source or column, a document without text or id, or an id that is there twice.
+        UserError: There is no such source or column, no document has text, an id is missing or occurs twice, or ``strict`` is set
+            and a document has no text.
     """
     seen: set[bytes] = set()
-    place = None
+    check = TextCheck(noun, strict=strict)
     for place, document in _read(source, columns or Columns()):
-        if not document.content:
-            raise UserError(f"{place}: the {noun} '{document.id}' has no text; leave it out, or give it one.")
+        if not check.has_text(place, document.title, document.text):
+            continue
         if (key := document.id.encode()) in seen:
-            raise UserError(f"{place}: the id '{document.id}' is there a second time; give each {noun} its own.")
+            raise UserError(f"{place}: the id '{document.id}' occurs a second time; give each {noun} its own.")
         seen.add(key)
         yield document
-    if place is None:
-        raise UserError(f"There is no {noun} in '{source}': give a file with rows, or a folder with text files.")
+    check.report(source)
+    if not seen:
+        raise UserError(f"There is no {noun} with text in '{source}': check that this is the right file or folder.")
 
 
 def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
@@ -69,15 +96,15 @@ def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
     elif not source.is_file():
         raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
     elif is_table(source):
-        wanted = [*filter(None, (columns.id, columns.title, columns.text)), *ID_COLUMNS, "title", "text"]
-        for row in read_table(source, wanted):
+        for row in read_table(source):
             yield row.place, _document(row, columns)
     else:
         raise UserError(f"'{source}' is neither a folder nor one of {TABLE_FORMATS}: convert the documents.")
 
 
 def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _TEXTS and file.is_file())
+    """Text files at any depth, sorted by path. An empty one has neither title nor text."""
+    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _TEXT_FILES and file.is_file())
     for file in files:
         name = file.relative_to(folder)
         if any(part.startswith(".") for part in name.parts):
@@ -88,13 +115,40 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
             text = clean(file.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError:
             raise UserError(f"{file}: not UTF-8 text; convert it to UTF-8.") from None
-        if not text:
-            raise UserError(f"{file}: no text in it; leave it out.")
-        yield str(file), Document(name.as_posix(), file.stem, text)
+        yield str(file), Document(name.as_posix(), file.stem if text else "", text)
 
 
 def _document(row: Row, columns: Columns) -> Document:
+    name = row.id(columns.id, "id_column")
     has_title = columns.title or "title" in row.values
     title = row.text(columns.title or "title", "title_column") if has_title else ""
     text = row.text(columns.text or "text", "text_column")
-    return Document(row.id(columns.id, "id_column"), title, text)
+    id_column = columns.id or next(column for column in ID_COLUMNS if column in row.values)
+    used = {id_column, columns.title or "title", columns.text or "text"}
+    others = {column: value for column, value in row.values.items() if column not in used}
+    return Document(name, title, text, dict(_metadata(others)))
+
+
+def _metadata(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
+    for column, value in values.items():
+        name = f"{prefix}{column}"
+        if isinstance(value, Mapping):
+            yield from _metadata(value, f"{name}.")
+        elif (simple := _simple_value(value)) is not None:
+            yield name, simple
+
+
+def _simple_value(value: Any) -> Value | None:
+    """A value that a filter can compare; None for an empty or long text, a list and anything else."""
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()  # tables often keep dates as the time of midnight
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, str):
+        text = clean(value)
+        return text if 0 < len(text) <= _MAX_VALUE else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int) else None

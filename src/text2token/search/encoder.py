@@ -73,9 +73,14 @@ class TextEncoder:
         return self._embedder.embed(flat, prompt=self._prompt, progress=progress), owners
 
     def dense(self, embeddings: Tensor, owners: NDArray[np.int64], count: int) -> NDArray[np.float32]:
-        """Dense vectors of ``count`` texts: the mean of the vectors of their parts, normalised to length 1."""
+        """Dense vectors of ``count`` texts: the mean of the vectors of their parts.
+
+        The result is normalised to length 1, except for a model that was made for dot products.
+        """
         vectors = self._embedder.densify(embeddings)
         sums = torch.zeros(count, vectors.shape[1]).index_add_(0, torch.from_numpy(owners), vectors)
+        if self._embedder.similarity == "dot":
+            return (sums / torch.from_numpy(np.bincount(owners, minlength=count)).clamp(min=1)[:, None]).numpy()
         return torch.nn.functional.normalize(sums, dim=1).numpy()
 
     def aligned(

@@ -27,6 +27,7 @@ class IndexSettings(BaseModel):
         calibration: What an untrained backbone learns from the documents.
         vectors: Weights of aligned tokens.
         columns: Columns of the tables that documents come from.
+        language: Language of the BM25 field's words; see :class:`text2token.search.bm25.WordSplitter`.
         engine: The engine that holds the vectors.
         uri: Address of a Milvus server or file; None for a file in the folder of the index.
         fingerprint: SHA-256 of the model.
@@ -43,6 +44,7 @@ class IndexSettings(BaseModel):
     calibration: Calibration
     vectors: VectorSettings
     columns: Columns
+    language: str
     engine: EngineName
     uri: str | None
     fingerprint: str
@@ -106,6 +108,7 @@ def _format_1(store: DocumentStore, vectors: dict[str, Any], folder: Path) -> In
         ),
         vectors=VectorSettings(**vectors),
         columns=Columns(),
+        language="english",
         engine=store.get("engine"),
         uri=store.get("uri"),
         fingerprint=store.get("fingerprint"),

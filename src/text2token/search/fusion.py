@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from text2token.search.engines.base import Engine, Matrix, ScoredId, best
+from text2token.search.filters import Filter
 from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
 from text2token.utils.errors import UserError
 
@@ -59,7 +60,9 @@ def fields_to_search(
     return [field for field in fields if field != "dense" or not inference_free]
 
 
-def search(engine: Engine, query: Mapping[FieldName, Matrix], k: int, fusion: Fusion) -> list[ScoredId]:
+def search(
+    engine: Engine, query: Mapping[FieldName, Matrix], k: int, fusion: Fusion, filters: Sequence[Filter] = ()
+) -> list[ScoredId]:
     """The ``k`` best documents of one field, or of several fields after fusion.
 
     Args:
@@ -67,12 +70,13 @@ def search(engine: Engine, query: Mapping[FieldName, Matrix], k: int, fusion: Fu
         query: Vector of the query in each field, one row each.
         k: Largest number of hits.
         fusion: How several fields are fused.
+        filters: Conditions on the metadata of the documents.
     """
     if len(query) == 1:
         ((field, rows),) = query.items()
-        return engine.search(field, rows, k)
+        return engine.search(field, rows, k, filters)
     depth = max(fusion.depth, k)
-    return fuse({field: engine.search(field, rows, depth) for field, rows in query.items()}, k, fusion)
+    return fuse({field: engine.search(field, rows, depth, filters) for field, rows in query.items()}, k, fusion)
 
 
 def fuse(rankings: Mapping[FieldName, Sequence[ScoredId]], k: int, fusion: Fusion) -> list[ScoredId]:

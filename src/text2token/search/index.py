@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from more_itertools import chunked
 
 from text2token.data.text import clean
+from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.filters import Filter, check_filters, parse_filter
 from text2token.search.format import read_settings
 from text2token.search.fusion import HYBRID, Fusion, fields_to_search, search
 from text2token.search.reasons import SearchHit, explain
@@ -21,7 +23,7 @@ from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter, check_folder, create_index, write_lock
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UserError, extra, first_line
+from text2token.utils.errors import UserError, extra, first_line, is_full_disk
 from text2token.utils.progress import track
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class Index:
         calibration: Calibration | None = None,
         vectors: VectorSettings | None = None,
         columns: Columns | None = None,
+        language: str = "english",
         engine: EngineName = "embedded",
         uri: str | None = None,
         embedder: Embedder | None = None,
@@ -82,6 +85,8 @@ class Index:
             calibration: What an untrained backbone learns from the documents.
             vectors: Weights of aligned tokens in sparse vectors.
             columns: Columns of the tables that documents come from. The index only keeps them for later additions.
+            language: Language of the BM25 field's stemmer and stop words, a key of
+                :data:`text2token.settings.search.LANGUAGES`; ``none`` neither stems nor removes words.
             engine: Where vectors are kept.
             uri: Address of a Milvus server, or a file that ends in ``.db``; None: a file in the folder.
             embedder: The model, if it is open already.
@@ -92,6 +97,7 @@ class Index:
         """
         folder = Path(folder)
         check_folder(folder)
+        WordSplitter(language)  # refuses an unknown language before the model is opened
         if uri is not None and "://" not in uri:
             if not uri.endswith(".db"):
                 raise UserError(
@@ -112,6 +118,7 @@ class Index:
             calibration=calibration or Calibration(),
             vectors=vectors or VectorSettings(),
             columns=columns or Columns(),
+            language=language,
             engine=engine,
             uri=uri,
         )
@@ -166,6 +173,12 @@ class Index:
         return self._vectorizer.model.open()
 
     @property
+    def metadata_columns(self) -> list[str]:
+        """Columns of the documents' metadata."""
+        columns: list[str] = self._store.get("metadata_columns", [])
+        return columns
+
+    @property
     def waiting(self) -> int:
         """Number of documents that cannot be found yet, because an addition is running or was stopped."""
         return self._store.waiting_count()
@@ -187,8 +200,8 @@ class Index:
             Number of encoded documents.
 
         Raises:
-            UserError: A document cannot be used (then none is added), the model is not that of the index, or another process is
-                writing the index.
+            UserError: A document cannot be used (then none is added), the model is not that of the index, another process is
+                writing the index, or the disk is full.
         """
         with self._writing() as writer:
             return writer.add(documents, progress=progress)
@@ -208,15 +221,33 @@ class Index:
     @contextmanager
     def _writing(self) -> Iterator[IndexWriter]:
         """Hold the write lock. The engine is opened again, since another process may have written before."""
-        with write_lock(self._folder):
-            self.engine = self._open_engine()
-            yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)
+        try:
+            with write_lock(self._folder):
+                self._store.add_metadata_column()
+                self.engine = self._open_engine()
+                yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)
+        except Exception as error:
+            if not is_full_disk(error):
+                raise
+            state = (
+                "The index is intact and can be searched" if self._store.get("finished") else "Nothing finished is lost"
+            )
+            raise UserError(
+                f"The disk of the index '{self._folder}' is full. {state}: free some space and repeat the command."
+            ) from error
 
     def _open_engine(self) -> Engine:
         return open_engine(self.settings.engine, self._folder / VECTORS, self.settings.uri, self.settings.collection)
 
     def search(
-        self, query: str, k: int = 10, mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
+        self,
+        query: str,
+        k: int = 10,
+        mode: Mode = "hybrid",
+        *,
+        inference_free: bool = False,
+        fusion: Fusion = HYBRID,
+        filters: Sequence[Filter | str] = (),
     ) -> SearchResults:
         """The ``k`` best documents for a query, each with the tokens that matched.
 
@@ -227,16 +258,19 @@ class Index:
             inference_free: Do not encode the query. Only its literal tokens are matched, against documents that keep their
                 aligned tokens.
             fusion: How a hybrid search fuses the fields.
+            filters: Conditions on the metadata that all hits meet, as ``"year>=2020"``; see
+                :class:`text2token.search.filters.Filter`.
 
         Raises:
-            UserError: The index has no such field, or the model is not that of the index.
+            UserError: The index has no such field or metadata column, or the model is not that of the index.
         """
         query = clean(query)
         if not query:
             return SearchResults([], "The query has no text.")
+        conditions = self._conditions(filters)
         vectors = self.query_vectors([query], mode, inference_free=inference_free, fusion=fusion)
         empty = [field for field, rows in vectors.items() if abs(rows).sum() == 0]
-        hits = search(self.engine, vectors, k, fusion)
+        hits = search(self.engine, vectors, k, fusion, conditions)
         note = f"No word of the query is known in: {', '.join(empty)}." if empty else None
         return SearchResults(explain(hits, self._store, self._vectorizer, vectors), note)
 
@@ -248,9 +282,11 @@ class Index:
         *,
         inference_free: bool = False,
         fusion: Fusion = HYBRID,
+        filters: Sequence[Filter | str] = (),
         progress: bool = False,
     ) -> list[list[ScoredId]]:
         """Search many queries, without texts and matches of the hits; see :meth:`search`. A query without text has no hits."""
+        conditions = self._conditions(filters)
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[ScoredId]] = [[] for _ in queries]
         batches = list(chunked(cleaned.items(), _QUERIES))
@@ -260,7 +296,7 @@ class Index:
             )
             for place, (row, _) in enumerate(batch):
                 query = {field: rows[[place]] for field, rows in vectors.items()}
-                ranked[row] = search(self.engine, query, k, fusion)
+                ranked[row] = search(self.engine, query, k, fusion, conditions)
         return ranked
 
     def query_vectors(
@@ -269,6 +305,11 @@ class Index:
         """Vectors of queries in the fields that :meth:`search` would ask, one row for each query. No query may be empty."""
         fields = fields_to_search(mode, self.fields, fusion, inference_free=inference_free)
         return self._vectorizer.queries(queries, fields, inference_free=inference_free)
+
+    def _conditions(self, filters: Sequence[Filter | str]) -> list[Filter]:
+        conditions = [parse_filter(own) if isinstance(own, str) else own for own in filters]
+        check_filters(conditions, self.metadata_columns)
+        return conditions
 
 
 def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
+import regex
 from scipy.sparse import csr_array
 
+from text2token.search.bm25 import UNSPACED
 from text2token.search.engines.base import Matrix, ScoredId
+from text2token.search.filters import Metadata
 from text2token.search.store import DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.settings.search import FieldName
 
 _SNIPPET = 200  # characters
-_BEFORE = 40  # characters of a snippet before the word that it shows
+_BEFORE = 40  # characters of a snippet before the word that it shows, at most
+_WORD_START = r"(?<!\w)"
+_UNSPACED = regex.compile(rf"[{UNSPACED}]")
 
 
 class Match(NamedTuple):
@@ -41,6 +46,7 @@ class SearchHit(NamedTuple):
         snippet: Part of its text around the strongest match.
         dense: What the dense field contributed to the score.
         matches: Shared tokens, those of the sparse field first; within a field by falling amount.
+        metadata: Metadata of the document.
     """
 
     id: str
@@ -49,12 +55,13 @@ class SearchHit(NamedTuple):
     snippet: str
     dense: float
     matches: list[Match]
+    metadata: Metadata = MappingProxyType({})
 
 
 def explain(
     hits: Sequence[ScoredId], store: DocumentStore, vectorizer: Vectorizer, query: Mapping[FieldName, Matrix]
 ) -> list[SearchHit]:
-    """Add titles, snippets and matches to hits. A dense score is a cosine and has no readable parts.
+    """Add titles, snippets and matches to hits. A dense score has no readable parts.
 
     Args:
         hits: Ids and scores.
@@ -73,7 +80,8 @@ def explain(
         if "bm25" in query:
             matches += _matches(hit, "bm25", query, *vectorizer.word_weights(document.content))
         dense = hit.score if query.keys() == {"dense"} else hit.shares.get("dense", 0.0)
-        found.append(SearchHit(hit.id, hit.score, document.title, snippet(document.text, matches), dense, matches))
+        shown = snippet(document.text, matches)
+        found.append(SearchHit(hit.id, hit.score, document.title, shown, dense, matches, document.metadata))
     return found
 
 
@@ -94,17 +102,28 @@ def _matches(
 
 
 def snippet(text: str, matches: Sequence[Match]) -> str:
-    """The part of a text around the strongest match that begins a word in it; else the beginning of the text."""
+    """The part of a text around the strongest match that occurs in it; else the beginning of the text.
+
+    A match must begin a word, except in scripts without spaces between words.
+    """
     flat = " ".join(text.split())
     for match in sorted(matches, key=lambda match: -match.amount):
         token = match.token.strip()
-        place = re.search(rf"\b{re.escape(token)}", flat, re.IGNORECASE) if len(token) > 1 else None
-        if place:
-            start = max(0, place.start() - _BEFORE)
-            start = flat.rfind(" ", 0, start) + 1
-            return ("… " if start else "") + _shortened(flat[start:])
-    return _shortened(flat)
+        unspaced = bool(_UNSPACED.match(token))
+        if len(token) > 1 or unspaced:
+            place = regex.search(f"{'' if unspaced else _WORD_START}{regex.escape(token)}", flat, regex.IGNORECASE)
+            if place:
+                return _around(flat, place.start())
+    return _around(flat, 0)
 
 
-def _shortened(text: str) -> str:
-    return text if len(text) <= _SNIPPET else text[:_SNIPPET].rsplit(" ", 1)[0] + " …"
+def _around(text: str, place: int) -> str:
+    """About 200 characters of a text, cut between words where there is a space nearby."""
+    start = max(0, place - _BEFORE)
+    if start:
+        start = text.find(" ", start, place) + 1 or start
+    end = start + _SNIPPET
+    if end < len(text):
+        space = text.rfind(" ", end - _BEFORE, end)
+        end = space if space > 0 else end
+    return f"{'… ' if start else ''}{text[start:end]}{' …' if end < len(text) else ''}"

@@ -23,7 +23,9 @@ CALIBRATION = "calibration.safetensors"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS documents (id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB);
+CREATE TABLE IF NOT EXISTS documents (
+    id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB, metadata TEXT
+);
 CREATE INDEX IF NOT EXISTS waiting ON documents (id) WHERE columns IS NULL;
 CREATE TABLE IF NOT EXISTS frequencies (side TEXT PRIMARY KEY, counts BLOB);
 CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT UNIQUE, frequency INTEGER);
@@ -50,11 +52,21 @@ class DocumentStore:
             log = file.with_name(f"{file.name}-wal").is_file()  # of a process that has it open, or was killed
             how = "mode=ro" if log else "immutable=1"
             self._connection = sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True, **options)
-            return
-        self._connection = sqlite3.connect(file, **options)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = NORMAL")
-        self._connection.executescript(_SCHEMA)
+        else:
+            self._connection = sqlite3.connect(file, **options)
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            self._connection.executescript(_SCHEMA)
+        self._columns = f"id, title, text, {'metadata' if self._has_metadata() else 'NULL'}"
+
+    def _has_metadata(self) -> bool:
+        return any(name == "metadata" for _, name, *_ in self._connection.execute("PRAGMA table_info(documents)"))
+
+    def add_metadata_column(self) -> None:
+        """Let an index of format 1 keep metadata. Nothing changes in an index that can do so already."""
+        if not self._has_metadata():
+            self._connection.execute("ALTER TABLE documents ADD COLUMN metadata TEXT")
+        self._columns = "id, title, text, metadata"
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -63,7 +75,8 @@ class DocumentStore:
         try:
             yield
         except BaseException:
-            self._connection.execute("ROLLBACK")
+            if self._connection.in_transaction:  # SQLite itself rolls back on a full disk
+                self._connection.execute("ROLLBACK")
             raise
         self._connection.execute("COMMIT")
 
@@ -79,8 +92,8 @@ class DocumentStore:
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
         """Documents by id. Unknown ids are left out."""
-        found = select_in(self._connection, "SELECT id, title, text FROM documents WHERE id IN", ids)
-        return {row[0]: Document(*row) for row in found}
+        found = select_in(self._connection, f"SELECT {self._columns} FROM documents WHERE id IN", ids)
+        return {row[0]: _document(*row) for row in found}
 
     def ids(self) -> list[str]:
         """All ids."""
@@ -88,7 +101,12 @@ class DocumentStore:
 
     def put(self, documents: Iterable[Document]) -> None:
         """Store documents. They then wait to be encoded."""
-        self._connection.executemany("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, NULL, NULL)", documents)
+        rows = (
+            (document.id, document.title, document.text, json.dumps(dict(document.metadata), ensure_ascii=False))
+            for document in documents
+        )
+        insert = "INSERT OR REPLACE INTO documents (id, title, text, metadata) VALUES (?, ?, ?, ?)"
+        self._connection.executemany(insert, rows)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove documents."""
@@ -96,8 +114,8 @@ class DocumentStore:
 
     def waiting(self, limit: int) -> list[Document]:
         """At most ``limit`` documents that wait to be encoded."""
-        query = "SELECT id, title, text FROM documents WHERE columns IS NULL ORDER BY id LIMIT ?"
-        return [Document(*row) for row in self._connection.execute(query, (limit,))]
+        query = f"SELECT {self._columns} FROM documents WHERE columns IS NULL ORDER BY id LIMIT ?"
+        return [_document(*row) for row in self._connection.execute(query, (limit,))]
 
     def waiting_count(self) -> int:
         """Number of documents that wait to be encoded."""
@@ -105,8 +123,8 @@ class DocumentStore:
 
     def sample(self, size: int) -> list[Document]:
         """Documents from all over the store, the same at each call."""
-        query = "SELECT id, title, text FROM documents ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
-        return [Document(*row) for row in self._connection.execute(query, (size,))]
+        query = f"SELECT {self._columns} FROM documents ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
+        return [_document(*row) for row in self._connection.execute(query, (size,))]
 
     def mark_encoded(self, ids: Sequence[str], rows: csr_array | None) -> None:
         """Note that documents are encoded, and store their sparse vectors.
@@ -157,3 +175,7 @@ class DocumentStore:
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
+
+
+def _document(name: str, title: str, text: str, metadata: str | None) -> Document:
+    return Document(name, title, text, json.loads(metadata) if metadata else {})

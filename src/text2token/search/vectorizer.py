@@ -12,7 +12,7 @@ import numpy as np
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
-from text2token.search.bm25 import idf, impacts, split_words
+from text2token.search.bm25 import WordSplitter, idf, impacts
 from text2token.search.engines.base import Matrix
 from text2token.search.format import IndexSettings
 from text2token.search.store import TOKENIZER, DocumentStore, Word
@@ -48,6 +48,7 @@ class Vectorizer:
         model: str | None = None,
     ) -> None:
         self._store, self._model_arguments = store, (folder, store, settings, embedder, model)
+        self._words = WordSplitter(settings.language, format_1=settings.format == 1)
         self._tokens = _token_vectors(folder, settings) if "sparse" in settings.fields else None
 
     @cached_property
@@ -59,7 +60,7 @@ class Vectorizer:
 
     def count(self, texts: Sequence[str], sign: int) -> None:
         """Add texts to the frequencies of the index (``sign`` 1), or subtract them (``sign`` -1)."""
-        words = split_words(texts)
+        words = self._words.split(texts)
         frequencies = Counter(word for own in words for word in set(own))
         self._store.count_words({word: sign * number for word, number in frequencies.items()})
         changes = {"documents": len(texts), "words": sum(map(len, words)), "tokens": 0}
@@ -85,7 +86,7 @@ class Vectorizer:
         embeddings, owners = encoder.embed(texts)
         vectors: dict[FieldName, Matrix] = {
             "dense": encoder.dense(embeddings, owners, len(texts)),
-            "bm25": self._word_impacts(split_words(texts)),
+            "bm25": self._word_impacts(self._words.split(texts)),
         }
         if (tokens := self._tokens) is not None:
             counts = tokens.space.count(list(texts))
@@ -114,7 +115,7 @@ class Vectorizer:
                 aligned = encoder.aligned(tokens.space, embeddings, owners, len(texts), tokens.settings.query_m)
         documents = self._store.get("documents", 0)  # read after encoding, together with the frequencies
         if "bm25" in fields:
-            vectors["bm25"] = self._word_queries(split_words(texts), documents)
+            vectors["bm25"] = self._word_queries(self._words.split(texts), documents)
         if tokens:
             counts = tokens.space.count(list(texts))
             frequencies = self._store.column_frequencies(tokens.space.width)
@@ -128,7 +129,7 @@ class Vectorizer:
 
     def word_weights(self, text: str) -> tuple[dict[int, float], dict[int, str]]:
         """The BM25 vector of a document, weight by column, and the word of each column."""
-        (words,) = split_words([text])
+        (words,) = self._words.split([text])
         known = self._store.words(set(words))
         row = self._word_impacts([words])
         weights = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))

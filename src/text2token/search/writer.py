@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from more_itertools import chunked
 
+from text2token.data.text import clean
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.base import Engine
 from text2token.search.format import IndexSettings, read_settings, write_settings
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 _LOCK = "write.lock"
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits; a killed process loses at most these
-_IDENTITY = ("model", "encoder", "calibration", "vectors", "columns", "engine", "uri", "fingerprint")
+_IDENTITY = ("model", "encoder", "calibration", "vectors", "columns", "language", "engine", "uri", "fingerprint")
 
 
 def write_lock(folder: Path) -> AbstractContextManager[None]:
@@ -51,6 +52,7 @@ def create_index(
     calibration: Calibration,
     vectors: VectorSettings,
     columns: Columns,
+    language: str,
     engine: EngineName,
     uri: str | None,
 ) -> None:
@@ -68,6 +70,11 @@ def create_index(
             f"'{model}' has no fast tokenizer of transformers, which is needed to cut long documents: "
             "choose another model."
         )
+    if embedder.similarity not in ("cosine", "dot"):
+        raise UserError(
+            f"'{model}' was made for the similarity {embedder.similarity}, and an index ranks by cosine or dot product: "
+            "choose another model."
+        )
     possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
     settings = IndexSettings(
         model=model,
@@ -75,6 +82,7 @@ def create_index(
         calibration=calibration,
         vectors=vectors,
         columns=columns,
+        language=language,
         engine=engine,
         uri=uri,
         fingerprint=model_fingerprint(embedder),
@@ -208,13 +216,18 @@ class IndexWriter:
         """Store and count documents that are new or have changed."""
         if empty := next((document for document in batch if not document.content), None):
             raise UserError(f"The document '{empty.id}' has no text: leave it out.")
-        last = {document.id: document for document in batch}
+        last = {
+            document.id: document._replace(title=clean(document.title), text=clean(document.text)) for document in batch
+        }
         known = self.store.documents(list(last))
         new = [document for document in last.values() if known.get(document.id) != document]
         replaced = [known[document.id].content for document in new if document.id in known]
         self.vectorizer.count(replaced, -1)
         self.vectorizer.count([document.content for document in new], 1)
         self.store.put(new)
+        columns = {name for document in new for name in document.metadata}
+        if columns - set(known_columns := self.store.get("metadata_columns", [])):
+            self.store.set(metadata_columns=sorted(columns.union(known_columns)))
 
     def _encode(self, progress: bool) -> int:
         """Give the engine the vectors of all waiting documents. Returns their number."""
@@ -224,7 +237,8 @@ class IndexWriter:
             batch = self.store.waiting(_ENCODED)
             ids = [document.id for document in batch]
             vectors = self.vectorizer.documents([document.content for document in batch])
-            self.engine.add(ids, {field: vectors[field] for field in self.fields})
+            metadata = [document.metadata for document in batch]
+            self.engine.add(ids, {field: vectors[field] for field in self.fields}, metadata)
             with self.store.transaction():
                 self.store.mark_encoded(ids, vectors.get("sparse"))
         return total

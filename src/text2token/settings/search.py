@@ -20,6 +20,16 @@ They were tuned with an earlier model, without judgements; see docs/search.md.
 """
 
 
+LANGUAGES: dict[str, str | None] = {
+    "arabic": "ar", "armenian": "hy", "basque": "eu", "catalan": "ca", "danish": "da", "dutch": "nl", "english": "en",
+    "finnish": "fi", "french": "fr", "german": "de", "greek": "el", "hindi": "hi", "hungarian": "hu", "indonesian": "id",
+    "irish": "ga", "italian": "it", "lithuanian": "lt", "nepali": None, "norwegian": "no", "portuguese": "pt", "romanian": "ro",
+    "russian": "ru", "serbian": None, "spanish": "es", "swedish": "sv", "tamil": None, "turkish": "tr", "yiddish": None,
+    "none": None,
+}  # fmt: skip
+"""Languages that Snowball has a stemmer for, each with the code of its stop list if there is one; ``none`` stems nothing."""
+
+
 class VectorSettings(BaseModel):
     """How many aligned tokens a sparse vector has, and how much they weigh. The index keeps these settings.
 

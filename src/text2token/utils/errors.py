@@ -1,9 +1,18 @@
 """The one exception a user meets."""
 
+import errno
+import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 _LONGEST = 200  # characters of another library's message: it is quoted, not the sentence itself
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+# These libraries report a full disk without an error number: safetensors (which quotes the operating system), NumPy, torch.save.
+_NO_SPACE_MESSAGE = re.compile(
+    rf"\(os error {errno.ENOSPC}\)|^\d+ requested and \d+ written$|enforce fail at inline_container\.cc"
+)
 
 
 class UserError(ValueError):
@@ -25,3 +34,12 @@ def extra(name: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(f"This needs the package '{error.name}': pip install 'text2token[{name}]'.") from error
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Return True for an error of the operating system or a library that means a full disk."""
+    if isinstance(error, OSError) and error.errno in _NO_SPACE:
+        return True
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return bool(_NO_SPACE_MESSAGE.search(str(error)))

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
 
 Matrix: TypeAlias = csr_array | NDArray[np.float32]
@@ -38,10 +39,17 @@ def best(hits: Sequence[ScoredId], k: int) -> list[ScoredId]:
 class Engine(Protocol):
     """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector."""
 
-    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
-        """Add documents with the vectors of all fields, or replace those whose id is known.
+    def add(
+        self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
+    ) -> None:
+        """Add documents, or replace those whose id is known. Of an id that is given twice the last one counts.
 
-        When this returns, a killed process loses none of them. Of an id that is given twice the last one counts.
+        When this returns, a killed process loses none of them.
+
+        Args:
+            ids: N ids.
+            vectors: Vectors of all fields, N rows each.
+            metadata: Values of each document that filters compare; None: no document has any.
         """
 
     def delete(self, ids: Sequence[str]) -> None:
@@ -50,8 +58,8 @@ class Engine(Protocol):
     def finish(self) -> None:
         """Prepare what was added for fast searches. Call it once after many additions."""
 
-    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
-        """The ``k`` best documents of one field, best first. Equal scores are ordered by id.
+    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
+        """The ``k`` best documents of one field that meet all filters, best first. Equal scores are ordered by id.
 
         In the sparse and BM25 fields a document that shares no term with the query is not a hit.
 
@@ -59,6 +67,7 @@ class Engine(Protocol):
             field: The field to search.
             query: Vector of the query, one row.
             k: Largest number of hits.
+            filters: Conditions on the metadata. They are applied before documents are ranked.
         """
 
     def count(self) -> int:

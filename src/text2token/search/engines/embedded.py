@@ -18,6 +18,7 @@ import numpy as np
 
 from text2token.search.engines.base import Matrix, ScoredId, best
 from text2token.search.engines.segment import Segment, merge_segments, write_segment
+from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
 from text2token.utils.files import write_json
 
@@ -44,15 +45,18 @@ class EmbeddedEngine:
         if (folder / _MANIFEST).is_file():
             self._read()
 
-    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
+    def add(
+        self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
+    ) -> None:
         """See the protocol."""
         last = {name: row for row, name in enumerate(ids)}
         if not last:
             return
         rows = list(last.values())
         chosen = {field: matrix if len(rows) == len(ids) else matrix[rows] for field, matrix in vectors.items()}
+        values = [metadata[row] for row in rows] if metadata else []
         self._mark_deleted(ids)
-        self._add_segment(lambda folder: write_segment(folder, list(last), chosen), replaced=())
+        self._add_segment(lambda folder: write_segment(folder, list(last), chosen, values), replaced=())
         self._commit()
         self._compact()
 
@@ -62,9 +66,10 @@ class EmbeddedEngine:
         self._commit()
         self._compact()
 
-    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
+    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
         """See the protocol."""
-        found = [ScoredId(*hit) for segment in self._segments.values() for hit in segment.search(field, query, k)]
+        segments = self._segments.values()
+        found = [ScoredId(*hit) for segment in segments for hit in segment.search(field, query, k, filters)]
         return found if len(self._segments) == 1 else best(found, k)
 
     def count(self) -> int:

@@ -12,6 +12,7 @@ from more_itertools import chunked
 from pymilvus import DataType, MilvusClient, MilvusException
 
 from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.search.filters import Filter, Metadata, as_number, as_text
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 
@@ -19,6 +20,7 @@ _BATCH = 500  # documents in a request: a few megabytes; gRPC allows 64
 _TIMEOUT = 60.0  # seconds for a request
 _MAX_HITS = 16_384  # Milvus' limit for a request
 _MAX_ID_BYTES = 65_535  # Milvus' limit
+_METADATA = "metadata"
 _METRIC = {"metric_type": "IP"}
 _EMPTY = {2**32 - 2: 1.0}  # stands for an empty sparse vector, which Milvus refuses: its largest column, in no query
 _TYPES = {
@@ -32,9 +34,9 @@ for _logger in ("pymilvus", "milvus_lite"):  # they log every error that they ra
 class MilvusEngine:
     """A collection with one vector field for each field of the index; see :class:`text2token.search.engines.base.Engine`.
 
-    The first :meth:`add` makes the collection. Dense vectors have the index ``AUTOINDEX``: the server chooses one (HNSW in
-    milvus-lite), so dense hits are approximate. Sparse vectors have an exact inverted index. The consistency level is ``Strong``:
-    a search sees every addition that has returned.
+    The first :meth:`add` makes the collection. Dense vectors have the index ``AUTOINDEX`` on a server, which chooses one, so that
+    dense hits are approximate; in a file of milvus-lite they are exact. Sparse vectors have an exact inverted index. The
+    consistency level is ``Strong``: a search sees every addition that has returned.
 
     Differences from the protocol: if several hits tie for the last place, the server chooses among them; a search returns at most
     16,384 hits; the server refuses negative sparse weights.
@@ -56,9 +58,11 @@ class MilvusEngine:
         self._in_file = uri.endswith(".db")
         with self._user_errors():
             self._client = MilvusClient(uri, token=token, timeout=_TIMEOUT)
-            self._fields = self._read_fields()
+            self._fields, self._has_metadata = self._read_fields()
 
-    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
+    def add(
+        self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
+    ) -> None:
         """See the protocol. Documents are sent in batches; after an interruption add them again."""
         fields = {field: rows.shape[1] if field == "dense" else 0 for field, rows in vectors.items()}
         with self._user_errors():
@@ -73,9 +77,11 @@ class MilvusEngine:
             for batch in chunked(last.items(), _BATCH):
                 names, rows = zip(*batch, strict=True)
                 columns = [_values(field, matrix[list(rows)]) for field, matrix in vectors.items()]
-                documents = [
-                    dict(zip(["id", *vectors], document, strict=True)) for document in zip(names, *columns, strict=True)
-                ]
+                keys = ["id", *vectors]
+                if self._has_metadata:
+                    keys.append(_METADATA)
+                    columns.append([_metadata_value(metadata[row] if metadata else {}) for row in rows])
+                documents = [dict(zip(keys, values, strict=True)) for values in zip(names, *columns, strict=True)]
                 self._client.upsert(self._name, documents, timeout=_TIMEOUT)
             if self._in_file:  # otherwise milvus-lite would index these documents again at every search
                 self._client.flush(self._name, timeout=_TIMEOUT)
@@ -90,7 +96,7 @@ class MilvusEngine:
     def finish(self) -> None:
         """Nothing to do: the server builds its indexes itself."""
 
-    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
+    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
         """See the protocol; the class documents the differences."""
         if not self._fields:
             return []
@@ -99,10 +105,16 @@ class MilvusEngine:
         (value,) = _values(field, query)
         if value is _EMPTY:
             return []
+        if filters and not self._has_metadata:
+            raise UserError(
+                f"The collection '{self._name}' was made by an earlier version and has no metadata: make the index again."
+            )
         limit = min(k, _MAX_HITS)
+        condition = " and ".join(map(_expression, filters))
         with self._user_errors():
             (found,) = self._client.search(
-                self._name, [value], anns_field=field, limit=limit, search_params=_METRIC, output_fields=["id"], timeout=_TIMEOUT
+                self._name, [value], filter=condition, anns_field=field, limit=limit, search_params=_METRIC,
+                output_fields=["id"], timeout=_TIMEOUT,
             )  # fmt: skip
         return best([ScoredId(hit["id"], hit["distance"]) for hit in found], k)
 
@@ -117,28 +129,35 @@ class MilvusEngine:
     def _create(self, fields: dict[FieldName, int]) -> None:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
         schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=_MAX_ID_BYTES)
+        schema.add_field(_METADATA, DataType.JSON)
         indexes = MilvusClient.prepare_index_params()
+        dense = "FLAT" if self._in_file else "AUTOINDEX"
         for field, size in fields.items():
             schema.add_field(field, _TYPES[field], **({"dim": size} if size else {}))
-            indexes.add_index(field, index_type="AUTOINDEX" if size else "SPARSE_INVERTED_INDEX", **_METRIC)
+            indexes.add_index(field, index_type=dense if size else "SPARSE_INVERTED_INDEX", **_METRIC)
         self._client.create_collection(self._name, schema=schema, consistency_level="Strong", timeout=_TIMEOUT)
         self._client.create_index(self._name, indexes, sync=False, timeout=_TIMEOUT)  # load_collection waits for it
         self._client.load_collection(self._name, timeout=_TIMEOUT)
-        self._fields = fields
+        self._fields, self._has_metadata = fields, True
 
-    def _read_fields(self) -> dict[FieldName, int]:
-        """Fields of the collection, with their dimension if dense and 0 if sparse; empty if there is no collection."""
+    def _read_fields(self) -> tuple[dict[FieldName, int], bool]:
+        """The fields of the collection, with their dimension if dense and 0 if sparse, and whether it has metadata.
+
+        There are no fields if there is no collection.
+        """
         if not self._client.has_collection(self._name, timeout=_TIMEOUT):
-            return {}
+            return {}, False
         found = self._client.describe_collection(self._name, timeout=_TIMEOUT)["fields"]
         types = {column["name"]: column["type"] for column in found}
+        has_metadata = types.pop(_METADATA, None) == DataType.JSON
         if types.pop("id", None) != DataType.VARCHAR or any(types[name] != _TYPES.get(name) for name in types):
             raise UserError(
                 f"The collection '{self._name}' was not made by text2token (its fields are {', '.join(types)}): "
                 "choose another name."
             )
         self._client.load_collection(self._name, timeout=_TIMEOUT)
-        return {column["name"]: int(column["params"].get("dim", 0)) for column in found if column["name"] in _TYPES}
+        fields = {column["name"]: int(column["params"].get("dim", 0)) for column in found if column["name"] in _TYPES}
+        return fields, has_metadata
 
     @contextmanager
     def _user_errors(self) -> Iterator[None]:
@@ -157,6 +176,21 @@ def _values(field: FieldName, rows: Any) -> list[Any]:
     pieces = zip(rows.indptr[:-1], rows.indptr[1:], strict=True)
     weights = (dict(zip(rows.indices[a:b].tolist(), rows.data[a:b].tolist(), strict=True)) for a, b in pieces)
     return [row if any(row.values()) else _EMPTY for row in weights]
+
+
+def _metadata_value(metadata: Metadata) -> dict[str, dict[str, Any]]:
+    """Metadata as text, and as numbers where they are numbers."""
+    numbers = {name: number for name, value in metadata.items() if (number := as_number(value)) is not None}
+    return {"text": {name: as_text(value) for name, value in metadata.items()}, "number": numbers}
+
+
+def _expression(condition: Filter) -> str:
+    """A filter in the language of Milvus."""
+    number = condition.number
+    kind, value = ("text", condition.value) if number is None else ("number", number)
+    operator = "==" if condition.operator == "=" else condition.operator
+    column = json.dumps(condition.column, ensure_ascii=False)
+    return f'{_METADATA}["{kind}"][{column}] {operator} {json.dumps(value, ensure_ascii=False)}'
 
 
 def _described(fields: Mapping[FieldName, int]) -> str:

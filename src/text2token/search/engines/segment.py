@@ -15,7 +15,15 @@ from scipy.sparse import csr_array, issparse
 
 from text2token.search.engines import postings
 from text2token.search.engines.base import Matrix
+from text2token.search.engines.metadata import (
+    matching_rows,
+    merged_metadata,
+    metadata_table,
+    read_metadata,
+    write_metadata,
+)
 from text2token.search.engines.postings import Postings
+from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
 from text2token.utils.files import atomic_folder
 
@@ -69,6 +77,7 @@ class Segment:
         self.folder = folder
         self.ids = Ids(folder)
         self.alive = alive
+        self.metadata = read_metadata(folder)
         self.inverted = {
             field: Postings(*(_load(folder / f"{field}.{array}.npy") for array in _ARRAYS))
             for field in _fields(folder, ".start.npy")
@@ -80,9 +89,11 @@ class Segment:
         """Number of documents that were not deleted."""
         return len(self.ids) if self.alive is None else int(self.alive.sum())
 
-    def search(self, field: FieldName, query: Matrix, k: int) -> list[tuple[str, float]]:
-        """Ids and scores of the ``k`` best documents. Equal scores are ordered by id."""
-        allowed = self.alive
+    def search(
+        self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()
+    ) -> list[tuple[str, float]]:
+        """Ids and scores of the ``k`` best documents that meet all filters. Equal scores are ordered by id."""
+        allowed = self._allowed(filters)
         if field in self.inverted:
             rows, scores = self.inverted[field].scores(csr_array(query), len(self.ids))
             if allowed is not None:
@@ -96,6 +107,15 @@ class Segment:
             rows, scores = rows[enough], scores[enough]
         order = np.lexsort((rows, -scores))[:k]
         return [(self.ids[int(rows[i])], float(scores[i])) for i in order]
+
+    def _allowed(self, filters: Sequence[Filter]) -> NDArray[np.bool_] | None:
+        """N booleans, True for documents that were not deleted and meet all filters; None: all of them."""
+        if not filters:
+            return self.alive
+        if self.metadata is None:
+            return np.zeros(len(self.ids), bool)
+        matching = matching_rows(self.metadata, filters)
+        return matching if self.alive is None else matching & self.alive
 
 
 def _inner_products(
@@ -114,11 +134,15 @@ def _inner_products(
     return rows, np.concatenate([np.empty(0, np.float32), *scores])
 
 
-def write_segment(folder: Path, ids: Sequence[str], fields: Mapping[FieldName, Matrix]) -> None:
+def write_segment(
+    folder: Path, ids: Sequence[str], fields: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] = ()
+) -> None:
     """Write documents as a new segment. No id may occur twice."""
     order = np.array(sorted(range(len(ids)), key=ids.__getitem__), dtype=np.int64)
     with atomic_folder(folder) as part:
         Ids.write(part, [ids[row] for row in order])
+        if any(metadata):
+            write_metadata(part, metadata_table([metadata[row] for row in order]))
         for field, rows in fields.items():
             if issparse(rows):
                 for array, values in zip(_ARRAYS, Postings.of(csr_array(rows)[order]), strict=True):
@@ -130,7 +154,7 @@ def write_segment(folder: Path, ids: Sequence[str], fields: Mapping[FieldName, M
 def merge_segments(folder: Path, segments: Sequence[Segment]) -> None:
     """Write the documents of several segments as one, without the deleted ones.
 
-    Memory holds the ids of all documents, but not their vectors.
+    Memory holds ids and metadata of all documents, but not their vectors.
     """
     documents = [
         (segment.ids[row], number, row)
@@ -144,6 +168,8 @@ def merge_segments(folder: Path, segments: Sequence[Segment]) -> None:
         new_rows[number][row] = new
     with atomic_folder(folder) as part:
         Ids.write(part, [name for name, _, _ in documents])
+        if any(segment.metadata is not None for segment in segments):
+            write_metadata(part, merged_metadata([segment.metadata for segment in segments], new_rows))
         for field in sorted({field for segment in segments for field in segment.inverted}):
             having = [
                 (s.inverted[field], rows) for s, rows in zip(segments, new_rows, strict=True) if field in s.inverted

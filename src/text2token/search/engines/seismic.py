@@ -19,6 +19,7 @@ from scipy.sparse import csr_array
 from seismic import SeismicDatasetLV, SeismicIndexLV, get_seismic_string
 
 from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write
@@ -54,7 +55,9 @@ class SeismicEngine:
         self._log = self._listed()
         self._indexes: dict[str, SeismicIndexLV] = {}
 
-    def add(self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix]) -> None:
+    def add(
+        self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
+    ) -> None:
         """See the protocol.
 
         Raises:
@@ -86,12 +89,14 @@ class SeismicEngine:
             if folder != self._built():
                 shutil.rmtree(folder)
 
-    def search(self, field: FieldName, query: Matrix, k: int) -> list[ScoredId]:
+    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
         """See the protocol, and the class for what differs; builds the indexes first where documents have changed.
 
         Raises:
             UserError: The documents have no such field.
         """
+        if filters:
+            raise UserError("The engine seismic cannot filter: make the index with another `engine`.")
         if not self._log:
             return []
         if not self._indexes:

@@ -1,0 +1,156 @@
+"""Filters on metadata: how they are read, what they compare, and that they come before the ranking."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from conftest import SENTENCES
+from text2token import UserError
+from text2token.search import Document, Filter, Index, parse_filter
+from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.engines.metadata import matching_rows, metadata_table
+from text2token.search.filters import as_number, as_text
+from text2token.settings.search import Calibration
+from text2token.settings.templates import Template
+
+SETTINGS = {
+    "encoder": {"template": Template(), "pooling": "mean"},
+    "calibration": Calibration(correction="centre", texts=5),
+}
+values = st.one_of(
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.5, 2.0, -1.5]),
+    st.sampled_from(["a", "b", "2", "", "2021-06-01"]),
+)
+rows = st.lists(st.dictionaries(st.sampled_from(["x", "y", 'q"]']), values, max_size=3), min_size=1, max_size=12)
+conditions = st.builds(
+    Filter, st.sampled_from(["x", "y", 'q"]']), st.sampled_from(["=", "<", "<=", ">", ">="]), values.map(as_text)
+)
+
+
+def meets(row, condition):
+    """One document and one value at a time."""
+    if condition.column not in row:
+        return False
+    value, wanted = as_text(row[condition.column]), condition.value
+    if condition.operator != "=" and as_number(wanted) is not None:
+        value, wanted = as_number(row[condition.column]), as_number(wanted)
+        if value is None:
+            return False
+    return {
+        "=": value == wanted,
+        "<": value < wanted,
+        "<=": value <= wanted,
+        ">": value > wanted,
+        ">=": value >= wanted,
+    }[condition.operator]
+
+
+@given(rows=rows, filters=st.lists(conditions, max_size=3))
+def test_a_table_is_filtered_as_a_loop_would_do_it(rows, filters):
+    expected = [all(meets(row, condition) for condition in filters) for row in rows]
+    assert matching_rows(metadata_table(rows), filters).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("lang=en", Filter("lang", "=", "en")),
+        ("year >= 2020", Filter("year", ">=", "2020")),
+        ("a b<2021-06-01", Filter("a b", "<", "2021-06-01")),
+        ("url=https://x.org/?a=b", Filter("url", "=", "https://x.org/?a=b")),
+        ("empty=", Filter("empty", "=", "")),
+    ],
+)
+def test_filters_are_read(text, expected):
+    assert parse_filter(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "lang", "=en", ">3"])
+def test_what_is_not_a_filter_is_refused(text):
+    with pytest.raises(UserError, match="is not a filter: write column=value"):
+        parse_filter(text)
+
+
+@settings(max_examples=20)
+@given(
+    history=st.lists(st.tuples(st.sampled_from(["add", "delete", "reopen", "finish"]), st.integers(0, 9)), max_size=9)
+)
+def test_metadata_follow_their_documents_through_any_history(tmp_path_factory, history):
+    folder = tmp_path_factory.mktemp("engine")
+    engine, kept = EmbeddedEngine(folder), {}
+    for step, (action, number) in enumerate(history):
+        names = [f"d{i}" for i in range(number, number + 3)]
+        if action == "add":
+            metadata = [{"step": step} if i % 3 else {} for i in range(number, number + 3)]
+            engine.add(names, {"dense": np.eye(3, dtype=np.float32)}, metadata if number % 4 else None)
+            kept |= dict(zip(names, metadata if number % 4 else [{}] * 3, strict=True))
+        elif action == "delete":
+            engine.delete(names)
+            kept = {name: own for name, own in kept.items() if name not in names}
+        elif action == "finish":
+            engine.finish()
+        else:
+            engine = EmbeddedEngine(folder)
+    for step in range(len(history)):
+        hits = engine.search("dense", np.ones((1, 3), np.float32), 99, [Filter("step", "=", str(step))])
+        assert sorted(hit.id for hit in hits) == sorted(name for name, own in kept.items() if own.get("step") == step)
+
+
+@pytest.fixture(params=["embedded", "milvus"])
+def index(request, tmp_path, backbone):
+    """400 documents, of which one in a hundred is rare."""
+    made = Index.create(tmp_path / "index", backbone("llama"), engine=request.param, **SETTINGS)
+    documents = []
+    for i in range(400):
+        kind = "rare" if i % 100 == 50 else "common"
+        text = f"{SENTENCES[i % 10]} Number {i}."
+        documents.append(Document(str(i), "", text, {"kind": kind, "number": i, "date": f"2021-01-{i % 28 + 1:02}"}))
+    made.add(documents)
+    return made
+
+
+def test_a_filter_comes_before_the_ranking(index):
+    for mode in ("hybrid", "sparse", "dense", "bm25"):
+        hits = index.search("the number of a cat", 4, mode, filters=["kind=rare"]).hits
+        assert {hit.id for hit in hits} == {"50", "150", "250", "350"}
+        assert {hit.metadata["kind"] for hit in hits} == {"rare"}
+    hits = index.search("number", 400, "bm25", filters=["number>=100", "number<300.5", "date<2021-01-03"]).hits
+    assert {hit.id for hit in hits} == {str(i) for i in range(100, 301) if i % 28 < 2}
+    assert index.rank(["number"], 400, "bm25", filters=["kind=rare"])[0] == [
+        hit for hit in index.rank(["number"], 400, "bm25")[0] if int(hit.id) % 100 == 50
+    ]
+
+
+def test_an_unknown_column_is_refused(index):
+    with pytest.raises(UserError, match="no metadata column 'kin': its columns are date, kind, number"):
+        index.search("cat", filters=["kin=rare"])
+
+
+def test_filters_by_command(tmp_path, backbone):
+    rows = [{"id": i, "text": f"{SENTENCES[i]}", "year": 2015 + i, "lang": "en" if i % 2 else "de"} for i in range(10)]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done("index", backbone("llama"), tmp_path / "d.jsonl", "-o", tmp_path / "i", "--template", "none", "--pooling", "mean")
+    command = "search", tmp_path / "i", "stars", "--mode", "sparse", "--no-model", "--json"
+    found = json.loads(done(*command, "--filter", "year>=2020", "--filter", "lang=en"))
+    assert [hit["metadata"] for hit in found] == [{"year": 2020, "lang": "en"}]
+    assert "is not a filter" in refused(*command, "--filter", "year")
+    assert "no metadata column 'yeer': its columns are lang, year" in refused(*command, "--filter", "yeer=1")
+    (tmp_path / "q.jsonl").write_text('{"_id": 1, "text": "stars"}\n{"_id": 2, "text": ""}')
+    queries = "search", tmp_path / "i", "--queries", tmp_path / "q.jsonl", "-o", tmp_path / "run", "--mode", "bm25"
+    done(*queries, "--filter", "lang=en")
+    assert [line.split()[:3] for line in (tmp_path / "run").read_text().splitlines()] == [["1", "Q0", "5"]]
+    assert "a query without text" in refused(*queries, "--strict")
+
+
+def test_an_index_without_metadata_says_so(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    index.add([Document("1", "", SENTENCES[0])])
+    with pytest.raises(UserError, match="its documents have no metadata"):
+        index.search("cat", filters=["a=b"])
+    index.add([Document("1", "", SENTENCES[0], {"a": "b"}), Document("2", "", SENTENCES[1])])
+    assert [hit.id for hit in index.search("cat", filters=["a=b"]).hits] == ["1"]
