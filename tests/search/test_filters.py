@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from conftest import SENTENCES
+from conftest import SENTENCES, done, refused
 from text2token import UserError
 from text2token.search import Document, Filter, Index, parse_filter
 from text2token.search.engines.embedded import EmbeddedEngine
@@ -134,8 +136,18 @@ def test_an_unknown_column_is_refused(index):
 def test_filters_by_command(tmp_path, backbone):
     rows = [{"id": i, "text": f"{SENTENCES[i]}", "year": 2015 + i, "lang": "en" if i % 2 else "de"} for i in range(10)]
     (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    done("index", backbone("llama"), tmp_path / "d.jsonl", "-o", tmp_path / "i", "--template", "none", "--pooling", "mean")
-    command = "search", tmp_path / "i", "stars", "--mode", "sparse", "--no-model", "--json"
+    done(
+        "index",
+        backbone("llama"),
+        tmp_path / "d.jsonl",
+        "-o",
+        tmp_path / "i",
+        "--template",
+        "none",
+        "--pooling",
+        "mean",
+    )
+    command = "search", tmp_path / "i", "stars", "--mode", "bm25", "--json"
     found = json.loads(done(*command, "--filter", "year>=2020", "--filter", "lang=en"))
     assert [hit["metadata"] for hit in found] == [{"year": 2020, "lang": "en"}]
     assert "is not a filter" in refused(*command, "--filter", "year")

@@ -103,7 +103,7 @@ def test_rows_of_every_format_are_named(tmp_path):
     pq.write_table(pa.table({"id": [1.0, None], "text": ["a", "b"]}), tmp_path / "d.parquet")
     read = read_documents(tmp_path / "d.parquet")
     assert next(read).id == "1"
-    with pytest.raises(UserError, match=r"d\.parquet, row 2: 'None' is no id"):
+    with pytest.raises(UserError, match=r"d\.parquet, row 2: None is no id"):
         next(read)
 
 
@@ -132,7 +132,9 @@ def test_documents_without_text_are_skipped_and_counted_or_refused(tmp_path, cap
     rows = ['{"id": 1, "text": "a"}', '{"id": 2, "title": null, "text": " "}', '{"id": 3, "title": "b", "text": ""}']
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     assert [document.id for document in read_documents(tmp_path / "d.jsonl")] == ["1", "3"]
-    assert [record.message for record in caplog.records] == [f"Skipped 1 document without text in {tmp_path / 'd.jsonl'}"]
+    assert [record.message for record in caplog.records] == [
+        f"Skipped 1 document without text in {tmp_path / 'd.jsonl'}"
+    ]
     (tmp_path / "folder").mkdir()
     for name, text in {"a.txt": "A text.", "b.txt": "\n"}.items():
         (tmp_path / "folder" / name).write_text(text)
@@ -144,8 +146,23 @@ def test_documents_without_text_are_skipped_and_counted_or_refused(tmp_path, cap
 
 def test_other_columns_are_metadata(tmp_path):
     day, moment = datetime.date(2021, 6, 1), datetime.datetime(2021, 6, 1, 12, 30)
-    row = {"_id": "a", "text": "b", "id": 7, "n": 2.5, "yes": True, "day": day, "midnight": datetime.datetime(2021, 6, 1)}
-    row |= {"moment": moment, "list": [1], "long": "x" * 1001, "empty": "", "none": None, "in": {"url": "u", "deep": {"x": 1}}}
+    row = {
+        "_id": "a",
+        "text": "b",
+        "id": 7,
+        "n": 2.5,
+        "yes": True,
+        "day": day,
+        "midnight": datetime.datetime(2021, 6, 1),
+    }
+    row |= {
+        "moment": moment,
+        "list": [1],
+        "long": "x" * 1001,
+        "empty": "",
+        "none": None,
+        "in": {"url": "u", "deep": {"x": 1}},
+    }
     pq.write_table(pa.Table.from_pylist([row]), tmp_path / "d.parquet")
     (document,) = read_documents(tmp_path / "d.parquet")
     assert dict(document.metadata) == {

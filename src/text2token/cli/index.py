@@ -55,7 +55,9 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
     help=f"stemmer and stop words of the BM25 field: {', '.join(LANGUAGES)}",
 )
 @click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
-@click.option("--strict", is_flag=True, help="refuse a document without text; else such documents are skipped and counted")
+@click.option(
+    "--strict", is_flag=True, help="refuse a document without text; else such documents are skipped and counted"
+)
 @bf16_option
 @setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
 @recipe_options(*_SETTING)

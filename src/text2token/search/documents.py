@@ -62,9 +62,9 @@ def read_documents(
 ) -> Iterator[Document]:
     """Read documents from a table, or from a folder with ``.txt`` and ``.md`` files.
 
-    The id of a text file is its path inside the folder, and its title is the name of the file. The other columns of a table become
-    metadata if they hold texts of at most 1,000 characters, numbers, truth values or dates; the columns of an object get names
-    with a dot, as ``metadata.url``. Documents with neither title nor text are skipped, and one line of the log counts them.
+    The id of a text file is its path inside the folder, and its title is the name of the file. The other columns of a table
+    become metadata if they hold texts of at most 1,000 characters, numbers, truth values or dates; the columns of an object get
+    names with a dot, as ``metadata.url``. Documents with neither title nor text are skipped, and one line of the log counts them.
 
     Args:
         source: A table in one of the formats of :func:`text2token.data.read_table`, or a folder.
@@ -85,9 +85,9 @@ def read_documents(
             raise UserError(f"{place}: the id '{document.id}' occurs a second time; give each {noun} its own.")
         seen.add(key)
         yield document
-    check.report(source)
     if not seen:
         raise UserError(f"There is no {noun} with text in '{source}': check that this is the right file or folder.")
+    check.report(source)
 
 
 def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
