@@ -132,3 +132,9 @@ def test_no_name_changes_the_structure_of_a_card(wild, tmp_path):
         return [*(token.type for token in tokens), str(spans)]
 
     assert structure(wild if wild.strip() else "name") == structure("name")
+
+
+def test_a_card_says_which_version_of_sentence_transformers_reads_the_folder(tmp_path):
+    cards = render(RUN, tmp_path)
+    assert "needs sentence-transformers 3.4 or later" in cards["dense"]
+    assert "needs sentence-transformers 6.2 or later" in cards["sparse"]

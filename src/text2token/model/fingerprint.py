@@ -1,4 +1,4 @@
-"""What tells two models apart: a hash of everything that their vectors depend on."""
+"""Hashes of models: two models with equal hashes give equal vectors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 
 def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
-    """SHA-256 of all that a vector depends on: weights, module settings, tokenizer with template, prompts."""
+    """Return a SHA-256 of everything that a vector depends on: weights, module settings, tokenizer with template, prompts."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -25,7 +25,7 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
             digest.update(json.dumps([type(module).__name__, settings], default=str, sort_keys=True).encode())
         if isinstance(config := getattr(module, "config", None), PretrainedConfig):
             content = config.to_dict()
-            content.pop("_name_or_path", None)  # a model is the same wherever it lies
+            content.pop("_name_or_path", None)  # the same model may be in another folder
             digest.update(json.dumps(content, default=str, sort_keys=True).encode())
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
     digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
@@ -43,12 +43,15 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
 
 
 def backbone_checksum(embedder: Embedder) -> str:
-    """SHA-256 of the weights of an untrained embedder, decoding head included."""
+    """Return a SHA-256 of the weights of an untrained embedder, decoding head included.
+
+    All weights are read: call this once a process, and pass the value on.
+    """
     return weights_checksum(ModuleList([embedder.encoder, embedder.decoding_head]))
 
 
 def embedder_fingerprint(embedder: Embedder) -> str:
-    """SHA-256 of all that embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out."""
+    """Return a SHA-256 of what embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out."""
     digest = hashlib.sha256(content_hash(embedder.encoder).encode())
     for part in (embedder.head, embedder.correction):
         if part is not None:

@@ -1,9 +1,10 @@
-"""Plain sentence-transformers folders of an embedder, and the way back."""
+"""Write an embedder as plain sentence-transformers folders, and read such folders."""
 
 from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,20 @@ from text2token.model.saved import PARTS, load_saved
 from text2token.utils.errors import UserError
 from text2token.utils.files import write_json
 
+_CLASSIC_PACKAGE = "sentence_transformers.models"
+_CLASSIC_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
+_POOLING_FLAGS = {
+    "cls": "cls_token",
+    "mean": "mean_tokens",
+    "max": "max_tokens",
+    "mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
+
 
 class Parts(NamedTuple):
-    """What an embedder consists of; see :class:`text2token.model.embedder.Embedder` for the fields."""
+    """The parts of an embedder; :class:`text2token.model.embedder.Embedder` describes the fields."""
 
     encoder: SentenceTransformer
     head: DecodingHead | None = None
@@ -37,9 +49,10 @@ def save_parts(
     mean_logits: Tensor,
     top_k: int,
 ) -> None:
-    """Write ``path/dense`` (``SentenceTransformer``) and ``path/sparse`` (``SparseEncoder``), safetensors only.
+    """Write ``path/dense`` (a ``SentenceTransformer``) and ``path/sparse`` (a ``SparseEncoder``), with weights as safetensors.
 
-    Either loads with sentence-transformers alone; template, pooling, correction, corpus mean and top-K are inside.
+    Both load with sentence-transformers alone; template, pooling, correction, corpus mean and top-K are inside. The dense folder
+    loads from version 3.4 on, the sparse one from 6.2 on: older versions ignore its top-K.
     """
     dense = dense_modules(encoder, correction)
     sparse = [*encoder, *head_modules(head, mean_logits)]
@@ -48,27 +61,70 @@ def save_parts(
 
 
 def dense_modules(encoder: SentenceTransformer, correction: Dense | None) -> list[nn.Module]:
-    """The modules of the plain dense folder; the correction is a copy, because sentence-transformers moves it to its device."""
+    """Return the modules of the dense folder.
+
+    The correction is copied, because sentence-transformers moves modules to its device, and we decode on the CPU.
+    """
     return [*encoder, *([copy.deepcopy(correction)] if correction is not None else []), Normalize()]
 
 
 def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None:
-    """Write a folder that loads with sentence-transformers alone, and puts the template around texts then, too.
+    """Write a folder that loads with sentence-transformers alone, template included.
 
-    The tokenizer is saved as one of transformers' general class: the classes of BERT, RoBERTa, GPT-NeoX and others make their
-    post-processor anew when they are loaded, and the template, which is in there, would be lost.
+    The tokenizer is saved under transformers' general class: the classes of BERT, RoBERTa, GPT-NeoX and others build their
+    post-processor anew at loading, and the template is in there.
     """
     model.save(str(folder), create_model_card=False)
-    file = folder / "tokenizer_config.json"
     general = {
         "tokenizer_class": PreTrainedTokenizerFast.__name__,
-        "model_input_names": model.tokenizer.model_input_names,  # of the class that is left
+        "model_input_names": model.tokenizer.model_input_names,  # a property of the class that was left out
     }
-    write_json(file, json.loads(file.read_text(encoding="utf-8")) | general)
+    _edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, **general})
+    _write_classic_form(model, folder)
+
+
+def _write_classic_form(model: SentenceTransformer | SparseEncoder, folder: Path) -> None:
+    """Rewrite the settings of modules in the form that every version of sentence-transformers reads.
+
+    Other servers (text-embeddings-inference, vLLM) look for exactly these class names and pooling flags.
+    """
+
+    def rename(modules: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for entry in modules:
+            kind = entry["type"].rpartition(".")[2]
+            entry["type"] = f"{_CLASSIC_PACKAGE}.{kind}" if kind in _CLASSIC_MODULES else entry["type"]
+        return modules
+
+    _edit_json(folder / "modules.json", rename)
+    for entry in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+        kind, file = entry["type"].removeprefix(f"{_CLASSIC_PACKAGE}."), folder / entry["path"] / "config.json"
+        if kind == "Pooling":
+            _edit_json(file, _classic_pooling)
+        if kind == "Dense":
+            _edit_json(file, lambda settings: {k: v for k, v in settings.items() if v != "sentence_embedding"})
+    if list(model[0].modality_config) == ["text"]:  # the only modality that older versions know
+        lengths = {"max_seq_length": model.tokenizer.model_max_length, "do_lower_case": False}
+        write_json(folder / "sentence_bert_config.json", lengths)
+
+
+def _classic_pooling(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a pooling module with one flag a mode."""
+    flags = {f"pooling_mode_{name}": mode == settings["pooling_mode"] for mode, name in _POOLING_FLAGS.items()}
+    dimension = {"word_embedding_dimension": settings["embedding_dimension"]}
+    return {**dimension, **flags, "include_prompt": settings["include_prompt"]}
+
+
+def _edit_json(file: Path, change: Callable[[Any], Any]) -> None:
+    write_json(file, change(json.loads(file.read_text(encoding="utf-8"))))
 
 
 def head_modules(head: DecodingHead, mean: Tensor) -> list[nn.Module]:
-    """The decoding head as modules: transform where there is one, then ``ReLU(W·h + b − mean logits)``."""
+    """Return the decoding head as modules: its transform if there is one, then ``ReLU(W·h + b − mean)``.
+
+    Args:
+        head: The decoding head.
+        mean: Corpus-mean token logits, V numbers; they become part of the bias.
+    """
     vocabulary, dimension = head.weight.shape
     modules: list[nn.Module] = []
     if len(head.transform):
@@ -91,7 +147,7 @@ def head_modules(head: DecodingHead, mean: Tensor) -> list[nn.Module]:
 
 
 def is_whole(path: Path) -> bool:
-    """Is this a folder with both parts, and so with a head and the corpus mean of its own?"""
+    """Return whether ``path`` is a folder with a dense and a sparse part, and so with its own head and corpus mean."""
     return (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file()
 
 
@@ -99,49 +155,51 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
     """Load a finished embedder.
 
     Args:
-        name: A folder that ``fit``, ``adapt`` or ``baseline`` wrote, its dense or sparse folder alone, or a SentenceTransformer
-            or SparseEncoder, here or on the hub.
-        pooled: Stop after the pooling: no correction, no corpus mean and no head. Otherwise a folder of both parts gives all of
-            these, and another one gives its whole SentenceTransformer as the encoder.
+        name: A folder written by ``fit``, ``adapt`` or ``baseline``, its dense or sparse folder alone, or a SentenceTransformer
+            or SparseEncoder as a folder or on the hub.
+        pooled: Load only the modules up to the pooling: no correction, corpus mean or head. Otherwise a folder with both parts
+            gives all of them, and any other model gives its whole SentenceTransformer as the encoder.
 
     Raises:
-        UserError: It cannot be loaded; it does not start with a transformer and its pooling (``pooled``); or it is a
-            SparseEncoder alone (not ``pooled``).
+        UserError: It cannot be loaded; or, with ``pooled``, it does not begin with a transformer and pooling; or, without
+            ``pooled``, it is a SparseEncoder alone.
     """
     path = Path(name).expanduser()
     if pooled:
-        parts = [path / part for part in PARTS]  # either starts with the same modules
+        parts = [path / part for part in PARTS]  # both begin with the same modules
         return Parts(_pooled(load_saved(next((str(part) for part in parts if part.is_dir()), name)), name))
     if is_whole(path):
         sparse = load_saved(str(path / "sparse"))
         transformer, pooling, *head = list(sparse)
         return Parts(
             encoder=SentenceTransformer(modules=[transformer, pooling]).eval(),
-            head=_head_from_modules(head).cpu(),  # beside the embeddings, wherever the encoder runs
+            head=_head_from_modules(head).cpu(),  # embeddings are decoded on the CPU, wherever the encoder runs
             correction=_load_correction(path / "dense"),
-            mean_logits=torch.zeros(head[-1].out_features),  # it is inside the bias
+            mean_logits=torch.zeros(head[-1].out_features),  # the mean is part of the bias
             top_k=sparse.max_active_dims,
         )
-    dense = path / "dense"  # of a baseline, which has no sparse side
+    dense = path / "dense"  # a baseline has no sparse part
     model = load_saved(str(dense) if (dense / "modules.json").is_file() else name)
     if isinstance(model, SparseEncoder):
         raise UserError(
-            f"'{name}' is a SparseEncoder, whose vectors are tokens already: name the folder that 'text2token fit' wrote, "
-            f"which holds it, or a SentenceTransformer ('text2token evaluate' takes either)."
+            f"'{name}' is a SparseEncoder, whose vectors are tokens already: name the folder written by 'text2token fit' that "
+            "holds it, or a SentenceTransformer ('text2token evaluate' takes both)."
         )
     return Parts(model)
 
 
 def _pooled(model: SentenceTransformer | SparseEncoder, name: str) -> SentenceTransformer:
-    """Transformer and pooling of a model."""
+    """Return a model's transformer and pooling as an encoder."""
     if len(model) < 2 or not hasattr(model[1], "pooling_mode"):
-        raise UserError(f"'{name}' does not start with a transformer and its pooling: it has no embedding to decode.")
+        raise UserError(
+            f"'{name}' does not begin with a transformer and its pooling, so it has no embedding to decode."
+        )
     prompts = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
     return SentenceTransformer(modules=[model[0], model[1]], **prompts).eval()
 
 
 def _head_from_modules(modules: list[Any]) -> DecodingHead:
-    """The inverse of :func:`head_modules`; the corpus mean stays inside the bias."""
+    """Build the decoding head from modules, the inverse of :func:`head_modules`; the corpus mean stays part of the bias."""
     *transform, decode = modules
     if not transform:
         return DecodingHead(decode.linear.weight, decode.linear.bias)
@@ -153,10 +211,13 @@ def _head_from_modules(modules: list[Any]) -> DecodingHead:
 
 
 def _layer_norm(norm: Any) -> list[nn.Module]:
-    """The norm as modules: sentence-transformers' own has a fixed ``eps``, so what goes in is scaled to make up for it."""
+    """Return a layer norm as modules of sentence-transformers.
+
+    Their LayerNorm has a fixed ``eps``. Scaling its input by √(eps' / eps) gives the same result as the original ``eps``.
+    """
     size = norm.normalized_shape[0]
     module = LayerNorm(size)
-    module.norm.load_state_dict({"bias": torch.zeros(size), **norm.state_dict()})  # ModernBERT's has none
+    module.norm.load_state_dict({"bias": torch.zeros(size), **norm.state_dict()})  # ModernBERT's norm has no bias
     factor = (module.norm.eps / norm.eps) ** 0.5
     if factor == 1:
         return [module]
@@ -167,6 +228,7 @@ def _layer_norm(norm: Any) -> list[nn.Module]:
 
 
 def _load_correction(dense: Path) -> Dense | None:
+    """Return the Dense module of a dense folder, if there is one."""
     listed = json.loads((dense / "modules.json").read_text())
     folders = [entry["path"] for entry in listed if entry["type"].endswith(".Dense")]
     return Dense.load(str(dense), subfolder=folders[0]) if folders else None

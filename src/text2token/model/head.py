@@ -1,4 +1,4 @@
-"""The decoding head: what turns an embedding back into vocabulary tokens."""
+"""The decoding head: it turns an embedding into logits over the vocabulary."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _PROBE_TOLERANCE = 1e-3  # relative; float32 sums in another order differ by abo
 
 
 class DecodingHead(nn.Module):
-    """Token logits ``z = softcap(W·transform(h) + b)`` of embeddings; frozen.
+    """Decode embeddings to token logits ``z = softcap(W·transform(h) + b)``; all parameters are frozen.
 
     Args:
         weight: The **original** unembedding matrix ``W``, shape V×d.
-        bias: ``b``, shape V; zeros when omitted, since most decoder LLMs have none.
-        transform: What stands before ``W``: nothing for decoder LLMs, Linear + activation + LayerNorm for masked LMs,
-            whose whole MLM head is the decoding head (as in arXiv 2406.17378's code).
-        softcap: ``c`` in ``c·tanh(z/c)``, where the backbone's configuration has one.
+        bias: ``b``, shape V; None means zeros, since most decoder LLMs have none.
+        transform: Modules before ``W``: none for decoder LLMs; Linear, activation and LayerNorm for masked LMs, whose whole
+            MLM head is the decoding head (as in the code of arXiv 2406.17378).
+        softcap: ``c`` in ``c·tanh(z/c)``; None if the backbone's configuration has none.
 
     Attributes:
-        source: Name of the language model that it was loaded from; None where that is not known.
+        source: Name of the language model that the head was loaded from; None if unknown.
     """
 
     source: str | None = None
@@ -43,11 +43,11 @@ class DecodingHead(nn.Module):
         self.softcap = softcap
 
     def uncapped(self, embeddings: Tensor) -> Tensor:
-        """Float32 token logits without the soft cap, B×V, of embeddings B×d; the cap never changes their order."""
+        """Return float32 token logits B×V of embeddings B×d without the soft cap, which never changes their order."""
         return nn.functional.linear(self.transform(embeddings.float()), self.weight, self.bias)
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """Float32 token logits, B×V, of embeddings B×d."""
+        """Return float32 token logits B×V of embeddings B×d."""
         logits = self.uncapped(embeddings)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
@@ -67,21 +67,23 @@ def mean_logits(head: DecodingHead, embeddings: Tensor, *, capped: bool = False)
 
 
 def extract_head(model: PreTrainedModel) -> DecodingHead:
-    """Take the decoding head off a causal or masked language model, and prove that it is the whole of it.
+    """Copy the decoding head of a causal or masked language model, and check that it is complete.
 
-    The head is rebuilt from the modules outside the body, then compared with the model's own logits on a probe input, so
-    that a family with an unknown part in its head (a scale, another norm) is refused and never decoded wrongly.
+    The head is rebuilt from the modules outside the body, then compared with the model's own logits on a probe input. So a
+    family with an unknown part in its head (a scale, another norm) is refused instead of being decoded wrongly.
 
     Raises:
-        UserError: The model has no output embedding or one of another width than its body, or the rebuilt head does not give
+        UserError: The model has no output embedding, or its width differs from the body's, or the rebuilt head does not give
             the model's logits.
     """
     unembedding = model.get_output_embeddings()
     if unembedding is None:
         raise UserError(f"{model.name_or_path} has no decoding head; use a causal or masked language model.")
-    config = model.config.get_text_config()  # of a multimodal model, the language model's
+    config = model.config.get_text_config()  # of a multimodal model, this is the language model's
     head = DecodingHead(
-        unembedding.weight.detach().to(torch.float32, copy=True),  # or the whole file stays mapped behind it
+        unembedding.weight.detach().to(
+            torch.float32, copy=True
+        ),  # without a copy the whole file would stay mapped into memory
         None if unembedding.bias is None else unembedding.bias.float(),
         _transform(model, unembedding),
         getattr(config, "final_logit_softcapping", None),
@@ -105,7 +107,7 @@ def extract_head(model: PreTrainedModel) -> DecodingHead:
 
 
 def _transform(model: PreTrainedModel, unembedding: nn.Module) -> nn.Sequential | None:
-    """Linear → activation → LayerNorm between body and unembedding, found by what they are; None for decoder LLMs."""
+    """Return Linear, activation and LayerNorm between body and unembedding, found by their types; None for decoder LLMs."""
     body = set(model.base_model.modules())
     outside = [m for m in model.modules() if m not in body and m is not unembedding and not list(m.children())]
     linear = next((m for m in outside if isinstance(m, nn.Linear)), None)
@@ -114,15 +116,16 @@ def _transform(model: PreTrainedModel, unembedding: nn.Module) -> nn.Sequential 
         return None
     known = (nn.Linear, nn.LayerNorm, nn.Dropout)
     activation = next((m for m in outside if not isinstance(m, known)), nn.GELU())
-    return nn.Sequential(linear, _plain(activation), norm)
+    return nn.Sequential(linear, _plain_activation(activation), norm)
 
 
-def _plain(activation: nn.Module) -> nn.Module:
-    """The torch module that computes the same: sentence-transformers loads torch's own activations only."""
+def _plain_activation(activation: nn.Module) -> nn.Module:
+    """Return the torch module that computes the same function: sentence-transformers loads only torch's own activations."""
     grid = torch.linspace(-5, 5, 101)
     for candidate in (nn.GELU(), nn.ReLU(), nn.SiLU(), nn.Tanh()):
         if torch.allclose(candidate(grid), activation(grid), atol=1e-6):
             return candidate
     raise UserError(
-        f"The decoding head has the activation {type(activation).__name__}, which no plain folder can hold."
+        f"The decoding head has the activation {type(activation).__name__}, which a sentence-transformers folder cannot hold: "
+        "use another backbone."
     )

@@ -17,10 +17,10 @@ from text2token.utils.errors import UserError
 
 
 def find_original_head(name: str) -> DecodingHead:
-    """The head of the backbone that an embedder was made from.
+    """Load the head of the backbone that an embedder was made from.
 
-    It is looked for in the backbone that the folder's ``run.json`` names, then in the base model of its model card, then in the
-    model itself. Which one it was is :attr:`text2token.model.head.DecodingHead.source`.
+    The backbone named in the folder's ``run.json`` is tried first, then the base models in its model card, then the model
+    itself. :attr:`text2token.model.head.DecodingHead.source` tells which one it was.
 
     Raises:
         UserError: None of them has a head.
@@ -32,13 +32,13 @@ def find_original_head(name: str) -> DecodingHead:
         except UserError:
             continue
     raise UserError(
-        f"No decoding head was found for '{name}' in {' or '.join(tried)}: name the language model it was made from with --head, "
-        "if there is one (an encoder without a language model's head cannot be read as tokens)."
+        f"No decoding head was found for '{name}' in {' or '.join(tried)}: name the language model it was made from as head "
+        "(without the head of a language model, vectors cannot be read as tokens)."
     )
 
 
 def _candidates(name: str) -> Iterator[str]:
-    """Where the original head may be, surest first."""
+    """Yield names of models that may have the original head, the most certain first."""
     folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
     run = (folder.parent if folder.name in PARTS else folder) / "run.json"
     if run.is_file():

