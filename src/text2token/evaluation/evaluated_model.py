@@ -18,12 +18,14 @@ from mteb.models.hybrid_wrappers import HybridSearch
 from mteb.types import PromptType
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
+from torch import Tensor
 
 from text2token.data.corpus import open_corpus, sample
 from text2token.evaluation.encoders import CachingEncoder, CachingSparseEncoder, Session, Vectors, pack
 from text2token.model.correction import correction
 from text2token.model.echo import ECHO, echo_embedder
 from text2token.model.embedder import Embedder
+from text2token.model.encoding import encode_in_batches
 from text2token.model.fingerprint import content_hash
 from text2token.model.precision import body_in_bf16, mixed_precision
 from text2token.model.saved import is_model, load_saved
@@ -34,8 +36,6 @@ BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
 
 _RANKING = frozenset({"Retrieval", "Reranking"})
-_BATCH = 32  # texts of a batch at most; on a CPU also at most so many characters, about what its caches hold
-_BATCH_CHARACTERS = 8_000
 
 
 @dataclass(frozen=True)
@@ -185,15 +185,17 @@ def _of_sentence_transformer(model: SentenceTransformer | SparseEncoder, name: s
     body = body_in_bf16(model) if bf16 else None
     revision = content_hash(model) + (" bf16" if bf16 else "")
     sparse = isinstance(model, SparseEncoder)
-    options = {"show_progress_bar": False, "convert_to_tensor": True}
+    options: dict[str, bool] = {"show_progress_bar": False, "convert_to_tensor": True}
     options |= {"convert_to_sparse_tensor": False} if sparse else {}
     calls = {None: model.encode, PromptType.query: model.encode_query, PromptType.document: model.encode_document}
 
     def encode(texts: Sequence[str], prompt: str | None, role: PromptType | None) -> Vectors:
-        longest = max(map(len, texts)) if model.device.type == "cpu" else 1
-        size = max(8, min(_BATCH, _BATCH_CHARACTERS // max(longest, 1)))
+        def encode_batch(batch: list[str]) -> Tensor:
+            vectors: Tensor = calls[role](batch, batch_size=len(batch), prompt=prompt, **options)
+            return vectors
+
         with mixed_precision(body) if body is not None else nullcontext():
-            vectors = calls[role](list(texts), batch_size=size, prompt=prompt, **options).float().cpu()
+            vectors = encode_in_batches(model, texts, encode_batch, prompt=prompt)
         return pack(vectors) if sparse else list(vectors.numpy())
 
     by_role = any(
