@@ -38,6 +38,7 @@ from text2token.evaluation.encoders import Session, VectorStore, hash_key
 from text2token.evaluation.items import Items
 from text2token.evaluation.results import read_summary
 from text2token.model.fingerprint import content_hash
+from text2token.model.static import static_embedder
 from text2token.utils.files import exclusive_lock
 
 RNG = np.random.default_rng(0)
@@ -310,6 +311,20 @@ def test_sparse_and_fused(model, tasks, tmp_path):
     fused = evaluate(saved_model(str(model), "dense+sparse"), select_tasks(folders=folders), tmp_path / "f")
     assert [row["task"] for row in fused["tasks"]] == ["search"]
     assert "only ranks" in fused["skipped"]["similar"]
+
+
+def test_the_static_baseline_is_centred_and_scored(backbone, tasks, tmp_path):
+    recipe = Recipe(backbone=backbone("llama"), template="static", correction="centre")
+    learned = LearnedCorrection(["centre"], texts=CORPUS)
+    model = untrained_model(recipe, learned)
+    (row,) = evaluate(model, select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r")["tasks"]
+    embedder = static_embedder(recipe.backbone, CORPUS)
+    mean = embedder.embed(CORPUS).mean(dim=0)
+    rows = [json.loads(line) for line in (tasks / "own" / "similar" / "test.jsonl").read_text().splitlines()]
+    pairs = [embedder.embed([row[key] for row in rows]) - mean for key in ("sentence1", "sentence2")]
+    expected = spearmanr(torch.cosine_similarity(*pairs), [row["score"] for row in rows])[0]
+    assert row["score"] == pytest.approx(expected, abs=1e-3)
+    assert "mean, static, centre" in model.name
 
 
 def test_bm25_finds_words(tmp_path):

@@ -1,3 +1,4 @@
+from .comparison import Comparison as Comparison
 from .comparison import compare as compare
 from .comparison_page import write_comparison as write_comparison
 from .evaluated_model import EvaluatedModel as EvaluatedModel
@@ -6,5 +7,9 @@ from .evaluated_model import bm25_model as bm25_model
 from .evaluated_model import recorrected_model as recorrected_model
 from .evaluated_model import saved_model as saved_model
 from .evaluated_model import untrained_model as untrained_model
+from .folder_task import read_qrels as read_qrels
+from .results import read_published as read_published
+from .results import read_summary as read_summary
 from .runner import evaluate as evaluate
+from .task_data import sample_collection as sample_collection
 from .tasks import select_tasks as select_tasks

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from text2token.data.corpus import open_corpus, sample
 from text2token.evaluation.encoders import CachingEncoder, CachingSparseEncoder, Session, Vectors, pack
+from text2token.model import echo, static
 from text2token.model.correction import correction
-from text2token.model.echo import ECHO, echo_embedder
 from text2token.model.embedder import Embedder
 from text2token.model.encoding import encode_in_batches
 from text2token.model.fingerprint import content_hash
@@ -81,13 +81,13 @@ class LearnedCorrection:
 
     @classmethod
     def of_recipe(cls, recipe: Recipe, corpus: str | None, *, text_column: str = "text") -> LearnedCorrection:
-        """The correction of a recipe, learned from ``calibration_texts`` texts drawn from a corpus.
+        """The correction of a recipe, learned from ``calibration_texts`` texts that are drawn from a corpus.
 
         Raises:
             UserError: The recipe has a correction and there is no corpus, or the corpus cannot be read.
         """
         steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
-        if not steps or corpus is None:
+        if corpus is None or not (steps or recipe.template == static.STATIC):
             return cls(steps, keep)
         opened = open_corpus(corpus, text_column=text_column)
         return cls(steps, keep, sample(opened, recipe.calibration_texts, seed=recipe.seed))
@@ -128,17 +128,24 @@ def untrained_model(recipe: Recipe, correction: LearnedCorrection, *, bf16: bool
     """A backbone without training.
 
     Args:
-        recipe: Its backbone, attention, pooling, template and length are used.
-        correction: The correction of the vectors.
+        recipe: Its backbone, attention, pooling, template and length are used. The templates ``echo`` and ``static`` stand for
+            the baselines of these names.
+        correction: The correction of the vectors. ``static`` also counts document frequencies in its texts.
         bf16: Encode in mixed precision.
 
     Raises:
         UserError: The backbone cannot be loaded, or the hardware has no bf16.
     """
-    echo = recipe.template == ECHO
-    embedder = echo_embedder(recipe) if echo else Embedder.open(recipe.backbone, **recipe.embedder_settings())
+    match recipe.template:
+        case echo.ECHO:
+            embedder = echo.echo_embedder(recipe)
+        case static.STATIC:
+            embedder = static.static_embedder(recipe.backbone, correction.texts)
+        case _:
+            embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     template = recipe.template if recipe.prefix is None and recipe.suffix is None else "own template"
-    parts = [Path(recipe.backbone).name, recipe.pooling, template, recipe.correction]
+    pooling = "mean" if recipe.template == static.STATIC else recipe.pooling
+    parts = [Path(recipe.backbone).name, pooling, template, recipe.correction]
     if recipe.attention != "own":
         parts.append(recipe.attention)
     return _corrected(embedder, ", ".join(parts), correction, bf16)
@@ -177,7 +184,8 @@ def _corrected(embedder: Embedder, name: str, learned: LearnedCorrection, bf16: 
 
     # A hash of what the correction is learned from: the last bits of the correction itself differ between machines.
     keep = learned.keep if "filter" in learned.steps else None
-    inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, list(learned.texts)])
+    texts = list(learned.texts) if learned.steps else []
+    inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, texts])
     return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare)
 
 
