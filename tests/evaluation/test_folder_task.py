@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import warnings
 
@@ -30,7 +31,8 @@ def broken(folder, name, change):
         ("qrels/test.tsv", lambda text: text + "q1\t1\n", "line 26: expected query, document and a whole number"),
         ("queries.jsonl", lambda text: text.replace('"_id": "q2"', '"_id": [2]'), "line 3"),
         ("qrels/test.tsv", lambda text: text.partition("\n")[0], "has no judgements"),
-        ("queries.jsonl", lambda text: "", "judgements of queries that do not exist only"),
+        ("queries.jsonl", lambda text: "", "has no rows with text"),
+        ("qrels/test.tsv", lambda text: text.replace("q", "Q"), "judgements of queries that do not exist only"),
         ("corpus.jsonl", lambda text: text + text.split("\n")[0], "line 121: the id '0' is there a second time"),
         ("corpus.jsonl", lambda text: text + '{"_id": 999, "text": [1]}', "line 121"),
         ("corpus.jsonl", lambda text: text + "{\n", "line 121: malformed JSON"),
@@ -154,6 +156,18 @@ def test_rows_without_text_are_skipped_and_counted_or_refused(tmp_path, caplog):
     assert "silent" not in data["relevant_docs"]
     with pytest.raises(UserError, match="without text"):
         load(folder, strict=True)
+
+
+def test_compressed_files_are_read(tmp_path):
+    folder = write_search(tmp_path / "search")
+    plain = split_of(load(folder))
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
+        file = folder / name
+        file.with_name(f"{file.name}.gz").write_bytes(gzip.compress(file.read_bytes()))
+        file.unlink()
+    found = split_of(load(folder))
+    assert found["relevant_docs"] == plain["relevant_docs"]
+    assert found["corpus"]["text"] == plain["corpus"]["text"]
 
 
 def test_words_that_mean_missing_elsewhere_are_words(tmp_path):

@@ -21,8 +21,9 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.data.lines import read_lines
+from text2token.data.lines import file_format, read_lines
 from text2token.data.tables import ID_COLUMNS, Row, TextCheck, find_table, read_table
+from text2token.data.text import clean_id
 from text2token.utils.errors import UserError
 
 _SHAPES = (
@@ -131,10 +132,10 @@ def _clustering(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
 def _search(folder: Path, strict: bool) -> AbsTask:
     corpus, _ = _documents(folder, "corpus", strict)
     queries, without_text = _documents(folder, "queries", strict)
-    file = folder / "qrels" / "test.tsv"
-    if not file.is_file():
-        raise UserError(f"There is no '{file}': a search task keeps its judgements there.")
-    judged = {query: found for query, found in read_qrels(file).items() if query not in without_text}
+    files = [file for file in sorted((folder / "qrels").glob("test.tsv*")) if file_format(file) == ".tsv"]
+    if not files:
+        raise UserError(f"There is no '{folder / 'qrels' / 'test.tsv'}': a search task keeps its judgements there.")
+    judged = {query: found for query, found in read_qrels(files[0]).items() if query not in without_text}
     asked = [place for place, name in enumerate(queries["id"]) if name in judged]  # as in mteb
     data = {
         "corpus": Dataset.from_dict(corpus),
@@ -192,7 +193,7 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
                 f"'{file}', line {number}: expected query, document and a whole number between tabs, found '{line.strip()[:80]}'."
             )
         if relevance:
-            judged.setdefault(cells[0], {})[cells[1]] = int(relevance[1])
+            judged.setdefault(clean_id(cells[0]), {})[clean_id(cells[1])] = int(relevance[1])
     return judged
 
 
@@ -210,13 +211,15 @@ def _documents(folder: Path, stem: str, strict: bool) -> tuple[Split, set[str]]:
         if name in seen:
             raise UserError(f"{row.place}: the id '{name}' is there a second time.")
         seen.add(name)
-        title, text = (_text(row, column) for column in ("title", "text"))
+        title, text = _text(row, "title"), row.text("text")
         if not check.has_text(row.place, title, text):
             without_text.add(name)
             continue
         for column, value in {"id": name, "title": title, "text": text}.items():
             found[column].append(value)
     check.report(file)
+    if not found["id"]:
+        raise UserError(f"'{file}' has no rows with text.")
     return found, without_text
 
 
