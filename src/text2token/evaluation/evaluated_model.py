@@ -36,6 +36,7 @@ BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
 
 _RANKING = frozenset({"Retrieval", "Reranking"})
+_BATCH = 32  # the default of Embedder.embed
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class LearnedCorrection:
             )
 
     @classmethod
-    def of_recipe(cls, recipe: Recipe, corpus: str | None, *, text_column: str = "text") -> LearnedCorrection:
+    def of_recipe(
+        cls, recipe: Recipe, corpus: str | None, *, text_column: str = "text", strict: bool = False
+    ) -> LearnedCorrection:
         """The correction of a recipe, learned from ``calibration_texts`` texts that are drawn from a corpus.
 
         Raises:
@@ -89,7 +92,7 @@ class LearnedCorrection:
         steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
         if corpus is None or not (steps or recipe.template == static.STATIC):
             return cls(steps, keep)
-        opened = open_corpus(corpus, text_column=text_column)
+        opened = open_corpus(corpus, text_column=text_column, strict=strict)
         return cls(steps, keep, sample(opened, recipe.calibration_texts, seed=recipe.seed))
 
 
@@ -99,7 +102,7 @@ def bm25_model() -> EvaluatedModel:
     return EvaluatedModel(BM25, str(mteb.get_model_meta(name).revision), _RANKING, lambda _: mteb.get_model(name))
 
 
-def saved_model(name: str, mode: str = "dense", *, bf16: bool = False) -> EvaluatedModel:
+def saved_model(name: str, mode: str = "dense", *, bf16: bool = False, batch_size: int = _BATCH) -> EvaluatedModel:
     """A saved model with its own vectors.
 
     Args:
@@ -108,6 +111,7 @@ def saved_model(name: str, mode: str = "dense", *, bf16: bool = False) -> Evalua
         mode: Which vectors of a folder of ``fit`` are evaluated: ``dense``, ``sparse``, or ``dense+sparse``, which fuses both
             rankings by reciprocal rank (k = 60).
         bf16: Encode in mixed precision.
+        batch_size: Size of a batch in texts of 128 tokens; longer texts make smaller batches.
 
     Raises:
         UserError: There is no such model, or the hardware has no bf16.
@@ -120,11 +124,13 @@ def saved_model(name: str, mode: str = "dense", *, bf16: bool = False) -> Evalua
         if not is_model(folder):
             raise UserError(f"There is no {mode} model in '{name}': name a folder that 'text2token fit' wrote.")
     shown = path.resolve().name if mode == "dense" else f"{path.resolve().name} {mode}"
-    models = [_of_sentence_transformer(load_saved(folder), shown, bf16) for folder in folders]
+    models = [_of_sentence_transformer(load_saved(folder), shown, bf16, batch_size) for folder in folders]
     return models[0] if len(models) == 1 else _fused(shown, models)
 
 
-def untrained_model(recipe: Recipe, correction: LearnedCorrection, *, bf16: bool = False) -> EvaluatedModel:
+def untrained_model(
+    recipe: Recipe, correction: LearnedCorrection, *, bf16: bool = False, batch_size: int = _BATCH
+) -> EvaluatedModel:
     """A backbone without training.
 
     Args:
@@ -132,6 +138,7 @@ def untrained_model(recipe: Recipe, correction: LearnedCorrection, *, bf16: bool
             the baselines of these names.
         correction: The correction of the vectors. ``static`` also counts document frequencies in its texts.
         bf16: Encode in mixed precision.
+        batch_size: Size of a batch in texts of 128 tokens; longer texts make smaller batches.
 
     Raises:
         UserError: The backbone cannot be loaded, or the hardware has no bf16.
@@ -148,11 +155,11 @@ def untrained_model(recipe: Recipe, correction: LearnedCorrection, *, bf16: bool
     parts = [Path(recipe.backbone).name, pooling, template, recipe.correction]
     if recipe.attention != "own":
         parts.append(recipe.attention)
-    return _corrected(embedder, ", ".join(parts), correction, bf16)
+    return _corrected(embedder, ", ".join(parts), correction, bf16, batch_size)
 
 
 def recorrected_model(
-    name: str, correction: LearnedCorrection, *, head: str | None = None, bf16: bool = False
+    name: str, correction: LearnedCorrection, *, head: str | None = None, bf16: bool = False, batch_size: int = _BATCH
 ) -> EvaluatedModel:
     """A saved model under another correction, which replaces its own.
 
@@ -161,18 +168,21 @@ def recorrected_model(
         correction: The new correction of the dense vectors.
         head: The decoding head for a ``filter`` step, as :meth:`text2token.Embedder.open` takes it. None: found by itself.
         bf16: Encode in mixed precision.
+        batch_size: Size of a batch in texts of 128 tokens; longer texts make smaller batches.
 
     Raises:
         UserError: The model or the head cannot be loaded, or the hardware has no bf16.
     """
     shown = f"{Path(name).resolve().name}, {'+'.join(correction.steps) or 'none'}"
     found = "original" if "filter" in correction.steps else "own"
-    return _corrected(Embedder.open(name, head=head or found, corrected=False), shown, correction, bf16)
+    return _corrected(Embedder.open(name, head=head or found, corrected=False), shown, correction, bf16, batch_size)
 
 
-def _corrected(embedder: Embedder, name: str, learned: LearnedCorrection, bf16: bool) -> EvaluatedModel:
+def _corrected(
+    embedder: Embedder, name: str, learned: LearnedCorrection, bf16: bool, batch_size: int
+) -> EvaluatedModel:
     """The store keeps uncorrected vectors, so that models that differ in the correction alone can share them."""
-    uncorrected = _of_sentence_transformer(embedder.encoder.eval(), name, bf16)
+    uncorrected = _of_sentence_transformer(embedder.encoder.eval(), name, bf16, batch_size)
 
     def prepare(session: Session) -> CachingEncoder:
         encoder: CachingEncoder = uncorrected.prepare(session)
@@ -189,7 +199,9 @@ def _corrected(embedder: Embedder, name: str, learned: LearnedCorrection, bf16: 
     return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare)
 
 
-def _of_sentence_transformer(model: SentenceTransformer | SparseEncoder, name: str, bf16: bool) -> EvaluatedModel:
+def _of_sentence_transformer(
+    model: SentenceTransformer | SparseEncoder, name: str, bf16: bool, batch_size: int
+) -> EvaluatedModel:
     body = body_in_bf16(model) if bf16 else None
     revision = content_hash(model) + (" bf16" if bf16 else "")
     sparse = isinstance(model, SparseEncoder)
@@ -203,7 +215,7 @@ def _of_sentence_transformer(model: SentenceTransformer | SparseEncoder, name: s
             return vectors
 
         with mixed_precision(body) if body is not None else nullcontext():
-            vectors = encode_in_batches(model, texts, encode_batch, prompt=prompt)
+            vectors = encode_in_batches(model, texts, encode_batch, prompt=prompt, batch_size=batch_size)
         return pack(vectors) if sparse else list(vectors.numpy())
 
     by_role = any(
