@@ -10,4 +10,8 @@
 
 import lazy_loader
 
+from text2token.utils.cache import use_writable_caches
+
+use_writable_caches()  # before any library is imported that reads the variables
+
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
