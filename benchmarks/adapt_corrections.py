@@ -18,8 +18,9 @@ from text2token.data.sts import read_sts
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
-from text2token.training.adaptation import draw, gather
-from text2token.training.choose import CANDIDATES, Candidate, Evidence, choose, judge
+from text2token.training.adaptation import adapt_draw, selection_data
+from text2token.training.choose import CANDIDATES, Candidate, SelectionData, choose, score_candidates
+from text2token.training.start import read_corpus
 from text2token.utils.resume import cached
 
 SETTINGS = {
@@ -66,10 +67,11 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     embedder.bf16 = True
     keep = partial(_keep, folder)
-    texts, others = draw(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), recipe)
-    evidence = gather(embedder, texts, others, recipe.seed, keep)
+    corpus = open_corpus(str(data / "corpus" / "wiki-sentences.txt"))
+    (texts, others), _ = read_corpus(corpus, adapt_draw(recipe), recipe.seed)
+    evidence = selection_data(embedder, texts, others, recipe.seed, keep)
     pairs = {split: _pairs(embedder, data, split, keep) for split in SPLITS}
-    judged = judge(embedder, evidence, CANDIDATES)
+    judged = score_candidates(embedder, evidence, CANDIDATES)
     alone = {label: _scores(embedder, evidence, pairs, candidate) for label, candidate in ALONE.items()}
     best = choose(judged, len(others))
     return {
@@ -80,11 +82,11 @@ def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
         "chosen": {
             "correction": best.candidate.correction,
             "keep": best.candidate.keep,
-            "agreement": best.agreement,
+            "agreement": 100 * best.agreement,
             **_scores(embedder, evidence, pairs, best.candidate),
         },
         "judged": [
-            {"correction": row.candidate.correction, "keep": row.candidate.keep, "agreement": row.agreement}
+            {"correction": row.candidate.correction, "keep": row.candidate.keep, "agreement": 100 * row.agreement}
             | _scores(embedder, evidence, pairs, row.candidate)
             for row in judged
         ],
@@ -101,7 +103,7 @@ def _pairs(embedder: Embedder, data: Path, split: str, keep: Any) -> EmbeddedPai
 
 
 def _scores(
-    embedder: Embedder, evidence: Evidence, pairs: dict[str, EmbeddedPairs], candidate: Candidate
+    embedder: Embedder, evidence: SelectionData, pairs: dict[str, EmbeddedPairs], candidate: Candidate
 ) -> dict[str, float]:
     """Spearman × 100 by split of a correction that has learnt from the spans."""
     learnt = correction(candidate.steps, evidence.sample, embedder.decoding_head, candidate.keep)

@@ -7,7 +7,6 @@ Every finished measurement is kept in runs/main_job/, so that a stopped run cont
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,7 +26,8 @@ from text2token.evaluation.tasks import select_tasks
 from text2token.model.fingerprint import backbone_checksum
 from text2token.model.folders import dense_modules
 from text2token.model.precision import mixed_precision
-from text2token.targets.builders import make_builders
+from text2token.settings.record import RunRecord
+from text2token.targets.builders import TargetSettings, make_builders
 from text2token.targets.data_driven import corpus_statistics
 
 RUNS = Path("runs/main_job")
@@ -53,7 +53,7 @@ def main(data: Path) -> None:
     model = RUNS / "model"
     if not model.is_dir():
         text2token("fit", str(corpus), "--output", str(model), "--recipe", "recipes/default.yaml")
-    run = json.loads((model / "run.json").read_text())
+    run = RunRecord.read(model / "run.json").model_dump(mode="json")
     speed = kept(RUNS / "targets_vs_tokenize.json", lambda: targets_vs_tokenize(corpus))
     figures = {
         "train_minutes": (run["timings"]["train 1"] + run["timings"]["train 2"]) / 60,
@@ -107,7 +107,7 @@ def targets_vs_tokenize(corpus: Path) -> dict[str, Any]:
     embedder, recipe = Embedder.open(Recipe().backbone, **Recipe().embedder_settings()), Recipe()
     texts = list(islice(open_corpus(str(corpus)), 20_000))
     statistics = corpus_statistics(texts, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)
-    build = make_builders(embedder, statistics, texts, recipe, backbone_checksum(embedder))[1]
+    build = make_builders(embedder, statistics, texts, recipe.part(TargetSettings), backbone_checksum(embedder))[1]
     batches = [texts[i : i + 1024] for i in range(0, len(texts), 1024)]
 
     def seconds(work: Any) -> float:

@@ -30,6 +30,7 @@ from text2token.evaluation.results import SUMMARY, read_summary
 from text2token.evaluation.tasks import select_tasks
 from text2token.model.precision import has_bf16
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import RunRecord
 
 RATES = ("3e-5", "1e-4", "3e-4")  # the learning rates that every method tries
 LARGER_RATES = ("1e-3", "3e-3", "1e-2", "3e-2")  # tried one by one as long as the last rate is the best
@@ -217,7 +218,7 @@ def untrained(bench: Bench, setting: str, name: str, options: list[str]) -> Path
 
 def cost(model: Path, factor: float) -> dict[str, float]:
     """Texts, tokens and minutes of a training; the tokens are ``factor`` times those that the trainer counted."""
-    run = json.loads((model / "run.json").read_text(encoding="utf-8"))
+    run = RunRecord.read(model / "run.json").model_dump(mode="json")
     last_rows = {row["stage"]: row for row in run["log"] if "num_input_tokens_seen" in row}
     seconds = [taken for step, taken in run["timings"].items() if step.startswith("train")]
     return {

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from text2token.cli import main
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import RunRecord
 from text2token.settings.templates import Template
 
 # A background job of a shell ignores Ctrl-C and hands that on; the processes whose interruption we test must not.
@@ -52,6 +53,20 @@ def untrained(name: str, **settings) -> Embedder:
 
 def of_recipe(recipe: Recipe) -> Embedder:
     return Embedder.open(recipe.backbone, **recipe.embedder_settings())
+
+
+def write_record(folder: Path, backbone: str, *, source: str | None = None) -> None:
+    """The smallest ``run.json`` of a fit."""
+    facts = {
+        "verb": "fit",
+        "recipe": Recipe(backbone=backbone).model_dump(),
+        "corpus": {"name": "texts", "fingerprint": ""},
+        "backbone": {"name": backbone, "source": source or backbone},
+        **dict.fromkeys(("text2token", "command", "created"), ""),
+        **{key: {} for key in ("timings", "files", "versions", "machine")},
+        **dict.fromkeys(("git", "peak_rss_gib")),
+    }
+    RunRecord.of(facts).write(folder / "run.json")
 
 
 CORPUS = [f"{text[:-1]}, number {i}." for i in range(12) for text in SENTENCES]

@@ -16,7 +16,7 @@ from scipy import sparse
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
-from conftest import CORPUS, SENTENCES, untrained
+from conftest import CORPUS, SENTENCES, untrained, write_record
 from text2token import Embedder, UserError
 from text2token.analysis.alignment import AlignmentSettings, align, draw_alignment, literal_tokens
 from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
@@ -173,7 +173,7 @@ def test_the_head_of_a_trained_folder_is_the_original_one(backbone, tmp_path):
     embedder = untrained(backbone("llama"), max_length=64)
     embedder.calibrate(CORPUS[:40])
     embedder.save(tmp_path / "model")
-    (tmp_path / "model" / "run.json").write_text(json.dumps({"recipe": {"backbone": backbone("llama")}}))
+    write_record(tmp_path / "model", backbone("llama"))
     found = Embedder.open(str(tmp_path / "model"), head="original", corrected=False)
     torch.testing.assert_close(found.decoding_head.weight, embedder.decoding_head.weight)
     torch.testing.assert_close(found.embed(SENTENCES), embedder.embed(SENTENCES), atol=1e-5, rtol=1e-4)
@@ -203,7 +203,7 @@ def test_a_sparse_folder_is_read_by_its_own_pooling(backbone, tmp_path):
     embedder = untrained(backbone("qwen3"), pooling="last", template=Template("", " is:"), max_length=64)
     embedder.calibrate(CORPUS[:40])
     embedder.save(tmp_path / "model")
-    (tmp_path / "model" / "run.json").write_text(json.dumps({"recipe": {"backbone": backbone("qwen3")}}))
+    write_record(tmp_path / "model", backbone("qwen3"))
     for part in ("dense", "sparse"):
         found = Embedder.open(str(tmp_path / "model" / part), head="original", corrected=False)
         torch.testing.assert_close(found.embed(SENTENCES), embedder.embed(SENTENCES), atol=1e-5, rtol=1e-4)
@@ -215,8 +215,7 @@ def test_a_local_backbone_is_found_from_another_folder(backbone, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     encoder = untrained("llm", max_length=64).encoder
     encoder.save(str(tmp_path / "model" / "dense"), create_model_card=False)
-    recorded = {"recipe": {"backbone": "llm"}, "backbone": {"source": from_anywhere("llm")}}
-    (tmp_path / "model" / "run.json").write_text(json.dumps(recorded))
+    write_record(tmp_path / "model", "llm", source=from_anywhere("llm"))
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert Embedder.open(str(tmp_path / "model"), head="original", corrected=False).decoding_head.source == str(

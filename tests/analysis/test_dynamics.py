@@ -30,7 +30,8 @@ from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.data.sts import read_sts
 from text2token.training.callbacks import MeasureAlong
-from text2token.training.pipeline import draw_texts, fit
+from text2token.training.pipeline import fit, fit_draw
+from text2token.training.start import read_corpus
 
 QUICK = {
     "max_texts": 60,
@@ -207,7 +208,7 @@ def test_measuring_changes_nothing_when_all_weights_are_trained(recipe, tmp_path
 def test_the_last_point_is_what_its_parts_say_of_the_finished_embedder(measured, sts):
     embedder, run = Embedder.open(str(measured), head="original", corrected=False), read_run(measured)
     last = run["dynamics"]["rows"][-1]
-    _, held_out = draw_texts(Corpus.from_texts(CORPUS), Recipe(**run["recipe"]))
+    (_, held_out), _ = read_corpus(Corpus.from_texts(CORPUS), fit_draw(Recipe(**run["recipe"])), run["recipe"]["seed"])
     embeddings, pairs = embedder.embed(held_out), read_sts(sts)
     first, second = embedder.embed(pairs.first), embedder.embed(pairs.second)
     close = torch.from_numpy(pairs.scores >= 4)
@@ -243,6 +244,19 @@ def test_a_killed_training_keeps_its_rows(recipe, tmp_path, monkeypatch):
     assert rows[:2] == [{"stage": 1, **row} for row in kept]
     assert len(measured) == 3 + 2  # the first two points are not measured again
     assert len(rows) == 4
+
+
+def test_rows_are_read_once_and_written_when_measured(tmp_path, monkeypatch):
+    file = tmp_path / "rows.json"
+    along = MeasureAlong(1, dict, file)
+    monkeypatch.setattr("text2token.training.callbacks.load", lambda *_: pytest.fail("read again"))
+    model, state = torch.nn.Linear(1, 1), SimpleNamespace(global_step=0, max_steps=100)
+    along.on_train_begin(None, state, None, model=model)
+    written = file.stat().st_mtime_ns
+    for state.global_step in range(1, 100):
+        along.on_step_end(None, state, None, model=model)
+    assert file.stat().st_mtime_ns == written
+    assert along.rows == [{"step": 0}]
 
 
 def test_points_are_spread_from_start_to_end_also_when_time_is_up(tmp_path):
@@ -302,7 +316,7 @@ def test_the_figure_draws_the_rows(measured):
 
 
 def test_the_command_refuses_what_measured_nothing(plain, tmp_path):
-    for run, sentence in ((plain, "fit again with --dynamics"), (tmp_path, "is no finished run")):
+    for run, sentence in ((plain, "fit again with --dynamics"), (tmp_path, "is not a finished run")):
         said = text2token("dynamics", run, "--output", tmp_path / "d")
         assert (said.exit_code, said.stdout) == (2, "")
         assert sentence in said.stderr

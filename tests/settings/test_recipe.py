@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from text2token import Recipe, UserError
-from text2token.settings.templates import TEMPLATES, Template
+from text2token.settings.templates import TEMPLATES, Template, named_templates
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
@@ -34,10 +34,10 @@ def test_templates():
     assert Recipe(template="eol").text_template() == TEMPLATES["eol"]
     assert Recipe(suffix=" =>").text_template() == Template(TEMPLATES["keywords"].prefix, " =>")
     assert Recipe(template="none", prefix="query: ").text_template() == Template("query: ")
-    assert Recipe(prior_templates="eol,topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
+    assert named_templates("eol,topic") == (TEMPLATES["eol"], TEMPLATES["topic"])
     with pytest.raises(UserError, match="no template 'x'"):
         Recipe(template="x").text_template()
-    assert Recipe(prior_templates="eol, topic").prior_text_templates() == [TEMPLATES["eol"], TEMPLATES["topic"]]
+    assert named_templates("eol, topic") == (TEMPLATES["eol"], TEMPLATES["topic"])
 
 
 @pytest.mark.parametrize(
@@ -65,3 +65,9 @@ def test_what_is_wrong_is_one_sentence(tmp_path, content, sentence):
     with pytest.raises(UserError, match=sentence) as error:
         Recipe.load(file)
     assert "\n" not in str(error.value)
+
+
+def test_a_removed_setting_is_accepted_with_its_old_default_only():
+    assert Recipe(**{"common": "mean"}) == Recipe()
+    with pytest.raises(UserError, match="the setting 'common' no longer exists"):
+        Recipe.load(None, common="first-component")

@@ -121,7 +121,7 @@ def test_a_store_of_something_else_is_refused_untouched(embedder, backbone, tmp_
 def test_a_folder_or_file_of_something_else_is_refused_untouched(embedder, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     for place in (tmp_path, tmp_path / "thesis.txt"):
-        with pytest.raises(UserError, match="no target store"):
+        with pytest.raises(UserError, match="not a target store"):
             build_store(place, CORPUS, FirstAndForeign(embedder.tokenizer), embedder)
     assert files(tmp_path) == ["thesis.txt"]
 

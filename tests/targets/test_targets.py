@@ -17,15 +17,15 @@ from text2token.settings.recipe import Recipe
 from text2token.settings.templates import TEMPLATES
 from text2token.targets import data_driven
 from text2token.targets.base import Targets, from_matrix, mass_beyond, to_matrix
-from text2token.targets.builders import make_builders
-from text2token.targets.combine import Combined
+from text2token.targets.builders import Combined, TargetSettings
+from text2token.targets.builders import make_builders as builders_of
 from text2token.targets.data_driven import (
     CorpusStatistics,
     DataDriven,
     corpus_statistics,
     form_sharing,
 )
-from text2token.targets.model_derived import ModelDerived, estimate_prior
+from text2token.targets.model_derived import ModelDerived
 from text2token.training.pipeline import build_targets
 from text2token.utils.errors import UserError
 
@@ -33,6 +33,10 @@ TOKENIZER = byte_bpe()
 SIZE = len(TOKENIZER)
 VOCABULARY = read_vocabulary(TOKENIZER, SIZE)
 STATISTICS = corpus_statistics(CORPUS, TOKENIZER, SIZE, 64)
+
+
+def make_builders(embedder, statistics, texts, recipe, weights):
+    return builders_of(embedder, statistics, texts, recipe.part(TargetSettings), weights)
 
 
 def builder(weighting="tf-idf", keep=None):
@@ -192,22 +196,11 @@ def test_model_derived_equals_the_definition(backbone, family):
         np.testing.assert_allclose(weights, torch.softmax(row[best] / 0.5, 0).numpy(), atol=1e-4)
 
 
-def test_removing_the_first_component_makes_priors_blind_to_it(backbone):
-    embedder = untrained(backbone("llama"), pooling="last", template=TEMPLATES["eol"], max_length=64)
-    prior = estimate_prior(embedder, CORPUS[:40], "first-component")
-    embeddings = embedder.embed(CORPUS[:40])
-    direction = torch.linalg.svd(embeddings, full_matrices=False).Vh[0]
-    assert abs(float(direction @ prior.direction)) == pytest.approx(1, abs=1e-4)
-    flat = embeddings - torch.outer(embeddings @ direction, direction)
-    torch.testing.assert_close(prior(CORPUS[:3]), embedder.head(flat[:3]), rtol=1e-3, atol=1e-3)
-
-
 @pytest.mark.parametrize(
     "change",
     [
         {"temperature": 2.0},
         {"top_k": 3},
-        {"common": "first-component"},
         {"prior_templates": "eol"},
         {"prior_texts": 9},
         {"train_length": 48},

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import RunRecord
 from text2token.training.card import write_cards
 
 KINDS = ("dense", "sparse")
@@ -20,14 +21,19 @@ RUN: dict[str, Any] = {
     "text2token": "0.1.0",
     "command": "text2token fit wiki.txt --output DIR",
     "git": "abc123",
-    "recipe": Recipe(prefix='Text:\n"`').model_dump(),
-    "seed": 7,
+    "verb": "fit",
+    "created": "2026-11-23T20:00:00+00:00",
+    "machine": {},
+    "timings": {},
+    "peak_rss_gib": 1.0,
+    "files": {},
+    "recipe": Recipe(prefix='Text:\n"`', seed=7).model_dump(),
     "corpus": {"name": "wiki.txt", "fingerprint": "f" * 64, "texts": 400_000},
-    "backbone": {"name": "smollm2-135m"},
+    "backbone": {"name": "smollm2-135m", "source": "smollm2-135m"},
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "targets": [
-        {"stage": 1, "builder": "data-driven", "texts": 2000},
-        {"stage": 2, "builder": "combined", "texts": 1500},
+        {"stage": 1, "builder": "data-driven", "texts": 2000, "mass_beyond_text": 0.0},
+        {"stage": 2, "builder": "combined", "texts": 1500, "mass_beyond_text": 0.3},
     ],
     "before": {"target_loss_stage_1": 9.1, "pair_cosine": float("nan")},
     "after": {"target_loss_stage_1": 6.1, "pair_cosine": 0.5},
@@ -37,7 +43,7 @@ RUN: dict[str, Any] = {
 def render(run: dict[str, Any], folder: Path) -> dict[str, str]:
     for kind in KINDS:
         (folder / kind).mkdir(exist_ok=True)
-    write_cards(run, folder)
+    write_cards(RunRecord.of(run), folder)
     return {kind: (folder / kind / "README.md").read_text(encoding="utf-8") for kind in KINDS}
 
 
@@ -82,7 +88,7 @@ def test_front_matter_is_what_the_hub_filters_by(tmp_path):
 def test_only_a_hub_id_is_a_base_model(backbone, is_hub_id, tmp_path, monkeypatch):
     (tmp_path / "models" / "local").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    for card in render(RUN | {"backbone": {"name": backbone}}, tmp_path).values():
+    for card in render(RUN | {"backbone": {"name": backbone, "source": backbone}}, tmp_path).values():
         assert split(card)[0].get("base_model") == (backbone if is_hub_id else None)
 
 
@@ -107,17 +113,18 @@ def test_data_numbers_limits_and_origin_are_told(tmp_path):
         assert "Trained on: 3,500 of these" in card
         assert "| 9.100 | 6.100 | lower is better |" in card
         assert "| – | 0.500 | lower is better, 1 means collapse |" in card
-        assert "longer than 256 tokens" in card
+        assert "the first 256 tokens of a text" in card
         assert block(card, "Reproduction").strip() == RUN["command"]
         assert "Seed: `7`" in card
         assert "python 3.11.7, torch 2.13.0" in card
 
 
-@pytest.mark.parametrize("missing", [*RUN, None])
-def test_a_run_without_something_has_cards(missing, tmp_path):
-    run = {} if missing is None else {key: value for key, value in RUN.items() if key != missing}
+@pytest.mark.parametrize("missing", ["targets", "before", "after"])
+def test_a_run_without_an_optional_part_has_cards(missing, tmp_path):
+    run = {key: value for key, value in RUN.items() if key != missing}
     for card in render(run, tmp_path).values():
         assert split(card)[0]["library_name"] == "sentence-transformers"
+        assert ("nothing was trained" in card) == (missing == "targets")
         assert re.findall("^## .*", card, re.MULTILINE)[-1] == "## Reproduction"
 
 
@@ -125,7 +132,11 @@ def test_a_run_without_something_has_cards(missing, tmp_path):
 @given(wild=st.text(alphabet=st.characters() | st.sampled_from("`|#*-<>{}\n\\\ud800"), min_size=1))
 def test_no_name_changes_the_structure_of_a_card(wild, tmp_path):
     def structure(name: str) -> list[str]:
-        named = {"corpus": {"name": name, "fingerprint": name}, "backbone": {"name": name}, "command": f"fit {name} x"}
+        named = {
+            "corpus": {"name": name, "fingerprint": name},
+            "backbone": {"name": name, "source": name},
+            "command": f"fit {name} x",
+        }
         card = render(RUN | named, tmp_path)["dense"]
         tokens = MarkdownIt().parse(split(card)[1])
         spans = sum(child.type == "code_inline" for token in tokens for child in token.children or ())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import sys
@@ -20,10 +21,12 @@ from text2token import Recipe, UserError
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.model import precision
-from text2token.training import pipeline
+from text2token.training import pipeline, trainer
 from text2token.training.callbacks import TimeLimit
-from text2token.training.pipeline import build_targets, draw_texts, fit, split_texts
-from text2token.training.trainer import _arguments
+from text2token.training.pipeline import build_targets, fit, fit_draw, split_texts
+from text2token.training.start import read_corpus
+from text2token.training.trainer import TrainingSettings, _arguments
+from text2token.utils.files import exclusive_lock
 from text2token.utils.run_folder import RunFolder
 
 IMPORTED_ONCE = ["text2token.cli.fit", "text2token.training.pipeline", "text2token.model.folders"]
@@ -189,6 +192,33 @@ def test_a_stage_without_texts_is_left_out(quick, tmp_path, share, stages):
     assert {row["stage"] for row in run["log"]} == {row["stage"] for row in run["targets"]} == stages
 
 
+def test_the_log_of_a_resumed_stage_is_that_of_one_never_killed(quick, tmp_path, monkeypatch):
+    """Killed after step 5, it continues at the checkpoint of step 4, which is between the evaluations of steps 3 and 6."""
+    monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 2)
+    recipe = quick(stage_1=1.0, batch_size=4, max_texts=60)
+    fit(TEXTS, tmp_path / "calm", recipe)
+    with monkeypatch.context() as patch:
+
+        def kill(self, args, state, control, **kwargs):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+        patch.setattr(trainer.ShowProgress, "on_step_end", kill)
+        with pytest.raises(KeyboardInterrupt):
+            fit(TEXTS, tmp_path / "killed", recipe)
+    fit(TEXTS, tmp_path / "killed", recipe)
+    clocks = re.compile("runtime|per_second")
+    calm, killed = (
+        [
+            {key: value for key, value in row.items() if not clocks.search(key)}
+            for row in read_run(tmp_path / name)["log"]
+        ]
+        for name in ("calm", "killed")
+    )
+    assert killed == calm
+    assert [row["step"] for row in calm if "eval_loss" in row] == [0, 3, 6, 9, 12, 15]
+
+
 def test_time_limit_ends_each_stage(quick, tmp_path):
     fit(TEXTS, tmp_path / "m", quick(batch_size=2, max_minutes=1e-6))
     assert {row["step"] for row in read_run(tmp_path / "m")["log"]} == {0, 1}
@@ -209,7 +239,8 @@ def test_minutes_are_shared_by_the_stages(quick, tmp_path, monkeypatch):
 
 
 def test_batches_are_accumulated_and_the_rate_warms_up():
-    arguments = _arguments(Recipe(batch_size=4, accumulation=2, warmup=0.5), Path("run"), 80)
+    settings = Recipe(batch_size=4, accumulation=2, warmup=0.5).part(TrainingSettings)
+    arguments = _arguments(settings, Path("run"), 80)
     assert arguments.gradient_accumulation_steps == 2
     assert arguments.per_device_train_batch_size == 4
     assert arguments.warmup_steps == 5
@@ -227,8 +258,10 @@ def test_accumulated_batches_learn_as_large_ones(quick, tmp_path):
 
 def test_held_out_texts_and_stages_share_nothing():
     recipe = Recipe(max_texts=60, held_out=20, stage_1=0.3)
-    texts, held_out = draw_texts(Corpus.from_texts([f"text {i}" for i in range(200)]), recipe)
-    stages = split_texts(texts, recipe)
+    corpus = Corpus.from_texts([f"text {i}" for i in range(200)])
+    (texts, held_out), facts = read_corpus(corpus, fit_draw(recipe), 0)
+    assert (facts.texts, facts.fingerprint) == (200, corpus.fingerprint())
+    stages = split_texts(texts, recipe.stage_1)
     assert len(texts) == 60
     assert len(held_out) == 8
     assert not set(texts) & set(held_out)
@@ -242,7 +275,7 @@ def test_held_out_texts_and_stages_share_nothing():
         (CORPUS[:15], {}, "has 15 distinct texts, too few"),
         (["one text"] * 100, {}, "has 1 distinct text, too few"),
         (CORPUS, {"train_length": 12}, "leaves no room for text in 12"),
-        (CORPUS, {"learning_rate": 1e30}, "lower --learning-rate"),
+        (CORPUS, {"learning_rate": 1e30}, "lower `learning_rate`"),
     ],
 )
 def test_what_cannot_work_leaves_nothing_behind(quick, tmp_path, texts, settings, sentence):
@@ -282,7 +315,7 @@ def test_an_unfinished_run_is_kept_from_other_settings(quick, tmp_path, monkeypa
 
     monkeypatch.setattr(pipeline, "train_stage", train)
     fit(TEXTS, tmp_path / "m", quick(seed=1), overwrite=True)
-    assert read_run(tmp_path / "m")["seed"] == 1
+    assert read_run(tmp_path / "m")["recipe"]["seed"] == 1
     assert names(tmp_path) == ["m"]
 
 
@@ -307,6 +340,22 @@ def test_a_backbone_that_has_changed_is_not_trained_on_nor_are_targets_counted_a
         fit(TEXTS, tmp_path / "m", recipe)
     with pytest.raises(UserError, match="was built with different settings"):
         build_targets(TEXTS, tmp_path / "targets", 2, recipe)
+
+
+def test_a_target_store_is_built_by_one_process_at_a_time(quick, tmp_path):
+    with exclusive_lock(tmp_path / ".targets.lock", ""), pytest.raises(UserError, match="Another process is building"):
+        build_targets(TEXTS, tmp_path / "targets", 1, quick())
+    assert names(tmp_path) == []
+    build_targets(TEXTS, tmp_path / "targets", 1, quick())
+    assert names(tmp_path) == ["targets"]
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_any_work(quick, tmp_path):
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "file" / "model", Path("/proc/nowhere/model")):
+        with pytest.raises(UserError, match="Cannot write to"):
+            fit("no such corpus", output, quick())
+    assert names(tmp_path) == ["file"]
 
 
 def test_rubbish_of_a_published_run_is_swept_up(tmp_path):

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import RunRecord
 from text2token.training.report import duration, measures, write_report
 from text2token.utils.page import number
 
@@ -22,10 +23,16 @@ RUN: dict[str, Any] = {
     "command": "text2token fit wiki.txt --output DIR",
     "git": None,
     "created": "2026-11-23T20:00:00+00:00",
+    "verb": "fit",
     "recipe": Recipe().model_dump(),
-    "seed": 0,
     "corpus": {"name": "wiki.txt", "fingerprint": "f" * 64, "texts": 400_000},
-    "backbone": {"name": "smollm2-135m", "dimension": 576, "vocabulary": 49_152, "sha256": "a" * 64},
+    "backbone": {
+        "name": "smollm2-135m",
+        "source": "smollm2-135m",
+        "dimension": 576,
+        "vocabulary": 49_152,
+        "sha256": "a" * 64,
+    },
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "machine": {"platform": "Linux", "cpu": "AMD EPYC", "cores": 2, "memory_gib": 23.4, "accelerator": None},
     "timings": {"statistics": 12.1, "train 1": 301.2, "train 2": 310.0},
@@ -78,7 +85,7 @@ class Page(HTMLParser):
 
 
 def render(run: dict[str, Any], folder: Path) -> str:
-    write_report(run, folder / "report.html")
+    write_report(RunRecord.of(run), folder / "report.html")
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -94,12 +101,12 @@ def test_the_page_stands_alone(tmp_path):
 
 def test_contents_come_in_order(tmp_path):
     page = Page(render(RUN, tmp_path))
-    [lead] = [text for text in page.texts["p"] if "became" in text]
-    assert " ".join(lead.split()) == "smollm2-135m became an embedder on 4,000 texts of wiki.txt in 10 min 23 s."
+    [lead] = [text for text in page.texts["p"] if "was trained on" in text]
+    assert " ".join(lead.split()) == "smollm2-135m was trained on 4,000 texts of wiki.txt in 10 min 23 s."
     assert page.texts["h2"] == [
         "Before and after",
         "Curves",
-        "What the embeddings say",
+        "Aligned tokens",
         "Targets",
         "Timings",
         "Settings",
@@ -121,10 +128,9 @@ def test_numbers_stand_before_against_after(tmp_path):
 
 
 def test_measures_of_a_stage_left_out_are_not_shown():
-    assert [measure.name for measure in measures({"before": {"pair_cosine": 1.0}, "after": {"pair_cosine": 0.5}})] == [
-        "Mean cosine of random pairs, embeddings"
-    ]
-    assert measures({}) == []
+    run = RUN | {"before": {"pair_cosine": 1.0}, "after": {"pair_cosine": 0.5}}
+    assert [measure.name for measure in measures(RunRecord.of(run))] == ["Mean cosine of random pairs, embeddings"]
+    assert measures(RunRecord.of(RUN | {"before": {}, "after": {}})) == []
 
 
 def test_every_setting_is_shown_with_its_value(tmp_path):
@@ -175,7 +181,7 @@ def test_bars_are_shares_of_the_heaviest_token_and_know_the_words_of_the_text(tm
     ],
 )
 def test_tokens_are_shown_with_their_whitespace(token, shown, tmp_path):
-    page = Page(render({"examples": [{"text": "t", "before": [], "after": [[token, 1.0]]}]}, tmp_path))
+    page = Page(render(RUN | {"examples": [{"text": "t", "before": [], "after": [[token, 1.0]]}]}, tmp_path))
     assert page.texts["bdi"] == [shown]
 
 
@@ -183,10 +189,14 @@ def test_tokens_are_shown_with_their_whitespace(token, shown, tmp_path):
 @given(wild=st.text(alphabet=st.characters() | st.sampled_from("<>&\"'{}%\ud800")))
 def test_no_content_changes_the_structure_of_the_page(wild, tmp_path):
     def run(text: str) -> dict[str, Any]:
-        return {
-            "command": text, "corpus": {"name": text}, "backbone": {"name": text}, "recipe": {text: text},
+        return RUN | {
+            "log": [],
+            "command": text,
+            "corpus": RUN["corpus"] | {"name": text},
+            "backbone": RUN["backbone"] | {"name": text},
+            "recipe": RUN["recipe"] | {"prefix": text.encode(errors="replace").decode()},
             "examples": [{"text": text, "before": [], "after": [[text, 1.0]]}],
-        }  # fmt: skip
+        }
 
     def structure(html: str) -> list[tuple[str, list[str]]]:
         return [(tag, sorted(attributes)) for tag, attributes in Page(html).tags]
@@ -194,10 +204,12 @@ def test_no_content_changes_the_structure_of_the_page(wild, tmp_path):
     assert structure(render(run(wild), tmp_path)) == structure(render(run("plain"), tmp_path))
 
 
-@pytest.mark.parametrize("missing", [*RUN, None])
-def test_a_run_without_something_has_a_page(missing, tmp_path):
-    run = {} if missing is None else {key: value for key, value in RUN.items() if key != missing}
-    assert render(run, tmp_path).rstrip().endswith("</html>")
+@pytest.mark.parametrize("missing", ["targets", "log", "dynamics", "before", "after", "examples"])
+def test_a_run_without_an_optional_part_has_a_page(missing, tmp_path):
+    run = {key: value for key, value in RUN.items() if key != missing}
+    html = render(run, tmp_path)
+    assert html.rstrip().endswith("</html>")
+    assert ("There is nothing to draw" in html) == (missing == "log")
 
 
 @pytest.mark.parametrize("no_number", [math.nan, math.inf, None])
@@ -209,7 +221,7 @@ def test_what_is_no_number_is_a_dash(no_number, tmp_path):
             return [spoil(item) for item in value]
         return no_number if isinstance(value, float) else value
 
-    run = {key: value if key == "recipe" else spoil(value) for key, value in RUN.items()}
+    run = {key: value if key in ("recipe", "machine") else spoil(value) for key, value in RUN.items()}
     html = render(run, tmp_path)
     assert "<svg" not in html
     numbers = [" ".join(row.split()[-2:]) for row in Page(html).texts["tr"] if "lower" in row]
@@ -220,7 +232,7 @@ def test_what_is_no_number_is_a_dash(no_number, tmp_path):
 def test_a_value_that_is_no_number_leaves_a_gap(tmp_path):
     values = [9.0, 8.0, math.nan, 6.0, 5.0]
     log = [{"stage": 1, "step": step, "loss": value} for step, value in enumerate(values)]
-    html = render({"log": log}, tmp_path)
+    html = render(RUN | {"log": log}, tmp_path)
     [line] = re.findall(r'<path d="([^"]*)"[^>]*stroke: var\(--training\)', html)
     assert (line.count("M"), line.count("L")) == (2, 2)
 

@@ -22,7 +22,6 @@ from text2token.analysis.metrics import CATEGORIES
 from text2token.analysis.sts import cosine_spearman
 from text2token.data.sts import ScoredPairs, read_sts
 from text2token.model.embedder import Embedder
-from text2token.settings.recipe import Recipe
 from text2token.targets.loss import token_target_loss
 from text2token.targets.store import TargetStore
 
@@ -69,13 +68,13 @@ class Dynamics:
     stop_words: str
 
     @classmethod
-    def of_recipe(cls, embedder: Embedder, texts: Sequence[str], recipe: Recipe) -> Dynamics:
-        """As a recipe has it.
+    def open(cls, embedder: Embedder, texts: Sequence[str], *, sts: str | None, stop_words: str) -> Dynamics:
+        """Read the STS file, if one is given. At most 150 of its pairs are used.
 
         Raises:
-            UserError: Its STS file cannot be read.
+            UserError: The STS file cannot be read.
         """
-        return cls(embedder, texts, read_sts(Path(recipe.sts), _PAIRS) if recipe.sts else None, recipe.stop_words)
+        return cls(embedder, texts, read_sts(Path(sts), _PAIRS) if sts else None, stop_words)
 
     @property
     def positives(self) -> str:

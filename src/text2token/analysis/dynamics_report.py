@@ -13,9 +13,10 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY, Quantity
+from text2token.settings.record import RECORD, Number, RunRecord
 from text2token.utils.errors import UserError
 from text2token.utils.figures import BLUES, ORANGE, figure_style, write_figure
-from text2token.utils.files import atomic_write, read_json, write_json
+from text2token.utils.files import atomic_write, write_json
 from text2token.utils.page import markdown_table, number
 
 _COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # plots in a row; size of a plot in inches
@@ -47,20 +48,18 @@ def read_dynamics(run: Path) -> tuple[list[StageDynamics], str]:
     Raises:
         UserError: The folder is not a run, or the run has no measurements.
     """
-    file = run / "run.json"
-    if not file.is_file():
-        raise UserError(f"'{run}' is no finished run: give the output folder of 'text2token fit'.")
-    record = read_json(file)
-    if not isinstance(record, dict) or "recipe" not in record:
-        raise UserError(f"'{file}' is not the record of a run: give the output folder of 'text2token fit'.")
-    measured = record.get("dynamics", {"rows": []})
-    if not measured["rows"]:
-        raise UserError(f"The run '{run}' measured nothing along its training: fit again with --dynamics 8.")
+    record = RunRecord.read(run / RECORD)
+    if record.dynamics is None or not record.dynamics.rows:
+        raise UserError(f"The run '{run}' measured nothing along its training: fit again with `dynamics` set to 8.")
     stages = []
-    for target in record["targets"]:
-        rows = [row for row in measured["rows"] if row["stage"] == target["stage"]]
-        stages.append(StageDynamics(target["stage"], target["builder"], rows, correlate(rows)))
-    return stages, measured["positives"]
+    for target in record.targets:
+        rows = [_finite(row) for row in record.dynamics.rows if row["stage"] == target.stage]
+        stages.append(StageDynamics(target.stage, target.builder, rows, correlate(rows)))
+    return stages, record.dynamics.positives
+
+
+def _finite(row: Mapping[str, Number]) -> Row:
+    return {key: math.nan if value is None else value for key, value in row.items()}
 
 
 def correlate(rows: Sequence[Row]) -> dict[str, dict[str, float]]:

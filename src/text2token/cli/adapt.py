@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from text2token.cli.options import (
     text_column_option,
 )
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import RECORD, RunRecord
 
 _AUTO = "auto"
 _SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k", "seed")
@@ -61,6 +61,7 @@ def adapt_command(
     quiet_libraries()
     from text2token.data.corpus import open_corpus
     from text2token.training.adaptation import adapt
+    from text2token.utils.page import number
 
     given = recipe.model_dump(exclude_unset=True)
     correction = correction or given.get("correction", _AUTO)
@@ -68,15 +69,12 @@ def adapt_command(
     recipe = Recipe.load(None, **given | {"backbone": backbone} | ({} if auto else {"correction": correction}))
     opened = open_corpus(corpus, text_column=text_column)
     adapt(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
-    record = json.loads((output / "run.json").read_text(encoding="utf-8"))
+    record = RunRecord.read(output / RECORD)
     if as_json:
-        names = ("recipe", "chosen", "before", "after", "judged")
-        echo_json({name: record[name] for name in names})
+        echo_json(record.model_dump(mode="json", include={"recipe", "chosen", "before", "after", "judged"}))
         return
-    settings = record["recipe"]
-    before, after = record["before"]["overlap"], record["after"]["overlap"]
-    click.echo(
-        f"Correction: {settings['correction']}, spectrum from {settings['keep_from']:g} to {settings['keep_to']:g}."
-    )
-    click.echo(f"Agreement of cosines with known overlaps: {before:.1f} before, {after:.1f} after.")
+    settings = record.recipe
+    click.echo(f"Correction: {settings.correction}, spectrum from {settings.keep_from:g} to {settings.keep_to:g}.")
+    before, after = (number(side.get("overlap")) for side in (record.before, record.after))
+    click.echo(f"Agreement of cosines with known overlaps (Spearman's rho): {before} before, {after} after.")
     click.echo(f"{output}/dense and {output}/sparse load with sentence-transformers.")

@@ -29,6 +29,7 @@ from text2token.model.encoding import encode_in_batches
 from text2token.model.fingerprint import content_hash
 from text2token.model.precision import body_in_bf16, mixed_precision
 from text2token.model.saved import is_model, load_saved
+from text2token.model.spans import correction_sample
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError
 
@@ -63,7 +64,9 @@ class LearnedCorrection:
     Attributes:
         steps: The steps in order, see :func:`text2token.model.correction.correction`.
         keep: The part of the spectrum that a ``filter`` step keeps.
-        texts: The sample to learn from; it may be empty where there are no steps.
+        texts: Texts of a corpus. A correction learns from spans of them, see
+            :func:`text2token.model.spans.correction_sample`. They may be empty if there are no steps.
+        seed: Seed of the spans.
 
     Raises:
         UserError: There are steps and no texts.
@@ -72,6 +75,7 @@ class LearnedCorrection:
     steps: Sequence[str] = ()
     keep: tuple[float, float] = (0.0, 1.0)
     texts: Sequence[str] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.steps and not self.texts:
@@ -93,7 +97,8 @@ class LearnedCorrection:
         if corpus is None or not (steps or recipe.template == static.STATIC):
             return cls(steps, keep)
         opened = open_corpus(corpus, text_column=text_column, strict=strict)
-        return cls(steps, keep, sample(opened, recipe.calibration_texts, seed=recipe.seed))
+        texts = sample(opened, recipe.calibration_texts, seed=recipe.seed)
+        return cls(steps, keep, texts, recipe.seed)
 
 
 def bm25_model() -> EvaluatedModel:
@@ -184,18 +189,19 @@ def _corrected(
     """The store keeps uncorrected vectors, so that models that differ in the correction alone can share them."""
     uncorrected = _of_sentence_transformer(embedder.encoder.eval(), name, bf16, batch_size)
 
+    spans = correction_sample(learned.texts, learned.seed) if learned.steps else []
+
     def prepare(session: Session) -> CachingEncoder:
         encoder: CachingEncoder = uncorrected.prepare(session)
         if learned.steps:
-            drawn = torch.from_numpy(np.stack(encoder.vectors(learned.texts, None, None)))
+            drawn = torch.from_numpy(np.stack(encoder.vectors(spans, None, None)))
             embedder.correction = correction(learned.steps, drawn, embedder.head, learned.keep)
         encoder.postprocess = lambda vectors: embedder.densify(torch.from_numpy(vectors)).numpy()
         return encoder
 
     # A hash of what the correction is learned from: the last bits of the correction itself differ between machines.
     keep = learned.keep if "filter" in learned.steps else None
-    texts = list(learned.texts) if learned.steps else []
-    inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, texts])
+    inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, spans])
     return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare)
 
 

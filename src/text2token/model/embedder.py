@@ -26,6 +26,7 @@ from text2token.model.head import DecodingHead, mean_logits
 from text2token.model.original_head import find_original_head
 from text2token.model.precision import body_in_bf16, mixed_precision
 from text2token.model.saved import is_saved
+from text2token.model.spans import correction_sample
 from text2token.model.vocabulary import read_vocabulary
 from text2token.utils.errors import UserError
 
@@ -320,19 +321,23 @@ class Embedder:
         steps: Sequence[str] = ("centre",),
         keep: tuple[float, float] = (0.0, 1.0),
         *,
+        seed: int = 0,
         progress: bool = False,
     ) -> None:
         """Learn the corpus-mean token logits and the correction of dense vectors from a sample, in place.
+
+        The mean is learned from the texts, the correction from :func:`text2token.model.spans.correction_sample` of them.
 
         Args:
             texts: A sample of the corpus; with 1,000 texts the error of a mean is about 3 % of the spread.
             steps: Steps of the correction, see :func:`text2token.model.correction.correction`.
             keep: Part of the spectrum that the step ``filter`` keeps.
+            seed: Seed of the sample that the correction is learned from.
             progress: Show a progress bar on a terminal.
         """
-        embeddings = self.embed(texts, progress=progress)
-        self.mean_logits = mean_logits(self.decoding_head, embeddings)
-        self.correction = correction(steps, embeddings, self.decoding_head, keep)
+        self.mean_logits = mean_logits(self.decoding_head, self.embed(texts, progress=progress))
+        sample = self.embed(correction_sample(texts, seed) if steps else [], progress=progress)
+        self.correction = correction(steps, sample, self.decoding_head, keep)
 
     def save(self, path: str | Path) -> None:
         """Write the plain folders ``path/dense`` and ``path/sparse``, see :func:`text2token.model.folders.save_parts`.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import ModelCard
@@ -13,6 +13,7 @@ from text2token.model.backbone import load_head
 from text2token.model.head import DecodingHead
 from text2token.model.packaged import REFERENCES, fetch
 from text2token.model.saved import PARTS
+from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
 
 
@@ -40,10 +41,10 @@ def find_original_head(name: str) -> DecodingHead:
 def _candidates(name: str) -> Iterator[str]:
     """Yield names of models that may have the original head, the most certain first."""
     folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
-    run = (folder.parent if folder.name in PARTS else folder) / "run.json"
+    run = (folder.parent if folder.name in PARTS else folder) / RECORD
     if run.is_file():
-        recorded = json.loads(run.read_text(encoding="utf-8"))
-        yield recorded.get("backbone", {}).get("source", recorded["recipe"]["backbone"])
+        with suppress(UserError):  # a run.json of something else says nothing about the backbone
+            yield RunRecord.read(run).backbone.source
     try:
         bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []
     except (OSError, ValueError, HfHubHTTPError):

@@ -1,4 +1,5 @@
 from .recipe import Recipe as Recipe
+from .record import RunRecord as RunRecord
 from .search import VectorSettings as VectorSettings
 from .templates import TEMPLATES as TEMPLATES
 from .templates import Template as Template

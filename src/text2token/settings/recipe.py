@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from text2token.data.stop_words import stop_list
 from text2token.settings.corrections import STEPS, parse_steps, split_steps
-from text2token.settings.templates import TEMPLATES, Template, named_template
+from text2token.settings.templates import TEMPLATES, Template, named_template, named_templates
 from text2token.utils.errors import UserError, first_line
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+S = TypeVar("S", bound="DataclassInstance")
+_REMOVED = {"common": "mean"}  # setting → the default that is now the only behaviour
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -41,8 +46,7 @@ class Recipe(BaseModel):
     weighting: Literal["uniform", "tf-idf", "bm25", "pmi"] = Field("tf-idf", description="of data-driven targets")
     merge_forms: bool = Field(True, description="share a token's weight among its forms (' cat', 'cat', 'Cat')")
     prior_templates: str = Field("keywords", description="templates whose priors model-derived targets average")
-    prior_texts: Count = Field(500, description="texts whose common component is removed from the priors")
-    common: Literal["mean", "first-component"] = Field("mean", description="what is removed from the priors")
+    prior_texts: Count = Field(500, description="texts whose mean logits are subtracted from the priors")
     top_k: Count = Field(64, description="tokens of a model-derived target")
     temperature: float = Field(1.0, gt=0, description="of model-derived targets")
     mixing: Share = Field(0.5, description="share of data-driven targets in stage 2; 0: model-derived only")
@@ -96,6 +100,19 @@ class Recipe(BaseModel):
         with one_sentence("Recipe", cls):
             return cls(**(content | overrides))
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_removed(cls, values: Any) -> Any:
+        """Ignore removed settings that have their old default, as saved models and indexes may list them."""
+        if not isinstance(values, dict):
+            return values
+        for name, default in _REMOVED.items():
+            if name in values and values[name] != default:
+                raise ValueError(
+                    f"the setting '{name}' no longer exists: every run does what {default!r} did, so delete it"
+                )
+        return {name: value for name, value in values.items() if name not in _REMOVED}
+
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
         if self.train_length > self.max_length:
@@ -104,7 +121,7 @@ class Recipe(BaseModel):
             raise ValueError(f"keep_from ({self.keep_from}) must be below keep_to ({self.keep_to})")
         parse_steps(self.correction_steps())
         stop_list(self.stop_words)
-        self.prior_text_templates()
+        named_templates(self.prior_templates)
         if self.sts and not self.dynamics:
             raise ValueError("sts is measured along the training: say at how many points with dynamics")
         return self
@@ -129,9 +146,9 @@ class Recipe(BaseModel):
         """The steps of :func:`text2token.model.correction.correction`."""
         return split_steps(self.correction)
 
-    def prior_text_templates(self) -> list[Template]:
-        """The templates of model-derived targets."""
-        return [named_template(name.strip()) for name in self.prior_templates.split(",")]
+    def part(self, settings: type[S]) -> S:
+        """Fill a settings dataclass with the values that this recipe has under the names of its fields."""
+        return settings(**{field.name: getattr(self, field.name) for field in fields(settings)})
 
 
 @contextmanager

@@ -27,6 +27,15 @@ TEMPLATES = {
 }
 
 
+def named_templates(names: str) -> tuple[Template, ...]:
+    """Several templates, by names joined by commas.
+
+    Raises:
+        UserError: There is no template of one of the names.
+    """
+    return tuple(named_template(name.strip()) for name in names.split(","))
+
+
 def named_template(name: str) -> Template:
     """A template by name.
 

@@ -1,4 +1,4 @@
-"""What a token target is, and the one shape that all builders share."""
+"""Token targets, the interface of their builders, and conversions to and from sparse matrices."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from scipy import sparse
 
 
 class Targets(NamedTuple):
-    """Token targets ``q`` of a batch of texts, one row per text, ragged.
+    """Token targets ``q`` of a batch of texts: one ragged row of ids and weights per text.
 
-    A row's weights are positive and sum to 1. A row is empty where a text has no token to predict.
+    The weights of a row are positive and sum to 1. A text without any token to predict has an empty row.
     """
 
     ids: list[NDArray[np.int32]]
@@ -22,20 +22,24 @@ class Targets(NamedTuple):
 
 
 class TargetBuilder(Protocol):
-    """A callable, batch of texts → :class:`Targets`; ``settings`` says all that its outcome depends on but text and tokenizer."""
+    """Builds targets for a batch of texts.
+
+    ``settings`` contains everything except text and tokenizer that the targets depend on. A target store is only reused if
+    they are equal.
+    """
 
     def __call__(self, texts: Sequence[str]) -> Targets:
-        """Targets of a batch."""
+        """Build the targets of a batch."""
         ...
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that the targets depend on but text and tokenizer."""
+        """Everything except text and tokenizer that the targets depend on."""
         ...
 
 
 def checksum(*arrays: NDArray[Any]) -> str:
-    """SHA-256 of what targets depend on and is too long to be written out."""
+    """SHA-256 of arrays that are too long to be written into the settings."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(array.tobytes())
@@ -43,7 +47,7 @@ def checksum(*arrays: NDArray[Any]) -> str:
 
 
 def from_matrix(matrix: sparse.csr_matrix) -> Targets:
-    """Normalise the rows of a non-negative B×V matrix to sum 1 and take them apart; zeros are dropped."""
+    """Scale each row of a non-negative B×V matrix to sum 1 and return its non-zero entries as targets."""
     matrix.eliminate_zeros()
     sizes = np.diff(matrix.indptr)
     totals = np.add.reduceat(np.append(matrix.data, 0.0), matrix.indptr[:-1]) if len(sizes) else np.empty(0)
@@ -53,7 +57,7 @@ def from_matrix(matrix: sparse.csr_matrix) -> Targets:
 
 
 def to_matrix(targets: Targets, vocabulary_size: int) -> sparse.csr_matrix:
-    """The B×V matrix of targets; the inverse of :func:`from_matrix`."""
+    """Write targets as a B×V matrix, the inverse of :func:`from_matrix`."""
     indptr = np.cumsum([0, *map(len, targets.ids)])
     flat = (np.concatenate(targets.weights), np.concatenate(targets.ids), indptr)
     return sparse.csr_matrix(flat, shape=(len(targets.ids), vocabulary_size))
@@ -62,7 +66,7 @@ def to_matrix(targets: Targets, vocabulary_size: int) -> sparse.csr_matrix:
 def mass_beyond(targets: Targets, counts: sparse.csr_matrix, groups: NDArray[np.int64]) -> NDArray[np.float32]:
     """Share of each text's target mass on tokens beyond the text; 0 for an empty target.
 
-    A token is beyond the text when no literal token has its surface form: "Cat" is not, where the text has " cat".
+    A token is beyond the text if no literal token has its surface form. "Cat" is not beyond a text that contains " cat".
 
     Args:
         targets: N rows.

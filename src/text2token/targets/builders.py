@@ -1,61 +1,112 @@
-"""The target builders of a recipe's stages."""
+"""Choose the target builder of each training stage, and mix two builders."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from text2token.model.embedder import Embedder
 from text2token.model.template import room_for_text
 from text2token.model.vocabulary import read_vocabulary
-from text2token.settings.recipe import Recipe
-from text2token.targets.base import TargetBuilder
-from text2token.targets.combine import Combined
-from text2token.targets.data_driven import CorpusStatistics, DataDriven, form_sharing
+from text2token.settings.templates import named_templates
+from text2token.targets.base import TargetBuilder, Targets, from_matrix, to_matrix
+from text2token.targets.data_driven import CorpusStatistics, DataDriven, Weighting, form_sharing
 from text2token.targets.model_derived import ModelDerived
 
 
+@dataclass(frozen=True)
+class TargetSettings:
+    """The settings that targets depend on. Names, defaults and meanings are those of :class:`text2token.Recipe`."""
+
+    backbone: str
+    attention: str
+    stop_words: str
+    max_document_share: float
+    weighting: Weighting
+    merge_forms: bool
+    prior_templates: str
+    prior_texts: int
+    top_k: int
+    temperature: float
+    mixing: float
+    train_length: int
+
+
 def make_builders(
-    embedder: Embedder, statistics: CorpusStatistics, texts: Sequence[str], recipe: Recipe, weights: str
+    embedder: Embedder, statistics: CorpusStatistics, texts: Sequence[str], settings: TargetSettings, weights: str
 ) -> dict[int, TargetBuilder]:
-    """Stage 1: data-driven. Stage 2: model-derived, mixed with ``recipe.mixing`` of data-driven.
+    """The builder of stage 1 is data-driven. That of stage 2 mixes ``mixing`` data-driven with model-derived targets.
 
     Args:
-        embedder: Untrained; gives tokenizer and vocabulary size.
-        statistics: Of the corpus.
-        texts: A sample of the corpus, for the common component of the priors.
-        recipe: Weighting, filters, templates.
+        embedder: Untrained. Gives the tokenizer and the vocabulary size.
+        statistics: Token counts of the corpus.
+        texts: A sample of the corpus. The first ``prior_texts`` show what all priors have in common.
+        settings: Weighting, filters and templates.
         weights: SHA-256 of the backbone's weights, :func:`text2token.model.fingerprint.backbone_checksum`.
     """
     size = embedder.vocabulary_size
-    vocabulary = read_vocabulary(embedder.tokenizer, size, recipe.stop_words)
-    frequent = statistics.document_frequency > recipe.max_document_share * statistics.texts
-    if recipe.merge_forms:  # a form shares its weight with the others, so that none of a frequent one's is a target
+    vocabulary = read_vocabulary(embedder.tokenizer, size, settings.stop_words)
+    frequent = statistics.document_frequency > settings.max_document_share * statistics.texts
+    if settings.merge_forms:  # Surface forms share one weight. If one form is too frequent, exclude the whole group.
         frequent = np.isin(vocabulary.surface_groups, vocabulary.surface_groups[frequent & vocabulary.meaningful])
-    keep = vocabulary.meaningful & ~frequent
+    allowed = vocabulary.meaningful & ~frequent
     data_driven = DataDriven(
         embedder.tokenizer,
         statistics,
-        keep,
+        allowed,
         vocabulary.special,
-        form_sharing(vocabulary) if recipe.merge_forms else None,
-        recipe.weighting,
-        room_for_text(embedder.tokenizer, recipe.train_length),
+        form_sharing(vocabulary) if settings.merge_forms else None,
+        settings.weighting,
+        room_for_text(embedder.tokenizer, settings.train_length),
     )
-    if recipe.mixing == 1:
+    if settings.mixing == 1:
         return {1: data_driven, 2: data_driven}
     model_derived = ModelDerived(
-        lambda: embedder if recipe.attention == "own" else Embedder.open(recipe.backbone),
+        lambda: embedder if settings.attention == "own" else Embedder.open(settings.backbone),
         weights,
-        tuple(recipe.prior_text_templates()),
-        tuple(texts[: recipe.prior_texts]),
-        keep & ~vocabulary.fragment,
-        recipe.common,
-        recipe.top_k,
-        recipe.temperature,
-        recipe.train_length,
+        named_templates(settings.prior_templates),
+        tuple(texts[: settings.prior_texts]),
+        allowed & ~vocabulary.fragment,
+        settings.top_k,
+        settings.temperature,
+        settings.train_length,
     )
-    if recipe.mixing == 0:
+    if settings.mixing == 0:
         return {1: data_driven, 2: model_derived}
-    return {1: data_driven, 2: Combined(data_driven, model_derived, recipe.mixing, size)}
+    return {1: data_driven, 2: Combined(data_driven, model_derived, settings.mixing, size)}
+
+
+@dataclass(frozen=True)
+class Combined:
+    """Mix the targets of two builders: ``mixing · first + (1 − mixing) · second``.
+
+    If one builder has no target for a text, the target of the other one is used alone.
+
+    Attributes:
+        first: Usually the data-driven builder.
+        second: Usually the model-derived builder.
+        mixing: Share of the first builder, 0 … 1.
+        vocabulary_size: V.
+    """
+
+    first: TargetBuilder
+    second: TargetBuilder
+    mixing: float
+    vocabulary_size: int
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """Everything except text and tokenizer that the targets depend on."""
+        return {
+            "builder": "combined",
+            "mixing": self.mixing,
+            "first": self.first.settings,
+            "second": self.second.settings,
+        }
+
+    def __call__(self, texts: Sequence[str]) -> Targets:
+        """Build the targets of a batch."""
+        first, second = (to_matrix(builder(texts), self.vocabulary_size) for builder in (self.first, self.second))
+        return from_matrix((self.mixing * first + (1 - self.mixing) * second).tocsr())

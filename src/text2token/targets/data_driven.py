@@ -1,6 +1,7 @@
-"""Data-driven token targets: the meaningful literal tokens of a text, weighted by what the corpus says of them.
+"""Data-driven token targets: the meaningful tokens of a text, weighted by corpus statistics.
 
-Text2Token (arXiv 2510.10224) names the kind; the weightings are the field's classics, and the choice among them ours.
+Text2Token (arXiv 2510.10224, abstract) describes this kind of target. The weightings are standard in the field. The choice among
+them is ours.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
-_BM25_K1, _BM25_B = 1.2, 0.75  # Robertson & Zaragoza 2009, section 3.4: the usual setting
-_BATCH = 1024  # texts tokenised at once: keeps the tokenizer's threads busy and little in memory
+_BM25_K1, _BM25_B = 1.2, 0.75  # the usual setting, Robertson & Zaragoza 2009, section 3.4
+_BATCH = 1024  # texts tokenised at once: enough for all threads of the tokenizer, little memory
 
 
 @dataclass(frozen=True)
 class CorpusStatistics:
-    """What one streaming pass over a corpus leaves behind; its size is V, whatever the corpus.
+    """Token counts of a corpus. Their size is V and does not depend on the corpus.
 
     Attributes:
         texts: Number of texts.
-        document_frequency: V counts of texts that hold the token.
-        collection_frequency: V counts of occurrences.
+        document_frequency: For each of V tokens, the number of texts that contain it.
+        collection_frequency: For each of V tokens, the number of its occurrences.
     """
 
     texts: int
@@ -48,7 +49,7 @@ class CorpusStatistics:
 def corpus_statistics(
     texts: Iterable[str], tokenizer: PreTrainedTokenizerBase, size: int, max_tokens: int
 ) -> CorpusStatistics:
-    """Count tokens in one streaming pass."""
+    """Count tokens in one streaming pass. Only the first ``max_tokens`` tokens of a text count."""
     total, document, collection = 0, np.zeros(size, np.int64), np.zeros(size, np.int64)
     for batch in chunked(texts, _BATCH):
         counts = count_tokens(tokenizer, batch, size, max_tokens)
@@ -59,10 +60,10 @@ def corpus_statistics(
 
 
 def form_sharing(vocabulary: Vocabulary) -> sparse.csr_matrix:
-    """V×V: row i shares the weight of token i equally among the meaningful entries of its surface group.
+    """V×V matrix whose row i spreads the weight of token i equally over the meaningful tokens of its surface group.
 
-    A decoding head under a prompt says "Cat" or "cat" where the text has " cat"; the concept is the same, so the target
-    should not depend on the form (ours).
+    Under a prompt, a decoding head predicts "Cat" or "cat" for a text that contains " cat". The concept is the same, so the
+    target should not depend on the form (ours).
     """
     size = len(vocabulary.surfaces)
     members = np.flatnonzero(vocabulary.meaningful)
@@ -73,26 +74,24 @@ def form_sharing(vocabulary: Vocabulary) -> sparse.csr_matrix:
     )
     counts = np.maximum(np.diff(columns.indptr), 1)
     shared = rows @ sparse.diags_array(1 / counts).tocsr() @ columns
-    alone = np.flatnonzero(
-        np.diff(shared.indptr) == 0
-    )  # entries of groups without a meaningful member keep their weight
+    alone = np.flatnonzero(np.diff(shared.indptr) == 0)  # groups without a meaningful token: each keeps its own weight
     keep = sparse.csr_matrix((np.ones(len(alone), np.float32), (alone, alone)), shape=(size, size))
     return (shared + keep).tocsr().astype(np.float32)
 
 
 @dataclass(frozen=True)
 class DataDriven:
-    """Build targets from a text's own tokens: batch of texts → :class:`Targets`.
+    """Builds targets from a text's own tokens.
 
     Attributes:
-        tokenizer: The backbone's.
-        statistics: Of the corpus.
-        keep: V booleans, the entries that may be targets: meaningful, and not over-frequent.
-        special: V booleans, entries that may never be.
-        forms: V×V, see :func:`form_sharing`; None leaves each weight with the very token.
-        weighting: ``uniform``; ``tf-idf`` (logarithmic tf × idf); ``bm25`` (its impact: idf × saturated,
-            length-normalised tf); ``pmi`` (positive pointwise mutual information of token and text).
-        max_tokens: Tokens of a text that count: no more than the backbone will see.
+        tokenizer: The backbone's tokenizer.
+        statistics: Token counts of the corpus.
+        keep: V booleans, the tokens that may be targets: meaningful and not too frequent.
+        special: V booleans, the special tokens. They are never targets.
+        forms: V×V, see :func:`form_sharing`. None leaves each weight with its own token.
+        weighting: ``uniform``; ``tf-idf`` (logarithmic tf × idf); ``bm25`` (idf × saturated, length-normalised tf); ``pmi``
+            (positive pointwise mutual information of token and text).
+        max_tokens: Only the first tokens of a text count, as many as the backbone reads.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -105,7 +104,7 @@ class DataDriven:
 
     @property
     def settings(self) -> dict[str, object]:
-        """All that the targets depend on but text and tokenizer."""
+        """Everything except text and tokenizer that the targets depend on."""
         return {
             "builder": "data-driven",
             "weighting": self.weighting,
@@ -116,7 +115,7 @@ class DataDriven:
         }
 
     def __call__(self, texts: Sequence[str]) -> Targets:
-        """Targets of a batch; a text without meaningful tokens falls back to its other tokens that are not special."""
+        """Build the targets of a batch. A text without allowed tokens gets all its tokens except special ones."""
         counts = count_tokens(self.tokenizer, texts, len(self.keep), self.max_tokens)
         weights = counts.copy()
         weights.data = self._weights(counts) * self.keep[counts.indices]
@@ -126,7 +125,7 @@ class DataDriven:
         return from_matrix(weights if self.forms is None else weights @ self.forms)
 
     def _weights(self, counts: sparse.csr_matrix) -> NDArray[np.float64]:
-        """One weight for each stored count."""
+        """Compute a weight for each stored count."""
         n, tf = self.statistics.texts, counts.data
         df = self.statistics.document_frequency[counts.indices]
         lengths = np.asarray(counts.sum(axis=1)).ravel()

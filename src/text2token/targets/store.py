@@ -1,4 +1,7 @@
-"""Targets on disk: Parquet shards and a manifest; reused, resumed or refused by fingerprint."""
+"""The target store: targets in Parquet shards with a manifest of checksums.
+
+A complete store is reused, an incomplete one is continued, and one with other checksums is refused.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,19 @@ from text2token.utils.files import atomic_write, write_json
 from text2token.utils.progress import track
 
 _MANIFEST = "manifest.json"
-_SHARD = 256  # texts per shard: half a minute of model-derived targets on a laptop, the most that a kill can lose
+_SHARD = (
+    256  # texts per shard: half a minute of model-derived targets on a laptop, which is the most that a kill can lose
+)
 
 
 @dataclass(frozen=True)
 class TargetStore:
-    """A finished store: one row per text: ``text``, ``ids``, ``weights`` and ``beyond``.
+    """A complete store with one row per text: ``text``, ``ids``, ``weights`` and ``beyond``.
 
     Attributes:
-        path: Its folder.
-        manifest: Builder settings, fingerprints, number of texts, and ``mass_beyond_text``: the mean share of target mass
-            on tokens beyond the text.
+        path: The folder.
+        manifest: Builder settings, checksums, number of texts, and ``mass_beyond_text``, the mean share of target mass on tokens
+            beyond the text.
     """
 
     path: Path
@@ -44,29 +49,29 @@ class TargetStore:
 
     @property
     def shards(self) -> list[Path]:
-        """Parquet files in order."""
+        """The Parquet files in order."""
         return sorted(self.path.glob("shard-*.parquet"))
 
     def dataset(self) -> datasets.Dataset:
         """All rows that have a target, memory-mapped.
 
         Raises:
-            UserError: There is none.
+            UserError: No row has a target.
         """
         rows = datasets.Dataset.from_parquet([str(shard) for shard in self.shards], cache_dir=str(self.path / ".cache"))
         rows = rows.filter(len, input_columns="ids")
         if not len(rows):
-            raise UserError("No text has a target, all tokens are filtered out: raise --max-document-share.")
+            raise UserError("No text has a target because every token is filtered out: raise `max_document_share`.")
         return rows
 
     def padded(self) -> tuple[Tensor, Tensor]:
-        """All targets as the two N×K tensors of the token target loss; for small stores."""
+        """All targets as the two N×K tensors of the token target loss, for small stores."""
         table = pa.concat_tables(pq.read_table(shard, columns=["ids", "weights"]) for shard in self.shards)
         return pad_targets(table["ids"].to_pylist(), table["weights"].to_pylist())
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of all that decides a text's ids; padding, truncation and template do not."""
+    """SHA-256 of the parts of a tokenizer that a text's ids depend on. Padding, truncation and template are not among them."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = {key: state[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -80,17 +85,17 @@ def build_store(
     *,
     progress: bool = False,
 ) -> TargetStore:
-    """Build the targets of ``texts`` into ``path``, shard by shard; what is there already is not built again.
+    """Build the targets of ``texts`` into ``path``, shard by shard.
 
     Args:
-        path: Folder of the store. Missing: built. Half built: continued. Finished: returned as it is.
-        texts: In a fixed order.
-        builder: Batch of texts → targets.
-        embedder: Has the tokenizer that the ids are of.
+        path: Folder of the store. An incomplete store is continued, a complete one is returned unchanged.
+        texts: The texts in a fixed order.
+        builder: Builds the targets of a batch.
+        embedder: Its tokenizer made the ids.
         progress: Show texts/s and time left.
 
     Raises:
-        UserError: The folder holds targets of another builder, other texts or another tokenizer.
+        UserError: The folder holds something else, or targets of another builder, other texts or another tokenizer.
     """
     wanted = {
         "settings": builder.settings,
@@ -106,7 +111,7 @@ def build_store(
     done = sum(1 for start in starts if _shard(path, start).is_file())
     for start in track(starts[done:], "Targets", unit="texts", each=_SHARD, enabled=progress):
         shard = _build_shard(texts[start : start + _SHARD], builder, embedder.tokenizer, groups)
-        if not found:  # only now, since settings that cannot work shall leave no store behind
+        if not found:  # not earlier, so that settings which cannot work leave no folder behind
             path.mkdir(parents=True, exist_ok=True)
             write_json(path / _MANIFEST, wanted)
             found = wanted
@@ -119,11 +124,11 @@ def build_store(
 
 
 def _manifest_of(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
-    """The manifest on disk, checked against what is wanted; empty where there is no store yet."""
+    """Read the manifest and compare it with the wanted one. Empty if there is no store yet."""
     file = path / _MANIFEST
     if not file.is_file():
         if path.exists() and (not path.is_dir() or any(other.name != f"{_MANIFEST}.part" for other in path.iterdir())):
-            raise UserError(f"'{path}' exists and is no target store: choose another folder.")
+            raise UserError(f"'{path}' exists and is not a target store: choose another folder.")
         return {}
     manifest: dict[str, Any] = json.loads(file.read_text())
     different = [key for key, value in json.loads(json.dumps(wanted)).items() if manifest.get(key) != value]

@@ -1,4 +1,4 @@
-"""Adapt: a language model and a corpus in, the folders that ``fit`` writes out, without training."""
+"""``adapt``: correct the vectors of a language model without training it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,28 @@ from pathlib import Path
 
 from torch import Tensor
 
-from text2token.data.corpus import Corpus, sample
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
+from text2token.model.spans import correction_sample
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import CandidateFacts
 from text2token.training.card import write_cards
-from text2token.training.choose import CANDIDATES, Candidate, Evidence, Judged, choose, judge
-from text2token.training.overlap import overlapping_pairs, spans
-from text2token.training.pipeline import CorpusLike, describe_backbone, open_texts
+from text2token.training.choose import (
+    CANDIDATES,
+    Candidate,
+    CandidateScore,
+    SelectionData,
+    choose,
+    overlapping_pairs,
+    score_candidates,
+)
+from text2token.training.start import CorpusLike, Draw, start_run
 from text2token.training.trainer import pair_cosine
 from text2token.utils.errors import UserError
-from text2token.utils.run_folder import RunFolder
 
-Keep = Callable[[str, Callable[[], Tensor]], Tensor]
-_FEWEST_TEXTS = 48  # below, what a correction learns is chance
+Cache = Callable[[str, Callable[[], Tensor]], Tensor]
+_FEWEST_TEXTS = 48  # with fewer, a correction learns chance
 
 
 def adapt(
@@ -34,113 +41,87 @@ def adapt(
     overwrite: bool = False,
     progress: bool = False,
 ) -> Embedder:
-    """Correct the vectors of a language model with what texts teach about them, and write it as :func:`text2token.fit` does.
+    """Learn a linear correction of a language model's vectors from texts, and write the same folders as :func:`text2token.fit`.
 
-    The correction learns from two spans of each of ``calibration_texts`` texts, the zero of sparse vectors from the whole texts.
-    (``fit`` and ``evaluate --correction`` learn both from whole texts.)
+    Nothing is trained. The correction learns from ``calibration_texts`` texts; half as many other texts show how well it works.
 
     Args:
-        corpus: As :func:`text2token.fit` takes it.
-        output: New folder: ``dense``, ``sparse``, ``run.json``.
-        recipe: Backbone, pooling, template, correction; training settings are ignored. None: the defaults.
-        auto: Choose by :mod:`text2token.training.choose` on half as many other texts, instead of the recipe's correction, whose
-            ``keep_from`` and ``keep_to`` are then not to be set.
-        text_column: Of tabular corpora.
-        overwrite: Replace ``output``.
-        progress: Show bars.
+        corpus: The same as for :func:`text2token.fit`.
+        output: New folder for ``dense``, ``sparse`` and ``run.json``.
+        recipe: Backbone, pooling, template and correction. Training settings are ignored. None uses the defaults.
+        auto: Choose the correction with :mod:`text2token.training.choose`. The recipe's correction is ignored, and its
+            ``keep_from`` and ``keep_to`` must not be set.
+        text_column: Column of the texts in a table.
+        overwrite: Replace ``output`` if it holds a run, and discard an unfinished run with other settings.
+        progress: Show progress bars on a terminal.
+
+    Returns:
+        The corrected embedder.
 
     Raises:
-        UserError: Anything the user can mend: corpus, recipe, backbone, output folder.
+        UserError: Corpus, recipe, backbone or output folder cannot be used.
     """
     recipe = recipe or Recipe()
     if auto and {"keep_from", "keep_to"} & recipe.model_fields_set:
         raise UserError(
-            "The part of the spectrum, --keep-from to --keep-to, is chosen by the correction 'auto': "
-            "name the steps with --correction, or leave it out."
+            "The correction 'auto' chooses the part of the spectrum itself: leave out `keep_from` and `keep_to`, or name the "
+            "steps of the correction."
         )
-    run = RunFolder.open(Path(output), overwrite=overwrite)
-    opened = open_texts(corpus, text_column)
-    embedder = Embedder.open(recipe.backbone, head="original", corrected=False, **recipe.embedder_settings())
-    backbone = describe_backbone(embedder, recipe)
-    texts, others = draw(opened, recipe)
-    fingerprint = opened.fingerprint()
-    settings = {
-        "verb": "adapt",
-        "auto": auto,
-        "recipe": recipe.model_dump(),
-        "corpus": fingerprint,
-        "backbone": backbone,
-    }
-    with run.session(settings):
-        with run.clock("encode"):
-            whole = run.cached("whole.npy", lambda: embedder.embed(texts, progress=progress))
-            evidence = gather(embedder, texts, others, recipe.seed, run.cached, progress=progress)
-        with run.clock("choose"):
+    with start_run(
+        "adapt", corpus, output, recipe, adapt_draw(recipe), text_column=text_column, overwrite=overwrite, auto=auto
+    ) as run:
+        embedder, folder = run.embedder, run.folder
+        head = embedder.decoding_head
+        with folder.clock("encode"):
+            whole = folder.cached("whole.npy", lambda: embedder.embed(run.texts, progress=progress))
+            data = selection_data(embedder, run.texts, run.held_out, recipe.seed, folder.cached, progress=progress)
+        with folder.clock("choose"):
             given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
-            judged = judge(embedder, evidence, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)
-        chosen, agreement = choose(judged, len(others)) if auto else judged[-1]
-        recipe = _with_correction(recipe, chosen)
-        embedder.mean_logits = mean_logits(embedder.decoding_head, whole)
-        embedder.correction = correction(chosen.steps, evidence.sample, embedder.decoding_head, chosen.keep)
-        embedder.save(run.result)
-        plain = pair_cosine(whole)
+            scores = score_candidates(embedder, data, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)
+        best = choose(scores, len(run.held_out)) if auto else scores[-1]
+        embedder.mean_logits = mean_logits(head, whole)
+        embedder.correction = correction(best.candidate.steps, data.sample, head, best.candidate.keep)
+        embedder.save(folder.result)
+        cosine = pair_cosine(whole)
+        dense_cosine = pair_cosine(embedder.densify(whole))
         record = run.record(
-            {
-                "recipe": recipe.model_dump(),
-                "seed": recipe.seed,
-                "corpus": {"name": opened.name, "fingerprint": fingerprint, "texts": len(texts) + len(others)},
-                "backbone": backbone,
-                "before": {"overlap": judged[0].agreement, "pair_cosine": plain, "pair_cosine_dense": plain},
-                "after": {
-                    "overlap": agreement,
-                    "pair_cosine": plain,
-                    "pair_cosine_dense": pair_cosine(embedder.densify(whole)),
-                },
-                "chosen": "by agreement with known overlaps" if auto else "by hand",
-                "judged": [_describe(row) for row in judged],
-            }
+            recipe=_with_correction(recipe, best.candidate),
+            before={"overlap": scores[0].agreement, "pair_cosine": cosine, "pair_cosine_dense": cosine},
+            after={"overlap": best.agreement, "pair_cosine": cosine, "pair_cosine_dense": dense_cosine},
+            chosen="by agreement with known overlaps" if auto else "by hand",
+            judged=[_describe(score) for score in scores],
         )
-        write_cards(record, run.result)
-        run.publish()
+        write_cards(record, folder.result)
+        folder.publish()
     return embedder
 
 
-def draw(corpus: Corpus, recipe: Recipe) -> tuple[list[str], list[str]]:
-    """Texts to learn from, and half as many to judge on.
-
-    Raises:
-        UserError: There are too few.
-    """
-    drawn = sample(corpus, recipe.calibration_texts * 3 // 2, recipe.seed)
-    if len(drawn) < _FEWEST_TEXTS:
-        raise UserError(
-            f"The corpus '{corpus.name}' and --calibration-texts give {len(drawn)} distinct texts, too few to learn from: "
-            f"give at least {_FEWEST_TEXTS}, better some thousands."
-        )
-    kept = len(drawn) // 3
-    return drawn[kept:], drawn[:kept]
+def adapt_draw(recipe: Recipe) -> Draw:
+    """How many texts ``adapt`` draws: ``calibration_texts`` to learn from, and half as many to score corrections on."""
+    texts = recipe.calibration_texts
+    return Draw("calibration_texts", texts, texts // 2, part=3, fewest=_FEWEST_TEXTS)
 
 
-def gather(
-    embedder: Embedder, texts: list[str], others: list[str], seed: int, keep: Keep, *, progress: bool = False
-) -> Evidence:
-    """What a correction learns from, and what a choice is judged on.
+def selection_data(
+    embedder: Embedder, texts: list[str], others: list[str], seed: int, cache: Cache, *, progress: bool = False
+) -> SelectionData:
+    """Embed the sample that corrections learn from and the pairs that they are scored on.
 
     Args:
-        embedder: Untrained or not.
-        texts: To learn from; two spans of each, since a covariance takes several times more vectors than it has dimensions.
-        others: To judge on.
-        seed: Of spans and pairs.
-        keep: Called with the name of a ``.npy`` file and a function that computes the vectors; returns the vectors.
-        progress: Show bars.
+        embedder: Makes the embeddings. Its own correction is not applied.
+        texts: Texts to learn from.
+        others: Other texts, to make pairs from.
+        seed: Seed of spans and pairs.
+        cache: Takes a file name and a function that computes vectors, and returns the vectors.
+        progress: Show progress bars.
     """
 
     def embed(name: str, made: list[str]) -> Tensor:
-        return keep(f"{name}.npy", lambda: embedder.embed(made, progress=progress))
+        return cache(f"{name}.npy", lambda: embedder.embed(made, progress=progress))
 
     pairs = overlapping_pairs(others, seed)
-    return Evidence(
-        embed("spans", spans([*texts, *texts], seed)),
+    return SelectionData(
+        embed("sample", correction_sample(texts, seed)),
         embed("left", pairs.left),
         embed("right", pairs.right),
         pairs.share,
@@ -152,6 +133,6 @@ def _with_correction(recipe: Recipe, chosen: Candidate) -> Recipe:
     return recipe.model_copy(update={"correction": chosen.correction, "keep_from": start, "keep_to": end})
 
 
-def _describe(row: Judged) -> dict[str, object]:
-    keep = row.candidate.keep if "filter" in row.candidate.steps else None
-    return {"correction": row.candidate.correction, "keep": keep, "overlap": row.agreement}
+def _describe(score: CandidateScore) -> CandidateFacts:
+    keep = score.candidate.keep if "filter" in score.candidate.steps else None
+    return CandidateFacts(correction=score.candidate.correction, keep=keep, overlap=score.agreement)

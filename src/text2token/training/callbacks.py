@@ -1,4 +1,4 @@
-"""What happens around the steps of a training: a time limit, checkpoints that say when they are whole, progress."""
+"""Trainer callbacks: time limit, integrity of checkpoints, progress bar, measurements along the training."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ from transformers.trainer_callback import ExportableState
 
 from text2token.utils.resume import load, save
 
-_SEAL = "sizes.json"
+_SIZES = "sizes.json"
 
 
 class TimeLimit(TrainerCallback, ExportableState):
-    """Stop after so many minutes of training, those before a resume counted."""
+    """Stop the training after some minutes. Minutes before a resume count.
+
+    Args:
+        minutes: The limit. None means no limit.
+        spent: Minutes that an earlier process trained.
+    """
 
     def __init__(self, minutes: float | None, spent: float = 0.0) -> None:
         self.minutes, self.spent, self._since = minutes, spent, time.monotonic()
@@ -34,19 +39,33 @@ class TimeLimit(TrainerCallback, ExportableState):
             control.should_training_stop = True
 
 
-class Seal(TrainerCallback):
-    """Notes the sizes of a checkpoint's files when all are written, which tells a whole checkpoint from a cut-off one."""
+class CheckpointIntegrity(TrainerCallback):
+    """Write the sizes of a checkpoint's files after all of them, so that an incomplete checkpoint is recognised."""
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        save(checkpoint / _SEAL, _sizes(checkpoint))
+        save(checkpoint / _SIZES, _sizes(checkpoint))
+
+
+def last_complete_checkpoint(folder: Path) -> str | None:
+    """The newest checkpoint in ``folder`` whose files all have their full size."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    return next((str(path) for path in reversed(checkpoints) if _is_complete(path)), None)
+
+
+def _is_complete(checkpoint: Path) -> bool:
+    return bool(load(checkpoint / _SIZES) == _sizes(checkpoint))
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_size for file in checkpoint.iterdir() if file.name != _SIZES}
 
 
 class ShowProgress(TrainerCallback):
-    """Steps of one stage as a task of a bar: texts/s, the latest losses and pair cosine, time left."""
+    """Show a stage as a task of a progress bar: texts/s, latest losses and pair cosine, time left."""
 
-    def __init__(self, bar: Progress, name: str, texts_a_step: int) -> None:
-        self._bar, self._name, self._texts = bar, name, texts_a_step
+    def __init__(self, bar: Progress, name: str, texts_per_step: int) -> None:
+        self._bar, self._name, self._texts = bar, name, texts_per_step
         self._latest: dict[str, float] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -63,52 +82,41 @@ class ShowProgress(TrainerCallback):
 
 
 class MeasureAlong(TrainerCallback):
-    """Measure at the start of a stage, at evenly spaced points of it and at its end; the training is the same without it.
+    """Measure the model at evenly spaced steps of a stage, from its start to its end. The training does not change.
 
     Args:
-        points: After the start; 0: measure nothing.
-        measure: Numbers of the model as it is.
-        file: Where the rows are kept, so that a resumed training measures no point again.
+        points: Number of measurements after the one at the start. 0 measures nothing.
+        measure: Returns numbers of the model with its current weights.
+        file: JSON file of the rows. It is read once, here, so that a resumed training does not repeat a measurement.
+
+    Attributes:
+        rows: One row per measurement, with its ``step``.
     """
 
     def __init__(self, points: int, measure: Callable[[], dict[str, float]], file: Path) -> None:
         self._points, self._measure, self._file = points, measure, file
-
-    @property
-    def rows(self) -> list[dict[str, float]]:
-        """A row a point, with its ``step``."""
-        return load(self._file, [])
+        self.rows: list[dict[str, float]] = load(file, [])
+        self._due: set[int] = set()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._at(state, kwargs["model"])
+        if self._points:
+            steps = {round(state.max_steps * point / self._points) for point in range(self._points + 1)}
+            self._due = steps - {int(row["step"]) for row in self.rows}
+        self._measure_if_due(state.global_step, kwargs["model"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._at(state, kwargs["model"])
+        self._measure_if_due(state.global_step, kwargs["model"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._at(state, kwargs["model"], due=self._points > 0)
+        if self._points and all(row["step"] != state.global_step for row in self.rows):
+            self._due.add(state.global_step)
+        self._measure_if_due(state.global_step, kwargs["model"])
 
-    def _at(self, state: Any, model: Any, *, due: bool = False) -> None:
-        step, points = state.global_step, self._points
-        due = due or step in {round(state.max_steps * point / points) for point in range(points + 1) if points}
-        rows = self.rows
-        if due and all(row["step"] != step for row in rows):
-            model.eval()
-            save(self._file, [*rows, {"step": step, **self._measure()}])
-            model.train()
-
-
-def last_whole_checkpoint(folder: Path) -> str | None:
-    """The newest checkpoint that has all of its files."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    whole = [path for path in checkpoints if _is_whole(path)]
-    return str(whole[-1]) if whole else None
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    seal = checkpoint / _SEAL
-    return load(seal) == _sizes(checkpoint)
-
-
-def _sizes(checkpoint: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in checkpoint.iterdir() if file.name != _SEAL}
+    def _measure_if_due(self, step: int, model: Any) -> None:
+        if step not in self._due:
+            return
+        model.eval()
+        self.rows.append({"step": step, **self._measure()})
+        model.train()
+        save(self._file, self.rows)
+        self._due.remove(step)

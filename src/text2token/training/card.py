@@ -1,18 +1,18 @@
-"""Hugging Face model cards for the two folders of a fit."""
+"""Model cards in the format of the Hugging Face hub for the folders ``dense`` and ``sparse``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from text2token.settings.record import RunRecord
 from text2token.training.report import measures, setting
-from text2token.utils.page import page_environment, write_page
+from text2token.utils.page import MISSING, page_environment, write_page
 
-# As sentence-transformers tags its own dense and sparse models, which is what the hub filters by.
+# sentence-transformers gives its own dense and sparse models these tags, and the hub filters by them.
 _TAGS = {
     "dense": ["sentence-similarity", "feature-extraction", "dense"],
     "sparse": ["feature-extraction", "sparse-encoder", "sparse"],
@@ -21,25 +21,30 @@ _PIPELINES = {"dense": "sentence-similarity", "sparse": "feature-extraction"}
 _HUB_ID = re.compile(r"\w[\w.-]*/[\w.-]+")
 
 
-def write_cards(run: Mapping[str, Any], output: Path) -> None:
-    """Write ``README.md`` into ``output/dense`` and ``output/sparse``, which exist.
+def write_cards(run: RunRecord, output: Path) -> None:
+    """Write ``README.md`` into the folders ``output/dense`` and ``output/sparse``, which exist.
 
     Args:
-        run: The content of ``run.json``; what is missing in it, or no number, is shown as a dash.
-        output: The folder of the finished model.
+        run: The record of ``fit`` or ``adapt``.
+        output: The folder of the model.
     """
     environment = page_environment()
     environment.filters |= {"setting": setting, "code": _code}
     template = environment.get_template("card.md.j2")
-    for kind in ("dense", "sparse"):
-        header = yaml.safe_dump(_front_matter(kind, run), sort_keys=False, allow_unicode=True)
-        texts = sum(row["texts"] for row in run.get("targets", ()))
-        card = template.render(kind=kind, header=header, run=run, texts=texts, measures=measures(run))
+    for kind, other in (("dense", "sparse"), ("sparse", "dense")):
+        card = template.render(
+            kind=kind,
+            other=other,
+            header=yaml.safe_dump(_front_matter(kind, run), sort_keys=False, allow_unicode=True),
+            run=run.model_dump(),
+            texts=sum(row.texts for row in run.targets),
+            measures=measures(run),
+        )
         write_page(card, output / kind / "README.md")
 
 
-def _front_matter(kind: str, run: Mapping[str, Any]) -> dict[str, Any]:
-    backbone = run.get("backbone", {}).get("name", "")
+def _front_matter(kind: str, run: RunRecord) -> dict[str, Any]:
+    backbone = run.backbone.name
     return {
         "library_name": "sentence-transformers",
         "pipeline_tag": _PIPELINES[kind],
@@ -49,15 +54,15 @@ def _front_matter(kind: str, run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_hub_id(backbone: str) -> bool:
-    """``owner/name`` and no path: the hub rejects a card whose base model it cannot link."""
+    """Whether the name is ``owner/name`` and not a local path. The hub rejects a card whose base model it cannot find."""
     return bool(_HUB_ID.fullmatch(backbone)) and not backbone.endswith(".gguf") and not Path(backbone).exists()
 
 
-def _code(value: Any) -> str:
-    """Markdown code span, fenced with more backticks than it holds."""
+def _code(value: object) -> str:
+    """A Markdown code span. Its fence has more backticks than the longest run of backticks inside."""
     text = " ".join(str(value).split())
     if not text:
-        return "–"
+        return MISSING
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     pad = " " if text[0] == "`" or text[-1] == "`" else ""
     return f"{fence}{pad}{text}{pad}{fence}"

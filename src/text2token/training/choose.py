@@ -1,54 +1,70 @@
-"""Choose a correction without labels, by how its cosines agree with overlaps that are known by construction (ours).
+"""Choose a correction without labels (ours).
 
-Known overlaps are of words, and reward whatever sharpens words. So the choice is not the best candidate but the gentlest that
-is no worse by more than a standard error, the rule by which Breiman et al. (1984) prune trees. The ladder of candidates, the part
-of the head's spectrum and the rule were settled on STSBenchmark validation with one backbone; a choice itself sees no label.
+Pairs of texts that share a known part of their words are made from the corpus. A correction is better if the cosines of its
+vectors rank these pairs by that part. The measure rewards anything that makes words more distinct. Therefore not the best
+candidate is chosen, but the weakest one that is at most a standard error worse, as Breiman et al. (1984) prune trees.
+
+The order of the candidates, the part of the head's spectrum and this rule were chosen on STSBenchmark validation with one
+backbone. A choice itself uses no labels.
 """
 
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
+from text2token.model.spans import draw_span, join_words, split_words
 from text2token.settings.corrections import split_steps
-from text2token.training.overlap import overlap_agreement
 from text2token.utils.progress import track
+
+_PAIR_WORDS = (6, 14)  # words of a text in a pair: a clause to a short sentence
 
 
 class Candidate(NamedTuple):
-    """A correction as a recipe has it, and the part of the head's spectrum that its filter keeps."""
+    """A correction as a recipe writes it, and the part of the head's spectrum that its filter keeps."""
 
     correction: str
     keep: tuple[float, float]
 
     @property
     def steps(self) -> list[str]:
-        """Of :func:`text2token.model.correction.correction`."""
+        """The steps for :func:`text2token.model.correction.correction`."""
         return split_steps(self.correction)
 
 
-class Judged(NamedTuple):
-    """A candidate and its agreement, see :func:`text2token.training.overlap.overlap_agreement`."""
+class CandidateScore(NamedTuple):
+    """A candidate and its agreement, see :func:`overlap_agreement`."""
 
     candidate: Candidate
     agreement: float
 
 
-class Evidence(NamedTuple):
-    """Embeddings of corpus text that a choice rests on.
+class OverlappingPairs(NamedTuple):
+    """N pairs of texts, and for each pair the share of the right text's words that it has from the left text."""
+
+    left: list[str]
+    right: list[str]
+    share: NDArray[np.float64]
+
+
+class SelectionData(NamedTuple):
+    """Embeddings of corpus text that a choice is based on.
 
     Attributes:
-        sample: Of spans, N×d; corrections learn from it.
-        left: Of the pairs' left texts, M×d, from other texts than the sample.
-        right: Of the right texts.
-        share: What they have in common, M.
+        sample: Embeddings that corrections learn from, N×d.
+        left: Embeddings of the left texts of M pairs, M×d. The pairs come from other texts than the sample.
+        right: Embeddings of the right texts, M×d.
+        share: The share of common words, M.
     """
 
     sample: Tensor
@@ -68,35 +84,65 @@ CANDIDATES = (
     Candidate("whiten-0.3+filter", _KEPT),
     Candidate("whiten-0.1+filter", _KEPT),
 )
-"""From the gentlest to the strongest."""
+"""The candidates, from the weakest to the strongest correction."""
 
 
-def judge(embedder: Embedder, evidence: Evidence, some: Sequence[Candidate], *, progress: bool = False) -> list[Judged]:
-    """Agreement of each candidate, in their order.
+def score_candidates(
+    embedder: Embedder, data: SelectionData, candidates: Sequence[Candidate], *, progress: bool = False
+) -> list[CandidateScore]:
+    """Learn each candidate from the sample and compute its agreement on the pairs.
 
     Args:
-        embedder: With a head; its own correction is left as it is.
-        evidence: From the same embedder.
-        some: What is tried.
-        progress: Show a bar.
+        embedder: Has a decoding head. Its own correction stays as it is.
+        data: Embeddings of the same embedder.
+        candidates: The corrections to compare.
+        progress: Show a progress bar.
     """
-    judged = []
-    for candidate in track(some, "Choosing", unit="corrections", enabled=progress):
-        learnt = correction(candidate.steps, evidence.sample, embedder.decoding_head, candidate.keep)
+    scores = []
+    for candidate in track(candidates, "Choosing", unit="corrections", enabled=progress):
+        learnt = correction(candidate.steps, data.sample, embedder.decoding_head, candidate.keep)
         corrected = Embedder(embedder.encoder, correction=learnt)
-        sides = corrected.densify(evidence.left), corrected.densify(evidence.right)
-        judged.append(Judged(candidate, overlap_agreement(*sides, evidence.share)))
-    return judged
+        vectors = corrected.densify(data.left), corrected.densify(data.right)
+        scores.append(CandidateScore(candidate, overlap_agreement(*vectors, data.share)))
+    return scores
 
 
-def choose(judged: Sequence[Judged], pairs: int) -> Judged:
-    """The first that is within a standard error of the best.
+def choose(scores: Sequence[CandidateScore], pairs: int) -> CandidateScore:
+    """Return the first candidate within a standard error of the best one.
 
     Args:
-        judged: From the gentlest to the strongest.
-        pairs: How many the agreement is over; its standard error is that of Bonett and Wright (2000) for Spearman's correlation.
+        scores: From the weakest to the strongest correction.
+        pairs: Number of pairs behind each agreement. The standard error is that of Spearman's correlation by Bonett and
+            Wright (2000).
     """
-    best = max(row.agreement for row in judged)
-    r = best / 100
-    error = 100 * (1 - r**2) * math.sqrt((1 + r**2 / 2) / max(pairs - 3, 1))
-    return next(row for row in judged if row.agreement >= best - error)
+    best = max(score.agreement for score in scores)
+    error = (1 - best**2) * math.sqrt((1 + best**2 / 2) / max(pairs - 3, 1))
+    return next(score for score in scores if score.agreement >= best - error)
+
+
+def overlap_agreement(left: Tensor, right: Tensor, share: NDArray[np.float64]) -> float:
+    """Spearman's ρ, −1 … 1, between the cosines of dense vectors, N×k each, and the shares of common words."""
+    cosines = torch.nn.functional.cosine_similarity(left, right)
+    return float(spearmanr(cosines.numpy(), share).statistic)
+
+
+def overlapping_pairs(texts: Sequence[str], seed: int = 0) -> OverlappingPairs:
+    """Make one pair per text: a span of the text, and a span of the next text in which a part of the first span is inserted.
+
+    The part is contiguous. Its share of the words is drawn uniformly between none and all.
+
+    Args:
+        texts: N texts, at least two.
+        seed: Seed of all choices.
+    """
+    rng = random.Random(seed)
+    left, right, shares = [], [], []
+    for text, other in zip(texts, [*texts[1:], texts[0]], strict=True):
+        words = draw_span(split_words(text), rng.randint(*_PAIR_WORDS), rng)
+        part = draw_span(words, round(rng.random() * len(words)), rng)
+        filling = draw_span(split_words(other), len(words) - len(part), rng)
+        place = rng.randint(0, len(filling))
+        left.append(join_words(words))
+        right.append(join_words(filling[:place] + part + filling[place:]))
+        shares.append(len(part) / (len(part) + len(filling)))
+    return OverlappingPairs(left, right, np.array(shares))

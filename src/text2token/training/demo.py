@@ -1,4 +1,4 @@
-"""The demonstration: the docstrings of the installed packages, before and after a fit."""
+"""``demo``: fit the docstrings of the installed packages, and compare search before and after."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ QUESTIONS = {
     "how similar are two vectors, by the angle between them": "sklearn.metrics.pairwise.cosine_similarity",
     "load a table from a comma separated file": "pandas.read_csv",
 }
-DOCUMENTS = "docs.jsonl"  # the held-out docstrings, beside the model
+DOCUMENTS = "docs.jsonl"  # file of the held-out docstrings in the output folder
 _FEWEST = 1_000
 
 
 @dataclass(frozen=True)
 class DemoData:
-    """Docstrings split for known-item retrieval.
+    """Docstrings for training and for known-item retrieval.
 
     Attributes:
-        texts: To train on, summary and body.
-        held_out: Never trained on; the query is the summary, the document the body.
+        texts: Summary and body of the docstrings to train on.
+        held_out: Docstrings that are never trained on. The summary is the query, the body is the document to find.
     """
 
     texts: list[str]
@@ -44,18 +44,18 @@ class DemoData:
 
 
 def demo_data(pool: int = 120) -> DemoData:
-    """Split the docstrings of this environment; the answers to the questions are always held out.
+    """Split the docstrings of this environment. The answers to ``QUESTIONS`` are always held out.
 
     Args:
-        pool: Held-out documents to search among: enough to be hard, encoded in under a minute on a laptop.
+        pool: Number of held-out documents. 120 make the search hard enough, and a laptop encodes them in under a minute.
 
     Raises:
-        UserError: The environment has too few documented packages.
+        UserError: The installed packages have too few docstrings.
     """
     docstrings = installed_docstrings()
     if len(docstrings) < _FEWEST:
         raise UserError(
-            f"Only {len(docstrings)} docstrings are installed here: run the demo where text2token's packages are."
+            f"Only {len(docstrings)} docstrings were found: run the demo in an environment with text2token's dependencies."
         )
     answers = [
         d for d in docstrings if d.name.endswith(tuple(f".{name.rpartition('.')[2]}" for name in QUESTIONS.values()))
@@ -67,7 +67,7 @@ def demo_data(pool: int = 120) -> DemoData:
 
 
 def write_documents(docstrings: list[Docstring], file: Path) -> None:
-    """Write docstrings as documents that ``text2token index`` takes."""
+    """Write docstrings as documents for ``text2token index``."""
     rows = ({"id": d.name, "title": d.summary, "text": d.body} for d in docstrings)
     with atomic_write(file) as part:
         part.write_text(
@@ -76,7 +76,7 @@ def write_documents(docstrings: list[Docstring], file: Path) -> None:
 
 
 def known_item_retrieval(embedder: Embedder, held_out: list[Docstring]) -> dict[str, float]:
-    """nDCG@10 and recall@10 (0 … 1) of finding each body by its summary, by cosine of dense vectors."""
+    """Find each body by its summary with the cosine of dense vectors. Return nDCG@10 and recall@10, 0 … 1."""
     names = [str(i) for i in range(len(held_out))]
     evaluate = InformationRetrievalEvaluator(
         queries={n: d.summary for n, d in zip(names, held_out, strict=True)},
@@ -94,19 +94,22 @@ def known_item_retrieval(embedder: Embedder, held_out: list[Docstring]) -> dict[
 
 
 def answer(embedder: Embedder, questions: list[str], held_out: list[Docstring], k: int = 3) -> list[list[str]]:
-    """Names of the ``k`` nearest held-out docstrings to each question."""
+    """Return the names of the ``k`` held-out docstrings that are nearest to each question."""
     documents = embedder.encode([f"{d.summary} {d.body}" for d in held_out])
     ranking = np.argsort(-embedder.encode(questions) @ documents.T, axis=1)[:, :k]
     return [[held_out[i].name for i in row] for row in ranking]
 
 
 def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress: bool = False) -> dict[str, object]:
-    """Fit on docstrings and measure before against after.
+    """Fit the docstrings, and compare search and aligned tokens before and after.
 
     Returns:
-        ``retrieval`` a setting, ``answers`` a question and setting, and ``tokens`` of five held-out summaries.
+        ``retrieval`` scores by setting, ``answers`` by question and setting, and ``tokens`` of five held-out summaries.
+
+    Raises:
+        UserError: The output folder cannot be used, or there are too few docstrings.
     """
-    RunFolder.open(output, overwrite=overwrite)  # refuse before the work, not after it
+    RunFolder.open(output, overwrite=overwrite)  # check the output before the work
     with step("Reading the docstrings of the installed packages", enabled=progress):
         data = demo_data()
     shown = [d.summary for d in data.held_out[:5]]

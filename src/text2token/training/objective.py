@@ -1,4 +1,4 @@
-"""What a training stage learns: the token target loss, and the shape that any other objective has."""
+"""The interface of training objectives, and the objective of ``fit``: the token target loss."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from text2token.targets.loss import pad_rows, pad_targets, token_target_loss
 
 
 class Objective(nn.Module, ABC):
-    """An objective of :func:`text2token.training.trainer.train_stage`; its own parameters, if it has any, stay frozen."""
+    """An objective for :func:`text2token.training.trainer.train_stage`. Its own parameters stay frozen."""
 
     @abstractmethod
     def collate(self, rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-        """Inputs of a batch, ``labels`` among them, from rows with ``input_ids`` and the columns of the data set."""
+        """Make the inputs of a batch, including ``labels``, from rows with ``input_ids`` and the columns of the data set."""
 
     @abstractmethod
     def forward(self, body: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The loss of a batch, a scalar, and the embeddings of its texts, B×d."""
+        """Return the loss of a batch, a scalar, and the embeddings of its texts, B×d."""
 
 
 class TokenTargets(Objective):
-    """Pool first, decode once, compare with the target.
+    """The token target loss. Texts are pooled first and decoded once, so logits are B×V and never B×L×V.
 
     Args:
-        pooling: Of the encoder.
+        pooling: The pooling of the encoder.
         head: The frozen decoding head.
     """
 
@@ -39,18 +39,18 @@ class TokenTargets(Objective):
         self.pooling, self.head = pooling, head
 
     def collate(self, rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-        """Texts, and the targets in ``ids`` and ``weights``."""
+        """Pad texts and targets. ``labels`` holds the ids of the targets."""
         ids, weights = pad_targets([row["ids"] for row in rows], [row["weights"] for row in rows])
         return {**pad_texts([row["input_ids"] for row in rows], pad), "labels": ids, "weights": weights}
 
     def forward(self, body: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The token target loss."""
+        """Compute the token target loss."""
         embeddings = pooled(body, self.pooling, inputs)
         return token_target_loss(self.head(embeddings), inputs["labels"], inputs["weights"]), embeddings
 
 
 def pooled(body: nn.Module, pooling: Pooling, inputs: dict[str, Tensor]) -> Tensor:
-    """Embeddings ``h`` of a batch, B×d."""
+    """Compute the embeddings ``h`` of a batch, B×d."""
     mask = inputs["attention_mask"]
     hidden = body(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
     embeddings: Tensor = pooling({"token_embeddings": hidden, "attention_mask": mask})["sentence_embedding"]
@@ -58,7 +58,7 @@ def pooled(body: nn.Module, pooling: Pooling, inputs: dict[str, Tensor]) -> Tens
 
 
 def pad_texts(ids: Sequence[Sequence[int]], pad: int) -> dict[str, Tensor]:
-    """Token ids as ``input_ids`` and ``attention_mask``, B×L, padded on the right."""
+    """Pad token ids on the right, and return ``input_ids`` and ``attention_mask``, B×L each."""
     padded = pad_rows(ids, torch.int64, pad)
     lengths = torch.tensor([len(row) for row in ids])
     return {"input_ids": padded, "attention_mask": (torch.arange(padded.shape[1]) < lengths[:, None]).long()}

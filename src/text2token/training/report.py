@@ -1,4 +1,4 @@
-"""The report of a fit: one HTML page that opens anywhere, without a network."""
+"""The report of ``fit``: one HTML page that needs no network."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from matplotlib.figure import Figure
 
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import Measure, Number, RunRecord
 from text2token.utils.figures import inline_svg
-from text2token.utils.page import MISSING, bars, is_finite, page_environment, write_page
+from text2token.utils.page import MISSING, Bar, bars, page_environment, write_page
 
-_MEASURES = {
+_MEASURES: dict[Measure, tuple[str, str]] = {
     "target_loss_stage_1": ("Target loss on held-out texts, targets of stage 1", "lower is better"),
     "target_loss_stage_2": ("Target loss on held-out texts, targets of stage 2", "lower is better"),
-    "overlap": ("Agreement of cosines with known overlaps of texts, Spearman × 100", "higher is better"),
+    "overlap": ("Agreement of cosines with known overlaps of texts, Spearman's ρ", "higher is better, 1 at most"),
     "pair_cosine": ("Mean cosine of random pairs, embeddings", "lower is better, 1 means collapse"),
     "pair_cosine_dense": ("Mean cosine of random pairs, dense vectors", "lower is better, 1 means collapse"),
 }
-_SPACES = ("local", *REPRESENTATION)  # a glance; 'text2token dynamics' draws all
+_SPACES = ("local", *REPRESENTATION)  # an extract; 'text2token dynamics' draws all quantities
 
-# Placeholders: the page's CSS variables of these names take their place, so that figures follow light and dark mode.
+# Placeholders. The page replaces them by its CSS variables of the same names, so that figures follow light and dark mode.
 _COLOURS = {"ink": "#000001", "muted": "#000002", "line": "#000003", "training": "#000004", "held-out": "#000005"}
 _STYLE = {
-    "svg.fonttype": "none",  # text stays text: selectable, and in the page's font
+    "svg.fonttype": "none",  # keeps text selectable and in the page's font
     "font.size": 10,
     "axes.facecolor": "none",
     "axes.edgecolor": _COLOURS["line"],
@@ -52,30 +53,30 @@ _TRAINING: dict[str, Any] = {"color": _COLOURS["training"], "linewidth": 1.2}
 _HELD_OUT: dict[str, Any] = {"color": _COLOURS["held-out"], "linewidth": 1.8, "marker": "o", "markersize": 3.5}
 
 
-class Measure(NamedTuple):
-    """A number of the embedder before and after the fit, in plain words."""
+class Comparison(NamedTuple):
+    """A measure before and after the run, with a label and a note which direction is better."""
 
     name: str
-    before: float | None
-    after: float | None
+    before: Number
+    after: Number
     better: str
 
 
-def write_report(run: Mapping[str, Any], file: Path) -> None:
-    """Write the HTML page of a run, whole or not at all.
+def write_report(run: RunRecord, file: Path) -> None:
+    """Write the HTML page of a run. A number that is None is shown as a dash.
 
     Args:
-        run: The content of ``run.json``; what is missing in it, or no number, is shown as a dash.
-        file: Where to, replaced when it exists.
+        run: The record of ``fit``.
+        file: The page. An existing file is replaced.
     """
-    log = sorted(run.get("log", ()), key=itemgetter("stage"))
-    points = run.get("dynamics", {}).get("rows", [])
+    log = sorted(run.log, key=itemgetter("stage"))
+    points = run.dynamics.rows if run.dynamics else []
     environment = page_environment()
     environment.filters |= {"duration": duration, "percent": _percent, "setting": setting, "plain": _plain}
     page = environment.get_template("report.html.j2").render(
-        run=run,
-        texts=sum(row["texts"] for row in run.get("targets", ())),
-        seconds=sum(filter(is_finite, run.get("timings", {}).values())),
+        run=run.model_dump(),
+        texts=sum(row.texts for row in run.targets),
+        seconds=sum(seconds for seconds in run.timings.values() if seconds is not None),
         meanings={name: field.description for name, field in Recipe.model_fields.items()},
         measures=measures(run),
         loss_svg=_curve(log, ("loss", "eval_loss"), "target loss (nats)"),
@@ -86,26 +87,29 @@ def write_report(run: Mapping[str, Any], file: Path) -> None:
             if key in _SPACES and any(key in row for row in points)
         ],
         examples=[
-            (row["text"], {side: list(bars(row[side], row["text"])) for side in ("before", "after")})
-            for row in run.get("examples", ())
+            (row.text, {"before": _bars(row.before, row.text), "after": _bars(row.after, row.text)})
+            for row in run.examples
         ],
     )
     write_page(page, file)
 
 
-def measures(run: Mapping[str, Any]) -> list[Measure]:
-    """The numbers that a run has, before against after; a stage that was left out has none."""
-    before, after = run.get("before", {}), run.get("after", {})
+def _bars(tokens: Sequence[tuple[str, Number]], text: str) -> list[Bar]:
+    return list(bars([(token, math.nan if weight is None else weight) for token, weight in tokens], text))
+
+
+def measures(run: RunRecord) -> list[Comparison]:
+    """The measures that a run has, each before and after it."""
     return [
-        Measure(name, before.get(key), after.get(key), better)
+        Comparison(name, run.before.get(key), run.after.get(key), better)
         for key, (name, better) in _MEASURES.items()
-        if key in before or key in after
+        if key in run.before or key in run.after
     ]
 
 
-def duration(seconds: Any) -> str:
-    """Seconds as ``12.1 s``, ``5 min 1 s`` or ``2 h 5 min``; a dash for what is no number."""
-    if not is_finite(seconds):
+def duration(seconds: Number) -> str:
+    """Seconds as ``12.1 s``, ``5 min 1 s`` or ``2 h 5 min``. None is a dash."""
+    if seconds is None:
         return MISSING
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -114,8 +118,8 @@ def duration(seconds: Any) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"
 
 
-def _percent(share: Any) -> str:
-    return f"{share:.0%}" if is_finite(share) else MISSING
+def _percent(share: Number) -> str:
+    return MISSING if share is None else f"{share:.0%}"
 
 
 def _plain(value: Any) -> str:
@@ -124,18 +128,18 @@ def _plain(value: Any) -> str:
 
 
 def setting(value: Any) -> str:
-    """A setting as a YAML recipe takes it (JSON is YAML)."""
+    """The value of a setting as a YAML recipe takes it. JSON is valid YAML."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def _curve(log: Sequence[Mapping[str, Any]], keys: Sequence[str], label: str, top: float | None = None) -> str:
-    """Values of the log over the steps of all stages as inline SVG; empty when there is no value to draw.
+    """Draw values of the log over the steps of all stages, as inline SVG. Empty if there is no value to draw.
 
-    A line ends with its stage, because the next one has other targets; a value that is no number leaves a gap.
+    Each stage has its own line, because its targets differ. A value of None leaves a gap.
     """
-    if not any(is_finite(row.get(key)) for row in log for key in keys):
+    if all(row.get(key) is None for row in log for key in keys):
         return ""
-    # "default" keeps a user's own style out; the salt makes equal pages of equal runs, and ids of two figures unlike.
+    # "default" excludes a user's own style. The salt gives equal runs equal pages, and two figures different ids.
     with style.context(["default", _STYLE | {"svg.hashsalt": label}]):
         figure = Figure(figsize=(4.8, 3.0), layout="constrained", facecolor="none")
         axes = figure.add_subplot(xlabel="step", ylabel=label)
@@ -147,7 +151,7 @@ def _curve(log: Sequence[Mapping[str, Any]], keys: Sequence[str], label: str, to
             axes.text(start, 1.03, f"stage {stage}", transform=axes.get_xaxis_transform())
             for key in keys:
                 own = [row for row in rows if key in row]
-                values = [row[key] if is_finite(row[key]) else math.nan for row in own]
+                values = [math.nan if row[key] is None else row[key] for row in own]
                 axes.plot([start + row["step"] for row in own], values, **(_TRAINING if key == "loss" else _HELD_OUT))
             start += max(row["step"] for row in rows)
         axes.set_xlim(0, max(start, 1))

@@ -1,10 +1,11 @@
-"""Train an encoder on one objective, on transformers' own Trainer."""
+"""Train an encoder on one objective with transformers' ``Trainer``."""
 
 from __future__ import annotations
 
 import copy
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -12,7 +13,7 @@ from typing import Any, cast
 import datasets
 import numpy as np
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import (
@@ -26,15 +27,29 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from text2token.model.precision import mixed_precision
-from text2token.settings.recipe import Recipe
-from text2token.training.callbacks import Seal, ShowProgress, TimeLimit, last_whole_checkpoint
+from text2token.training.adapters import add_adapters
+from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, TimeLimit, last_complete_checkpoint
 from text2token.training.objective import Objective
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_folder
 from text2token.utils.progress import progress_bar
 
-_EVALUATIONS = 4  # per stage: enough points for a curve, some percent of the time
-_CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU: what a kill can lose
+_EVALUATIONS = 4  # per stage: enough points for a curve, a few percent of the time
+_CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU, which is the most that a kill can lose
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The settings of a training stage. Names, defaults and meanings are those of :class:`text2token.Recipe`."""
+
+    train_length: int
+    batch_size: int
+    accumulation: int
+    learning_rate: float
+    warmup: float
+    lora_rank: int
+    full: bool
+    seed: int
 
 
 def train_stage(
@@ -42,7 +57,7 @@ def train_stage(
     objective: Objective,
     texts: datasets.Dataset,
     held_out: datasets.Dataset,
-    recipe: Recipe,
+    settings: TrainingSettings,
     folder: Path,
     *,
     name: str,
@@ -50,75 +65,78 @@ def train_stage(
     progress: bool,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> list[dict[str, float]]:
-    """Train the body of ``encoder`` in place for one pass over ``texts``; continue where an earlier run was killed.
+    """Train the body of ``encoder`` in place for one pass over ``texts``. A killed stage continues at its last checkpoint.
 
     Args:
-        encoder: Transformer and Pooling; its body may already be a LoRA model from the stage before.
-        objective: What is learnt.
-        texts: Rows of ``text`` and what else the objective needs.
-        held_out: The same, never trained on.
-        recipe: Batch size, learning rate and the rest.
-        folder: Checkpoints and, when done, ``final``.
-        name: For the progress bar.
-        minutes: Stop after so many minutes of training.
-        progress: Show the bar.
-        callbacks: What else happens around the steps; ``encoder`` embeds with the body as it is at that moment.
+        encoder: Transformer and Pooling. Its body may already have adapters from an earlier stage.
+        objective: Computes the loss.
+        texts: Rows with ``text`` and the other columns that the objective needs.
+        held_out: Rows of the same form that are never trained on.
+        settings: Batch size, learning rate and so on.
+        folder: Holds the checkpoints. The stage is complete when ``final`` exists in it.
+        name: Label of the progress bar.
+        minutes: Time limit of the training.
+        progress: Show the progress bar.
+        callbacks: Further callbacks. During a callback, ``encoder`` embeds with the current weights.
 
     Returns:
-        The log: a row an evaluation or logging step, with ``step``, and ``loss`` or ``eval_loss`` and
-        ``eval_pair_cosine``, the mean cosine of random held-out pairs (1 means collapse).
+        The log: one row per logging or evaluation step, with ``step`` and either ``loss``, or ``eval_loss`` and
+        ``eval_pair_cosine`` (the mean cosine of random held-out pairs; 1 means collapse).
     """
     transformer = encoder[0]
     final = folder / "final"
     if final.is_dir():
-        transformer.model = _restore(transformer.model, final)
+        transformer.model = _load_final(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
-    body = transformer.model = _trainable(transformer.model, recipe)
-    tokenize = partial(_tokenize, encoder.tokenizer, recipe.train_length)
+    body = transformer.model = _trainable(transformer.model, settings)
+    tokenize = partial(_tokenize, encoder.tokenizer, settings.train_length)
     with progress_bar(enabled=progress) as bar, mixed_precision(body):
         trainer = _ObjectiveTrainer(
             model=body,
-            args=_arguments(recipe, folder, len(texts)),
+            args=_arguments(settings, folder, len(texts)),
             train_dataset=texts.map(tokenize, batched=True, desc=None),
             eval_dataset=held_out.map(tokenize, batched=True, desc=None),
             data_collator=lambda rows: objective.collate(rows, encoder.tokenizer.pad_token_id),
             compute_metrics=_metrics,
             callbacks=[
                 TimeLimit(minutes),
-                Seal(),
-                ShowProgress(bar, name, recipe.batch_size * recipe.accumulation),
+                CheckpointIntegrity(),
+                ShowProgress(bar, name, settings.batch_size * settings.accumulation),
                 *callbacks,
             ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.objective = on_device(objective, trainer.args.device)
-        trainer.train(resume_from_checkpoint=last_whole_checkpoint(folder))
-    log = _curves(trainer.state.log_history)
-    _keep(body, log, final)
+        trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+    log = _log(trainer.state.log_history, trainer.args.eval_steps)
+    _save_final(body, log, final)
     return log
 
 
 def on_device(objective: Objective, device: torch.device) -> Objective:
-    """The objective where the training runs; its parameters are the embedder's, which decodes on the CPU, so a copy moves."""
+    """The objective on the device of the training.
+
+    If it has to move, a copy moves, because its parameters belong to the embedder, which decodes on the CPU.
+    """
     elsewhere = any(parameter.device != device for parameter in objective.parameters())
     return copy.deepcopy(objective).to(device) if elsewhere else objective
 
 
-def merge(encoder: SentenceTransformer) -> None:
-    """Fold LoRA adapters into the weights of the body, in place; nothing to do after full fine-tuning."""
+def merge_adapters(encoder: SentenceTransformer) -> None:
+    """Merge LoRA adapters into the weights of the body, in place. Without adapters this does nothing."""
     if isinstance(encoder[0].model, PeftModel):
         encoder[0].model = encoder[0].model.merge_and_unload()
     encoder.eval()
 
 
 class _ObjectiveTrainer(Trainer):
-    """Its model is the body alone; pooling and whatever else hangs on the objective."""
+    """A ``Trainer`` whose model is the body alone. The objective does the pooling and the rest."""
 
     objective: Objective
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.model_accepts_loss_kwargs = False  # our loss is a mean: let the Trainer divide by the accumulation
+        self.model_accepts_loss_kwargs = False  # our loss is a mean, so the Trainer must divide it by the accumulation
 
     def compute_loss(
         self,
@@ -129,51 +147,45 @@ class _ObjectiveTrainer(Trainer):
     ) -> Any:
         loss, embeddings = self.objective(model, inputs)
         if not torch.isfinite(loss):
-            raise UserError("The training diverged, its loss is no number any more: lower --learning-rate.")
+            raise UserError("The training diverged, its loss is not a number any more: lower `learning_rate`.")
         return (loss, {"loss": loss, "embeddings": embeddings}) if return_outputs else loss
 
 
-def _trainable(body: PreTrainedModel | PeftModel, recipe: Recipe) -> PreTrainedModel | PeftModel:
-    """The body with LoRA on all linear layers, or with all weights free; one that has adapters keeps them."""
-    if recipe.full:
+def _trainable(body: PreTrainedModel | PeftModel, settings: TrainingSettings) -> PreTrainedModel | PeftModel:
+    """The body with all weights trainable, or with adapters. Adapters from an earlier stage are trained further."""
+    if settings.full:
         return body.requires_grad_(True)
-    if isinstance(body, PeftModel):
-        return body
-    torch.manual_seed(recipe.seed)
-    rank = recipe.lora_rank
-    return get_peft_model(
-        body, LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear")
-    )  # alpha as LLM2Vec; no dropout: one pass over the texts cannot overfit, and it costs a fifth of the speed
+    return body if isinstance(body, PeftModel) else add_adapters(body, settings.lora_rank, settings.seed)
 
 
-def _restore(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel | PeftModel:
-    """The body as a finished stage left it."""
+def _load_final(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel | PeftModel:
+    """Load the body as a complete stage left it."""
     if not (final / "adapter_config.json").is_file():
         return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
     base = body.unload() if isinstance(body, PeftModel) else body
     return PeftModel.from_pretrained(base, final, is_trainable=True)
 
 
-def _keep(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final: Path) -> None:
+def _save_final(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final: Path) -> None:
     with atomic_folder(final) as part:
         body.save_pretrained(part)
         (part / "log.json").write_text(json.dumps(log))
 
 
-def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
-    steps = max(1, -(-texts // (recipe.batch_size * recipe.accumulation)))
+def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> TrainingArguments:
+    steps = max(1, -(-texts // (settings.batch_size * settings.accumulation)))
     arguments = TrainingArguments(
         output_dir=str(folder),
-        per_device_train_batch_size=recipe.batch_size,
-        per_device_eval_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.accumulation,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
         num_train_epochs=1,
-        learning_rate=recipe.learning_rate,
+        learning_rate=settings.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=round(recipe.warmup * steps),
+        warmup_steps=round(settings.warmup * steps),
         weight_decay=0.01,
         train_sampling_strategy="group_by_length",
-        seed=recipe.seed,
+        seed=settings.seed,
         logging_steps=max(1, steps // 50),
         eval_strategy="steps",
         eval_steps=max(1, steps // _EVALUATIONS),
@@ -188,7 +200,7 @@ def _arguments(recipe: Recipe, folder: Path, texts: int) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy a body whose forward is that of the first one
+    arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the body, and the copies share one forward
     return arguments
 
 
@@ -198,7 +210,7 @@ def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, rows: dict[st
 
 
 def pair_cosine(vectors: Tensor) -> float:
-    """Mean cosine of random pairs of N×d vectors: 1 is collapse, 0 a spread around the origin."""
+    """Mean cosine of random pairs of N×d vectors. 1 means collapse, 0 an even spread around the origin."""
     unit = torch.nn.functional.normalize(vectors, dim=1)
     order = torch.from_numpy(np.random.default_rng(0).permutation(len(unit)))
     return float((unit[order[1:]] * unit[order[:-1]]).sum(dim=1).mean())
@@ -208,10 +220,14 @@ def _metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"pair_cosine": pair_cosine(torch.from_numpy(prediction.predictions))}
 
 
-def _curves(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    """The rows with a loss; of a step that a resumed training evaluated again, the first."""
-    curves: dict[tuple[float, bool], dict[str, float]] = {}
+def _log(history: list[dict[str, float]], eval_steps: float) -> list[dict[str, float]]:
+    """The rows of a training that was never killed.
+
+    A resumed training evaluates once more when it starts. It has to, because the evaluation changes the random state from which
+    the order of the texts is drawn. These extra rows are removed.
+    """
+    rows: dict[tuple[float, bool], dict[str, float]] = {}
     for row in history:
-        if "loss" in row or "eval_loss" in row:
-            curves.setdefault((row["step"], "loss" in row), row)
-    return list(curves.values())
+        if "loss" in row or ("eval_loss" in row and row["step"] % eval_steps == 0):
+            rows.setdefault((row["step"], "loss" in row), row)
+    return list(rows.values())

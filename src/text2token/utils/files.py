@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -61,6 +62,20 @@ def read_json(file: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"Cannot read '{file}': {first_line(error)}.") from error
+
+
+def check_writable(output: Path) -> None:
+    """Check that ``output`` can be created: make and delete a temporary file in the nearest folder that exists.
+
+    Raises:
+        UserError: It cannot.
+    """
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"Cannot write to '{folder}' ({error.strerror}): choose another folder.") from error
 
 
 @contextmanager

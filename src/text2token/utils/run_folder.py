@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import exclusive_lock, write_json
+from text2token.utils.files import check_writable, exclusive_lock, write_json
 from text2token.utils.resume import cached, load, save
 
 _SETTINGS = "settings.json"
@@ -47,7 +47,8 @@ class RunFolder:
         """Check that a run may write to ``output``. Nothing is written or replaced yet.
 
         Raises:
-            UserError: ``output`` exists and ``overwrite`` is False, or ``output`` is a folder that no run wrote.
+            UserError: ``output`` exists and ``overwrite`` is False, ``output`` is a folder that no run wrote, or it
+                cannot be written.
         """
         output = output.absolute()
         work = output.with_name(f".{output.name}.work")
@@ -59,6 +60,7 @@ class RunFolder:
             raise UserError(
                 f"The folder '{output}' was not written by a run (it holds no {_RECORD}), so it is not replaced: choose another."
             )
+        check_writable(output)
         return cls(output, work, overwrite)
 
     @contextmanager
@@ -116,14 +118,10 @@ class RunFolder:
         """Compute a value once per run, see :func:`text2token.utils.resume.cached`; ``name`` is a file in the work folder."""
         return cached(self.work / name, compute)
 
-    def record(self, facts: dict[str, Any]) -> dict[str, Any]:
-        """Write ``run.json`` into ``result`` and return its content.
-
-        It holds ``facts``, the versions and machine, the timings, the peak memory and the checksums of the weights.
-        """
-        run = {
+    def origin(self) -> dict[str, Any]:
+        """Versions, machine, timings, peak memory, and checksums of the weights in ``result``: the last part of a record."""
+        return {
             **provenance.record(),
-            **facts,
             "timings": load(self.work / _TIMINGS),
             "peak_rss_gib": provenance.peak_rss_gib(),
             "files": {
@@ -131,8 +129,10 @@ class RunFolder:
                 for file in sorted(self.result.rglob("*.safetensors"))
             },
         }
-        write_json(self.result / _RECORD, run)
-        return run
+
+    def record(self, facts: dict[str, Any]) -> None:
+        """Write ``run.json`` into ``result``: the facts and the origin of the result."""
+        write_json(self.result / _RECORD, {**self.origin(), **facts})
 
     def publish(self) -> None:
         """Move ``result`` to ``output`` and delete the work folder."""

@@ -1,1 +1,1 @@
-"""Baselines without labels, trained as ``fit`` trains."""
+"""Other unsupervised training methods, for comparison with ``fit``."""

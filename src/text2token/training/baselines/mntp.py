@@ -1,5 +1,7 @@
-"""Masked next-token prediction, the first step of LLM2Vec (arXiv 2404.05961, section 2): a decoder that has been made
-bidirectional predicts a masked token from the position before it, where its head was trained to predict.
+"""Masked next-token prediction, the first step of LLM2Vec (arXiv 2404.05961, section 2).
+
+A decoder with attention in both directions predicts a masked token from the position before it, because its head was trained to
+predict the next token.
 """
 
 from __future__ import annotations
@@ -16,19 +18,19 @@ from transformers import PreTrainedTokenizerBase
 from text2token.model.head import DecodingHead
 from text2token.training.objective import Objective, pad_texts
 
-_MASKED = 0.2  # of the tokens, as LLM2Vec for all backbones but Mistral
-_KEPT, _RANDOM = 0.1, 0.1  # of those, as BERT
+_MASKED = 0.2  # share of the tokens, as in LLM2Vec for all backbones except Mistral
+_KEPT, _RANDOM = 0.1, 0.1  # shares of the masked tokens that stay or become random, as in BERT
 _IGNORE = -100
 
 
 class MaskedNextToken(Objective):
-    """Cross-entropy of the masked tokens, decoded at the position before each.
+    """Cross-entropy of the masked tokens, each decoded at the position before it.
 
     Args:
-        pooling: For the embeddings that are watched; not trained by this objective.
+        pooling: Makes the embeddings for the log. This objective does not train them.
         head: The frozen decoding head.
-        tokenizer: Its mask token, or the underscore as LLM2Vec has it, stands for what is masked.
-        seed: Of the masks.
+        tokenizer: Gives the mask token. Without one, the underscore is used, as in LLM2Vec.
+        seed: Seed of the masks.
     """
 
     def __init__(self, pooling: Pooling, head: DecodingHead, tokenizer: PreTrainedTokenizerBase, seed: int) -> None:
@@ -41,12 +43,12 @@ class MaskedNextToken(Objective):
         self._seed = seed
 
     def collate(self, rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-        """Texts with a fifth of the tokens masked; ``labels`` B×L hold the original there."""
+        """Mask a fifth of the tokens. ``labels``, B×L, holds the original tokens there."""
         inputs = pad_texts([row["input_ids"] for row in rows], pad)
         ids, real = inputs["input_ids"], inputs["attention_mask"].bool()
         real &= ~torch.isin(ids, self._special)
-        real[:, 0] = False  # nothing stands before it
-        # of the seed and the texts alone, so that a resumed run and each look at held-out texts draw the same masks
+        real[:, 0] = False  # no position before it
+        # Masks depend on seed and texts only, so a resumed run and every evaluation draw the same ones.
         random = torch.Generator().manual_seed(self._seed + zlib.crc32(ids.numpy().tobytes()))
         masked = real & (torch.rand(ids.shape, generator=random) < _MASKED)
         fate = torch.rand(ids.shape, generator=random)
@@ -56,7 +58,7 @@ class MaskedNextToken(Objective):
         return {**inputs, "input_ids": changed, "labels": torch.where(masked, ids, _IGNORE)}
 
     def forward(self, body: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Only masked positions are decoded: logits are masked tokens × V."""
+        """Decode the masked positions only: logits are masked tokens × V."""
         mask, labels = inputs["attention_mask"], inputs["labels"]
         hidden = body(input_ids=inputs["input_ids"], attention_mask=mask).last_hidden_state
         rows, places = (labels != _IGNORE).nonzero(as_tuple=True)

@@ -1,5 +1,7 @@
-"""Unsupervised SimCSE (arXiv 2104.08821): a text and the same text under another dropout mask are a pair, the rest of the batch
-is not. The loss is sentence-transformers'; temperature and dropout are LLM2Vec's (arXiv 2404.05961, its unsupervised recipe).
+"""Unsupervised SimCSE (arXiv 2104.08821).
+
+A text and the same text under another dropout mask are a positive pair. All other texts of the batch are negatives. The loss
+is that of sentence-transformers. Temperature and dropout are those of LLM2Vec's unsupervised recipe (arXiv 2404.05961).
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ from torch import Tensor, nn
 from text2token.training.objective import Objective, pad_texts, pooled
 from text2token.utils.errors import UserError
 
-_SCALE = 20.0  # of cosines: a temperature of 0.05
-_DROPOUT = 0.3  # of attention
+_SCALE = 20.0  # factor of the cosines, a temperature of 0.05
+_DROPOUT = 0.3  # dropout of attention
 
 
 class SimCSE(Objective):
-    """Both views of a text go through the body in one batch of 2B rows; each row draws dropout of its own.
+    """Contrastive loss between two views of each text. Both views are in one batch of 2B rows, and each row has its own dropout.
 
     Args:
         encoder: Transformer and Pooling.
@@ -33,27 +35,27 @@ class SimCSE(Objective):
         self._contrast = MultipleNegativesRankingLoss(encoder, scale=_SCALE).compute_loss_from_embeddings
 
     def collate(self, rows: Sequence[dict[str, Any]], pad: int) -> dict[str, Tensor]:
-        """Texts, and the same again."""
+        """Pad the texts twice, one copy after the other."""
         texts = [row["input_ids"] for row in rows]
         return {**pad_texts(texts + texts, pad), "labels": torch.arange(len(texts))}
 
     def forward(self, body: nn.Module, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of finding a text's other view among those of the batch."""
+        """Compute the cross-entropy of finding each text's second view in the batch."""
         first, second = pooled(body, self.pooling, inputs).chunk(2)
         return self._contrast([first, second], None), first
 
 
 def set_dropout(body: nn.Module) -> None:
-    """Give attention a dropout, in place; most language models are trained without any, and then two views are one.
+    """Set the dropout of attention, in place. Most language models are trained without dropout, so two views would be equal.
 
-    The configuration is left alone, so that a saved model is as before; dropout is off outside training.
+    The configuration does not change, so a saved model has no dropout. Outside training, dropout is off.
 
     Raises:
-        UserError: Two passes in training mode stay the same: this body has no place for dropout.
+        UserError: Two passes in training mode are still equal, because this body has no dropout in its attention.
     """
     for module in body.modules():
         if "attention_dropout" in vars(module):
-            setattr(module, "attention_dropout", _DROPOUT)  # noqa: B010 -- of whatever type the family's attention is
+            setattr(module, "attention_dropout", _DROPOUT)  # noqa: B010 -- the type differs by family
     ids = torch.arange(1, 9, device=next(body.parameters()).device)[None]
     body.train()
     with torch.no_grad():

@@ -1,0 +1,232 @@
+"""The schema of ``run.json``, the record that ``fit``, ``adapt`` and ``baseline`` write beside a model.
+
+It lies in the settings room because it contains a recipe, and because the rooms above (model, analysis, training, cli) all read
+it. It imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from text2token.settings.recipe import Recipe
+from text2token.utils.errors import UserError, first_line
+from text2token.utils.files import atomic_write
+
+FORMAT: Literal[2] = 2
+RECORD = "run.json"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Number = int | float | None
+"""A measured number. NaN and infinity are written as null and read as None."""
+Row = dict[str, Number]
+"""Measured numbers by name."""
+Measure = Literal["target_loss_stage_1", "target_loss_stage_2", "overlap", "pair_cosine", "pair_cosine_dense"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CorpusFacts(_Part):
+    """The corpus of a run.
+
+    Attributes:
+        name: The name shown to people.
+        fingerprint: SHA-256 of the cleaned texts in order.
+        texts: ``fit``: texts in the corpus. ``adapt``: texts drawn from it. ``baseline``: unknown.
+    """
+
+    name: str
+    fingerprint: str
+    texts: int | None = None
+
+
+class BackboneFacts(_Part):
+    """The untrained language model that a run started from.
+
+    Attributes:
+        name: The name in the recipe.
+        source: The same name, made independent of the current directory.
+        dimension: Width of an embedding, d.
+        vocabulary: Rows of the decoding head, V.
+        sha256: Checksum of all weights, decoding head included.
+    """
+
+    name: str
+    source: str
+    dimension: int | None = None
+    vocabulary: int | None = None
+    sha256: str | None = None
+
+
+class TargetFacts(_Part):
+    """The targets of one training stage."""
+
+    stage: int
+    builder: str
+    texts: int
+    mass_beyond_text: Number
+
+
+class DynamicsFacts(_Part):
+    """Measurements along a training.
+
+    Attributes:
+        positives: Says which pairs of texts should lie close together.
+        rows: One row per point, with ``stage`` and ``step``. Empty when the recipe asked for none.
+    """
+
+    positives: str
+    rows: list[Row]
+
+
+class Example(_Part):
+    """A held-out text and its aligned tokens with their weights, before and after the run."""
+
+    text: str
+    before: list[tuple[str, Number]]
+    after: list[tuple[str, Number]]
+
+
+class CandidateFacts(_Part):
+    """A correction that ``adapt`` compared.
+
+    Attributes:
+        correction: Its steps, as a recipe writes them.
+        keep: The kept part of the decoding head's spectrum. None without a filter.
+        overlap: Spearman's ρ between cosines and known overlaps, −1 … 1.
+    """
+
+    correction: str
+    keep: tuple[float, float] | None
+    overlap: Number
+
+
+class RunRecord(_Part):
+    """The content of ``run.json``.
+
+    Shares, rates and correlations go from 0 to 1 (correlations from −1), never to 100. Every part that only one command writes
+    has an empty default, so a reader never asks whether a key exists.
+
+    Attributes:
+        format: Version of this schema. Version 1 had no number; :meth:`read` upgrades it.
+        verb: The command that wrote the record.
+        method: The baseline method.
+        recipe: All settings of the run.
+        corpus: The texts.
+        backbone: The language model.
+        targets: One entry per stage (``fit``).
+        log: One row per logging or evaluation step, with ``stage`` and ``step`` (``fit``, ``baseline``).
+        dynamics: Measurements along the training (``fit``).
+        before: Measures on held-out texts before the run.
+        after: The same measures after it.
+        examples: Held-out texts and their aligned tokens (``fit``).
+        chosen: Who chose the correction (``adapt``).
+        judged: The corrections that were compared (``adapt``).
+        timings: Seconds of each step.
+        peak_rss_gib: Peak memory of the last process.
+        files: SHA-256 of each weights file, by its path in the folder.
+        text2token: Version of this package.
+        command: The command line.
+        created: When the run finished, ISO 8601 in UTC.
+        git: Revision of the source, if it is under version control.
+        versions: Versions of Python and of the libraries.
+        machine: Platform, processor and memory.
+    """
+
+    format: Literal[2] = FORMAT
+    verb: Literal["fit", "adapt", "baseline"]
+    method: str | None = None
+    recipe: Recipe
+    corpus: CorpusFacts
+    backbone: BackboneFacts
+    targets: list[TargetFacts] = []
+    log: list[Row] = []
+    dynamics: DynamicsFacts | None = None
+    before: dict[Measure, Number] = {}
+    after: dict[Measure, Number] = {}
+    examples: list[Example] = []
+    chosen: str | None = None
+    judged: list[CandidateFacts] = []
+    timings: dict[str, Number]
+    peak_rss_gib: Number
+    files: dict[str, str]
+    text2token: str
+    command: str
+    created: str
+    git: str | None
+    versions: dict[str, str]
+    machine: dict[str, str | int | float | None]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> RunRecord:
+        """Check the facts of a run. An unknown or missing key is an error of the program, a ``ValidationError``.
+
+        The facts go through JSON, so the record equals what a reader gets.
+        """
+        return cls.model_validate(_json_value(dict(facts)))
+
+    @classmethod
+    def read(cls, file: Path) -> RunRecord:
+        """Read a record that this version or an earlier one wrote.
+
+        Keys that this version does not know are ignored, so a renamed or removed setting leaves the record readable.
+
+        Raises:
+            UserError: The file is missing, a newer version wrote it, or it is not a record of ``fit``, ``adapt`` or ``baseline``.
+        """
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise UserError(f"'{file.parent}' is not a finished run: it has no {file.name}.") from None
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"Cannot read the record '{file}': {first_line(error)}.") from error
+        version = content.get("format", 1) if isinstance(content, dict) else None
+        if isinstance(version, int) and version > FORMAT:
+            raise UserError(f"A newer version of text2token wrote '{file}': update text2token to read it.")
+        try:
+            new = _upgraded(content) if version == 1 else content
+            known = {key: value for key, value in new["recipe"].items() if key in Recipe.model_fields}
+            return cls.model_validate(_json_value(new | {"recipe": known}), extra="ignore")
+        except (ValidationError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"'{file}' is not a record of fit, adapt or baseline: name the folder that one of them wrote."
+            ) from error
+
+    def write(self, file: Path) -> None:
+        """Write the record as JSON."""
+        with atomic_write(file) as part:
+            part.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+def _json_value(content: Any) -> Any:
+    """The content as a reader of its JSON gets it. NaN and infinity become None.
+
+    A lone surrogate, which UTF-8 cannot encode, becomes its escape.
+    """
+    text = json.dumps(content, default=BaseModel.model_dump, ensure_ascii=False)
+    escaped = _SURROGATE.sub(lambda found: rf"\\u{ord(found[0]):x}", text)
+    return json.loads(escaped, parse_constant=lambda _: None)
+
+
+def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
+    """A record of format 1 in the form of format 2. Format 1 had no verb, and its overlaps were × 100."""
+    new = {key: value for key, value in old.items() if key in RunRecord.model_fields}
+    new["verb"] = "baseline" if "method" in old else "adapt" if "judged" in old else "fit"
+    name = old["recipe"]["backbone"]
+    new["backbone"] = {"name": name, "source": name} | old.get("backbone", {})
+    for side in ("before", "after"):
+        new[side] = _share_of_one(old.get(side, {}))
+    new["judged"] = [_share_of_one(row) for row in old.get("judged", [])]
+    return new
+
+
+def _share_of_one(row: dict[str, Any]) -> dict[str, Any]:
+    overlap = row.get("overlap")
+    return row if overlap is None else row | {"overlap": overlap / 100}
