@@ -7,7 +7,6 @@ disturb, in milliseconds per query unless named otherwise. Queries are encoded b
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,6 @@ from runner import kept
 from text2token.search.engines.base import Engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
-from text2token.search.engines.seismic import SeismicEngine
 
 K = 10  # hits
 ROUNDS = 5  # of two contenders in turns
@@ -63,7 +61,6 @@ def measure(
         corpus: Texts of the documents.
         questions: Texts of the queries.
     """
-    os.environ["RAYON_NUM_THREADS"] = "1"  # Seismic's
     faiss.omp_set_num_threads(1)
     folder = runs / "search_speed" / vectors.checksum()
     against = kept(folder / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
@@ -82,7 +79,6 @@ def measure(
     figures = {
         "sparse_p50_over_bm25s": against["over numpy"]["median"],
         "sparse_p50_over_bm25s_numba": against["over numba"]["median"],
-        "seismic_recall10": min(row["recall10"] for row in growth if row["engine"] == "seismic"),
     }
     return figures, {"vectors": shape, "bm25s": against, "growth": growth, "dense_dimensions": DIMENSIONS}
 
@@ -156,7 +152,6 @@ def hnsw() -> Any:
 
 CONTENDERS = {
     "embedded": Contender(1_000_000, lambda folder, *rest: add_all(EmbeddedEngine(folder), *rest)),
-    "seismic": Contender(100_000, lambda folder, *rest: add_all(SeismicEngine(folder), *rest)),
     "milvus-lite": Contender(100_000, lambda folder, *rest: add_all(MilvusEngine(str(folder / "m.db")), *rest)),
     "faiss flat": Contender(1_000_000, lambda *rest: build_faiss(faiss.IndexFlatIP(DIMENSIONS), *rest), dense=True),
     "faiss HNSW": Contender(100_000, lambda *rest: build_faiss(hnsw(), *rest), dense=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +10,11 @@ import pytest
 from milvus_lite.server_manager import server_manager_instance
 from scipy import sparse
 
-from conftest import CORPUS
 from text2token import UserError
-from text2token.search import Document, Index
 from text2token.search.engines.base import ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
-from text2token.search.engines.seismic import SeismicEngine
 from text2token.search.fusion import Fusion, fuse, search
-from text2token.settings.search import Calibration
 
 
 class Kind(NamedTuple):
@@ -38,7 +33,6 @@ def milvus(folder):
 KINDS = {
     "embedded": Kind(lambda folder: EmbeddedEngine(folder / "embedded"), ("sparse", "dense", "bm25")),
     "milvus": Kind(milvus, ("sparse", "dense", "bm25")),
-    "seismic": Kind(lambda folder: SeismicEngine(folder / "seismic", summary_energy=1.0), ("sparse", "bm25"), 2e-3),
 }
 DOCUMENTS, TOKENS, DIMENSIONS = 60, 400, 16
 STRANGE = ["it's", 'say "so"', "back\\slash", "Größe 大きさ", "a,b]", "{id}", "new\nline", "% _", "7"]
@@ -228,7 +222,7 @@ def test_before_any_document(kind, engine):
     assert engine.count() == 0
 
 
-@pytest.mark.parametrize("kind", [KINDS["milvus"], KINDS["seismic"]])
+@pytest.mark.parametrize("kind", [KINDS["milvus"]])
 def test_other_sides_are_refused_in_one_sentence(kind, engine):
     documents = vectors(kind, 0, 3)
     engine.add(["a", "b", "c"], {"sparse": documents["sparse"]})
@@ -267,79 +261,3 @@ def test_milvus_collections_of_another_kind_are_refused(tmp_path):
     MilvusEngine(uri, "ours").add(["a"], {"dense": np.ones((1, 4), np.float32)})
     with pytest.raises(UserError, match="'ours' holds dense of 4 dimensions, not dense of 8 dimensions"):
         MilvusEngine(uri, "ours").add(["a"], {"dense": np.ones((1, 8), np.float32)})
-
-
-def test_seismic_has_no_dense_side(tmp_path):
-    with pytest.raises(UserError, match="leave the dense field out"):
-        SeismicEngine(tmp_path).add(["a"], {"dense": np.ones((1, 4), np.float32)})
-    assert not list(tmp_path.iterdir())
-
-
-def test_seismic_takes_large_vocabularies_and_queries_beyond_those_of_its_documents(tmp_path, capfd):
-    rows = sparse.csr_array(([1.0, 0.5], ([0, 1], [69_999, 3])), shape=(2, 70_000), dtype=np.float32)
-    engine = SeismicEngine(tmp_path)
-    engine.add(["a", "b"], {"sparse": rows})
-    query = sparse.csr_array(([1.0, 1.0, 9.0], ([0] * 3, [3, 69_999, 70_000])), shape=(1, 70_001), dtype=np.float32)
-    assert engine.search("sparse", query, 5) == [ScoredId("a", 1.0), ScoredId("b", 0.5)]
-    assert capfd.readouterr().out == ""  # where a command's results go
-
-
-def test_seismic_is_built_before_the_first_search(tmp_path):
-    engine = SeismicEngine(tmp_path)
-    engine.add(names(9), vectors(KINDS["seismic"], 0, 9))
-    engine.finish()
-    assert [folder.name for folder in tmp_path.glob("index-*")] == ["index-00000000"]
-
-
-def test_a_deletion_builds_no_seismic_index(tmp_path, backbone):
-    documents = [Document(str(i), "", text) for i, text in enumerate(CORPUS[:8])]
-    index = Index.create(tmp_path / "i", backbone("llama"), engine="seismic", calibration=Calibration(texts=8))
-    index.add(documents)
-    (built,) = (tmp_path / "i" / "vectors").glob("index-*")
-    index.delete(["3"])
-    assert list((tmp_path / "i" / "vectors").glob("index-*")) == [built]
-    found = {hit.id for hit in Index.open(tmp_path / "i").search(CORPUS[3], 8, "bm25").hits}
-    assert found
-    assert "3" not in found
-
-
-def test_seismic_builds_anew_after_a_build_that_was_cut_off(tmp_path, monkeypatch):
-    kind = KINDS["seismic"]
-    documents, query = vectors(kind, 0, 9), one(vectors(kind, 1, 1), 0)
-    kind.open(tmp_path).add(names(9), documents)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            search(kind.open(tmp_path), query, 5, Fusion())
-    hits = kind.open(tmp_path).search("sparse", query["sparse"], 5)
-    agree(hits, naive(names(9), documents, query, "sparse", 5), kind.tolerance)
-    assert [folder.name for folder in (tmp_path / "seismic").glob("index-*")] == ["index-00000000"]
-
-
-def test_seismic_keeps_what_is_left_in_one_file(tmp_path, monkeypatch):
-    kind = KINDS["seismic"]
-    documents, query = vectors(kind, 0, 12), one(vectors(kind, 1, 1), 0)
-    engine = kind.open(tmp_path)
-    for start in range(0, 12, 3):
-        engine.add(names(12)[start : start + 3], {side: rows[start : start + 3] for side, rows in documents.items()})
-    engine.delete(names(12)[3:5])
-    engine.add(names(12)[:1], {side: rows[[11]] for side, rows in documents.items()})
-    expected = search(engine, query, 12, Fusion())
-    unlink, gone = Path.unlink, []
-
-    def killed(path, **options):
-        if path.suffix == ".parquet" and len(gone) == 4:
-            raise KeyboardInterrupt
-        gone.append(path)
-        unlink(path, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", killed)
-        with pytest.raises(KeyboardInterrupt):
-            engine.finish()
-    for _ in range(2):
-        again = kind.open(tmp_path)
-        assert again.count() == 10
-        agree(search(again, query, 12, Fusion()), expected, kind.tolerance)
-        again.finish()
-        assert len(list((tmp_path / "seismic" / "log").iterdir())) == 1

@@ -44,7 +44,7 @@ _file = click.Path(exists=True, dir_okay=False, path_type=Path)
     type=click.Choice(get_args(EngineName)),
     default="embedded",
     show_default=True,
-    help="where vectors are kept; seismic is for millions of documents and keeps no dense ones",
+    help="where vectors are kept: in the folder, or in Milvus",
 )
 @click.option(
     "--language",

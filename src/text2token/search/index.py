@@ -328,10 +328,6 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
     if name == "embedded":
         return EmbeddedEngine(folder)
     with extra(name):
-        if name == "seismic":
-            from text2token.search.engines.seismic import SeismicEngine
-
-            return SeismicEngine(folder)
         from text2token.search.engines.milvus import MilvusEngine
     folder.mkdir(parents=True, exist_ok=True)
     return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))

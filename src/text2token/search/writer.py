@@ -75,7 +75,7 @@ def create_index(
             f"'{model}' was made for the similarity {embedder.similarity}, and an index ranks by cosine or dot product: "
             "choose another model."
         )
-    possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": engine != "seismic", "bm25": True}
+    possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": True, "bm25": True}
     settings = IndexSettings(
         model=model,
         encoder=encoder,
