@@ -832,15 +832,17 @@ def test_a_side_without_weight_has_no_say(index, backbone):
         fresh.search("cat", fusion=Fusion("scores", dict.fromkeys(("bm25", "sparse", "dense"), 0.0)))
 
 
-def test_a_search_with_words_alone_does_without_torch(index):
+def test_a_search_with_words_alone_needs_neither_torch_nor_transformers(index):
     script = "import sys; from text2token.cli import main; sys.argv[1:] = ['search', *sys.argv[1:], '--no-model', '--json']\n"
-    script += "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
+    script += (
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules, 'transformers' in sys.modules, file=sys.stderr)"
+    )
     for mode in ("sparse", "hybrid"):
         command = [sys.executable, "-c", script, str(index._folder), "cats of the garden", "--mode", mode]
         said = subprocess.run(command, capture_output=True, text=True, check=True)
         hits = index.search("cats of the garden", mode=mode, inference_free=True).hits
         assert [hit["id"] for hit in json.loads(said.stdout)] == [hit.id for hit in hits]
-        assert said.stderr.splitlines()[-1] == "False"
+        assert said.stderr.splitlines()[-1] == "False False"
 
 
 def test_an_index_that_may_only_be_read_is_searched(index, monkeypatch):
