@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from conftest import CORPUS, write_lines, write_search
 from text2token import UserError
-from text2token.evaluation import bm25_model, evaluate, select_tasks
-from text2token.evaluation.folder_task import read_qrels
+from text2token.evaluation import bm25_model, evaluate, read_qrels, select_tasks
 
 
 def broken(folder, name, change):
@@ -134,6 +133,12 @@ QRELS = {
 def test_judgements_are_read_in_every_common_form(tmp_path, form):
     (tmp_path / "test.tsv").write_text(QRELS[form], encoding="utf-8")
     assert read_qrels(tmp_path / "test.tsv") == {"q0": {"7": 1, "8": 2}, "q1": {"9": -1}}
+
+
+def test_judgements_in_other_tables_are_read(tmp_path):
+    rows = [{"query-id": query, "corpus-id": int(document), "score": score} for query, document, score in ROWS]
+    write_lines(tmp_path / "test.jsonl", rows)
+    assert read_qrels(tmp_path / "test.jsonl") == {"q0": {"7": 1, "8": 2}, "q1": {"9": -1}}
 
 
 def test_rows_without_text_are_skipped_and_counted_or_refused(tmp_path, caplog):

@@ -7,7 +7,7 @@ from .evaluated_model import bm25_model as bm25_model
 from .evaluated_model import recorrected_model as recorrected_model
 from .evaluated_model import saved_model as saved_model
 from .evaluated_model import untrained_model as untrained_model
-from .folder_task import read_qrels as read_qrels
+from .qrels import read_qrels as read_qrels
 from .results import read_published as read_published
 from .results import read_summary as read_summary
 from .runner import evaluate as evaluate

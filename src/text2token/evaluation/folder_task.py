@@ -21,9 +21,8 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.data.lines import file_format, read_lines
 from text2token.data.tables import ID_COLUMNS, Row, TextCheck, find_table, read_table
-from text2token.data.text import clean_id
+from text2token.evaluation.qrels import WHOLE_NUMBER, read_qrels
 from text2token.utils.errors import UserError
 
 _SHAPES = (
@@ -34,7 +33,6 @@ _SHAPES = (
 _NOUNS = {"corpus": "document", "queries": "query"}
 _CLUSTERED = 2_048  # documents, as most clustering tasks of MTEB(eng, v2) take
 _NEIGHBOURS = 5  # mteb's multi-label classifier looks at so many training texts
-_WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
 _OTHER_NUMBER = re.compile(r"-?\d*\.\d+(?:[eE][-+]?\d+)?")
 
 Label = int | str
@@ -132,10 +130,10 @@ def _clustering(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
 def _search(folder: Path, strict: bool) -> AbsTask:
     corpus, _ = _documents(folder, "corpus", strict)
     queries, without_text = _documents(folder, "queries", strict)
-    files = [file for file in sorted((folder / "qrels").glob("test.tsv*")) if file_format(file) == ".tsv"]
-    if not files:
+    file = find_table(folder / "qrels", "test")
+    if file is None:
         raise UserError(f"There is no '{folder / 'qrels' / 'test.tsv'}': a search task keeps its judgements there.")
-    judged = {query: found for query, found in read_qrels(files[0]).items() if query not in without_text}
+    judged = {query: found for query, found in read_qrels(file).items() if query not in without_text}
     asked = [place for place, name in enumerate(queries["id"]) if name in judged]  # as in mteb
     data = {
         "corpus": Dataset.from_dict(corpus),
@@ -167,34 +165,6 @@ def _finds_itself(corpus: Split, queries: Split, judged: Mapping[str, Mapping[st
         if query in texts and judged.get(query, {}).get(query, 0) <= 0
     ]
     return 2 * sum(text.split() == texts[query].split() for query, text in shared) > len(shared)
-
-
-def read_qrels(file: Path) -> dict[str, dict[str, int]]:
-    """Read relevance judgements: query → document → relevance.
-
-    A line holds query, document and relevance, between tabs or else between spaces. The four columns of TREC, with a constant
-    in second place, are read too. A header is optional.
-
-    Raises:
-        UserError: A line has other columns, or its relevance is not a whole number.
-    """
-    judged: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(read_lines(file), start=1):
-        cells = [cell.strip() for cell in line.strip().split("\t")]
-        if len(cells) < 3:
-            cells = line.split()
-        if not cells:
-            continue
-        if len(cells) == 4:
-            del cells[1]
-        relevance = _WHOLE_NUMBER.fullmatch(cells[-1])
-        if len(cells) != 3 or (not relevance and number > 1):
-            raise UserError(
-                f"'{file}', line {number}: expected query, document and a whole number between tabs, found '{line.strip()[:80]}'."
-            )
-        if relevance:
-            judged.setdefault(clean_id(cells[0]), {})[clean_id(cells[1])] = int(relevance[1])
-    return judged
 
 
 def _documents(folder: Path, stem: str, strict: bool) -> tuple[Split, set[str]]:
@@ -276,7 +246,7 @@ def _label(folder: Path, value: Any) -> Any:
     if isinstance(value, list):
         return [_label(folder, label) for label in value]
     written = str(int(value) if isinstance(value, bool) else value)
-    if number := _WHOLE_NUMBER.fullmatch(written):
+    if number := WHOLE_NUMBER.fullmatch(written):
         return int(number[1])
     if not isinstance(value, str | int) or _OTHER_NUMBER.fullmatch(written):
         raise UserError(f"The label {written} of '{folder}' is not a whole number or a word: a label names a class.")
