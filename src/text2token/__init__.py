@@ -8,6 +8,8 @@
 (1, 5)
 """
 
+from importlib.metadata import version
+
 import lazy_loader
 
 from text2token.utils.cache import use_writable_caches
@@ -15,3 +17,4 @@ from text2token.utils.cache import use_writable_caches
 use_writable_caches()  # before any library is imported that reads the variables
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__version__ = version("text2token")

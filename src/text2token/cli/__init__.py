@@ -21,6 +21,7 @@ _VERBS = {
     "adapt": "Correct the vectors of a language model without training.",
     "index": "Build or change a search index: sparse, dense and BM25 vectors.",
     "search": "Search an index and show the tokens that matched.",
+    "serve": "Serve a model and its indexes over HTTP, with an explorer in the browser.",
     "evaluate": "Score a model on MTEB(eng, v2) or on your own data.",
     "baseline": "Train a baseline: SimCSE, LLM2Vec or TSDAE.",
     "compare": "Compare evaluation results, with intervals, tables and a figure.",

@@ -279,11 +279,17 @@ class Embedder:
         return torch.from_numpy(read_vocabulary(self.tokenizer, size, stop_words).meaningful)
 
     @torch.no_grad()
+    def correct(self, embeddings: Tensor) -> Tensor:
+        """Return embeddings N×d under the correction of dense vectors, N×k; without a correction they stay as they are."""
+        if self.correction is None:
+            return embeddings
+        corrected: Tensor = self.correction({"sentence_embedding": embeddings})["sentence_embedding"]
+        return corrected
+
+    @torch.no_grad()
     def densify(self, embeddings: Tensor) -> Tensor:
         """Return the dense vectors of embeddings N×d: corrected, then normalised if :attr:`similarity` is cosine."""
-        corrected = embeddings
-        if self.correction is not None:
-            corrected = self.correction({"sentence_embedding": embeddings})["sentence_embedding"]
+        corrected = self.correct(embeddings)
         return torch.nn.functional.normalize(corrected, dim=1) if self.similarity == "cosine" else corrected
 
     @torch.no_grad()

@@ -1,0 +1,44 @@
+"""The server as an ASGI application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from text2token.serving.errors import install_handlers
+from text2token.serving.middleware import Gate
+from text2token.serving.routes import openai, reading, searching, state, tei
+from text2token.serving.service import Service
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application that serves a model; its models run from start-up to shutdown.
+
+    Args:
+        service: Models, indexes and limits.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await run_in_threadpool(service.stop)
+
+    app = FastAPI(
+        title="text2token",
+        description="Dense, sparse and readable vectors of one model, and search with them.",
+        lifespan=lifespan,
+        docs_url=None,  # their pages load scripts from elsewhere
+        redoc_url=None,
+    )
+    app.state.service = service
+    install_handlers(app)
+    app.add_middleware(Gate, service=service)
+    for module in (openai, tei, reading, searching, state):
+        app.include_router(module.router)
+    app.mount("/explorer", StaticFiles(directory=state.EXPLORER), name="explorer")
+    return app

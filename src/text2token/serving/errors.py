@@ -1,0 +1,100 @@
+"""Errors of requests, in the dialect of the API that was asked: OpenAI's below ``/v1``, text-embeddings-inference's elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from text2token.utils.errors import UserError
+
+ErrorType = Literal[
+    "Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized", "NotFound"
+]
+_OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+
+
+class ApiError(Exception):
+    """A request that cannot be answered.
+
+    Args:
+        status: HTTP status.
+        message: One sentence for the caller.
+        kind: Error type of text-embeddings-inference.
+        param: Field of the request that is wrong, where one is.
+        code: Error code of OpenAI's API, where it has one.
+        retry_after: Seconds after which a repeated request can succeed.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        kind: ErrorType = "Validation",
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.kind = status, message, kind
+        self.param, self.code, self.retry_after = param, code, retry_after
+
+
+def is_openai(path: str) -> bool:
+    """Whether a path belongs to OpenAI's API."""
+    return path.startswith("/v1/")
+
+
+def error_response(path: str, error: ApiError) -> JSONResponse:
+    """The answer for an error on a path.
+
+    In OpenAI's dialect a request that is too long or malformed has status 400 where text-embeddings-inference has 422.
+    """
+    headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
+    if is_openai(path):
+        status = 400 if error.status == 422 else error.status
+        kind = _OPENAI_TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
+        content: dict[str, Any] = {
+            "error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}
+        }
+        return JSONResponse(content, status, headers)
+    return JSONResponse({"error": error.message, "error_type": error.kind}, error.status, headers)
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Make every error of ``app`` an :class:`ApiError` in the dialect of its path; no answer shows a traceback."""
+
+    async def on_api_error(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return error_response(request.url.path, error)
+
+    async def on_user_error(request: Request, error: Exception) -> JSONResponse:
+        return error_response(request.url.path, ApiError(422, str(error)))
+
+    async def on_validation(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"] if part != "body")
+        what = f"{place}: {first['msg']}" if place else first["msg"]
+        param = place.partition(".")[0] or None
+        return error_response(request.url.path, ApiError(422, f"The request is not valid: {what}.", param=param))
+
+    async def on_http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        kind: ErrorType = "NotFound" if error.status_code == 404 else "Validation"
+        response = error_response(request.url.path, ApiError(error.status_code, f"{error.detail}.", kind))
+        response.headers.update(error.headers or {})
+        return response
+
+    async def on_anything(request: Request, _: Exception) -> JSONResponse:
+        return error_response(request.url.path, ApiError(500, "The server failed on this request.", "Backend"))
+
+    app.add_exception_handler(ApiError, on_api_error)
+    app.add_exception_handler(UserError, on_user_error)
+    app.add_exception_handler(RequestValidationError, on_validation)
+    app.add_exception_handler(HTTPException, on_http)
+    app.add_exception_handler(Exception, on_anything)

@@ -1,0 +1,39 @@
+"""Metrics under the names of text-embeddings-inference, so that its dashboards read ours."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = [15e-6 * 1.5**step for step in range(35)]  # 15 µs to 15 s, as text-embeddings-inference has them
+_POWERS = [float(2**power) for power in range(15)]
+
+
+class Metrics:
+    """The counters and histograms of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        self.requests = Counter("te_request_count", "Requests, by method", ["method"], registry=registry)
+        self.successes = Counter(
+            "te_request_success", "Requests that were answered, by method", ["method"], registry=registry
+        )
+        self.failures = Counter("te_request_failure", "Requests that failed, by error type", ["err"], registry=registry)
+        self.duration = Histogram("te_request_duration", "Seconds of a request", buckets=_SECONDS, registry=registry)
+        self.tokenizing = Histogram(
+            "te_request_tokenization_duration", "Seconds of tokenizing a request", buckets=_SECONDS, registry=registry
+        )
+        self.queueing = Histogram(
+            "te_request_queue_duration",
+            "Seconds until the first batch of a request began",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.inference = Histogram(
+            "te_request_inference_duration", "Seconds of the batches of a request", buckets=_SECONDS, registry=registry
+        )
+        self.input_length = Histogram("te_request_input_length", "Tokens of a text", buckets=_POWERS, registry=registry)
+        self.batch_size = Histogram("te_batch_next_size", "Texts of a batch", buckets=_POWERS, registry=registry)
+        self.batch_tokens = Histogram(
+            "te_batch_next_tokens", "Padded tokens of a batch", buckets=_POWERS, registry=registry
+        )
+        self.queue_size = Gauge("te_queue_size", "Tokens that wait", registry=registry)

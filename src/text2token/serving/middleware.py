@@ -1,0 +1,104 @@
+"""What happens around every request: the key, the size of the body, counts and times."""
+
+from __future__ import annotations
+
+import hmac
+import time
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from text2token.serving.errors import ApiError, error_response
+from text2token.serving.service import ClientGoneError, Service
+
+_OPEN = ("/health", "/ready", "/explorer/", "/openapi.json")
+"""Paths that need no key: probes, and the explorer, which asks for the key itself."""
+
+
+class Gate:
+    """Lets a request through if it has a key and is not too large, and counts it.
+
+    Args:
+        app: What answers.
+        service: Settings and metrics.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        settings, path = self._service.settings, scope["path"]
+        headers = dict(scope["headers"])
+        if refusal := self._refusal(scope["method"], path, headers):
+            await error_response(path, refusal)(scope, receive, send)
+            self._count(path, refusal.status, refusal.kind, 0.0)
+            return
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > settings.max_bytes:
+                raise HTTPException(413, f"The body has more than {settings.max_bytes} bytes: send it in parts")
+            return message
+
+        status, started = 500, time.monotonic()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, limited, watched)
+        except ClientGoneError:
+            status = 499
+        finally:
+            self._count(path, status, "Backend" if status >= 500 else "Validation", time.monotonic() - started)
+
+    def _refusal(self, method: str, path: str, headers: dict[bytes, bytes]) -> ApiError | None:
+        settings = self._service.settings
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > settings.max_bytes:
+            return ApiError(
+                413, f"The body has {int(length)} bytes and may have {settings.max_bytes}: send it in parts."
+            )
+        open_path = path.startswith(_OPEN) or (path == "/" and method in ("GET", "HEAD"))
+        if settings.keys and not open_path and not _has_key(headers.get(b"authorization", b""), settings.keys):
+            return ApiError(
+                401, "The request has no valid API key: send it as 'Authorization: Bearer KEY'.", "Unauthorized",
+                code="invalid_api_key",
+            )  # fmt: skip
+        return None
+
+    def _count(self, path: str, status: int, kind: str, seconds: float) -> None:
+        metrics, method = self._service.metrics, path.strip("/").partition("/")[0] or "root"
+        known = method if method in _METHODS else "other"
+        metrics.requests.labels(known).inc()
+        if status < 400:
+            metrics.successes.labels(known).inc()
+            metrics.duration.observe(seconds)
+        else:
+            metrics.failures.labels("overloaded" if status == 429 else kind.lower()).inc()
+
+
+# A label for each path that anybody asks for would fill the memory.
+_METHODS = frozenset(
+    {
+        *("v1", "embed", "embed_sparse", "similarity", "rerank", "tokenize", "decode", "explain", "compare", "search"),
+        *("indexes", "info", "health", "ready", "metrics", "explorer", "root"),
+    }
+)
+
+
+def _has_key(header: bytes, keys: tuple[str, ...]) -> bool:
+    """Whether a header holds one of the keys; each is compared, in constant time."""
+    scheme, _, given = header.partition(b" ")
+    matches = [hmac.compare_digest(given.strip(), key.encode()) for key in keys]
+    return scheme.lower() == b"bearer" and any(matches)

@@ -1,0 +1,183 @@
+"""The queue in front of the model: counted in tokens, fair between requests, filled into batches by padded length."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+_WINDOW = 256  # waiting texts among which a batch looks for similar lengths
+_LIGHT = 512  # tokens of a request that is answered before the large ones
+
+
+class QueueFullError(Exception):
+    """More tokens wait than the queue holds."""
+
+
+@dataclass(eq=False)
+class Job:
+    """The texts of one request.
+
+    Attributes:
+        ids: Token ids of each text, with the template around.
+        done: The embeddings, N×d, or the error.
+        submitted: Time at which the job entered the queue.
+        started: Time at which its first batch began; None while all of it waits.
+        computing: Seconds of the batches that held texts of the job.
+    """
+
+    ids: Sequence[Sequence[int]]
+    done: Future[Tensor] = field(default_factory=Future)
+    submitted: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    computing: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.waiting = deque(range(len(self.ids)))
+        self._rows: dict[int, Tensor] = {}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all texts."""
+        return sum(map(len, self.ids))
+
+    @property
+    def light(self) -> bool:
+        """Whether the job is small enough to go before large ones."""
+        return self.tokens <= _LIGHT
+
+    @property
+    def queue_seconds(self) -> float:
+        """Seconds that the job waited for its first batch."""
+        return (self.started or time.monotonic()) - self.submitted
+
+    def finish(self, place: int, row: Tensor) -> None:
+        """Keep the embedding of one text; the last one completes the job."""
+        self._rows[place] = row
+        if len(self._rows) == len(self.ids) and not self.done.done():
+            self.done.set_result(torch.stack([self._rows[place] for place in range(len(self.ids))]))
+
+    def fail(self, error: BaseException) -> None:
+        """Answer the job with an error; what still waits of it is dropped."""
+        self.waiting.clear()
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One text of a job."""
+
+    job: Job
+    place: int
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """Its token ids."""
+        return self.job.ids[self.place]
+
+
+class TokenQueue:
+    """Jobs that wait for the model. Any thread submits, one thread takes batches.
+
+    Light jobs and heavy ones take turns, so a query waits for at most one batch of a large request, and large requests go on
+    under a stream of queries. Among jobs of one kind each gives one text in turn.
+
+    Args:
+        capacity: Tokens that may wait; a job that is larger than all of it is taken when nothing waits.
+        batch_tokens: Padded tokens of a batch; a single text may have more.
+    """
+
+    def __init__(self, capacity: int, batch_tokens: int) -> None:
+        self.capacity, self.batch_tokens = capacity, batch_tokens
+        self.waiting_tokens = 0
+        self._jobs: dict[bool, deque[Job]] = {True: deque(), False: deque()}
+        self._changed = threading.Condition()
+        self._closed = False
+        self._turn = True
+
+    def submit(self, job: Job) -> None:
+        """Let a job wait.
+
+        Raises:
+            QueueFullError: There is no room for its tokens, or the queue is closed.
+        """
+        with self._changed:
+            if self._closed or (self.waiting_tokens and self.waiting_tokens + job.tokens > self.capacity):
+                raise QueueFullError
+            self.waiting_tokens += job.tokens
+            self._jobs[job.light].append(job)
+            self._changed.notify_all()
+
+    def cancel(self, job: Job) -> None:
+        """Drop what still waits of a job, since nobody reads its answer."""
+        with self._changed:
+            self.waiting_tokens -= sum(len(job.ids[place]) for place in job.waiting)
+            job.waiting.clear()
+            job.done.cancel()
+
+    def close(self) -> None:
+        """Take no more jobs; those that wait are still done."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def take(self) -> list[Entry]:
+        """The next batch, as soon as there is one; empty when the queue is closed and nothing waits."""
+        with self._changed:
+            while not (kind := self._next_kind()) and not self._closed:
+                self._changed.wait()
+            if kind is None:
+                return []
+            self._turn = not kind[0]
+            batch = self._fill(self._jobs[kind[0]])
+            self.waiting_tokens -= sum(len(entry.ids) for entry in batch)
+            return batch
+
+    def _next_kind(self) -> tuple[bool] | None:
+        """Whether the next batch is of light jobs, in a tuple; None: nothing waits."""
+        for jobs in self._jobs.values():
+            while jobs and not jobs[0].waiting:
+                jobs.popleft()
+        return next(((kind,) for kind in (self._turn, not self._turn) if self._jobs[kind]), None)
+
+    def _fill(self, jobs: deque[Job]) -> list[Entry]:
+        """The oldest text and those nearest to it in length, as many as fit; each job loses the texts taken."""
+        window = list(islice(_in_turns(jobs), _WINDOW))
+        oldest = window[0]
+        window.sort(key=lambda entry: len(entry.ids))
+        first = last = window.index(oldest)
+        while True:
+            grown = [
+                (start, end)
+                for start, end in ((first - 1, last), (first, last + 1))
+                if start >= 0 and end < len(window) and self._fits(window[start : end + 1])
+            ]
+            if not grown:
+                break
+            first, last = min(grown, key=lambda ends: len(window[ends[1]].ids) - len(window[ends[0]].ids))
+        batch = window[first : last + 1]
+        for entry in batch:
+            entry.job.waiting.remove(entry.place)
+        jobs.rotate(-1)  # another job is the first in turn next time
+        return batch
+
+    def _fits(self, entries: Sequence[Entry]) -> bool:
+        return len(entries) * len(entries[-1].ids) <= self.batch_tokens
+
+
+def _in_turns(jobs: deque[Job]) -> Iterator[Entry]:
+    """Texts that wait, one of each job in turn."""
+    sources = deque((job, iter(tuple(job.waiting))) for job in jobs)
+    while sources:
+        job, places = sources.popleft()
+        if (place := next(places, None)) is not None:
+            yield Entry(job, place)
+            sources.append((job, places))

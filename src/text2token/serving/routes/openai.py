@@ -1,0 +1,66 @@
+"""OpenAI's API: embeddings and the list of models."""
+
+from __future__ import annotations
+
+import base64
+import time
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
+
+from text2token.serving.errors import ApiError
+from text2token.serving.inputs import as_ids, check_dimensions
+from text2token.serving.responses import answer, errors
+from text2token.serving.schemas import OpenAIEmbeddings, OpenAIEmbeddingsRequest, OpenAIError, OpenAIModels
+from text2token.serving.service import Service, Timing, service_of
+
+router = APIRouter(prefix="/v1", tags=["OpenAI"])
+_STARTED = int(time.time())
+
+
+@router.post("/embeddings", response_model=OpenAIEmbeddings, responses=errors(OpenAIError, 404))
+async def embeddings(request: Request, body: OpenAIEmbeddingsRequest) -> Response:
+    """Dense vectors of texts, or of token ids of the served model's own tokenizer."""
+    service, timing = service_of(request), Timing()
+    check_model(service, body.model)
+    check_dimensions(service, body.dimensions)
+    ids = await run_in_threadpool(as_ids, service, body.input, timing)
+    vectors = service.model.plain.densify(await service.embed(request, ids, timing)).numpy()
+    rows: list[Any] = [encoded(vector) for vector in vectors] if body.encoding_format == "base64" else list(vectors)
+    content = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(rows)],
+        "model": body.model,
+        "usage": {"prompt_tokens": timing.tokens, "total_tokens": timing.tokens},
+    }
+    return answer(content, timing)
+
+
+@router.get("/models", response_model=OpenAIModels, responses={401: {"model": OpenAIError}})
+async def models(request: Request) -> dict[str, Any]:
+    """The model that is served."""
+    name = service_of(request).settings.model
+    return {"object": "list", "data": [{"id": name, "object": "model", "created": _STARTED, "owned_by": "text2token"}]}
+
+
+def check_model(service: Service, name: str) -> None:
+    """Refuse a request for another model.
+
+    Raises:
+        ApiError: The server has none of that name.
+    """
+    if name != service.settings.model:
+        raise ApiError(
+            404,
+            f"The model '{name}' is not served here: ask for '{service.settings.model}'.",
+            "NotFound",
+            param="model",
+            code="model_not_found",
+        )
+
+
+def encoded(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:
+    """A vector as OpenAI's clients expect it: little-endian float32 bytes in base64."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -1,0 +1,88 @@
+"""What a vector says, and why two are near: the routes behind the explorer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from text2token.analysis.explain import TokenPart, explain_instructions, explain_pair
+from text2token.model.embedder import AlignedToken, Embedder
+from text2token.serving.errors import ApiError
+from text2token.serving.responses import answer, errors
+from text2token.serving.schemas import CompareRequest, ExplainRequest, Explanation, PairComparison, TeiError
+from text2token.serving.service import Service, Timing, service_of
+from text2token.utils.page import bars
+
+router = APIRouter(tags=["reading"])
+
+
+@router.post("/explain", response_model=Explanation, responses=errors(TeiError))
+async def explain(request: Request, body: ExplainRequest) -> Response:
+    """Aligned tokens of a text, with and without instructions, and those of the plain backbone."""
+    service, timing = service_of(request), Timing()
+    text = checked(service, body.text)
+    instructions = [checked(service, instruction) for instruction in body.instructions]
+    if body.against and service.against is None:
+        raise ApiError(422, "This server has no plain backbone: start it with --against.", param="against")
+
+    def work() -> dict[str, Any]:
+        shown: dict[str, Any] = {"k": body.k, "filtered": body.filtered}
+        read = explain_instructions(service.model.embedder, text, instructions, **shown)
+        plain = service.against.embedder.explain([text], **shown)[0] if body.against and service.against else None
+        return {
+            "tokens": _tokens(read[""].tokens, text),
+            "against": None if plain is None else _tokens(plain, text),
+            "instructions": [
+                {
+                    "instruction": instruction,
+                    "tokens": _tokens(read[instruction].tokens, text),
+                    "rose": _parts(read[instruction].rose),
+                    "fell": _parts(read[instruction].fell),
+                }
+                for instruction in dict.fromkeys(instructions)
+            ],
+        }
+
+    return answer(await service.run(request, timing, work), timing)
+
+
+@router.post("/compare", response_model=PairComparison, responses=errors(TeiError))
+async def compare(request: Request, body: CompareRequest) -> Response:
+    """Tokens that pull two texts together, and tokens that keep them apart."""
+    service, timing = service_of(request), Timing()
+    pair = checked(service, body.first), checked(service, body.second)
+
+    def work() -> dict[str, Any]:
+        embedder: Embedder = service.model.embedder
+        read = explain_pair(embedder, pair, k=body.k, filtered=body.filtered)
+        first, second = embedder.encode(pair)
+        return {
+            "cosine": read.cosine,
+            "dense_cosine": float(first @ second),
+            "dot": read.dot,
+            "alike": _parts(read.alike),
+            "in_first": _parts(read.in_first),
+            "in_second": _parts(read.in_second),
+        }
+
+    return answer(await service.run(request, timing, work), timing)
+
+
+def checked(service: Service, text: str) -> str:
+    """A text that the model can read whole.
+
+    Raises:
+        ApiError: It is empty or too long.
+    """
+    service.model.text_encoder.encode([text])
+    return text.strip()
+
+
+def _tokens(tokens: Sequence[AlignedToken], text: str) -> list[dict[str, Any]]:
+    return [{"token": bar.token, "weight": bar.weight, "literal": bar.in_text} for bar in bars(tokens, text)]
+
+
+def _parts(parts: Sequence[TokenPart]) -> list[dict[str, Any]]:
+    return [part._asdict() for part in parts]

@@ -1,0 +1,127 @@
+"""Search in the indexes of the server, and changes of their documents."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import iterate_in_threadpool
+
+from text2token.data.corpus import clean
+from text2token.search import Document, Fusion, Index
+from text2token.serving.errors import ApiError
+from text2token.serving.responses import answer, errors
+from text2token.serving.schemas import (
+    AddRequest,
+    Changed,
+    DeleteRequest,
+    Indexes,
+    ManySearchRequest,
+    SearchRequest,
+    SearchResults,
+    SearchSettings,
+    TeiError,
+)
+from text2token.serving.service import Service, Timing, service_of
+from text2token.settings.search import HYBRID_WEIGHTS
+
+router = APIRouter(tags=["search"])
+
+
+@router.get("/indexes", response_model=Indexes, responses={401: {"model": TeiError}})
+def indexes(request: Request) -> Any:
+    """The indexes that this server searches."""
+    service = service_of(request)
+    return {
+        "indexes": [
+            {"name": name, "documents": len(index), "fields": list(index.sides), "writable": service.settings.writable}
+            for name, index in service.indexes.items()
+        ]
+    }
+
+
+@router.post("/search", response_model=SearchResults, responses=errors(TeiError, 404))
+async def search(request: Request, body: SearchRequest) -> Response:
+    """The best documents of each index for a query, with what made each a hit."""
+    service, timing = service_of(request), Timing()
+    asked = _asked(service, body)
+    return answer({"results": await service.run(request, timing, lambda: _search(asked, body.query, body))}, timing)
+
+
+@router.post(
+    "/search/stream",
+    response_class=StreamingResponse,
+    responses={
+        **errors(TeiError, 404),
+        200: {"content": {"application/x-ndjson": {}}, "description": "a line a query"},
+    },
+)
+async def search_many(request: Request, body: ManySearchRequest) -> StreamingResponse:
+    """Many queries; each line of the answer is a JSON object with the number of its query and the results of ``/search``."""
+    service = service_of(request)
+    service.check_count(len(body.queries))
+    asked = _asked(service, body)
+
+    def lines() -> Iterator[bytes]:
+        for number, query in enumerate(body.queries):
+            yield orjson.dumps({"query": number, "results": _search(asked, query, body)}) + b"\n"
+
+    return StreamingResponse(iterate_in_threadpool(lines()), media_type="application/x-ndjson")
+
+
+@router.post("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
+async def add(request: Request, name: str, body: AddRequest) -> Response:
+    """Add documents, or replace those of the same ids; they can be found when the answer is there."""
+    service, timing = service_of(request), Timing()
+    index = _writable(service, name)
+    documents = [_document(place, row.id, row.title, row.text) for place, row in enumerate(body.documents)]
+    service.check_count(len(documents))
+    changed = await service.run(request, timing, lambda: index.add(documents))
+    return answer({"changed": changed, "documents": len(index)}, timing)
+
+
+@router.delete("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
+async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
+    """Delete documents; ids that are not there are passed over."""
+    service, timing = service_of(request), Timing()
+    index = _writable(service, name)
+    changed = await service.run(request, timing, lambda: index.delete([clean(key) for key in body.ids]))
+    return answer({"changed": changed, "documents": len(index)}, timing)
+
+
+def _asked(service: Service, body: SearchSettings) -> dict[str, Index]:
+    names = list(service.indexes) if body.indexes is None else body.indexes
+    if not names:
+        raise ApiError(404, "This server has no index: start it with --index.", "NotFound", param="indexes")
+    return {name: service.index(name) for name in names}
+
+
+def _search(indexes: dict[str, Index], query: str, body: SearchSettings) -> list[dict[str, Any]]:
+    fusion = Fusion(body.fusion, body.weights or (HYBRID_WEIGHTS if body.fusion == "scores" else {}))
+    results = []
+    for name, index in indexes.items():
+        found = index.search(query, body.k, body.mode, inference_free=body.inference_free, fusion=fusion)
+        results.append({"index": name, "hits": [_hit(hit) for hit in found.hits], "note": found.note})
+    return results
+
+
+def _hit(hit: Any) -> dict[str, Any]:
+    matches = [{"token": match.token, "field": match.side, "amount": match.amount} for match in hit.matches]
+    return {**hit._asdict(), "matches": matches}
+
+
+def _document(place: int, key: str, title: str, text: str) -> Document:
+    document = Document(clean(key), clean(title), clean(text))
+    if not document.id or not document.content:
+        raise ApiError(422, f"Document {place} has no id or no text: give it both.", "Empty", param="documents")
+    return document
+
+
+def _writable(service: Service, name: str) -> Index:
+    index = service.index(name)
+    if not service.settings.writable:
+        raise ApiError(403, "The indexes of this server are read-only: start it with --writable to change them.")
+    return index

@@ -1,0 +1,54 @@
+"""The state of the server: probes, metrics, and the explorer page."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from text2token.serving.errors import ApiError
+from text2token.serving.schemas import Health, TeiError
+from text2token.serving.service import service_of
+
+router = APIRouter(tags=["state"])
+EXPLORER = Path(__file__).parents[1] / "explorer"
+
+
+@router.get("/health", response_model=Health, responses={503: {"model": TeiError}})
+def health(request: Request) -> Any:
+    """Whether the model answers. It runs for this probe when it has done nothing for a minute."""
+    if not service_of(request).model.worker.is_alive():
+        raise ApiError(503, "The model does not answer: restart the server.", "Unhealthy")
+    return {"status": "ok"}
+
+
+@router.get("/ready", response_model=Health, responses={503: {"model": TeiError}})
+def ready(request: Request) -> Any:
+    """Whether the server takes requests: not before the model is loaded, nor while it shuts down."""
+    if not service_of(request).ready:
+        raise ApiError(503, "The server is not ready: it starts or shuts down.", "Unhealthy")
+    return {"status": "ok"}
+
+
+@router.get("/metrics", response_class=Response, responses={401: {"model": TeiError}})
+def metrics(request: Request) -> Response:
+    """Metrics in the format of Prometheus."""
+    return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/explorer/report.css", include_in_schema=False)
+def style() -> Response:
+    """The style of our pages."""
+    return Response(
+        (files("text2token.utils") / "templates" / "style.css.j2").read_text("utf-8"), media_type="text/css"
+    )
+
+
+@router.get("/", include_in_schema=False)
+def explorer() -> FileResponse:
+    """The explorer."""
+    return FileResponse(EXPLORER / "index.html")

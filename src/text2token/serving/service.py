@@ -1,0 +1,236 @@
+"""What the routes share: models behind their queues, indexes, and the time that each request took."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+import torch
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from torch import Tensor
+
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import embedder_fingerprint
+from text2token.search import Index
+from text2token.serving.errors import ApiError
+from text2token.serving.metrics import Metrics
+from text2token.serving.queue import Job, TokenQueue
+from text2token.serving.settings import ServerSettings
+from text2token.serving.tokens import TextEncoder
+from text2token.serving.worker import Worker
+
+Result = TypeVar("Result")
+_JOBS: ContextVar[list[Job] | None] = ContextVar("jobs", default=None)
+
+
+@dataclass
+class QueuedEmbedder(Embedder):
+    """An embedder whose texts are embedded by the worker, so that all of the library works through the queue.
+
+    Used in threads other than the worker's.
+    """
+
+    worker: Worker | None = None
+    text_encoder: TextEncoder | None = None
+
+    @classmethod
+    def of(cls, embedder: Embedder, worker: Worker, text_encoder: TextEncoder) -> QueuedEmbedder:
+        """The embedder behind a worker."""
+        own = {part.name: getattr(embedder, part.name) for part in fields(embedder)}
+        return cls(**own, worker=worker, text_encoder=text_encoder)
+
+    def embed(
+        self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, progress: bool = False
+    ) -> Tensor:
+        """Embeddings as :meth:`Embedder.embed` gives them; the queue decides about batches."""
+        assert self.worker is not None
+        assert self.text_encoder is not None
+        job = self.worker.submit(self.text_encoder.encode(list(texts), prompt or "", truncate=True))
+        if (jobs := _JOBS.get()) is not None:
+            jobs.append(job)
+        return job.done.result()
+
+
+@dataclass
+class Timing:
+    """Seconds and sizes of one request, which its response headers tell."""
+
+    characters: int = 0
+    tokens: int = 0
+    tokenizing: float = 0.0
+    jobs: list[Job] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def queueing(self) -> float:
+        """Seconds until the first batch of the request began."""
+        return sum(job.queue_seconds for job in self.jobs)
+
+    @property
+    def computing(self) -> float:
+        """Seconds of the batches that held texts of the request."""
+        return sum(job.computing for job in self.jobs)
+
+    def headers(self) -> dict[str, str]:
+        """Response headers of text-embeddings-inference; times are milliseconds."""
+        total = time.monotonic() - self.started
+        seconds = {
+            "x-compute-time": self.computing + self.tokenizing,
+            "x-total-time": total,
+            "x-tokenization-time": self.tokenizing,
+            "x-queue-time": self.queueing,
+            "x-inference-time": self.computing,
+        }
+        return {
+            "x-compute-type": "cpu",
+            "x-compute-characters": str(self.characters),
+            "x-compute-tokens": str(self.tokens),
+            **{name: str(round(1_000 * value)) for name, value in seconds.items()},
+        }
+
+
+class Model:
+    """A model behind its queue.
+
+    Args:
+        embedder: Model to serve.
+        settings: Limits of the queue.
+        metrics: Where its batches are counted.
+        turn: Lock that the models of a server share.
+    """
+
+    def __init__(self, embedder: Embedder, settings: ServerSettings, metrics: Metrics, turn: threading.Lock) -> None:
+        self.plain, self.text_encoder = embedder, TextEncoder(embedder)
+        self.worker = Worker(embedder, TokenQueue(settings.queue_tokens, settings.batch_tokens), metrics, turn)
+        self.embedder = QueuedEmbedder.of(embedder, self.worker, self.text_encoder)
+
+
+class Service:
+    """Models, indexes and limits of one server.
+
+    Args:
+        settings: Limits and permissions.
+        embedder: Model to serve.
+        against: Plain backbone that explanations show beside it.
+    """
+
+    def __init__(self, settings: ServerSettings, embedder: Embedder, against: Embedder | None = None) -> None:
+        self.settings, self.metrics = settings, Metrics()
+        turn = threading.Lock()
+        self.model = Model(embedder, settings, self.metrics, turn)
+        self.against = Model(against, settings, self.metrics, turn) if against else None
+        self.indexes = {
+            name: Index.open(folder, embedder=self.model.embedder) for name, folder in settings.indexes.items()
+        }
+        self.fingerprint = embedder_fingerprint(embedder)
+        self.dimensions = embedder.densify(torch.zeros(1, embedder.encoder.get_embedding_dimension() or 0)).shape[1]
+        self.ready = False
+
+    @property
+    def pooling(self) -> str:
+        """How the model pools its hidden states."""
+        return str(getattr(self.model.plain.encoder[1], "pooling_mode", "unknown"))
+
+    def start(self) -> None:
+        """Run the models."""
+        for model in filter(None, (self.model, self.against)):
+            model.worker.start()
+        self.ready = True
+
+    def stop(self) -> None:
+        """Finish what waits, then end."""
+        self.ready = False
+        for model in filter(None, (self.model, self.against)):
+            model.worker.stop()
+        for index in self.indexes.values():
+            index.close()
+
+    def index(self, name: str) -> Index:
+        """An index by name.
+
+        Raises:
+            ApiError: The server has none of that name.
+        """
+        if name not in self.indexes:
+            known = ", ".join(self.indexes) or "none"
+            raise ApiError(404, f"There is no index '{name}': this server has {known}.", "NotFound", param="index")
+        return self.indexes[name]
+
+    def check_count(self, count: int) -> None:
+        """Refuse a request without inputs, or with too many.
+
+        Raises:
+            ApiError: So it is.
+        """
+        if not count:
+            raise ApiError(422, "The list of inputs is empty: send at least one.", "Empty", param="input")
+        if count > self.settings.max_inputs:
+            raise ApiError(
+                413,
+                f"The request has {count} inputs and may have {self.settings.max_inputs}: send it in parts.",
+                param="input",
+            )
+
+    async def embed(self, request: Request, ids: Sequence[Sequence[int]], timing: Timing) -> Tensor:
+        """Embeddings of token ids, N×d.
+
+        Raises:
+            ApiError: The queue is full, or the model failed.
+            ClientGoneError: The client hung up.
+        """
+        timing.tokens += sum(map(len, ids))
+        for row in ids:
+            self.metrics.input_length.observe(len(row))
+        job = self.model.worker.submit(ids)
+        timing.jobs.append(job)
+        return await self._unless_gone(request, asyncio.wrap_future(job.done), [job])
+
+    async def run(self, request: Request, timing: Timing, work: Callable[[], Result]) -> Result:
+        """The result of ``work``, which runs in a thread and may use the embedder of the service."""
+        token = _JOBS.set(timing.jobs)
+        try:
+            result = await self._unless_gone(request, asyncio.ensure_future(run_in_threadpool(work)), timing.jobs)
+        finally:
+            _JOBS.reset(token)
+        timing.tokens = sum(job.tokens for job in timing.jobs)
+        return result
+
+    async def _unless_gone(self, request: Request, work: asyncio.Future[Result], jobs: Sequence[Job]) -> Result:
+        """Wait for work, and drop its jobs when the client hangs up."""
+        gone = asyncio.ensure_future(_hung_up(request))
+        try:
+            waited: set[asyncio.Future[Any]] = {work, gone}
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                for job in jobs:
+                    self.model.worker.cancel(job)
+                raise ClientGoneError
+            return work.result()
+        except asyncio.CancelledError:
+            for job in jobs:
+                self.model.worker.cancel(job)
+            raise
+        finally:
+            gone.cancel()
+
+
+class ClientGoneError(Exception):
+    """The client hung up before its answer was ready."""
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def service_of(request: Request) -> Service:
+    """The service of the application that answers a request."""
+    service: Any = request.app.state.service
+    assert isinstance(service, Service)
+    return service

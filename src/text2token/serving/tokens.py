@@ -1,0 +1,111 @@
+"""Texts of requests as token ids, with the template of the model around each."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Literal
+
+from text2token.data.corpus import clean
+from text2token.model.embedder import Embedder
+from text2token.model.template import own_special_tokens
+from text2token.serving.errors import ApiError
+
+Direction = Literal["left", "right"]
+_CHARACTERS = 64  # of a token at most, in the mean over a text: what a cut throws away is not tokenized
+
+
+class TextEncoder:
+    """Tokenizes what requests send.
+
+    The tokenizer is a copy that cuts and pads nothing: several threads use it at once, and a setting that changed meanwhile would
+    be an error.
+
+    Args:
+        embedder: Model whose tokenizer, template and length are used.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        tokenizer = copy.deepcopy(embedder.tokenizer)
+        self._before, self._after = own_special_tokens(tokenizer)
+        self._backend = tokenizer.backend_tokenizer
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self.vocabulary_size = embedder.encoder[0].model.get_input_embeddings().weight.shape[0]
+        self.max_length = int(embedder.encoder.max_seq_length or 2**20)
+
+    def encode(
+        self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False, direction: Direction = "right"
+    ) -> list[list[int]]:
+        """Token ids of texts.
+
+        Args:
+            texts: Texts, none of them empty.
+            prompt: What stands before each text, inside the template.
+            truncate: Cut a text that is too long.
+            direction: End at which it is cut.
+
+        Raises:
+            ApiError: A text is empty, or too long and not to be cut.
+        """
+        cleaned = [clean(text) for text in texts]
+        if empty := [place for place, text in enumerate(cleaned) if not text]:
+            raise ApiError(422, f"Input {empty[0]} has no text: send one, or leave it out.", "Empty", param="input")
+        if truncate:
+            most = self.max_length * _CHARACTERS
+            cleaned = [text[:most] if direction == "right" else text[-most:] for text in cleaned]
+        encodings = self._backend.encode_batch([prompt + text for text in cleaned], add_special_tokens=False)
+        return [self.around(encoding.ids, truncate=truncate, direction=direction) for encoding in encodings]
+
+    def around(self, ids: Sequence[int], *, truncate: bool = False, direction: Direction = "right") -> list[int]:
+        """Token ids of one text with the template around; arguments and errors as :meth:`encode`."""
+        room = self.max_length - len(self._before) - len(self._after)
+        if len(ids) > room:
+            if not truncate:
+                raise ApiError(
+                    422,
+                    f"A text has {len(ids)} tokens, and the model reads {room} of one: shorten it, or set truncate.",
+                    "Tokenizer",
+                    param="input",
+                    code="context_length_exceeded",
+                )
+            ids = ids[:room] if direction == "right" else ids[-room:]
+        return [*self._before, *ids, *self._after]
+
+    def check_ids(self, ids: Sequence[int]) -> None:
+        """Refuse token ids that the model does not have.
+
+        Raises:
+            ApiError: There are none, or one is outside the vocabulary.
+        """
+        if not ids:
+            raise ApiError(422, "A list of token ids is empty: send at least one id.", "Empty", param="input")
+        if wrong := [token for token in ids if not 0 <= token < self.vocabulary_size]:
+            raise ApiError(
+                422,
+                f"The token id {wrong[0]} is outside the vocabulary of the model, which has {self.vocabulary_size} entries: "
+                "send ids of its own tokenizer, or text.",
+                param="input",
+            )
+
+    def pieces(self, text: str, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
+        """Tokens of a text: id, surface, whether it belongs to the template, and its first and last character.
+
+        Args:
+            text: One text.
+            special: Include the template.
+        """
+        encoding = self._backend.encode(clean(text), add_special_tokens=special)
+        rows = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
+        return [
+            (token, self._surface(token), bool(mask), None if mask else start, None if mask else end)
+            for token, mask, (start, end) in rows
+        ]
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
+        """The text of token ids."""
+        self.check_ids(ids)
+        return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
+
+    def _surface(self, token: int) -> str:
+        return str(self._backend.decode([token], skip_special_tokens=False))

@@ -1,0 +1,147 @@
+"""The one thread that runs the model: it takes batches from the queue and answers their jobs."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from sentence_transformers.util import batch_to_device
+from torch import Tensor
+
+from text2token.model.embedder import Embedder
+from text2token.model.precision import mixed_precision
+from text2token.serving.errors import ApiError
+from text2token.serving.metrics import Metrics
+from text2token.serving.queue import Entry, Job, QueueFullError, TokenQueue
+
+_IDLE = 60.0  # seconds without a batch after which a liveness probe runs the model
+_PATIENCE = 30.0  # seconds that a probe waits for the model
+
+log = logging.getLogger(__name__)
+
+
+class Worker:
+    """Runs the model on what waits.
+
+    Args:
+        embedder: Model to run.
+        queue: Jobs that wait.
+        metrics: Where batches are counted.
+        turn: Held while the model runs, so that two models of one server do not share the cores.
+    """
+
+    def __init__(self, embedder: Embedder, queue: TokenQueue, metrics: Metrics, turn: threading.Lock) -> None:
+        self._embedder, self._queue, self._metrics, self._turn = embedder, queue, metrics, turn
+        self._last = time.monotonic()
+        self._rate = 0.0  # tokens a second, of the latest batches
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+
+    def start(self) -> None:
+        """Run the model from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what waits, and end the thread."""
+        self._queue.close()
+        self._thread.join()
+
+    def submit(self, ids: Sequence[Sequence[int]]) -> Job:
+        """Put texts into the queue.
+
+        Raises:
+            ApiError: The queue is full; with the seconds until there is room, at the present rate.
+        """
+        job = Job(ids)
+        if not ids:
+            job.done.set_result(torch.zeros(0, self._embedder.encoder.get_embedding_dimension() or 0))
+            return job
+        try:
+            self._queue.submit(job)
+        except QueueFullError:
+            seconds = math.ceil(self._queue.waiting_tokens / self._rate) if self._rate else 1
+            raise ApiError(
+                429,
+                "The server is busy: repeat the request later.",
+                "Overloaded",
+                retry_after=min(max(seconds, 1), 600),
+            ) from None
+        self._metrics.queue_size.set(self._queue.waiting_tokens)
+        return job
+
+    def cancel(self, job: Job) -> None:
+        """Drop what still waits of a job."""
+        self._queue.cancel(job)
+
+    def is_alive(self) -> bool:
+        """Whether the model answers: it did within the last minute, or does now."""
+        if not self._thread.is_alive():
+            return False
+        if time.monotonic() - self._last < _IDLE:
+            return True
+        probe = Job([self._embedder.tokenizer("")["input_ids"] or [0]])
+        try:
+            self._queue.submit(probe)
+            probe.done.result(_PATIENCE)
+        except QueueFullError:
+            return True  # there is more to do than the queue holds, and the thread is at it
+        except Exception:
+            return False
+        return True
+
+    def _run(self) -> None:
+        while batch := self._queue.take():
+            live = [entry for entry in batch if not entry.job.done.done()]
+            if not live:
+                continue
+            started = time.monotonic()
+            try:
+                self._answer(live)
+            except Exception:
+                log.exception("A batch failed; its texts are tried one by one")
+                self._answer_singly(live)
+            self._measure(live, started)
+
+    def _answer(self, batch: Sequence[Entry]) -> None:
+        now = time.monotonic()
+        for job in {entry.job for entry in batch}:
+            job.started = job.started or now
+        with self._turn:
+            rows = forward(self._embedder, [entry.ids for entry in batch])
+        seconds = time.monotonic() - now
+        for job in {entry.job for entry in batch}:
+            job.computing += seconds
+        for entry, row in zip(batch, rows, strict=True):
+            entry.job.finish(entry.place, row)
+
+    def _answer_singly(self, batch: Sequence[Entry]) -> None:
+        """One text that the model fails on does not fail those of other requests."""
+        for entry in batch:
+            try:
+                self._answer([entry])
+            except Exception as error:
+                entry.job.fail(error)
+
+    def _measure(self, batch: Sequence[Entry], started: float) -> None:
+        self._last = time.monotonic()
+        tokens = sum(len(entry.ids) for entry in batch)
+        rate = tokens / max(self._last - started, 1e-6)
+        self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
+        self._metrics.batch_size.observe(len(batch))
+        self._metrics.batch_tokens.observe(len(batch) * max(len(entry.ids) for entry in batch))
+        self._metrics.queue_size.set(self._queue.waiting_tokens)
+
+
+@torch.no_grad()
+def forward(embedder: Embedder, ids: Sequence[Sequence[int]]) -> Tensor:
+    """Embeddings of token ids that have their template around them, N×d, as :meth:`Embedder.embed` gives them for the texts."""
+    encoder = embedder.encoder
+    padded = embedder.tokenizer.pad({"input_ids": [list(row) for row in ids]}, return_tensors="pt")
+    features = {name: padded[name] for name in ("input_ids", "attention_mask")}
+    with mixed_precision(encoder[0].model) if embedder.bf16 else nullcontext():
+        vectors = encoder(batch_to_device(features, encoder.device))["sentence_embedding"]
+    return vectors.float().cpu()
