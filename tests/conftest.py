@@ -11,7 +11,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -26,6 +28,10 @@ from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RunRecord
 from text2token.settings.templates import Template
+from text2token.settings.templates import TEMPLATES, Template
+
+if TYPE_CHECKING:
+    from fastapi.testclient import TestClient
 
 # A background job of a shell ignores Ctrl-C and hands that on; the processes whose interruption we test must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -238,3 +244,48 @@ def exact(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.module.__name__ != "test_real":
             patch.setattr("text2token.model.precision.has_bf16", lambda device: False)
         yield
+
+
+def calibrated(name: str, **settings) -> Embedder:
+    embedder = untrained(name, **{"max_length": 64, **settings})
+    embedder.calibrate(CORPUS[:40])
+    return embedder
+
+
+@pytest.fixture(scope="session")
+def model_folder(backbone, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("served") / "tiny"
+    calibrated(backbone("llama"), template=TEMPLATES["keywords"], pooling="last").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def index_folder(model_folder, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("indexes") / "docs"
+    from text2token.search import Document, Index
+
+    index = Index.create(folder, str(model_folder))
+    index.add([Document(str(number), f"Title {number}", text) for number, text in enumerate(SENTENCES)])
+    index.close()
+    return folder
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., TestClient]]:
+    """Makes a client of a server's application, which stops at the end of the test."""
+    from fastapi.testclient import TestClient
+
+    from text2token.serving import ServerSettings, Service, create_app
+
+    with ExitStack() as stack:
+
+        def start(embedder: Embedder, plain: Embedder | None = None, **settings) -> TestClient:
+            service = Service(ServerSettings(**{"model": "tiny", **settings}), embedder, plain)
+            return stack.enter_context(TestClient(create_app(service), raise_server_exceptions=False))
+
+        yield start
+
+
+@pytest.fixture
+def client(serve, model_folder, index_folder) -> TestClient:
+    return serve(Embedder.open(model_folder), indexes={"docs": index_folder})

@@ -128,6 +128,8 @@ class Service:
         self.indexes = {
             name: Index.open(folder, embedder=self.model.embedder) for name, folder in settings.indexes.items()
         }
+        for index in self.indexes.values():
+            _ = index.embedder  # refuses another model than the index was made by
         self.fingerprint = embedder_fingerprint(embedder)
         self.dimensions = embedder.densify(torch.zeros(1, embedder.encoder.get_embedding_dimension() or 0)).shape[1]
         self.ready = False

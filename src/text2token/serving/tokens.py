@@ -6,7 +6,6 @@ import copy
 from collections.abc import Sequence
 from typing import Literal
 
-from text2token.data.corpus import clean
 from text2token.model.embedder import Embedder
 from text2token.model.template import own_special_tokens
 from text2token.serving.errors import ApiError
@@ -48,8 +47,8 @@ class TextEncoder:
         Raises:
             ApiError: A text is empty, or too long and not to be cut.
         """
-        cleaned = [clean(text) for text in texts]
-        if empty := [place for place, text in enumerate(cleaned) if not text]:
+        cleaned = [_without_surrogates(text) for text in texts]
+        if empty := [place for place, text in enumerate(cleaned) if not text.strip(" \0\t\r\n")]:
             raise ApiError(422, f"Input {empty[0]} has no text: send one, or leave it out.", "Empty", param="input")
         if truncate:
             most = self.max_length * _CHARACTERS
@@ -95,7 +94,7 @@ class TextEncoder:
             text: One text.
             special: Include the template.
         """
-        encoding = self._backend.encode(clean(text), add_special_tokens=special)
+        encoding = self._backend.encode(_without_surrogates(text), add_special_tokens=special)
         rows = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
         return [
             (token, self._surface(token), bool(mask), None if mask else start, None if mask else end)
@@ -109,3 +108,8 @@ class TextEncoder:
 
     def _surface(self, token: int) -> str:
         return str(self._backend.decode([token], skip_special_tokens=False))
+
+
+def _without_surrogates(text: str) -> str:
+    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode(errors="ignore").decode()

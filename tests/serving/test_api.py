@@ -1,0 +1,330 @@
+"""Every route gives what the library gives, and every wrong request one sentence in the dialect of its API."""
+
+import base64
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from conftest import SENTENCES, calibrated
+from text2token.analysis.explain import explain_instructions, explain_pair
+from text2token.model.embedder import Embedder
+from text2token.search import Index
+from text2token.serving import worker
+from text2token.settings.templates import TEMPLATES
+
+MIXED = [*SENTENCES, "cat", "The cat sat on the mat. " * 3, "a b c d e f"]
+
+
+@pytest.fixture(scope="module")
+def embedder(model_folder):
+    return Embedder.open(model_folder)
+
+
+def vectors(response):
+    assert response.status_code == 200, response.text
+    return np.array(response.json(), np.float32)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_vectors_are_those_of_the_library_alone_and_in_a_batch(serve, backbone, family, template):
+    made = calibrated(backbone(family), template=TEMPLATES[template], pooling="last")
+    client, dense, sparse = serve(made, batch_tokens=200), made.encode(MIXED), made.encode_sparse(MIXED)
+    np.testing.assert_allclose(vectors(client.post("/embed", json={"inputs": MIXED})), dense, atol=1e-6)
+    alone = [vectors(client.post("/embed", json={"inputs": text}))[0] for text in MIXED]
+    np.testing.assert_allclose(alone, dense, atol=1e-6)
+    for row, ids, weights in zip(
+        client.post("/embed_sparse", json={"inputs": MIXED}).json(), sparse.ids, sparse.weights, strict=True
+    ):
+        expected = {int(token): weight for token, weight in zip(ids, weights, strict=True) if weight > 0}
+        assert {entry["index"]: entry["value"] for entry in row} == pytest.approx(expected, abs=1e-4)
+
+
+def test_base64_holds_the_same_numbers(client, embedder):
+    body = {"model": "tiny", "input": MIXED}
+    floats = client.post("/v1/embeddings", json=body).json()
+    encoded = client.post("/v1/embeddings", json=body | {"encoding_format": "base64"}).json()
+    for one, other, expected in zip(floats["data"], encoded["data"], embedder.encode(MIXED), strict=True):
+        decoded = np.frombuffer(base64.b64decode(other["embedding"]), "<f4")
+        np.testing.assert_array_equal(np.array(one["embedding"], np.float32), decoded)
+        np.testing.assert_allclose(decoded, expected, atol=1e-6)
+    assert [row["index"] for row in floats["data"]] == list(range(len(MIXED)))
+    tokens = sum(map(len, embedder.tokenizer(MIXED)["input_ids"]))
+    assert floats["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+
+
+def test_token_ids_are_the_models_own(client, embedder):
+    ids = embedder.tokenizer(SENTENCES[:2], add_special_tokens=False)["input_ids"]
+    expected = embedder.encode(SENTENCES[:2])
+    for route, body in (("/embed", "inputs"), ("/v1/embeddings", "input")):
+        many = client.post(route, json={body: ids, "model": "tiny"}).json()
+        one = client.post(route, json={body: ids[0], "model": "tiny"}).json()
+        rows = [row["embedding"] for row in many["data"]] if route == "/v1/embeddings" else many
+        first = one["data"][0]["embedding"] if route == "/v1/embeddings" else one[0]
+        np.testing.assert_allclose(rows, expected, atol=1e-6)
+        np.testing.assert_allclose(first, expected[0], atol=1e-6)
+
+
+def test_a_text_that_is_too_long_is_cut_only_when_asked(client, embedder):
+    long = " ".join(SENTENCES)
+    for side in ("right", "left"):
+        body = {"inputs": long, "truncate": True, "truncation_direction": side}
+        cut = vectors(client.post("/embed", json=body))
+        if side == "right":
+            np.testing.assert_allclose(cut, embedder.encode([long]), atol=1e-6)
+    refused = client.post("/embed", json={"inputs": long})
+    assert (refused.status_code, refused.json()["error_type"]) == (422, "Tokenizer")
+    assert client.post("/v1/embeddings", json={"input": long, "model": "tiny"}).status_code == 400
+    million = client.post("/embed", json={"inputs": "x " * 500_000, "truncate": True})
+    assert million.status_code == 200
+
+
+def test_unnormalised_vectors_point_the_same_way(client, embedder):
+    raw = vectors(client.post("/embed", json={"inputs": SENTENCES, "normalize": False}))
+    assert not np.allclose(np.linalg.norm(raw, axis=1), 1)
+    unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+    np.testing.assert_allclose(unit, embedder.encode(SENTENCES), atol=1e-6)
+
+
+def test_similarity_and_both_forms_of_rerank_rank_by_cosine(client, embedder):
+    query, texts = SENTENCES[0], SENTENCES[1:]
+    cosines = embedder.encode(texts) @ embedder.encode([query])[0]
+    body = {"inputs": {"source_sentence": query, "sentences": texts}}
+    assert client.post("/similarity", json=body).json() == pytest.approx(cosines, abs=1e-6)
+    raw = client.post("/rerank", json={"query": query, "texts": texts, "raw_scores": True, "return_text": True}).json()
+    assert [row["index"] for row in raw] == np.argsort(-cosines, kind="stable").tolist()
+    assert [row["score"] for row in raw] == pytest.approx(sorted(cosines, reverse=True), abs=1e-6)
+    assert [row["text"] for row in raw] == [texts[row["index"]] for row in raw]
+    body = {"model": "tiny", "query": query, "documents": texts, "top_n": 3, "return_documents": True}
+    ranks = client.post("/v1/rerank", json=body).json()
+    assert [row["index"] for row in ranks["results"]] == [row["index"] for row in raw[:3]]
+    logits = embedder.logits(embedder.embed([query, texts[raw[0]["index"]]])).relu()
+    parts = torch.nn.functional.normalize(logits, dim=1).prod(dim=0)
+    strongest = ranks["results"][0]["matches"][0]
+    assert strongest["amount"] == pytest.approx(float(parts.max()), abs=1e-5)
+
+
+def test_tokens_and_their_places_are_told(client):
+    (pieces,) = client.post("/tokenize", json={"inputs": "The cat sat."}).json()
+    own = [piece for piece in pieces if not piece["special"]]
+    assert ["The cat sat."[piece["start"] : piece["stop"]] for piece in own] == [piece["text"] for piece in own]
+    template = "".join(piece["text"] for piece in pieces if piece["special"])
+    assert template == "".join(TEMPLATES["keywords"].__dict__.values())
+    (bare,) = client.post("/tokenize", json={"inputs": "The cat sat.", "add_special_tokens": False}).json()
+    assert bare == own
+    assert client.post("/decode", json={"ids": [piece["id"] for piece in own]}).json() == ["The cat sat."]
+
+
+def test_explanations_are_those_of_the_library(client, embedder):
+    text, instruction = SENTENCES[0], "Which animal?"
+    read = explain_instructions(embedder, text, [instruction], k=5)
+    body = {"text": text, "instructions": [instruction], "k": 5}
+    told = client.post("/explain", json=body).json()
+    assert [token["weight"] for token in told["tokens"]] == pytest.approx([t.weight for t in read[""].tokens], abs=1e-4)
+    assert all(
+        token["literal"] == (token["token"].strip("␣").casefold() in text.casefold()) for token in told["tokens"]
+    )
+    (under,) = told["instructions"]
+    assert [row["part"] for row in under["rose"]] == pytest.approx(
+        [row.part for row in read[instruction].rose], abs=1e-4
+    )
+    pair = explain_pair(embedder, (SENTENCES[0], SENTENCES[1]), k=5)
+    compared = client.post("/compare", json={"first": SENTENCES[0], "second": SENTENCES[1], "k": 5}).json()
+    assert compared["cosine"] == pytest.approx(pair.cosine, abs=1e-6)
+    assert [row["token"] for row in compared["alike"]] == [row.token for row in pair.alike]
+
+
+def test_the_plain_backbone_is_shown_beside(serve, model_folder, backbone):
+    plain = calibrated(backbone("qwen3"))
+    client = serve(Embedder.open(model_folder), plain, against="qwen3")
+    told = client.post("/explain", json={"text": SENTENCES[0], "against": True, "k": 3}).json()
+    expected = plain.explain(SENTENCES[:1], k=3)[0]
+    assert [token["weight"] for token in told["against"]] == pytest.approx([t.weight for t in expected], abs=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "sparse", "dense", "bm25"])
+def test_hits_are_those_of_the_index(client, index_folder, mode):
+    index = Index.open(index_folder)
+    queries = ["a sitting cat", "the bank of a river"]
+    lines = client.post("/search/stream", json={"queries": queries, "mode": mode, "k": 3}).text.splitlines()
+    for number, query in enumerate(queries):
+        expected = index.search(query, 3, mode).hits
+        (found,) = client.post("/search", json={"query": query, "mode": mode, "k": 3}).json()["results"]
+        assert found["index"] == "docs"
+        assert [(hit["id"], hit["title"]) for hit in found["hits"]] == [(hit.id, hit.title) for hit in expected]
+        assert [hit["score"] for hit in found["hits"]] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+        assert [len(hit["matches"]) for hit in found["hits"]] == [len(hit.matches) for hit in expected]
+        assert json.loads(lines[number]) == {"query": number, "results": [found]}
+
+
+def test_weights_and_words_alone(client, index_folder):
+    index = Index.open(index_folder)
+    free = client.post("/search", json={"query": "a sitting cat", "mode": "sparse", "inference_free": True}).json()
+    expected = index.search("a sitting cat", mode="sparse", inference_free=True).hits
+    assert [hit["id"] for hit in free["results"][0]["hits"]] == [hit.id for hit in expected]
+    weighted = client.post("/search", json={"query": "a sitting cat", "weights": {"dense": 0, "sparse": 0, "bm25": 1}})
+    words = client.post("/search", json={"query": "a sitting cat", "mode": "bm25"})
+    best = [response.json()["results"][0]["hits"][0]["id"] for response in (weighted, words)]
+    assert best[0] == best[1]
+
+
+def test_documents_come_and_go(serve, model_folder, index_folder, tmp_path):
+    import shutil
+
+    shutil.copytree(index_folder, tmp_path / "own")
+    client = serve(Embedder.open(model_folder), indexes={"own": tmp_path / "own"}, writable=True)
+    added = client.post("/indexes/own/documents", json={"documents": [{"id": "z", "text": "A zebra crosses."}]})
+    assert added.json() == {"changed": 1, "documents": len(SENTENCES) + 1}
+    body = {"query": "zebra", "mode": "bm25"}
+    assert client.post("/search", json=body).json()["results"][0]["hits"][0]["id"] == "z"
+    gone = client.request("DELETE", "/indexes/own/documents", json={"ids": ["z", "nobody"]})
+    assert gone.json() == {"changed": 1, "documents": len(SENTENCES)}
+    assert client.post("/search", json=body).json()["results"][0]["hits"] == []
+
+
+def test_read_only_indexes_refuse_changes(client):
+    body = {"documents": [{"id": "z", "text": "A zebra."}]}
+    assert client.post("/indexes/docs/documents", json=body).status_code == 403
+    assert client.request("DELETE", "/indexes/docs/documents", json={"ids": ["0"]}).status_code == 403
+
+
+def test_keys_open_everything_but_the_probes(serve, model_folder):
+    client = serve(Embedder.open(model_folder), keys=("first", "sécond"))
+    for path in ("/info", "/metrics", "/v1/models", "/indexes"):
+        assert client.get(path).status_code == 401
+        for key in ("first", "sécond"):
+            assert client.get(path, headers={"Authorization": f"Bearer {key}".encode()}).status_code == 200
+        for wrong in (b"Bearer nope", b"Basic first", b"first", b"Bearer "):
+            assert client.get(path, headers={"Authorization": wrong}).status_code == 401
+    refused = client.post("/v1/embeddings", json={"input": "a", "model": "tiny"})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
+    for path in ("/health", "/ready", "/", "/explorer/explorer.js", "/explorer/report.css"):
+        assert client.get(path).status_code == 200
+    assert client.post("/", json={"inputs": "a"}).status_code == 401
+
+
+SENTENCE = r"[A-Z'].*[.?]"
+WRONG = [
+    ("/embed", {"inputs": []}, 422, "is empty"),
+    ("/embed", {"inputs": ""}, 422, "has no text"),
+    ("/embed", {"inputs": ["a", " \0"]}, 422, "Input 1 has no text"),
+    ("/embed", {"inputs": [1, 99_999]}, 422, "99999 is outside the vocabulary"),
+    ("/embed", {"inputs": [[]]}, 422, "empty"),
+    ("/embed", {"inputs": ["a"] * 2_049}, 413, "2049 inputs and may have 2048"),
+    ("/embed", {"inputs": "a", "dimensions": 3}, 400, "cannot be cut"),
+    ("/embed", {"inputs": "a", "prompt_name": "nope"}, 422, "no prompt 'nope'"),
+    ("/embed", {}, 422, "inputs: Field required"),
+    ("/embed", {"inputs": 7}, 422, "not valid"),
+    ("/v1/embeddings", {"input": [], "model": "tiny"}, 400, "is empty"),
+    ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "'gpt' is not served here: ask for 'tiny'"),
+    ("/v1/embeddings", {"input": "a", "model": "tiny", "dimensions": 3}, 400, "cannot be cut"),
+    ("/v1/embeddings", {"input": "x " * 500_000, "model": "tiny"}, 400, "the model reads"),
+    ("/rerank", {"query": "a", "texts": []}, 422, "is empty"),
+    ("/v1/rerank", {"model": "tiny", "query": "a", "documents": []}, 400, "is empty"),
+    ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, 422, "is empty"),
+    ("/decode", {"ids": [99_999]}, 422, "outside the vocabulary"),
+    ("/explain", {"text": " "}, 422, "no text"),
+    ("/explain", {"text": "a", "against": True}, 422, "no plain backbone"),
+    ("/search", {"query": "a", "indexes": ["nope"]}, 404, "no index 'nope': this server has docs"),
+    ("/search", {"query": "a", "weights": {"dense": -1}}, 422, "greater than or equal to 0"),
+    ("/search", {"query": "a", "k": 0}, 422, "greater than or equal to 1"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status", "said"), WRONG)
+def test_a_wrong_request_is_one_sentence(client, path, body, status, said):
+    response = client.post(path, json=body)
+    content = response.json()
+    sentence = content["error"]["message"] if path.startswith("/v1/") else content["error"]
+    assert (response.status_code, said in sentence) == (status, True), sentence
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    assert client.post("/embed", json={"inputs": "a"}).status_code == 200  # the server goes on
+
+
+@pytest.mark.parametrize(
+    "body", [b"{nope", b"\xff\xfe", b"[" * 100_000, b'{"query": "a", "weights": {"dense": NaN}}', b""]
+)
+def test_a_body_that_is_no_json_is_told(client, body):
+    for path in ("/search", "/v1/embeddings"):
+        response = client.post(path, content=body, headers={"Content-Type": "application/json"})
+        assert response.status_code in (400, 422)
+        assert set(response.json()) == ({"error"} if path.startswith("/v1") else {"error", "error_type"})
+
+
+def test_large_bodies_are_refused_with_and_without_a_length(serve, model_folder):
+    client = serve(Embedder.open(model_folder), max_bytes=1_000)
+    body = json.dumps({"inputs": "x" * 2_000}).encode()
+    headers = {"Content-Type": "application/json"}
+    assert client.post("/embed", content=body, headers=headers).status_code == 413
+    assert client.post("/embed", content=iter([body[:900], body[900:]]), headers=headers).status_code == 413
+
+
+def test_a_model_without_a_head_has_no_sparse_vectors(serve, backbone):
+    plain = untrained_without_head(backbone)
+    client = serve(plain)
+    response = client.post("/embed_sparse", json={"inputs": "a"})
+    assert (response.status_code, "decoding head" in response.json()["error"]) == (422, True)
+    assert client.get("/info").json()["sparse"] is False
+    assert client.post("/embed", json={"inputs": "a"}).status_code == 200
+
+
+def untrained_without_head(backbone):
+    made = calibrated(backbone("llama"))
+    return Embedder(made.encoder)
+
+
+def test_a_text_that_the_model_fails_on_fails_alone(serve, model_folder, monkeypatch):
+    forward = worker.forward
+
+    def failing(embedder, ids):
+        if any(len(row) == 40 for row in ids):
+            raise RuntimeError("broken")
+        return forward(embedder, ids)
+
+    client = serve(Embedder.open(model_folder))
+    ids = client.post("/tokenize", json={"inputs": SENTENCES[0], "add_special_tokens": False}).json()[0]
+    around = len(client.post("/tokenize", json={"inputs": "a"}).json()[0]) - 1
+    monkeypatch.setattr(worker, "forward", failing)
+    broken = client.post("/embed", json={"inputs": [ids[0]["id"]] * (40 - around)})
+    assert (broken.status_code, broken.json()["error_type"]) == (500, "Backend")
+    assert "Traceback" not in broken.text
+    assert client.post("/embed", json={"inputs": "a"}).status_code == 200
+
+
+def test_headers_and_metrics_tell_what_a_request_took(client, embedder):
+    response = client.post("/embed", json={"inputs": SENTENCES})
+    tokens = sum(map(len, embedder.tokenizer(SENTENCES)["input_ids"]))
+    assert int(response.headers["x-compute-tokens"]) == tokens
+    assert int(response.headers["x-compute-characters"]) == sum(map(len, SENTENCES))
+    assert int(response.headers["x-total-time"]) >= int(response.headers["x-inference-time"])
+    client.post("/embed", json={"inputs": []})
+    read = client.get("/metrics").text
+    assert 'te_request_count_total{method="embed"} 2.0' in read
+    assert 'te_request_success_total{method="embed"} 1.0' in read
+    assert 'te_request_failure_total{err="validation"} 1.0' in read
+    assert f"te_request_input_length_sum {float(tokens)}" in read
+    assert "te_queue_size 0.0" in read
+
+
+def test_probes_run_the_model_when_nothing_else_has(serve, model_folder, monkeypatch):
+    client, runs = serve(Embedder.open(model_folder)), []
+    forward = worker.forward
+    monkeypatch.setattr(worker, "forward", lambda *given: runs.append(1) or forward(*given))
+    assert client.get("/health").status_code == 200
+    assert runs == []
+    monkeypatch.setattr(worker, "_IDLE", 0.0)
+    assert client.get("/health").status_code == 200
+    assert runs == [1]
+    monkeypatch.setattr(worker, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("dead")))
+    assert client.get("/health").status_code == 503
+    assert client.get("/ready").status_code == 200
+
+
+def test_info_names_the_model_and_the_limits(client, embedder):
+    told = client.get("/info").json()
+    assert (told["model_id"], told["dimensions"]) == ("tiny", embedder.encode(["a"]).shape[1])
+    assert told["indexes"] == ["docs"]
+    assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
