@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
+.PHONY: demo test test-serving lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/core
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -17,6 +17,9 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+
+test-serving: .venv/dev  ## real servers, clients and a browser; needs Debian's chromium
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m serving
 
 docs: .venv/docs  ## the site, in site/; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
@@ -63,7 +66,7 @@ clean:
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,eval,search,milvus]'
+	$(PIP) --editable '.[dev,eval,search,serve,milvus]'
 	touch $@
 
 .venv/docs: .venv/dev

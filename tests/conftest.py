@@ -27,7 +27,6 @@ from text2token.cli import main
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RunRecord
-from text2token.settings.templates import Template
 from text2token.settings.templates import TEMPLATES, Template
 
 if TYPE_CHECKING:

@@ -328,3 +328,17 @@ def test_info_names_the_model_and_the_limits(client, embedder):
     assert (told["model_id"], told["dimensions"]) == ("tiny", embedder.encode(["a"]).shape[1])
     assert told["indexes"] == ["docs"]
     assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
+
+
+def test_the_map_shows_every_document_by_its_strongest_token(client, index_folder):
+    told = client.get("/map", params={"index": "docs"}).json()
+    documents, rows, names = Index.open(index_folder).sample(100)
+    assert told["documents"] == len(told["points"]) == len(SENTENCES)
+    for point, document, row in zip(told["points"], documents, rows.toarray(), strict=True):
+        assert (point["id"], point["token"]) == (document.id, names[row.argmax()])
+    unit = rows.toarray() / np.linalg.norm(rows.toarray(), axis=1, keepdims=True)
+    centred = unit - unit.mean(axis=0)
+    _, strengths, _ = np.linalg.svd(centred)
+    spread = np.array([[point["x"], point["y"]] for point in told["points"]])
+    np.testing.assert_allclose(np.linalg.norm(spread, axis=0), strengths[:2], atol=1e-4)
+    assert client.get("/map", params={"index": "nope"}).status_code == 404

@@ -7,6 +7,7 @@ import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
+
 from text2token.model.embedder import Embedder
 from text2token.serving import ServerSettings, Service, create_app
 
@@ -94,10 +95,10 @@ def test_searching_with_weights_and_words_alone(page):
     page.get_by_label("Query").fill("a sitting cat")
     expect(page.locator("#search article").first).to_be_visible()
     expect(page.locator("#search mark").first).to_have_text(re.compile("cat|sat", re.IGNORECASE))
-    page.get_by_label("Mode").select_option("bm25")
+    page.locator("#search select[name=mode]").select_option("bm25")
     expect(page).to_have_url(re.compile("mode=bm25"))
-    page.get_by_label("Mode").select_option("hybrid")
-    page.get_by_label("The model's share").check()
+    page.locator("#search select[name=mode]").select_option("hybrid")
+    page.get_by_label("Words alone beside it").check()
     expect(page.get_by_role("heading", name="The words of the query alone")).to_be_visible()
 
 
@@ -110,7 +111,7 @@ def test_the_map_is_walked_with_the_keyboard_and_leads_to_a_search(page):
     for key in ("ArrowRight", "ArrowLeft", "ArrowUp", "ArrowDown"):
         page.keyboard.press(key)
     focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
-    expect(page.locator("#map .tip h3")).to_have_text(focused)
+    expect(page.locator("#map .tip h2")).to_have_text(focused)
     page.keyboard.press("Enter")
     expect(page.get_by_role("tab", name="Search")).to_have_attribute("aria-selected", "true")
     expect(page.locator("#search article").first).to_be_visible()

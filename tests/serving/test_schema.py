@@ -3,6 +3,7 @@
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
+
 from text2token.model.embedder import Embedder
 from text2token.serving import ServerSettings, Service, create_app
 

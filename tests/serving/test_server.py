@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2 as httpx
 import numpy as np
 import pytest
+
 from conftest import SENTENCES, refused
 from text2token.model.embedder import Embedder
 from text2token.search import Index
@@ -88,7 +89,9 @@ def test_openais_client_as_it_is(server, model_folder):
 def test_the_hubs_client_as_it_is(server, model_folder, monkeypatch):
     from huggingface_hub import InferenceClient
 
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)  # which this client heeds even for our address
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", False
+    )  # which this client heeds even for our address
     client = InferenceClient(server.url)
     expected = Embedder.open(model_folder).encode(SENTENCES[:1])
     np.testing.assert_allclose(client.feature_extraction(SENTENCES[0]), expected, atol=1e-6)
@@ -164,9 +167,9 @@ def test_killed_during_additions_nothing_acknowledged_is_lost(start, model_folde
         acknowledged += [document["id"] for document in body["documents"]] if answer.status_code == 200 else []
         if number == 4:
             threading.Timer(0.05, server.stop, [signal.SIGKILL]).start()
+            body = {"documents": [{"id": f"late-{row}", "text": f"A late text, number {row}."} for row in range(500)]}
             with pytest.raises(httpx.HTTPError):
-                while True:
-                    httpx.post(f"{server.url}/indexes/own/documents", json={"documents": [{"id": "x", "text": "y z"}]})
+                httpx.post(f"{server.url}/indexes/own/documents", json=body, timeout=60)
             break
     again = start(model_folder, "--index", folder)
     body = {"query": "zebra", "mode": "bm25", "k": 1_000}

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from more_itertools import chunked
+from scipy.sparse import csr_array
 
 from text2token.data.text import clean
 from text2token.search.bm25 import WordSplitter
@@ -182,6 +184,33 @@ class Index:
     def waiting(self) -> int:
         """Number of documents that cannot be found yet, because an addition is running or was stopped."""
         return self._store.waiting_count()
+
+    def sample(self, size: int) -> tuple[list[Document], csr_array, list[str]]:
+        """Documents from all over the index, and the tokens of each.
+
+        Args:
+            size: Number of documents, at most.
+
+        Returns:
+            N documents that can be found; their sparse vectors, N×C, or BM25 vectors if the index has no sparse field; and the
+            token or word of each of the C columns.
+        """
+        documents = self._store.sample(size)
+        names: dict[int, str] = dict(enumerate(self._vectorizer.column_names))
+        rows: list[dict[int, float]] = []
+        for document in documents:
+            if "sparse" in self.fields:
+                rows.append(self._store.vector(document.id))
+            else:
+                row, words = self._vectorizer.word_weights(document.content)
+                rows.append(row)
+                names |= words
+        places = [(number, column) for number, row in enumerate(rows) for column in row]
+        indices = np.array(places, np.int64).reshape(-1, 2).T
+        weights = np.array([weight for row in rows for weight in row.values()], np.float32)
+        width = max(names, default=0) + 1
+        columns = [names.get(column, "") for column in range(width)]
+        return documents, csr_array((weights, tuple(indices)), shape=(len(rows), width)), columns
 
     def close(self) -> None:
         """Close the database. The index cannot be used afterwards."""

@@ -57,12 +57,13 @@ def _split(inputs: Inputs) -> tuple[list[str], list[list[int]]]:
 
 
 def named_prompt(service: Service, name: str | None) -> str:
-    """A prompt of the model by name; empty without a name.
+    """A prompt of the model by name; without a name its default prompt, if it has one.
 
     Raises:
         ApiError: The model has none of that name.
     """
-    prompts = service.model.plain.encoder.prompts
+    encoder = service.model.plain.encoder
+    prompts, name = encoder.prompts, name or encoder.default_prompt_name
     if name is None:
         return ""
     if name not in prompts:

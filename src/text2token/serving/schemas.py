@@ -406,6 +406,24 @@ class Indexes(BaseModel):
     indexes: list[IndexInfo]
 
 
+class Point(BaseModel):
+    """A document on the plane, and its strongest token."""
+
+    id: str
+    title: str
+    text: str
+    token: str
+    x: float
+    y: float
+
+
+class Map(BaseModel):
+    """Documents of an index on a plane: all of them, or a sample of a large index."""
+
+    points: list[Point]
+    documents: int
+
+
 class Health(BaseModel):
     """The state of the server."""
 

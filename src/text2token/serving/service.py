@@ -20,6 +20,7 @@ from text2token.model.fingerprint import embedder_fingerprint
 from text2token.search import Index
 from text2token.serving.errors import ApiError
 from text2token.serving.metrics import Metrics
+from text2token.serving.plane import Plane
 from text2token.serving.queue import Job, TokenQueue
 from text2token.serving.settings import ServerSettings
 from text2token.serving.tokens import TextEncoder
@@ -51,6 +52,8 @@ class QueuedEmbedder(Embedder):
         """Embeddings as :meth:`Embedder.embed` gives them; the queue decides about batches."""
         assert self.worker is not None
         assert self.text_encoder is not None
+        if prompt is None and self.encoder.default_prompt_name is not None:
+            prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
         job = self.worker.submit(self.text_encoder.encode(list(texts), prompt or "", truncate=True))
         if (jobs := _JOBS.get()) is not None:
             jobs.append(job)
@@ -128,6 +131,7 @@ class Service:
         self.indexes = {
             name: Index.open(folder, embedder=self.model.embedder) for name, folder in settings.indexes.items()
         }
+        self.planes = {name: Plane(index) for name, index in self.indexes.items()}
         for index in self.indexes.values():
             _ = index.embedder  # refuses another model than the index was made by
         self.fingerprint = embedder_fingerprint(embedder)

@@ -100,11 +100,11 @@ function tokenList(tokens, weight, tint) {
 }
 
 const explained = (tokens) => {
-  const list = (title, literal) => [element("h4", {}, title),
+  const list = (title, literal) => [element("h3", {}, title),
     tokenList(tokens.filter((token) => token.literal === literal), (token) => token.weight, () => (literal ? "in-text" : "beyond"))];
   return [...list("words of the text", true), ...list("beyond the text", false)];
 };
-const column = (title, ...content) => element("section", {}, element("h3", {}, title), ...content);
+const column = (title, ...content) => element("section", {}, element("h2", {}, title), ...content);
 const columns = (...content) => element("div", { class: "columns-of-tokens" }, ...content);
 const parts = (tokens, tint = "in-text") => tokenList(tokens, (token) => token.part, () => tint);
 
@@ -120,7 +120,7 @@ const show = {
     if (read.against) made.push(column(`Plain backbone, ${server.against}`, ...explained(read.against)));
     for (const under of read.instructions) {
       made.push(column(`Under “${under.instruction}”`, ...explained(under.tokens),
-        element("h4", {}, "risen"), parts(under.rose), element("h4", {}, "fallen"), parts(under.fell, "beyond")));
+        element("h3", {}, "risen"), parts(under.rose), element("h3", {}, "fallen"), parts(under.fell, "beyond")));
     }
     return [columns(...made)];
   },
@@ -163,7 +163,7 @@ function hit(found) {
   const tokens = found.matches.map((match) => match.token.trim()).filter((token) => token.length > 1);
   const most = Math.max(...found.matches.map((match) => match.amount), 1e-12);
   const reasons = found.matches.slice(0, 14).map((match) =>
-    element("li", { class: "swatch in-text", title: `${match.field}: ${match.amount.toPrecision(3)}`, style: { opacity: 0.55 + 0.45 * match.amount / most } },
+    element("li", { class: "swatch in-text", title: `${match.field}: ${match.amount.toPrecision(3)}`, style: { "--share": `${(100 * match.amount) / most}%` } },
       `${visible(match.token)} ${match.field === "bm25" ? "word" : match.field}`));
   if (found.dense) reasons.push(element("li", { class: "swatch beyond" }, `dense ${found.dense.toPrecision(3)}`));
   return element("article", { class: "hit" },
@@ -200,7 +200,7 @@ function plot(map, index) {
   map.points.forEach((point, number) => {
     const name = `${point.title || point.id}${point.token ? `, ${point.token.trim()}` : ""}`;
     const circle = element("circle", { cx: places[number][0], cy: places[number][1], r: 5, fill: colour(point), role: "button", tabindex: number ? -1 : 0, "aria-label": name });
-    const tell = () => tip.replaceChildren(element("h3", {}, name), element("p", {}, point.text));
+    const tell = () => tip.replaceChildren(element("h2", {}, name), element("p", {}, point.text));
     circle.addEventListener("mouseenter", tell);
     circle.addEventListener("focus", tell);
     circle.addEventListener("click", () => near(point));

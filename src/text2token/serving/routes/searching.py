@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
 
 from text2token.data.corpus import clean
-from text2token.search import Document, Fusion, Index
+from text2token.search import Document, Fusion, Index, SearchHit
 from text2token.serving.errors import ApiError
 from text2token.serving.responses import answer, errors
 from text2token.serving.schemas import (
@@ -20,6 +20,7 @@ from text2token.serving.schemas import (
     DeleteRequest,
     Indexes,
     ManySearchRequest,
+    Map,
     SearchRequest,
     SearchResults,
     SearchSettings,
@@ -37,10 +38,18 @@ def indexes(request: Request) -> Any:
     service = service_of(request)
     return {
         "indexes": [
-            {"name": name, "documents": len(index), "fields": list(index.sides), "writable": service.settings.writable}
+            {"name": name, "documents": len(index), "fields": list(index.fields), "writable": service.settings.writable}
             for name, index in service.indexes.items()
         ]
     }
+
+
+@router.get("/map", response_model=Map, responses=errors(TeiError, 404))
+async def plane(request: Request, index: str) -> Response:
+    """Documents of an index on a plane, by the tokens that they align with."""
+    service, timing = service_of(request), Timing()
+    service.index(index)
+    return answer(await service.run(request, timing, service.planes[index].get), timing)
 
 
 @router.post("/search", response_model=SearchResults, responses=errors(TeiError, 404))
@@ -80,6 +89,7 @@ async def add(request: Request, name: str, body: AddRequest) -> Response:
     documents = [_document(place, row.id, row.title, row.text) for place, row in enumerate(body.documents)]
     service.check_count(len(documents))
     changed = await service.run(request, timing, lambda: index.add(documents))
+    service.planes[name].changes += 1
     return answer({"changed": changed, "documents": len(index)}, timing)
 
 
@@ -89,6 +99,7 @@ async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
     service, timing = service_of(request), Timing()
     index = _writable(service, name)
     changed = await service.run(request, timing, lambda: index.delete([clean(key) for key in body.ids]))
+    service.planes[name].changes += 1
     return answer({"changed": changed, "documents": len(index)}, timing)
 
 
@@ -108,9 +119,8 @@ def _search(indexes: dict[str, Index], query: str, body: SearchSettings) -> list
     return results
 
 
-def _hit(hit: Any) -> dict[str, Any]:
-    matches = [{"token": match.token, "field": match.side, "amount": match.amount} for match in hit.matches]
-    return {**hit._asdict(), "matches": matches}
+def _hit(hit: SearchHit) -> dict[str, Any]:
+    return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches]}
 
 
 def _document(place: int, key: str, title: str, text: str) -> Document:

@@ -46,14 +46,15 @@ async def embed(request: Request, body: EmbedRequest) -> Response:
     service, timing = service_of(request), Timing()
     check_dimensions(service, body.dimensions)
     embeddings = await _embed(request, service, body, timing)
-    return answer(list(service.model.plain.densify(embeddings, normalised=body.normalize).numpy()), timing)
+    vectors = service.model.plain.correct(embeddings)
+    return answer(list((normalize(vectors) if body.normalize else vectors).numpy()), timing)
 
 
 @router.post("/embed_sparse", response_model=list[list[SparseValue]], responses=errors(TeiError))
 async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Response:
     """Sparse vectors: token ids and weights, by falling weight."""
     service, timing = service_of(request), Timing()
-    _ = service.model.plain.corpus_mean  # refuses a model without a head
+    service.model.plain.require_calibration()
     embeddings = await _embed(request, service, body, timing)
     vectors = await run_in_threadpool(service.model.plain.sparsify, embeddings)
     rows = [
