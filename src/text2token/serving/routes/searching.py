@@ -10,7 +10,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool
 
-from text2token.data.corpus import clean
+from text2token.data.text import clean, clean_id
 from text2token.search import Document, Fusion, Index, SearchHit
 from text2token.serving.errors import ApiError
 from text2token.serving.responses import answer, errors
@@ -98,7 +98,7 @@ async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
     """Delete documents; ids that are not there are passed over."""
     service, timing = service_of(request), Timing()
     index = _writable(service, name)
-    changed = await service.run(request, timing, lambda: index.delete([clean(key) for key in body.ids]))
+    changed = await service.run(request, timing, lambda: index.delete([clean_id(key) for key in body.ids]))
     service.planes[name].changes += 1
     return answer({"changed": changed, "documents": len(index)}, timing)
 
@@ -124,7 +124,7 @@ def _hit(hit: SearchHit) -> dict[str, Any]:
 
 
 def _document(place: int, key: str, title: str, text: str) -> Document:
-    document = Document(clean(key), clean(title), clean(text))
+    document = Document(clean_id(key), clean(title), clean(text))
     if not document.id or not document.content:
         raise ApiError(422, f"Document {place} has no id or no text: give it both.", "Empty", param="documents")
     return document
