@@ -1,4 +1,4 @@
-"""What our pages share: one environment and style, numbers for people, aligned tokens as bars, files that appear whole."""
+"""Tools for HTML and Markdown pages: the template environment, numbers for people, and aligned tokens as bars."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import ChainableUndefined, Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from text2token.utils.files import atomic_write
 
@@ -16,7 +16,14 @@ _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
 class Bar(NamedTuple):
-    """An aligned token as it is drawn: visible, its weight, that in percent of the heaviest, is it in the text?"""
+    """An aligned token in a bar chart.
+
+    Attributes:
+        token: With signs for spaces and line breaks.
+        weight: As computed.
+        percent: Length of the bar: the weight in percent of the largest one, from 0 to 100.
+        in_text: Whether the token is spelled in the text.
+    """
 
     token: str
     weight: float
@@ -25,11 +32,11 @@ class Bar(NamedTuple):
 
 
 def page_environment() -> Environment:
-    """Templates of pages, HTML escaped and Markdown as it is; what is missing in the data is a dash, never an error."""
+    """Return the environment of the page templates. HTML is escaped. An unknown name is an error."""
     environment = Environment(
         autoescape=select_autoescape(("html.j2",)),
         loader=PackageLoader("text2token.utils", "templates"),
-        undefined=ChainableUndefined,
+        undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -38,26 +45,26 @@ def page_environment() -> Environment:
 
 
 def write_page(page: str, file: Path) -> None:
-    """Write a page of HTML or Markdown, whole or not at all."""
+    """Write a page of HTML or Markdown, completely or not at all."""
     with atomic_write(file) as part:
-        # a token or the name of a file can hold half of a surrogate pair, which UTF-8 has no bytes for
+        # a token or the name of a file can hold a lone surrogate, which UTF-8 cannot encode
         part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def number(value: Any, digits: int = 3) -> str:
-    """A number for people, an ``int`` with thousands separators; a dash for NaN, infinity and what is no number."""
+    """Write a number with thousands separators, a ``float`` with ``digits`` decimals; a dash for anything but a finite number."""
     if not is_finite(value):
         return MISSING
     return f"{value:,}" if isinstance(value, int) else f"{value:,.{digits}f}"
 
 
 def is_finite(value: Any) -> bool:
-    """Is it a number, and neither NaN nor infinite?"""
+    """Return True for a number that is neither NaN nor infinite."""
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def bars(tokens: Sequence[tuple[str, float]], text: str) -> Iterator[Bar]:
-    """Aligned tokens and weights of a text as bars; a weight that is no number has none."""
+    """Yield the aligned tokens of a text as bars. A weight that is not a finite number has a bar of length 0."""
     words = f" {' '.join(text.split())}".casefold()  # a token that starts a word brings its space along
     heaviest = max((weight for _, weight in tokens if is_finite(weight)), default=0.0)
     for token, weight in tokens:
@@ -67,7 +74,7 @@ def bars(tokens: Sequence[tuple[str, float]], text: str) -> Iterator[Bar]:
 
 
 def visible(token: str) -> str:
-    """A token with a sign for each space, and escapes for what has no glyph: controls, joiners, direction marks."""
+    """Return a token with signs for white space, and escapes for controls, joiners and direction marks."""
     return "".join(
         _VISIBLE.get(char) or (char if char.isprintable() else char.encode("unicode_escape").decode()) for char in token
     )
