@@ -83,7 +83,7 @@ MIRROR = Path(os.environ.get("TEXT2TOKEN_MIRROR", Path(__file__).parents[2] / "s
 
 
 @pytest.mark.parametrize(("task", "published"), [("BIOSSES", 81.64), ("STSBenchmark", 82.03)])
-def test_the_judge_gives_minilm_its_published_scores(tmp_path, task, published):
+def test_evaluate_gives_minilm_its_published_scores(tmp_path, task, published):
     if not MIRROR.is_dir():
         pytest.skip("no mirror: TEXT2TOKEN_MIRROR names one, in the layout of docs/evaluation.md")
     selection = select_tasks(data_root=MIRROR, names=[task])
@@ -91,7 +91,7 @@ def test_the_judge_gives_minilm_its_published_scores(tmp_path, task, published):
     assert 100 * summary["tasks"][0]["score"] == pytest.approx(published, abs=0.1)
 
 
-def test_the_judge_agrees_with_minilm_by_hand(tmp_path, texts):
+def test_evaluate_agrees_with_minilm_by_hand(tmp_path, texts):
     """The same check where there is no mirror: pairs of sentences and their scores are made here."""
     pairs = [(first, second) for first in texts[:12] for second in texts[6:18]]
     gold = [len(set(first.split()) & set(second.split())) for first, second in pairs]

@@ -115,10 +115,11 @@ def read_published(file: Path, models: Sequence[str] = ()) -> dict[str, dict[str
 def coverage(names: Sequence[str], benchmark: frozenset[str], max_docs: int | None) -> str:
     """Says which tasks a mean covers, so that readers do not take a part for the benchmark."""
     inside = len(benchmark.intersection(names))
+    tasks = f"{len(names)} task{'' if len(names) == 1 else 's'}"
     cut = f", cut down to {max_docs} texts each" if max_docs else ""
     if inside == len(names):
         return f"mean over {inside} of {len(benchmark)} tasks of {BENCHMARK}{cut}"
-    return f"mean over {len(names)} tasks, {inside} of them among the {len(benchmark)} of {BENCHMARK}{cut}"
+    return f"mean over {tasks}, {inside} of them among the {len(benchmark)} of {BENCHMARK}{cut}"
 
 
 def _mean(values: list[float]) -> float | None:
