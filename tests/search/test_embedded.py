@@ -17,25 +17,25 @@ TERMS, SIZE = 40, 6
 
 
 def rows(count, seed):
-    """Vectors of all sides; small whole weights, so that scores tie often and sums are exact in any order."""
+    """Vectors of all fields; small whole weights, so that scores tie often and sums are exact in any order."""
     rng = np.random.default_rng(seed)
     sparse = csr_array(rng.integers(0, 4, (count, TERMS)) * (rng.random((count, TERMS)) < 0.2), dtype=np.float32)
     dense = rng.integers(-2, 3, (count, SIZE)).astype(np.float32)
     return {"sparse": sparse, "bm25": csr_array(sparse[:, ::-1]), "dense": dense}
 
 
-def naive(kept, query, side, k):
+def naive(kept, query, field, k):
     """Every document against the query."""
     scores = {}
     for name, vectors in kept.items():
-        score = float((vectors[side] * query[side]).sum())
-        if score > 0 or side == "dense":
+        score = float((vectors[field] * query[field]).sum())
+        if score > 0 or field == "dense":
             scores[name] = score
     return [ScoredId(*pair) for pair in sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k]]
 
 
 def as_arrays(vectors, row):
-    return {side: np.asarray(m[[row]].todense() if side != "dense" else m[[row]])[0] for side, m in vectors.items()}
+    return {field: np.asarray(m[[row]].todense() if field != "dense" else m[[row]])[0] for field, m in vectors.items()}
 
 
 operations = st.lists(
@@ -66,8 +66,8 @@ def test_any_history_gives_what_the_remaining_documents_give(tmp_path_factory, o
     query = rows(1, seed + 99)
     arrays = as_arrays(query, 0)
     assert engine.count() == len(kept)
-    for side in query:
-        assert engine.search(side, query[side], k) == naive(kept, arrays, side, k)
+    for field in query:
+        assert engine.search(field, query[field], k) == naive(kept, arrays, field, k)
 
 
 def test_many_small_additions_become_few_segments(tmp_path):
@@ -171,7 +171,7 @@ def test_a_reader_opens_while_a_writer_clears_away(tmp_path, monkeypatch):
     assert reader.search("dense", query, 3) == writer.search("dense", query, 3)
 
 
-def test_a_reader_misses_no_side_of_a_segment_that_is_cleared_away(tmp_path, monkeypatch):
+def test_a_reader_misses_no_field_of_a_segment_that_is_cleared_away(tmp_path, monkeypatch):
     writer = EmbeddedEngine(tmp_path)
     writer.add(["a", "b", "c"], rows(3, 0))
     write = Ids.__init__

@@ -14,14 +14,15 @@ from text2token import UserError
 from text2token.search.engines.base import ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
+from text2token.search.filters import Filter
 from text2token.search.fusion import Fusion, fuse, search
 
 
 class Kind(NamedTuple):
-    """How to open an engine in a folder, the sides it holds, and how far its scores may be off."""
+    """How to open an engine in a folder, the fields it holds, and how far its scores may be off."""
 
     open: object
-    sides: tuple[str, ...]
+    fields: tuple[str, ...]
     tolerance: float = 1e-5
 
 
@@ -62,23 +63,23 @@ def dense_rows(rng, number):
 def vectors(kind, seed, number):
     rng = np.random.default_rng(seed)
     made = {"sparse": sparse_rows(rng, number), "dense": dense_rows(rng, number), "bm25": sparse_rows(rng, number, 0.1)}
-    return {side: made[side] for side in kind.sides}
+    return {field: made[field] for field in kind.fields}
 
 
 def names(number):
     return STRANGE + [f"d{i:03}" for i in range(number - len(STRANGE))]
 
 
-def naive(ids, documents, query, side, k):
+def naive(ids, documents, query, field, k):
     """The ranking by hand: inner products of all, sorted."""
-    product = documents[side] @ query[side].T
-    scores = product.ravel() if side == "dense" else product.toarray().ravel()
-    hits = [ScoredId(ids[i], float(scores[i])) for i in range(len(ids)) if side == "dense" or scores[i] > 0]
+    product = documents[field] @ query[field].T
+    scores = product.ravel() if field == "dense" else product.toarray().ravel()
+    hits = [ScoredId(ids[i], float(scores[i])) for i in range(len(ids)) if field == "dense" or scores[i] > 0]
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
 
 
 def one(rows, number):
-    return {side: matrix[number : number + 1] for side, matrix in rows.items()}
+    return {field: matrix[number : number + 1] for field, matrix in rows.items()}
 
 
 def agree(found, expected, tolerance):
@@ -91,26 +92,26 @@ def agree(found, expected, tolerance):
         )
 
 
-def test_each_side_ranks_by_inner_product(kind, engine):
+def test_each_field_ranks_by_inner_product(kind, engine):
     documents, queries, ids = vectors(kind, 0, DOCUMENTS), vectors(kind, 1, 5), names(DOCUMENTS)
     engine.add(ids, documents)
     assert engine.count() == DOCUMENTS
     for number in range(5):
         query = one(queries, number)
-        for side in kind.sides:
-            found = engine.search(side, query[side], 10)
-            agree(found, naive(ids, documents, query, side, 10), kind.tolerance)
+        for field in kind.fields:
+            found = engine.search(field, query[field], 10)
+            agree(found, naive(ids, documents, query, field, 10), kind.tolerance)
 
 
 @pytest.mark.parametrize(
     "fusion", [Fusion(), Fusion("rrf", {"sparse": 3.0}), Fusion("scores"), Fusion("scores", {"bm25": 0.3}, depth=7)]
 )
-def test_hybrid_fuses_the_rankings_of_the_sides(kind, engine, fusion):
+def test_hybrid_fuses_the_rankings_of_the_fields(kind, engine, fusion):
     documents, queries, ids = vectors(kind, 0, DOCUMENTS), vectors(kind, 1, 3), names(DOCUMENTS)
     engine.add(ids, documents)
     for number in range(3):
         query = one(queries, number)
-        rankings = {side: naive(ids, documents, query, side, fusion.depth) for side in kind.sides}
+        rankings = {field: naive(ids, documents, query, field, fusion.depth) for field in kind.fields}
         found = search(engine, query, 6, fusion)
         assert len(found) == 6
         agree(found, fuse(rankings, 6, fusion), kind.tolerance)
@@ -120,25 +121,25 @@ def test_a_document_added_again_takes_its_own_place(kind, engine):
     ids, documents = names(20), vectors(kind, 0, 20)
     engine.add(ids, documents)
     newer = vectors(kind, 2, 20)
-    engine.add([*ids[:12], "new"], {side: rows[:13] for side, rows in newer.items()})
+    engine.add([*ids[:12], "new"], {field: rows[:13] for field, rows in newer.items()})
     assert engine.count() == 21
     stack = {"dense": np.vstack}
-    now = {s: stack.get(s, sparse.vstack)([newer[s][:12], documents[s][12:], newer[s][12:13]]) for s in kind.sides}
+    now = {s: stack.get(s, sparse.vstack)([newer[s][:12], documents[s][12:], newer[s][12:13]]) for s in kind.fields}
     query = one(vectors(kind, 1, 1), 0)
-    for side in kind.sides:
-        expected = naive([*ids, "new"], now, query, side, 50)
-        agree(engine.search(side, query[side], 50), expected, kind.tolerance)
+    for field in kind.fields:
+        expected = naive([*ids, "new"], now, query, field, 50)
+        agree(engine.search(field, query[field], 50), expected, kind.tolerance)
 
 
 def test_finishing_changes_no_ranking(kind, engine):
     ids, documents, query = names(20), vectors(kind, 0, 20), one(vectors(kind, 1, 1), 0)
     engine.finish()
-    engine.add(ids[:12], {side: rows[:12] for side, rows in documents.items()})
-    engine.add(ids[12:], {side: rows[12:] for side, rows in documents.items()})
+    engine.add(ids[:12], {field: rows[:12] for field, rows in documents.items()})
+    engine.add(ids[12:], {field: rows[12:] for field, rows in documents.items()})
     engine.finish()
     assert engine.count() == 20
-    for side in kind.sides:
-        agree(engine.search(side, query[side], 9), naive(ids, documents, query, side, 9), kind.tolerance)
+    for field in kind.fields:
+        agree(engine.search(field, query[field], 9), naive(ids, documents, query, field, 9), kind.tolerance)
 
 
 def test_deleted_documents_are_gone_and_may_return(kind, engine):
@@ -148,10 +149,10 @@ def test_deleted_documents_are_gone_and_may_return(kind, engine):
     engine.delete([*ids[:15], "not there"])
     assert engine.count() == 5
     query = one(vectors(kind, 1, 1), 0)
-    left = {side: rows[15:] for side, rows in documents.items()}
-    for side in kind.sides:
-        agree(engine.search(side, query[side], 9), naive(ids[15:], left, query, side, 9), kind.tolerance)
-    engine.add(ids[:15], {side: rows[:15] for side, rows in documents.items()})
+    left = {field: rows[15:] for field, rows in documents.items()}
+    for field in kind.fields:
+        agree(engine.search(field, query[field], 9), naive(ids[15:], left, query, field, 9), kind.tolerance)
+    engine.add(ids[:15], {field: rows[:15] for field, rows in documents.items()})
     assert engine.count() == 20
     engine.delete(ids)
     assert engine.count() == 0
@@ -161,44 +162,46 @@ def test_deleted_documents_are_gone_and_may_return(kind, engine):
 def test_all_is_there_when_opened_again(kind, tmp_path):
     ids, documents = names(30), vectors(kind, 0, 30)
     engine = kind.open(tmp_path)
-    engine.add(ids[:20], {side: rows[:20] for side, rows in documents.items()})
+    engine.add(ids[:20], {field: rows[:20] for field, rows in documents.items()})
     query = one(vectors(kind, 1, 1), 0)
     search(engine, query, 3, Fusion())
-    engine.add(ids[20:], {side: rows[20:] for side, rows in documents.items()})
+    engine.add(ids[20:], {field: rows[20:] for field, rows in documents.items()})
     engine.delete(ids[:5])
     again = kind.open(tmp_path)
     assert again.count() == 25
-    left = {side: rows[5:] for side, rows in documents.items()}
-    for side in kind.sides:
-        agree(again.search(side, query[side], 9), naive(ids[5:], left, query, side, 9), kind.tolerance)
+    left = {field: rows[5:] for field, rows in documents.items()}
+    for field in kind.fields:
+        agree(again.search(field, query[field], 9), naive(ids[5:], left, query, field, 9), kind.tolerance)
 
 
 def test_of_an_id_twice_in_one_call_the_last_counts(kind, engine):
     documents, query = vectors(kind, 0, 3), one(vectors(kind, 1, 1), 0)
     engine.add(["a", "b", "a"], documents)
     assert engine.count() == 2
-    for side in kind.sides:
-        expected = naive(["b", "a"], {side: documents[side][1:]}, query, side, 5)
-        agree(engine.search(side, query[side], 5), expected, kind.tolerance)
+    for field in kind.fields:
+        expected = naive(["b", "a"], {field: documents[field][1:]}, query, field, 5)
+        agree(engine.search(field, query[field], 5), expected, kind.tolerance)
 
 
 def test_equal_scores_come_by_id(kind, engine):
     row = one(vectors(kind, 0, 1), 0)
     stack = {"dense": np.vstack}
-    engine.add(["c", "a", "d", "b"], {side: stack.get(side, sparse.vstack)([rows] * 4) for side, rows in row.items()})
-    for side in kind.sides:
-        found = engine.search(side, row[side], 4)
+    engine.add(
+        ["c", "a", "d", "b"], {field: stack.get(field, sparse.vstack)([rows] * 4) for field, rows in row.items()}
+    )
+    for field in kind.fields:
+        found = engine.search(field, row[field], 4)
         assert [hit.id for hit in found] == ["a", "b", "c", "d"]
         assert len({hit.score for hit in found}) == 1
 
 
 def test_empty_vectors_are_kept_and_never_hit(kind, engine):
-    """Texts without tokens: a document is counted and no hit of a sparse side, a query finds nothing there."""
+    """Texts without tokens: a document is counted and no hit of a sparse field, a query finds nothing there."""
     ids, documents = names(12), vectors(kind, 0, 12)
-    for side in kind.sides:
-        if side != "dense":
+    for field in kind.fields:
+        if field != "dense":
             nothing = sparse.csr_array((3, TOKENS), dtype=np.float32)
-            documents[side] = sparse.vstack([nothing, documents[side][3:]], format="csr")
+            documents[field] = sparse.vstack([nothing, documents[field][3:]], format="csr")
     engine.add(ids, documents)
     assert engine.count() == 12
     query = one(vectors(kind, 1, 1), 0)
@@ -208,7 +211,7 @@ def test_empty_vectors_are_kept_and_never_hit(kind, engine):
     assert engine.search("sparse", nothing, 5) == []
     assert search(engine, {"sparse": nothing, "bm25": nothing}, 5, Fusion()) == []
     rest = {**query, "sparse": nothing}
-    rankings = {side: naive(ids, documents, rest, side, 100) for side in kind.sides}
+    rankings = {field: naive(ids, documents, rest, field, 100) for field in kind.fields}
     agree(search(engine, rest, 5, Fusion()), fuse(rankings, 5, Fusion()), kind.tolerance)
     engine.delete(ids[:3])
     assert engine.count() == 9
@@ -223,7 +226,7 @@ def test_before_any_document(kind, engine):
 
 
 @pytest.mark.parametrize("kind", [KINDS["milvus"]])
-def test_other_sides_are_refused_in_one_sentence(kind, engine):
+def test_other_fields_are_refused_in_one_sentence(kind, engine):
     documents = vectors(kind, 0, 3)
     engine.add(["a", "b", "c"], {"sparse": documents["sparse"]})
     with pytest.raises(UserError, match="sparse"):
@@ -240,8 +243,8 @@ def test_milvus_takes_many_documents_in_batches(tmp_path):
     engine.add(ids, documents)
     assert engine.count() == 1_203
     query = one(vectors(kind, 1, 1), 0)
-    for side in ("sparse", "bm25"):
-        agree(engine.search(side, query[side], 100), naive(ids, documents, query, side, 100), 1e-5)
+    for field in ("sparse", "bm25"):
+        agree(engine.search(field, query[field], 100), naive(ids, documents, query, field, 100), 1e-5)
     engine.delete(ids[1:])
     assert engine.count() == 1
 
@@ -261,3 +264,20 @@ def test_milvus_collections_of_another_kind_are_refused(tmp_path):
     MilvusEngine(uri, "ours").add(["a"], {"dense": np.ones((1, 4), np.float32)})
     with pytest.raises(UserError, match="'ours' holds dense of 4 dimensions, not dense of 8 dimensions"):
         MilvusEngine(uri, "ours").add(["a"], {"dense": np.ones((1, 8), np.float32)})
+
+
+def test_a_milvus_collection_of_an_earlier_version_is_searched_but_not_filtered(tmp_path):
+    uri = str(tmp_path / "vectors.db")
+    client = pymilvus.MilvusClient(uri)
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=False)
+    schema.add_field("id", pymilvus.DataType.VARCHAR, is_primary=True, max_length=99)
+    schema.add_field("dense", pymilvus.DataType.FLOAT_VECTOR, dim=2)
+    indexes = client.prepare_index_params()
+    indexes.add_index("dense", index_type="AUTOINDEX", metric_type="IP")
+    client.create_collection("old", schema=schema, index_params=indexes, consistency_level="Strong")
+    engine = MilvusEngine(uri, "old")
+    engine.add(["a", "b"], {"dense": np.eye(2, dtype=np.float32)}, [{"x": 1}, {}])
+    query = np.array([[0.0, 1.0]], np.float32)
+    assert engine.search("dense", query, 1) == [ScoredId("b", 1.0)]
+    with pytest.raises(UserError, match="made by an earlier version and has no metadata"):
+        engine.search("dense", query, 1, [Filter("x", "=", "1")])

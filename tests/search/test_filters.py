@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 
 import numpy as np
@@ -166,3 +167,20 @@ def test_an_index_without_metadata_says_so(tmp_path, backbone):
         index.search("cat", filters=["a=b"])
     index.add([Document("1", "", SENTENCES[0], {"a": "b"}), Document("2", "", SENTENCES[1])])
     assert [hit.id for hit in index.search("cat", filters=["a=b"]).hits] == ["1"]
+
+
+def test_metadata_from_python_are_kept_in_the_form_that_filters_compare(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    index.add([Document("1", "", SENTENCES[0], {"day": datetime.date(2021, 6, 1), "tags": ["a"], "in": {"x": 1}})])
+    (hit,) = index.search("cat", filters="day>=2021-06-01").hits
+    assert hit.metadata == {"day": "2021-06-01", "in.x": 1}
+
+
+def test_an_addition_reads_the_columns_of_the_first_documents(tmp_path, backbone):
+    for name, text in {"a": "A galaxy.", "b": "Another galaxy."}.items():
+        (tmp_path / f"{name}.csv").write_text(f"key,body\n{name},{text}\n")
+    columns = "--id-column", "key", "--text-column", "body"
+    done("index", backbone("llama"), tmp_path / "a.csv", "-o", tmp_path / "i", "--template", "none", *columns)
+    done("index", "-o", tmp_path / "i", "--add", tmp_path / "b.csv")
+    found = json.loads(done("search", tmp_path / "i", "galaxy", "--mode", "bm25", "--json"))
+    assert {hit["id"] for hit in found} == {"a", "b"}

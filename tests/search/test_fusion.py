@@ -36,19 +36,19 @@ def test_weights():
 
 
 @pytest.mark.parametrize("method", ["rrf", "scores"])
-@pytest.mark.parametrize(("depth", "sides"), [(1, 1), (2, 1), (3, 2)])
-def test_depth_cuts_every_side_and_never_below_the_hits_asked_for(method, depth, sides):
-    """The best of one side is the third of the other."""
+@pytest.mark.parametrize(("depth", "fields"), [(1, 1), (2, 1), (3, 2)])
+def test_depth_cuts_every_field_and_never_below_the_hits_asked_for(method, depth, fields):
+    """The best of one field is the third of the other."""
 
     class Ranked:
         def search(self, field, query, k, filters=()):
             return query[:k]
 
     fused = search(Ranked(), {"sparse": SPARSE, "dense": DENSE}, 2, Fusion(method, depth=depth))
-    assert {hit.id: len(hit.shares) for hit in fused} == {"a": sides, "c": sides}
+    assert {hit.id: len(hit.shares) for hit in fused} == {"a": fields, "c": fields}
 
 
-def test_a_side_of_negative_scores_has_no_say_among_scores():
+def test_a_field_of_negative_scores_has_no_say_among_scores():
     far = [ScoredId("x", -0.1), ScoredId("y", -0.5)]
     assert scores(fuse({"sparse": SPARSE, "dense": far}, 9, Fusion("scores"))) == {
         "a": 1.0, "b": 0.5, "c": 0.25, "x": 0.0, "y": 0.0,
@@ -57,8 +57,8 @@ def test_a_side_of_negative_scores_has_no_say_among_scores():
     assert scores(fuse({"dense": mixed}, 9, Fusion("scores"))) == {"a": 1.0, "b": 0.0}
 
 
-def test_equal_shares_tie_in_any_order_of_the_sides():
-    """Three sides rank a, b, c in turn: floating-point sums would differ by their order."""
+def test_equal_shares_tie_in_any_order_of_the_fields():
+    """Three fields rank a, b, c in turn: floating-point sums would differ by their order."""
     turns = {
         "sparse": [ScoredId("c", 3.0), ScoredId("a", 2.0), ScoredId("b", 1.0)],
         "dense": [ScoredId("b", 3.0), ScoredId("c", 2.0), ScoredId("a", 1.0)],

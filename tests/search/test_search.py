@@ -292,7 +292,7 @@ def test_idf_follows_the_documents_that_are_there_now(index):
 
 
 @pytest.mark.parametrize("family", ["llama", "bert"])
-def test_reasons_add_up_to_the_score_of_each_side(tmp_path, backbone, family):
+def test_matches_add_up_to_the_score_of_each_field(tmp_path, backbone, family):
     index = Index.create(tmp_path / "index", backbone(family), **SETTINGS)
     index.add(DOCUMENTS)
     for mode in ("sparse", "bm25"):
@@ -321,8 +321,8 @@ def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
         dict(zip((d.id for d in DOCUMENTS), cosines[0].tolist(), strict=True)), abs=1e-5
     )
     fusion = Fusion("rrf")
-    sides = {side: index.rank([SENTENCES[3]], 100, side)[0] for side in index.fields}
-    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [fuse(sides, 3, fusion), []]
+    rankings = {field: index.rank([SENTENCES[3]], 100, field)[0] for field in index.fields}
+    assert index.rank([SENTENCES[3], " "], 3, fusion=fusion) == [fuse(rankings, 3, fusion), []]
 
 
 def test_an_index_does_not_depend_on_batches(index, monkeypatch):
@@ -820,7 +820,7 @@ def test_a_broken_database_is_one_sentence(index):
     assert "file is not a database" in refused("search", index._folder, "cat")
 
 
-def test_a_side_without_weight_has_no_say(index, backbone):
+def test_a_field_without_weight_is_not_searched(index, backbone):
     without = Fusion("scores", {"bm25": 1.0, "sparse": 0.0, "dense": 0.0})
     fresh = Index.open(index._folder)
     hits = fresh.search("cats of the garden", 10, "hybrid", fusion=without).hits

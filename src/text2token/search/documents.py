@@ -28,7 +28,7 @@ class Document(NamedTuple):
         id: Its id.
         title: Its title; may be empty.
         text: Its text.
-        metadata: Values by column. They are returned with hits, and filters compare them.
+        metadata: Values by column. They are returned with hits, and filters compare them; see :func:`simple_metadata`.
     """
 
     id: str
@@ -126,14 +126,22 @@ def _document(row: Row, columns: Columns) -> Document:
     id_column = columns.id or next(column for column in ID_COLUMNS if column in row.values)
     used = {id_column, columns.title or "title", columns.text or "text"}
     others = {column: value for column, value in row.values.items() if column not in used}
-    return Document(name, title, text, dict(_metadata(others)))
+    return Document(name, title, text, simple_metadata(others))
 
 
-def _metadata(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Value]]:
+def simple_metadata(values: Mapping[str, Any]) -> dict[str, Value]:
+    """The values that filters can compare: short texts, numbers, truth values and dates, which become text.
+
+    The columns of an object get names with a dot. Other values are left out.
+    """
+    return dict(_simple_values(values, ""))
+
+
+def _simple_values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
     for column, value in values.items():
         name = f"{prefix}{column}"
         if isinstance(value, Mapping):
-            yield from _metadata(value, f"{name}.")
+            yield from _simple_values(value, f"{name}.")
         elif (simple := _simple_value(value)) is not None:
             yield name, simple
 

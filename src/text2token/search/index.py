@@ -13,7 +13,6 @@ from more_itertools import chunked
 from scipy.sparse import csr_array
 
 from text2token.data.text import clean
-from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
@@ -23,7 +22,7 @@ from text2token.search.fusion import HYBRID, Fusion, fields_to_search, search
 from text2token.search.reasons import SearchHit, explain
 from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search.writer import IndexWriter, check_folder, create_index, write_lock
+from text2token.search.writer import IndexWriter, create_index, write_lock
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
 from text2token.utils.errors import UserError, extra, first_line, is_full_disk
 from text2token.utils.progress import track
@@ -97,34 +96,19 @@ class Index:
             UserError: The model cannot be loaded, the folder holds a finished index or something else, or another process is
                 writing the index.
         """
-        folder = Path(folder)
-        check_folder(folder)
-        WordSplitter(language)  # refuses an unknown language before the model is opened
-        if uri is not None and "://" not in uri:
-            if not uri.endswith(".db"):
-                raise UserError(
-                    f"'{uri}' is not an address of Milvus: set `uri` to http://host:19530, or a file whose name ends in .db."
-                )
-            uri = str(Path(uri).resolve())
-        name = str(Path(model).resolve()) if Path(model).exists() else str(model)
-        encoder = dict(encoder or {})
-        if embedder is None:
-            from text2token.model.embedder import Embedder
-
-            embedder = Embedder.open(name, **encoder)
-        create_index(
-            folder,
-            name,
-            embedder,
-            encoder=encoder,
+        embedder = create_index(
+            Path(folder),
+            str(model),
+            encoder=dict(encoder or {}),
             calibration=calibration or Calibration(),
             vectors=vectors or VectorSettings(),
             columns=columns or Columns(),
             language=language,
             engine=engine,
             uri=uri,
+            embedder=embedder,
         )
-        return cls(folder, embedder)
+        return cls(Path(folder), embedder)
 
     @classmethod
     def open(cls, folder: str | Path, *, embedder: Embedder | None = None, model: str | None = None) -> Index:
@@ -276,7 +260,7 @@ class Index:
         *,
         inference_free: bool = False,
         fusion: Fusion = HYBRID,
-        filters: Sequence[Filter | str] = (),
+        filters: Sequence[Filter | str] | str = (),
     ) -> SearchResults:
         """The ``k`` best documents for a query, each with the tokens that matched.
 
@@ -311,7 +295,7 @@ class Index:
         *,
         inference_free: bool = False,
         fusion: Fusion = HYBRID,
-        filters: Sequence[Filter | str] = (),
+        filters: Sequence[Filter | str] | str = (),
         progress: bool = False,
     ) -> list[list[ScoredId]]:
         """Search many queries, without texts and matches of the hits; see :meth:`search`. A query without text has no hits."""
@@ -335,8 +319,9 @@ class Index:
         fields = fields_to_search(mode, self.fields, fusion, inference_free=inference_free)
         return self._vectorizer.queries(queries, fields, inference_free=inference_free)
 
-    def _conditions(self, filters: Sequence[Filter | str]) -> list[Filter]:
-        conditions = [parse_filter(own) if isinstance(own, str) else own for own in filters]
+    def _conditions(self, filters: Sequence[Filter | str] | str) -> list[Filter]:
+        several = [filters] if isinstance(filters, str) else filters
+        conditions = [parse_filter(own) if isinstance(own, str) else own for own in several]
         check_filters(conditions, self.metadata_columns)
         return conditions
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from more_itertools import chunked
 
 from text2token.data.text import clean
-from text2token.search.documents import Columns, Document
+from text2token.search.bm25 import WordSplitter
+from text2token.search.documents import Columns, Document, simple_metadata
 from text2token.search.engines.base import Engine
 from text2token.search.format import IndexSettings, read_settings, write_settings
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
@@ -46,7 +47,6 @@ def write_lock(folder: Path) -> AbstractContextManager[None]:
 def create_index(
     folder: Path,
     model: str,
-    embedder: Embedder,
     *,
     encoder: dict[str, Any],
     calibration: Calibration,
@@ -55,16 +55,28 @@ def create_index(
     language: str,
     engine: EngineName,
     uri: str | None,
-) -> None:
+    embedder: Embedder | None,
+) -> Embedder:
     """Make the folder of a new index, or check that an unfinished index in it has the same settings.
 
-    Arguments are those of :meth:`text2token.search.index.Index.create`.
+    Arguments and errors are those of :meth:`text2token.search.index.Index.create`.
 
-    Raises:
-        UserError: The folder holds something else, or the model cannot be used.
+    Returns:
+        The model.
     """
+    check_folder(folder)
+    WordSplitter(language)  # refuses an unknown language before the model is opened
+    if uri is not None and "://" not in uri:
+        if not uri.endswith(".db"):
+            raise UserError(
+                f"'{uri}' is not an address of Milvus: set `uri` to http://host:19530, or to a file that ends in .db."
+            )
+        uri = str(Path(uri).resolve())
+    model = str(Path(model).resolve()) if Path(model).exists() else model
+    from text2token.model.embedder import Embedder  # torch, which a search may not need
     from text2token.search.encoder import model_fingerprint
 
+    embedder = embedder or Embedder.open(model, **encoder)
     if not hasattr(embedder.tokenizer, "backend_tokenizer"):
         raise UserError(
             f"'{model}' has no fast tokenizer of transformers, which is needed to cut long documents: "
@@ -97,6 +109,7 @@ def create_index(
             if not store.get("documents", 0):
                 write_settings(store, settings)
         embedder.tokenizer.save_pretrained(folder / TOKENIZER)
+    return embedder
 
 
 def check_folder(folder: Path) -> None:
@@ -216,9 +229,7 @@ class IndexWriter:
         """Store and count documents that are new or have changed."""
         if empty := next((document for document in batch if not document.content), None):
             raise UserError(f"The document '{empty.id}' has no text: leave it out.")
-        last = {
-            document.id: document._replace(title=clean(document.title), text=clean(document.text)) for document in batch
-        }
+        last = {document.id: _cleaned(document) for document in batch}
         known = self.store.documents(list(last))
         new = [document for document in last.values() if known.get(document.id) != document]
         replaced = [known[document.id].content for document in new if document.id in known]
@@ -242,3 +253,9 @@ class IndexWriter:
             with self.store.transaction():
                 self.store.mark_encoded(ids, vectors.get("sparse"))
         return total
+
+
+def _cleaned(document: Document) -> Document:
+    """A document in the form that the index keeps."""
+    name, title, text, metadata = document
+    return Document(name, clean(title), clean(text), simple_metadata(metadata))
