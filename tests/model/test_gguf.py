@@ -118,7 +118,7 @@ def test_a_truncated_file_is_refused_and_leaves_nothing(tmp_path, keep):
     whole = write_gguf(tmp_path / "tiny.gguf").read_bytes()
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(whole[:keep])
-    with pytest.raises(UserError, match=r"broken\.gguf is broken"):
+    with pytest.raises(UserError, match=r"broken\.gguf is damaged"):
         dequantise(broken, tmp_path / "model")
     assert {entry.name for entry in tmp_path.iterdir()} == {"tiny.gguf", "broken.gguf"}
 

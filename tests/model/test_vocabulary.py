@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from conftest import byte_bpe, word_piece
-from text2token.model.vocabulary import read_vocabulary
+from text2token.model.vocabulary import count_tokens, read_vocabulary
 from text2token.utils.errors import UserError
 
 
@@ -82,3 +82,15 @@ def test_markup_among_the_added_tokens_is_no_word():
     vocabulary = read_vocabulary(tokenizer, len(tokenizer))
     assert vocabulary.special[-3:].tolist() == [True, True, False]
     assert vocabulary.meaningful[-3:].tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("limit", [None, 3, 12])
+def test_counts_do_not_depend_on_what_the_tokenizer_did_before(side, limit):
+    tokenizer = byte_bpe()
+    tokenizer.model_max_length, tokenizer.padding_side = 8, side
+    texts = ["cat", "The cat sat on the warm mat near the window, and more and more."]
+    fresh = count_tokens(tokenizer, texts, len(tokenizer), limit).toarray()
+    tokenizer(texts, padding=True, truncation=True)  # as an encoder calls it
+    after = count_tokens(tokenizer, texts, len(tokenizer), limit).toarray()
+    assert (after == fresh).all()

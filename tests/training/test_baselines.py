@@ -49,7 +49,7 @@ def test_both_copies_are_cut_alike(backbone):
     second = [i for t, i in zip(types, encoded["input_ids"], strict=True) if t]
     ids = encoded["input_ids"]
     assert sum(ids[i : i + len(second)] == second for i in range(len(ids))) == 2
-    with pytest.raises(UserError, match="no room for a text twice"):
+    with pytest.raises(UserError, match="leaves no room for text in 16"):
         echo_embedder(Recipe(backbone=backbone("llama"), max_length=16, train_length=8))
 
 

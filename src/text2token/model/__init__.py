@@ -1,4 +1,4 @@
-"""Open, correct, decode and save embedders."""
+"""Open language models and finished embedders, encode texts, decode vectors to tokens, and save embedders."""
 
 import lazy_loader
 

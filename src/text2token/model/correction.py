@@ -1,4 +1,4 @@
-"""Training-free linear corrections of an embedding, as one affine map ``x = A·h + c`` that any folder can carry."""
+"""Training-free linear corrections of embeddings, folded into one affine map ``x = A·h + c`` that is saved with the model."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from text2token.model.head import DecodingHead
 from text2token.settings.corrections import Step, parse_steps
 from text2token.utils.errors import UserError
 
-_ROWS = 16_384
-_SHRINKAGE = 0.3  # of whiten without a value; chosen on STSBenchmark validation, where 0.1 to 0.7 differ by a point
+_ROWS = 16_384  # rows of the head converted to float64 at once
+_SHRINKAGE = 0.3  # default of whiten; chosen on STSBenchmark validation, where 0.1 to 0.7 differ by one point
 _DIRECTIONS: WeakKeyDictionary[DecodingHead, Tensor] = WeakKeyDictionary()  # seconds to compute for a large vocabulary
 
 
 class Affine(NamedTuple):
-    """``x = matrix·h + offset``; k×d and k, float64."""
+    """The map ``x = matrix·h + offset``; matrix k×d and offset k in float64."""
 
     matrix: Tensor
     offset: Tensor
@@ -30,35 +30,36 @@ class Affine(NamedTuple):
         return embeddings @ self.matrix.T + self.offset
 
     def then(self, other: Affine) -> Affine:
-        """This map followed by another one."""
+        """Return the map that applies this one and then ``other``."""
         return Affine(other.matrix @ self.matrix, other(self.offset))
 
 
 def correction(
     steps: Sequence[str], embeddings: Tensor, head: DecodingHead | None, keep: tuple[float, float] = (0.0, 1.0)
 ) -> Dense | None:
-    """Learn corrections from a sample of embeddings, one after another, and fold them into one module.
+    """Learn a chain of corrections from a sample of embeddings, and fold them into one module.
 
     Args:
-        steps: In order, as :mod:`text2token.settings.corrections` writes them; each learns from what those before it leave.
+        steps: Steps in order, in the notation of :mod:`text2token.settings.corrections`. Each learns from the sample as the
+            steps before it left it.
 
             - ``centre`` subtracts the mean.
-            - ``shift`` adds λ·u₁ (arXiv 2406.17378), u₁ the first right singular vector of the uncentred embeddings, which points
-              to where their mean is; without a value, λ takes the mean coefficient of u₁ to zero.
-            - ``first-component`` and ``remove`` project out the first 1 or N right singular vectors (uncentred, unless centred
-              before; all-but-the-top, arXiv 1702.01417, is centre+remove).
-            - ``whiten`` centres and gives all directions one variance, of the covariance ``(1 − S)·C + S·tr(C)/d·I`` (shrinkage
-              towards equal variances, as Ledoit and Wolf 2004); it turns nothing (ZCA), so that ``filter`` can follow.
-            - ``filter`` is :func:`spectral_filter`, and comes last since it changes the dimension.
+            - ``shift`` adds λ·u₁ (arXiv 2406.17378). u₁ is the first right singular vector of the uncentred embeddings, with the
+              sign that points towards their mean. The default λ makes the mean coefficient of u₁ zero.
+            - ``first-component`` and ``remove`` project out the first 1 or N right singular vectors (of the uncentred embeddings,
+              unless ``centre`` came before; centre+remove is all-but-the-top, arXiv 1702.01417).
+            - ``whiten`` centres and scales all directions to one variance, under the covariance ``(1 − S)·C + S·tr(C)/d·I``
+              (shrinkage towards equal variances, as Ledoit and Wolf 2004). It does not rotate (ZCA), so ``filter`` can follow.
+            - ``filter`` is :func:`spectral_filter`. It comes last, since it changes the dimension.
         embeddings: Sample, N×d.
-        head: The backbone's; None where there is none, and no filter either.
-        keep: Of the spectral filter.
+        head: The decoding head of the backbone; only ``filter`` needs it.
+        keep: Shares of the spectrum between which the spectral filter keeps directions.
 
     Returns:
-        ``x = A·h + c`` as a sentence-transformers module, A k×d; None without steps.
+        The map ``x = A·h + c`` with A k×d as a module of sentence-transformers; None if there are no steps.
 
     Raises:
-        UserError: More components are to be removed than there are, or the filter keeps none or has no head.
+        UserError: The steps remove more components than there are, or the filter keeps no direction or has no head.
     """
     if not steps:
         return None
@@ -73,19 +74,19 @@ def correction(
 
 
 def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
-    """Rows that keep the middle of the decoding head's spectrum: its principal directions, ranked, from ``low`` to ``high``.
+    """Return a projection onto the middle of the decoding head's spectrum: principal directions from ``low`` to ``high``.
 
-    The first directions carry token frequency, the last hardly reach any token; both are noise to a cosine
+    The first directions carry token frequency, and the last ones hardly affect any token; both are noise in a cosine similarity
     (after EmbedFilter, arXiv 2606.07502, which filters uncentred; centring the rows of W first is ours).
 
     Args:
-        head: The backbone's; its matrix is V×d.
-        low: Share of directions cut at the large end, 0 … 1.
-        high: Share at which the small end is cut; ``high - low`` of all directions stay.
+        head: The decoding head of the backbone; its matrix is V×d.
+        low: Share of directions removed at the large end, 0 to 1.
+        high: Share at which the small end is cut off; ``high - low`` of all directions stay.
 
     Returns:
-        Orthonormal rows, k×d with k = (high − low)·d. The identity where the head has a transform before its matrix,
-        since the spectrum then is not of the embedding's own space.
+        Orthonormal rows, k×d with k = (high − low)·d. The identity if the head has a transform before its matrix,
+        because the spectrum then belongs to another space than the embedding's.
 
     Raises:
         UserError: No direction lies between ``low`` and ``high``.
@@ -99,13 +100,13 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
     if not len(rows):
         raise UserError(
             f"The spectrum has {dimension} directions and none between {low:g} and {high:g}: "
-            "put --keep-from and --keep-to further apart."
+            "put keep_from and keep_to further apart."
         )
     return rows
 
 
 def _learn(step: Step, sample: Tensor, head: DecodingHead | None, keep: tuple[float, float]) -> Affine:
-    """One correction of embeddings N×d in float64."""
+    """Learn one correction from embeddings N×d in float64."""
     dimension = sample.shape[1]
     identity, zero = torch.eye(dimension, dtype=torch.float64), torch.zeros(dimension, dtype=torch.float64)
     mean = sample.mean(dim=0)
@@ -121,33 +122,35 @@ def _learn(step: Step, sample: Tensor, head: DecodingHead | None, keep: tuple[fl
             return Affine(whitening, -whitening @ mean)
         case "filter":
             if head is None:
-                raise UserError("A spectral filter is that of a decoding head, and this model has none: leave it out.")
+                raise UserError(
+                    "A spectral filter needs a decoding head, and this model has none: leave the filter out."
+                )
             rows = spectral_filter(head, *keep).double()
             return Affine(rows, zero[: len(rows)])
     number = 1 if step.value is None else int(step.value)
     if number >= dimension:
-        raise UserError(f"Of {dimension} components remove-{number} would leave none: remove fewer.")
+        raise UserError(f"remove-{number} would leave none of {dimension} components: remove fewer.")
     removed = _singular_vectors(sample, number)
     return Affine(identity - removed.T @ removed, zero)
 
 
 def _singular_vectors(sample: Tensor, number: int) -> Tensor:
-    """The first right singular vectors, a row each."""
+    """Return the first right singular vectors, one a row."""
     _, directions = torch.linalg.eigh(sample.T @ sample)  # ascending
     return directions[:, -number:].T
 
 
 def _whitening(centred: Tensor, shrinkage: float) -> Tensor:
-    """The symmetric inverse root of the shrunk covariance, d×d; directions without any variance are cut."""
+    """Return the symmetric inverse square root of the shrunk covariance, d×d; directions without variance become zero."""
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     shrunk = (1 - shrinkage) * variances.clamp(min=0) + shrinkage * variances.mean()
-    alive = shrunk > shrunk.max() * torch.finfo(torch.float32).eps  # less is rounding of float32 embeddings
+    alive = shrunk > shrunk.max() * torch.finfo(torch.float32).eps  # below that is rounding error of float32 embeddings
     scales = torch.where(alive, shrunk.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
     return (directions * scales) @ directions.T
 
 
 def _principal_directions(weight: Tensor) -> Tensor:
-    """Principal directions of rows V×d about their mean, the strongest first: d×d float32, one row per direction."""
+    """Return the principal directions of rows V×d about their mean, the strongest first: d×d float32, one a row."""
     dimension = weight.shape[1]
     mean = weight.mean(dim=0, dtype=torch.float64)
     gram = torch.zeros(dimension, dimension, dtype=torch.float64)

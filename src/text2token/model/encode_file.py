@@ -1,4 +1,4 @@
-"""Vectors of a corpus in a file, in the order of its texts."""
+"""Write the vectors of a corpus to a file, in the order of its texts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from text2token.model.fingerprint import embedder_fingerprint
 from text2token.utils.progress import track
 from text2token.utils.run_folder import RunFolder
 
-_CHUNK = 1024  # texts between two files of a run: a minute on a laptop, the most that a kill can lose
+_CHUNK = 1024  # texts in a file of the work folder; a kill loses at most one chunk, about a minute on a laptop
 
 
 def encode_file(
@@ -32,20 +32,22 @@ def encode_file(
     overwrite: bool = False,
     progress: bool = False,
 ) -> None:
-    """Write the vectors of ``texts``; a killed call continues when it is repeated. Memory is that of the texts.
+    """Write the vectors of ``texts`` to a file; a killed call continues when it is repeated.
+
+    Vectors go to disk chunk by chunk, so memory holds the texts and one chunk.
 
     Args:
-        embedder: With a decoding head and a corpus mean, for sparse vectors.
-        texts: N, at least one.
+        embedder: Sparse vectors need its decoding head and corpus mean.
+        texts: N texts, at least one.
         output: ``.npy``: N×k float32. ``.parquet``: ``text`` and ``vector``, or ``ids`` and ``weights``.
-        sparse: Aligned tokens that have weight, heaviest first, instead of dense vectors; for Parquet.
-        batch_size: Texts encoded at once.
-        overwrite: Replace ``output``.
-        progress: Show texts/s and time left.
+        sparse: Write aligned tokens with positive weight, heaviest first, instead of dense vectors; needs Parquet.
+        batch_size: Size of a batch in texts of 128 tokens.
+        overwrite: Replace an existing ``output``.
+        progress: Show a bar with texts/s and time left on a terminal.
 
     Raises:
-        UserError: The model has no head or corpus mean for sparse vectors, ``output`` exists, or another process or unfinished
-            call has it.
+        UserError: The model has no head or corpus mean for sparse vectors; ``output`` exists; or another process, or an
+            unfinished call with other arguments, is writing it.
     """
     if sparse:
         embedder.require_calibration()  # before the work, not after it
@@ -71,7 +73,7 @@ def encode_file(
 
 
 def _write_array(file: Path, parts: peekable[NDArray[np.float32]], count: int) -> None:
-    """As :func:`numpy.save`, part by part."""
+    """Write an array of ``count`` rows like :func:`numpy.save`, part by part."""
     header = {"descr": "<f4", "fortran_order": False, "shape": (count, parts.peek().shape[1])}
     with file.open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)

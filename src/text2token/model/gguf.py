@@ -1,4 +1,4 @@
-"""GGUF files, dequantised once into plain transformers folders (float32 safetensors and a tokenizer) that are kept."""
+"""Dequantise GGUF files into plain transformers folders (float32 safetensors and a tokenizer) in the cache."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _DIGITS_APART = frozenset({"smollm", "starcoder", "refact", "command-r", "codesh
 
 
 def dequantise_cached(gguf_file: Path) -> Path:
-    """The dequantised copy of ``gguf_file`` in the cache, made if need be.
+    """Return the dequantised copy of ``gguf_file`` in the cache; it is made the first time.
 
-    A copy belongs to a path, size and time of change, so that a file replaced by another is converted anew; hashing the
-    gigabytes of a file at every start would cost more than it protects from.
+    The copy is keyed by path, size and time of change, so a replaced file is converted again. A hash of the file's content
+    would cost seconds at every start.
 
     Raises:
-        UserError: As ``dequantise`` and ``making``.
+        UserError: As :func:`dequantise`, or the cache cannot be written.
     """
     file, facts = gguf_file.resolve(), gguf_file.stat()
     key = hashlib.sha256(f"{file}|{facts.st_size}|{facts.st_mtime_ns}".encode()).hexdigest()
@@ -40,17 +40,17 @@ def dequantise_cached(gguf_file: Path) -> Path:
 
 
 def dequantise(gguf_file: Path, output: Path) -> None:
-    """Write a GGUF language model as a transformers folder of float32 safetensors, whole or not at all.
+    """Write a GGUF language model as a transformers folder of float32 safetensors; an error leaves no folder behind.
 
-    Takes about 4 bytes of memory and disk per parameter, and half a minute for 135 million parameters on a laptop.
-    Nothing is drawn meanwhile. Callers that may race for one ``output`` hold ``cache_lock(output)``.
+    It takes about 4 bytes of memory and disk per parameter, and half a minute for 135 million parameters on a laptop.
+    Callers that may run at the same time for one ``output`` hold ``cache_lock(output)``. No progress is shown.
 
     Args:
-        gguf_file: Any file of an architecture that transformers reads, of any quantisation, with its tokenizer inside.
-        output: The folder to make.
+        gguf_file: A file with its tokenizer inside, of any quantisation, and of an architecture that transformers reads.
+        output: The folder to write; it must not exist.
 
     Raises:
-        UserError: The file is not there, is broken, lacks weights, or is not a language model that transformers reads.
+        UserError: The file does not exist, is damaged, lacks weights, or is not a language model that transformers reads.
         OSError: ``output`` exists already, or cannot be written.
         SafetensorError: The disk is full.
     """
@@ -63,8 +63,8 @@ def dequantise(gguf_file: Path, output: Path) -> None:
 
 
 def _load(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer out of a GGUF file."""
-    import torch  # here, so that a model which is in the cache costs none of these imports
+    """Load model and tokenizer from a GGUF file."""
+    import torch  # imported here, because a model that is in the cache needs none of it
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
@@ -78,15 +78,15 @@ def _load(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
                 **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32, output_loading_info=True
             )
             tokenizer = AutoTokenizer.from_pretrained(**source)
-    except Exception as error:  # three parsers on bytes from anywhere: there is no telling what they raise
+    except Exception as error:  # three parsers read the file, and damaged bytes make them raise almost anything
         raise UserError(
-            f"{gguf_file} is broken, or no language model that transformers reads "
+            f"{gguf_file} is damaged, or no language model that transformers reads "
             f"({type(error).__name__}: {first_line(error)}): "
-            "get it again, or use the safetensors folder of the model."
+            "download it again, or use the safetensors folder of the model."
         ) from error
-    if report["missing_keys"]:  # transformers would go on with random numbers in their place
+    if report["missing_keys"]:  # transformers would fill them with random numbers
         raise UserError(
-            f"{gguf_file} lacks the weights {sorted(report['missing_keys'])[0]}: get the whole, unsplit file."
+            f"{gguf_file} lacks the weights {sorted(report['missing_keys'])[0]}: get the complete file, not a part of it."
         )
     if split in _DIGITS_APART:
         gpt2 = ByteLevel(add_prefix_space=False, use_regex=True)
@@ -95,7 +95,7 @@ def _load(gguf_file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 
 def _pre_tokenizer(gguf_file: Path) -> str | None:
-    """How the file says that text is split before BPE: its field ``tokenizer.ggml.pre``."""
+    """Return the file's field ``tokenizer.ggml.pre``, the name of the way in which text is split before BPE."""
     from gguf import GGUFReader
 
     field = GGUFReader(gguf_file).get_field("tokenizer.ggml.pre")

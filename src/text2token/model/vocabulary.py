@@ -1,4 +1,4 @@
-"""What each vocabulary entry is, told by its properties and in any alphabet."""
+"""Classify the entries of a vocabulary by their properties, in any alphabet."""
 
 from __future__ import annotations
 
@@ -17,26 +17,28 @@ from scipy import sparse
 from text2token.data.stop_words import stop_list
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
+    from tokenizers import Encoding, Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 _MARKUP = re.compile(r"\s*(<.+>|\[.+\])\s*")  # "<table>", "[multimodal]": added tokens that no flag calls special
-_CHARACTERS = 64  # of a token at most, in the mean over the first of a text: what follows in a book is not looked at
-_BATCH = 1024  # texts tokenised at once: keeps the tokenizer's threads busy and little in memory
-_REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that are not a whole character
+_CHARACTERS = (
+    64  # a text is cut to this many characters per token that is counted, so that a book is not tokenised whole
+)
+_BATCH = 1024  # texts tokenised at once; enough to keep the tokenizer's threads busy, and little memory
+_REPLACEMENT = "\ufffd"  # decoders write it for bytes that are no complete character
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """One row an entry, V rows; an entry is meaningful when none of the flags that make it noise is set.
+    """Properties of V vocabulary entries; an entry is meaningful if it is not special, byte piece, punctuation or stop word.
 
     Attributes:
-        surfaces: Text of the entry, with its leading space when it starts a word.
+        surfaces: Text of the entry, with a leading space if it starts a word.
         special: Control tokens, markup among the added tokens, and ids without a token.
-        byte_piece: Part of a character only.
-        punctuation: No letter, digit or mark in it (spaces, symbols, emoji).
-        stop_word: A word of the stop list (case ignored).
-        word_start: Begins a word; the rest continue one.
+        byte_piece: Only part of a character.
+        punctuation: Has no letter, digit or mark (spaces, symbols, emoji).
+        stop_word: In the stop list, ignoring case.
+        word_start: Begins a word; other entries continue one.
     """
 
     surfaces: tuple[str, ...]
@@ -48,14 +50,15 @@ class Vocabulary:
 
     @cached_property
     def meaningful(self) -> NDArray[np.bool_]:
-        """V booleans: neither special, byte piece, punctuation nor stop word."""
+        """V booleans: True for entries that are neither special, byte piece, punctuation nor stop word."""
         return ~(self.special | self.byte_piece | self.punctuation | self.stop_word)
 
     @cached_property
     def fragment(self) -> NDArray[np.bool_]:
-        """V booleans: continues a word and is none by itself, as "ilantro" (no " ilantro" is in the vocabulary).
+        """V booleans: True for entries that continue a word and are no word themselves.
 
-        Only letters with case count; scripts without case often write no spaces, so nothing follows from their absence.
+        "ilantro" is one: the vocabulary has no " ilantro". Entries in scripts without case are never fragments: such scripts
+        often write no spaces, so a missing space says nothing.
         """
         words = set(self.surface_groups[self.word_start])
         starts = np.isin(self.surface_groups, list(words))
@@ -64,24 +67,24 @@ class Vocabulary:
 
     @cached_property
     def surface_groups(self) -> NDArray[np.int64]:
-        """V group numbers: entries that differ only in case and leading space (" Cat", "cat") share one."""
+        """V group numbers: entries that differ only in case and leading space (" Cat", "cat") share a group."""
         groups: dict[str, int] = {}
         return np.array([groups.setdefault(s.strip().casefold(), len(groups)) for s in self.surfaces], dtype=np.int64)
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:
-    """Look at every entry of a tokenizer once.
+    """Classify every entry of a tokenizer.
 
-    Whether an entry starts a word is seen by decoding it behind another token, which works for byte-level BPE,
-    SentencePiece and WordPiece alike.
+    Each entry is decoded after another token: a leading space then shows that it starts a word. This works for byte-level BPE,
+    SentencePiece and WordPiece.
 
     Args:
         tokenizer: A fast tokenizer of transformers, or the tokenizer inside it, which needs no transformers.
-        size: V, the rows of the decoding head (often more than the tokenizer has; the rest count as special).
+        size: V, the rows of the decoding head; rows beyond the tokenizer's entries count as special.
         stop_words: Comma-separated ISO 639-1 codes of the stop lists, or "none".
 
     Raises:
-        UserError: A language without a stop list.
+        UserError: A language has no stop list.
     """
     stop = stop_list(stop_words)
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
@@ -110,16 +113,35 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, s
 def count_tokens(
     tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], size: int, max_tokens: int | None
 ) -> sparse.csr_matrix:
-    """Term frequencies, B×V: how often each vocabulary entry stands among the first ``max_tokens`` (None: all) of each text."""
-    encode = getattr(tokenizer, "backend_tokenizer", tokenizer).encode_batch_fast
+    """Count vocabulary entries in texts.
+
+    Args:
+        tokenizer: A fast tokenizer; its template and special tokens are left out.
+        texts: B texts.
+        size: V, the rows of the decoding head.
+        max_tokens: Tokens read of each text; None: all.
+
+    Returns:
+        Term frequencies, B×V.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    truncation = backend.truncation  # transformers leaves the truncation and padding of its last call behind
+    if truncation is not None and (max_tokens is None or truncation["max_length"] < max_tokens):
+        backend.no_truncation()
     longest = None if max_tokens is None else _CHARACTERS * max_tokens
     rows = [
-        np.array(encoding.ids[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
+        np.array(_unpadded(encoding)[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
         for batch in chunked((text[:longest] for text in texts), _BATCH)
-        for encoding in encode(batch, add_special_tokens=False)
+        for encoding in backend.encode_batch_fast(batch, add_special_tokens=False)
     ]
     flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
     indptr = np.cumsum([0, *map(len, rows)])
     counts = sparse.csr_matrix((np.ones(len(flat), dtype=np.float32), flat, indptr), shape=(len(rows), size))
     counts.sum_duplicates()
     return counts
+
+
+def _unpadded(encoding: Encoding) -> list[int]:
+    """Return the ids of a text without padding."""
+    mask = encoding.attention_mask
+    return encoding.ids if all(mask) else [i for i, real in zip(encoding.ids, mask, strict=True) if real]

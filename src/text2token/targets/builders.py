@@ -64,7 +64,7 @@ def make_builders(
     if settings.mixing == 1:
         return {1: data_driven, 2: data_driven}
     model_derived = ModelDerived(
-        lambda: embedder if settings.attention == "own" else Embedder.open(settings.backbone),
+        lambda: embedder if settings.attention == "own" else _with_own_attention(settings),
         weights,
         named_templates(settings.prior_templates),
         tuple(texts[: settings.prior_texts]),
@@ -110,3 +110,9 @@ class Combined:
         """Build the targets of a batch."""
         first, second = (to_matrix(builder(texts), self.vocabulary_size) for builder in (self.first, self.second))
         return from_matrix((self.mixing * first + (1 - self.mixing) * second).tocsr())
+
+
+def _with_own_attention(settings: TargetSettings) -> Embedder:
+    """Open the backbone with the attention that it was trained with."""
+    template = named_templates(settings.prior_templates)[0]
+    return Embedder.open(settings.backbone, pooling="last", template=template, max_length=settings.train_length)
