@@ -503,7 +503,7 @@ def refused(capsys, *arguments):
         ("--data DATA/mirror", "is not a task"),
         ("--data DATA/own/similar --mode thick", "no mode 'thick'"),
         ("--data DATA/own/similar --output DATA/own", "something other than results"),
-        ("--data DATA/own/similar --pooling mean", "--pooling is for untrained backbones"),
+        ("--data DATA/own/similar --pooling mean", "--pooling only applies to language models"),
     ],
 )
 def test_what_cannot_be_evaluated_is_one_sentence(capsys, model, tasks, tmp_path, options, sentence):

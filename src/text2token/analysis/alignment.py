@@ -56,7 +56,6 @@ def align(
     texts: Sequence[str],
     settings: AlignmentSettings | None = None,
     *,
-    batch_size: int = 32,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Measure the alignment rates and token categories of an embedder on texts.
@@ -65,7 +64,6 @@ def align(
         embedder: Opened with ``head="original"`` and ``corrected=False``.
         texts: Texts without any token are ignored.
         settings: None: the paper's definitions, on exact ids and without special tokens.
-        batch_size: Texts encoded at once.
         progress: Show progress bars.
 
     Returns:
@@ -81,7 +79,7 @@ def align(
             f"The vocabulary has only {embedder.vocabulary_size:,} tokens: lower `k`, which is {settings.k:,}."
         )
     started = time.perf_counter()
-    embeddings = embedder.embed(texts, batch_size=batch_size, progress=progress)
+    embeddings = embedder.embed(texts, progress=progress)
     encoded = time.perf_counter()
     result = align_embeddings(embedder, embeddings, texts, settings, progress=progress)
     result["seconds"] = {"encoding": encoded - started, "reading": time.perf_counter() - encoded}

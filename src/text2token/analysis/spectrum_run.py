@@ -56,7 +56,6 @@ def run_spectrum(
     max_texts: int | None = None,
     aligned: int = 500,
     pairs: ScoredPairs | None = None,
-    batch_size: int = 32,
     overwrite: bool = False,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -74,7 +73,6 @@ def run_spectrum(
         aligned: Decode so many texts from the start. 500 (ours): rates are then exact to about two points, and a sweep takes a
             minute.
         pairs: Adds STS to each shift.
-        batch_size: Texts encoded at once.
         overwrite: Replace ``output`` if it exists.
         progress: Show progress bars.
 
@@ -97,15 +95,14 @@ def run_spectrum(
     with run.session({**kept, **content}):
         with run.clock("encode"):
             embedded = [
-                run.cached(f"{name}.npy", partial(model.embed, texts, batch_size=batch_size, progress=progress))
+                run.cached(f"{name}.npy", partial(model.embed, texts, progress=progress))
                 for name, model in (("base", base), ("tuned", tuned))
             ]
-            moments = _stream(run, models, embedded, islice(corpus, len(texts), max_texts), batch_size, progress)
+            moments = _stream(run, models, embedded, islice(corpus, len(texts), max_texts), progress)
         if moments.texts < 2:
             raise UserError(f"'{corpus.name}' has only one text, and a spectrum needs at least two: give more texts.")
         with run.clock("read"):
-            embed_pairs = partial(EmbeddedPairs.embed, batch_size=batch_size, progress=progress)
-            sts = [embed_pairs(model, pairs) for model in models] if pairs else None
+            sts = [EmbeddedPairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
             result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
         write_spectrum(result, run.result)
         run.record({**kept, **content})
@@ -178,9 +175,7 @@ def _check_dimensions(base: Embedder, tuned: Embedder) -> None:
         )
 
 
-def _stream(
-    run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], batch_size: int, progress: bool
-) -> Moments:
+def _stream(run: RunFolder, models: Models, first: list[Tensor], rest: Iterator[str], progress: bool) -> Moments:
     """Sum over the embeddings that exist already and over the rest of the texts. Each chunk ends with a checkpoint."""
     file = run.work / "moments.npz"
     if saved := load(file):
@@ -191,7 +186,7 @@ def _stream(
     with progress_bar(enabled=progress) as bar:
         task = bar.add_task("Embedding twice", total=None, completed=moments.texts, unit="texts", note="")
         for chunk in chunked(islice(rest, int(moments.texts) - len(first[0]), None), _CHUNK):
-            moments.add(*(model.embed(chunk, batch_size=batch_size) for model in models))
+            moments.add(*(model.embed(chunk) for model in models))
             save(file, asdict(moments))
             bar.update(task, completed=int(moments.texts))
     return moments

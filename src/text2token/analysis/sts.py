@@ -36,7 +36,6 @@ class EmbeddedPairs:
         pairs: ScoredPairs,
         *,
         keep: Callable[[Callable[[], Tensor]], Tensor] | None = None,
-        batch_size: int = 32,
         progress: bool = False,
     ) -> EmbeddedPairs:
         """Embed N pairs; a sentence that occurs several times is encoded once.
@@ -45,13 +44,12 @@ class EmbeddedPairs:
             embedder: Computes the embeddings.
             pairs: N pairs.
             keep: Called with the function that computes the embeddings, and returns them, for example from a cache.
-            batch_size: Sentences encoded at once.
             progress: Show a progress bar.
         """
         places = {text: place for place, text in enumerate(dict.fromkeys([*pairs.first, *pairs.second]))}
 
         def compute() -> Tensor:
-            return embedder.embed(list(places), batch_size=batch_size, progress=progress)
+            return embedder.embed(list(places), progress=progress)
 
         vectors = keep(compute) if keep else compute()
         left, right = (vectors[[places[text] for text in side]] for side in (pairs.first, pairs.second))

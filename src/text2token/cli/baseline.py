@@ -6,22 +6,34 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import overwrite_option, quiet_libraries, recipe_options, text_column_option
+from text2token.cli.options import (
+    CorpusReader,
+    corpus_options,
+    echo_json,
+    json_option,
+    output_option,
+    overwrite_option,
+    quiet_libraries,
+    recipe_options,
+)
 from text2token.settings.recipe import Recipe
 
 
 @click.command("baseline")
 @click.argument("method", metavar="METHOD")
 @click.argument("corpus")
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder")
+@output_option("New folder for the embedder.")
 @overwrite_option
-@text_column_option
+@corpus_options
+@json_option
 @recipe_options()
-def baseline_command(method: str, corpus: str, output: Path, overwrite: bool, text_column: str, recipe: Recipe) -> None:
-    """Train METHOD, simcse, llm2vec or tsdae, on the texts and the footing that 'text2token fit' has.
+def baseline_command(
+    method: str, corpus: str, output: Path, overwrite: bool, reader: CorpusReader, as_json: bool, recipe: Recipe
+) -> None:
+    """Train a baseline on the same texts and with the same effort as 'text2token fit'.
 
-    The settings are those of fit; what a method does not have, targets for one, it ignores. Stop it and repeat the
-    command: it continues.
+    METHOD is simcse, llm2vec or tsdae. The settings are those of fit; a method ignores those that it does not have, such as
+    token targets. If you stop the training, the same command continues it.
 
     \b
     Example:
@@ -31,5 +43,8 @@ def baseline_command(method: str, corpus: str, output: Path, overwrite: bool, te
     quiet_libraries()
     from text2token.training.baselines.run import fit_baseline
 
-    fit_baseline(method, corpus, output, recipe, text_column=text_column, overwrite=overwrite, progress=True)
-    click.echo(f"{output}/dense is a SentenceTransformer folder", err=True)
+    fit_baseline(method, reader.open(corpus), output, recipe, overwrite=overwrite, progress=True)
+    if as_json:
+        echo_json({"dense": str(output / "dense"), "record": str(output / "run.json")})
+    else:
+        click.echo(f"{output}/dense is a SentenceTransformer folder.", err=True)

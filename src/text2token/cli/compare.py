@@ -6,22 +6,23 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import echo_json, json_option
+from text2token.cli.options import echo_json, json_option, output_option, path_type
 from text2token.utils.errors import extra
 
 
 @click.command("compare")
-@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and picture")
-@click.option("--published", type=click.Path(path_type=Path), help="JSON of published scores: model, task, score × 100")
-@click.option("--models", help="which of the published models, joined by commas  [default: all]")
+@click.argument("results", nargs=-1, required=True, type=path_type)
+@output_option("Folder for the tables and the figure.")
+@click.option("--published", type=path_type, help="JSON file with published scores: {model: {task: points}}.")
+@click.option("--models", help="Published models to show, separated by commas.  [default: all]")
 @json_option
 def compare_command(
     results: tuple[Path, ...], output: Path, published: Path | None, models: str | None, as_json: bool
 ) -> None:
-    """Put RESULTS of 'text2token evaluate' side by side; differences are the first minus each other.
+    """Compare RESULTS folders of 'text2token evaluate' side by side.
 
-    Writes compare.md, compare.html, compare.svg, compare.png and compare.json.
+    A difference is the score of the first model minus that of another one. The command writes compare.md, compare.html,
+    compare.svg, compare.png and compare.json.
 
     \b
     Example:

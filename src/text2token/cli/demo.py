@@ -10,20 +10,27 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import echo_json, json_option, overwrite_option, quiet_libraries, recipe_options
+from text2token.cli.options import (
+    echo_json,
+    json_option,
+    output_option,
+    overwrite_option,
+    quiet_libraries,
+    recipe_options,
+)
 from text2token.settings.recipe import Recipe
 
 
 @click.command("demo")
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
+@output_option("New folder for the embedder.")
 @overwrite_option
 @json_option
 @recipe_options()
 def demo_command(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
-    """Fit the docstrings of this Python environment, and compare before with after.
+    """Train an embedder on the docstrings of this Python environment, and compare it with the untrained backbone.
 
-    Known-item retrieval on held-out docstrings (query: the summary line; document: the rest), the aligned tokens of five
-    of them, and three questions searched by meaning.
+    The comparison shows three things: known-item retrieval on held-out docstrings (the summary line is the query, the rest is the
+    document), the aligned tokens of five docstrings, and the nearest docstrings to three questions.
 
     \b
     Example:
@@ -37,7 +44,7 @@ def demo_command(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -
         echo_json(result)
         return
     _show(result, Console())
-    click.echo(f"The embedder is in {output}; open {output}/report.html. Search the held-out docstrings with it:")
+    click.echo(f"The embedder is in {output}. Open {output}/report.html, or search the held-out docstrings:")
     click.echo(f"  text2token index {output} {output}/docs.jsonl --output {output}/index")
     click.echo(f'  text2token search {output}/index "stack arrays vertically"')
 
@@ -52,12 +59,12 @@ def _show(result: dict[str, Any], console: Console) -> None:
         scores.add_row(name, *(f"{value:.3f}" for value in row.values()))
     tokens = Table("Text", "Before", "After", title="Aligned tokens", show_lines=True)
     for example in result["tokens"]:
-        read = [Text(" ".join(token.strip() for token, _ in example[side])) for side in ("before", "after")]
-        tokens.add_row(Text(example["text"]), *read)
+        cells = [Text(" ".join(token.strip() for token, _ in example[state])) for state in ("before", "after")]
+        tokens.add_row(Text(example["text"]), *cells)
     answers = Table("Question", "Plain mean pooling", "text2token", title="Nearest docstrings", show_lines=True)
     for question, found in result["answers"].items():
         answers.add_row(*map(Text, (question, "\n".join(found["before"]), "\n".join(found["after"]))))
     for column in answers.columns:
-        column.overflow = "fold"  # names of functions are read to their end
+        column.overflow = "fold"  # the end of a function's name matters
     for table in (scores, tokens, answers):
         console.print(table)

@@ -6,20 +6,21 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import json_option
+from text2token.cli.options import json_option, output_option, path_type
 
 
 @click.command("dynamics")
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder for tables and figure")
+@click.argument("run", type=path_type)
+@output_option("Folder for the tables and the figure.")
 @json_option
 def dynamics_command(run: Path, output: Path, as_json: bool) -> None:
-    """Did the vocabulary space and the representation space improve together along a training?
+    """Show whether the vocabulary space and the representation space improved together during a training.
 
-    RUN is what 'text2token fit' wrote with --dynamics N: it measured along the training, and this command reads what it stored,
-    since no checkpoint is kept to measure afterwards. Vocabulary space: target loss, alignment rates and token categories of
-    held-out texts. Representation space: alignment and uniformity of Wang and Isola, energy of the first principal component and,
-    with --sts FILE in the fit, STS. Writes dynamics.md, dynamics.json, dynamics.svg and dynamics.png.
+    RUN is the output folder of 'text2token fit' with --dynamics N. The fit measures while it trains, and this command only reads
+    its measurements. Vocabulary space: target loss, alignment rates and token categories of held-out texts. Representation space:
+    alignment and uniformity (Wang and Isola), energy of the first principal component and, if the fit had --sts FILE, STS.
+
+    The command writes dynamics.md, dynamics.json, dynamics.svg and dynamics.png.
 
     \b
     Example:

@@ -80,11 +80,20 @@ def _unexpected_sentence(error: Exception) -> str:
 def _usage_sentence(error: click.UsageError) -> str:
     context = error.ctx
     path = context.command_path if context else "text2token"
-    takes_text = context and any(isinstance(parameter, click.Argument) for parameter in context.command.params)
-    if isinstance(error, click.NoSuchOption) and takes_text:
-        hint = f"; write -- before an argument that begins with a dash: '{path} … -- {error.option_name}'"
-        return f"{error.format_message().rstrip('.')}{hint} (see '{path} --help')."
-    return f"{error.format_message().rstrip('.')} (see '{path} --help')."
+    reason = error.format_message().rstrip(".")
+    if isinstance(error, click.NoSuchOption) and context:
+        reason += _advice_on_option(error.option_name, context)
+    return f"{reason} (see '{path} --help')."
+
+
+def _advice_on_option(option: str, context: click.Context) -> str:
+    from text2token.settings.recipe import Recipe
+
+    if option.strip("-").replace("-", "_") in Recipe.model_fields:
+        return ": this command does not use that setting, so leave it out"
+    if any(isinstance(parameter, click.Argument) for parameter in context.command.params):
+        return f"; write -- before an argument that begins with a dash: '{context.command_path} … -- {option}'"
+    return ""
 
 
 def _database_sentence(error: sqlite3.Error) -> str:
@@ -116,12 +125,11 @@ def settings_as_flags(message: str, command: click.Command | None) -> str:
     """
     names: dict[str, str] = {}
     for parameter in command.params if command else []:
-        if parameter.name:
-            names[parameter.name] = (
-                max(parameter.opts, key=len)
-                if isinstance(parameter, click.Option)
-                else parameter.human_readable_name.removesuffix("...")
-            )
+        if isinstance(parameter, click.Option):
+            flag = max(parameter.opts, key=len)
+            names |= dict.fromkeys((parameter.name or "", flag.strip("-").replace("-", "_")), flag)
+        elif parameter.name:
+            names[parameter.name] = parameter.human_readable_name.removesuffix("...")
 
     def replace(match: re.Match[str]) -> str:
         name, value = match["quoted"] or match["bare"], match["value"]

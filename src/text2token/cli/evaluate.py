@@ -14,13 +14,20 @@ from rich.table import Table
 from text2token.cli.options import (
     BACKBONE,
     CORRECTION,
-    bf16_option,
+    CorpusReader,
+    Encoding,
+    as_flag,
+    corpus_options,
     echo_json,
+    encoding_options,
+    file_type,
+    grouped,
     json_option,
+    output_option,
+    path_type,
     quiet_libraries,
     recipe_options,
     refuse_settings,
-    text_column_option,
 )
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, extra
@@ -28,53 +35,76 @@ from text2token.utils.errors import UserError, extra
 if TYPE_CHECKING:
     from text2token.evaluation.evaluated_model import EvaluatedModel
 
-_LEARNT = (*CORRECTION, "calibration_texts")
-_SETTING = (*BACKBONE, *_LEARNT)
-_folder = click.Path(path_type=Path)
-_file = click.Path(path_type=Path, dir_okay=False)
+_LEARNED = (*CORRECTION, "calibration_texts")
+_SETTINGS = (*BACKBONE, *_LEARNED)
+
+
+def _split_names(_: click.Context, __: click.Parameter, joined: str | None) -> list[str]:
+    return [name for part in (joined or "").split(",") if (name := part.strip())]
 
 
 @click.command("evaluate")
 @click.argument("model")
-@click.option("--output", "-o", type=_folder, required=True, help="folder of the results; repeat to resume")
-@click.option("--data-root", type=_folder, help="local mirror of mteb's data sets; without it they come from the hub")
-@click.option("--data", "folders", type=_folder, multiple=True, help="a task of your own, a folder; may be repeated")
-@click.option("--tasks", help="names joined by commas, of the benchmark or any that mteb knows")
-@click.option("--types", help="task types joined by commas, as STS,Retrieval")
-@click.option("--max-docs", type=click.IntRange(2), help="cut tasks down to so many texts, for a quick look")
-@click.option("--instructions", is_flag=True, help="the benchmark's own, for models without prompts; off by default")
-@bf16_option
-@click.option("--mode", default="dense", show_default=True, help="of a fitted folder: dense, sparse or dense+sparse")
-@click.option("--corpus", help="texts that the correction is learnt from")
-@text_column_option
-@click.option(
-    "--head", metavar="BACKBONE", help="whose head a finished MODEL is filtered by  [default: found by itself]"
+@output_option("Folder of the results. Repeat the command to continue a stopped evaluation.")
+@grouped(
+    "tasks",
+    dict,
+    click.option(
+        "--data-root", type=path_type, help="Local mirror of the data sets of mteb.  [default: they come from the hub]"
+    ),
+    click.option(
+        "--data", "folders", type=path_type, multiple=True, help="Folder with your own task. May be repeated."
+    ),
+    click.option(
+        "--tasks", "names", callback=_split_names, help="Names of tasks that mteb knows, separated by commas."
+    ),
+    click.option(
+        "--types", callback=_split_names, help="Only tasks of these types, separated by commas: STS,Retrieval"
+    ),
 )
-@click.option("--vectors", type=_file, help="keep vectors in this file, for other corrections of the same backbone")
+@click.option("--max-docs", type=click.IntRange(2), help="Cut each task down to so many texts, for a quick look.")
+@click.option(
+    "--instructions", is_flag=True, help="Use the instructions of the benchmark, for models that have no prompts."
+)
+@encoding_options
+@click.option(
+    "--mode",
+    default="dense",
+    show_default=True,
+    help="Vectors of a folder of fit to score: dense, sparse or dense+sparse.",
+)
+@click.option("--corpus", help="Texts that the correction is learned from.")
+@corpus_options
+@click.option(
+    "--head",
+    metavar="BACKBONE",
+    help="Language model whose head the correction 'filter' uses.  [default: found from MODEL]",
+)
+@click.option(
+    "--vectors", type=file_type, help="File that keeps the vectors, for other corrections of the same backbone."
+)
 @json_option
-@recipe_options(*_SETTING)
+@recipe_options(*_SETTINGS)
 def evaluate_command(
     model: str,
     output: Path,
-    data_root: Path | None,
-    folders: tuple[Path, ...],
-    tasks: str | None,
-    types: str | None,
+    tasks: dict[str, Any],
+    encoding: Encoding,
     mode: str,
     corpus: str | None,
-    text_column: str,
+    reader: CorpusReader,
     head: str | None,
-    bf16: bool,
     as_json: bool,
     recipe: Recipe,
     **options: Any,
 ) -> None:
-    """Score MODEL on MTEB(eng, v2), through mteb, or on data of your own.
+    """Score MODEL on MTEB(eng, v2) with mteb, or on your own data.
 
-    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer or SparseEncoder folder, 'bm25', 'all-minilm-l6-v2', or
-    an untrained backbone under the settings below; --correction gives a finished model another one. A folder is a task of your
-    own when it holds corpus.jsonl, queries.jsonl and qrels/test.tsv (BEIR), or test.jsonl with sentence1, sentence2 and score or
-    label, or with text and label.
+    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer, a SparseEncoder, 'bm25', 'all-minilm-l6-v2', or a
+    language model with the settings below. With --correction, an embedder is scored with another correction than its own.
+
+    A folder for --data holds corpus.jsonl, queries.jsonl and qrels/test.tsv (as in BEIR), or test.jsonl with sentence1, sentence2
+    and score or label, or test.jsonl with text and label.
 
     \b
     Example:
@@ -83,14 +113,14 @@ def evaluate_command(
       text2token evaluate smollm2-135m --template eol --correction centre --corpus notes.txt --output results/eol
     """
     quiet_libraries()
-    warnings.filterwarnings("ignore", module="sklearn")  # a label that a classifier never predicts is no news
-    warnings.filterwarnings("ignore", message=".*superseded")  # the benchmark decides which version runs
+    warnings.filterwarnings("ignore", module="sklearn")  # for labels that a classifier never predicts
+    warnings.filterwarnings("ignore", message=".*superseded")  # the benchmark chooses the version of a task
     for name in ("mteb", "bm25s"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with extra("eval"):
         from text2token.evaluation import evaluate, select_tasks
-    selection = select_tasks(data_root=data_root, folders=folders, names=_names(tasks), types=_names(types))
-    evaluated = _evaluated_model(model, mode, recipe, corpus, text_column, head, bf16)
+    selection = select_tasks(**tasks, strict=reader.strict)
+    evaluated = _evaluated_model(model, mode, recipe, corpus, reader, head, encoding)
     summary = evaluate(evaluated, selection, output, progress=True, **options)
     if as_json:
         echo_json(summary)
@@ -121,33 +151,38 @@ def _show(summary: dict[str, Any]) -> None:
         console.print(f"Skipped, {reason}: {', '.join(names)}", highlight=False)
 
 
-def _names(joined: str | None) -> list[str]:
-    return [name for part in (joined or "").split(",") if (name := part.strip())]
-
-
 def _evaluated_model(
-    model: str, mode: str, recipe: Recipe, corpus: str | None, text_column: str, head: str | None, bf16: bool
+    model: str,
+    mode: str,
+    recipe: Recipe,
+    corpus: str | None,
+    reader: CorpusReader,
+    head: str | None,
+    encoding: Encoding,
 ) -> EvaluatedModel:
     from text2token.evaluation import evaluated_model
     from text2token.model.packaged import REFERENCES, fetch
     from text2token.model.saved import is_saved
 
     if mode not in evaluated_model.MODES:
-        raise UserError(f"There is no mode '{mode}': choose among {', '.join(evaluated_model.MODES)}.")
-    ready = is_saved(model)
-    given = recipe.model_fields_set & set(_SETTING)
-    corrects = ready and mode == "dense" and bool(given & set(CORRECTION))
-    if ready or model == evaluated_model.BM25:
-        refuse_settings(model, given - set(_LEARNT if corrects else ()))
+        raise UserError(f"There is no mode '{mode}': choose one of {', '.join(evaluated_model.MODES)}.")
+    saved = is_saved(model)
+    given = recipe.model_fields_set & set(_SETTINGS)
+    corrects = saved and mode == "dense" and bool(given & set(CORRECTION))
+    if saved or model == evaluated_model.BM25:
+        refuse_settings(model, given - set(_LEARNED if corrects else ()))
         if not corrects and (corpus or head):
-            raise UserError(f"--{'corpus' if corpus else 'head'} is of a correction: name one with --correction, too.")
-    if mode != "dense" and not ready:
-        raise UserError(f"'{model}' has no {mode} vectors to judge: leave --mode out, or fit it first.")
+            raise UserError(f"{as_flag('corpus' if corpus else 'head')} is only used together with --correction.")
+    if mode != "dense" and not saved:
+        raise UserError(f"'{model}' has no {mode} vectors: leave --mode out, or fit the model first.")
     if model == evaluated_model.BM25:
         return evaluated_model.bm25_model()
-    if ready and not corrects:
-        return evaluated_model.saved_model(str(fetch(model)) if model in REFERENCES else model, mode, bf16=bf16)
-    correction = evaluated_model.LearnedCorrection.of_recipe(recipe, corpus, text_column=text_column)
+    how: dict[str, Any] = {"bf16": encoding.bf16, "batch_size": encoding.batch_size}
+    if saved and not corrects:
+        return evaluated_model.saved_model(str(fetch(model)) if model in REFERENCES else model, mode, **how)
+    correction = evaluated_model.LearnedCorrection.of_recipe(
+        recipe, corpus, text_column=reader.text_column, strict=reader.strict
+    )
     if corrects:
-        return evaluated_model.recorrected_model(model, correction, head=head, bf16=bf16)
-    return evaluated_model.untrained_model(recipe.model_copy(update={"backbone": model}), correction, bf16=bf16)
+        return evaluated_model.recorrected_model(model, correction, head=head, **how)
+    return evaluated_model.untrained_model(recipe.model_copy(update={"backbone": model}), correction, **how)

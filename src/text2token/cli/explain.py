@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,63 +13,88 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import echo_json, json_option, quiet_libraries, text_column_option
+from text2token.cli.options import CorpusReader, corpus_options, echo_json, grouped, json_option, quiet_libraries
 
 if TYPE_CHECKING:
     from text2token.analysis.explain import Section
     from text2token.model.embedder import Embedder
 
-    Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and how it is drawn
+    Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and the sections that show it
 
 _BAR = 20  # characters of the longest bar
-_SAMPLE = 256  # texts of --corpus: settle a mean to about 6 % of the spread, within a minute on a laptop
+_SAMPLE = 256  # texts of --corpus: they give a mean to about 6 % of the spread, within a minute on a laptop
+
+
+@dataclass(frozen=True)
+class Other:
+    """The options that name a second model, and the decoding heads of both."""
+
+    against: str | None
+    head: str | None
+    against_head: str | None
 
 
 @click.command("explain")
 @click.argument("model")
 @click.argument("texts", nargs=-1)
 @click.option(
-    "--pair", "pairs", nargs=2, multiple=True, metavar="TEXT TEXT", help="which tokens make two texts similar"
+    "--pair", "pairs", nargs=2, multiple=True, metavar="TEXT TEXT", help="Show the tokens that make two texts similar."
 )
-@click.option("--instruction", "instructions", multiple=True, help="show what it changes, put before each text")
-@click.option("--against", metavar="OTHER_MODEL", help="show another model's tokens beside")
-@click.option("--head", metavar="BACKBONE", help="language model whose head decodes MODEL  [default: found by itself]")
-@click.option("--against-head", metavar="BACKBONE", help="the same for OTHER_MODEL")
-@click.option("--corpus", help="texts whose mean logits are the zero of a model that knows none")
-@text_column_option
-@click.option("--tokens", "-k", type=click.IntRange(1), default=10, show_default=True, help="how many")
 @click.option(
-    "--filtered", is_flag=True, help="meaningful tokens only: no stop words, punctuation or pieces of characters"
+    "--instruction", "instructions", multiple=True, help="Put this before each text, and show what it changes."
 )
-@click.option("--stop-words", default="en", show_default=True, help="languages of --filtered, as 'en,de', or 'none'")
+@grouped(
+    "other",
+    Other,
+    click.option("--against", metavar="OTHER_MODEL", help="Show the tokens of another model beside those of MODEL."),
+    click.option(
+        "--head", metavar="BACKBONE", help="Language model whose head decodes MODEL.  [default: found from MODEL]"
+    ),
+    click.option("--against-head", metavar="BACKBONE", help="Language model whose head decodes OTHER_MODEL."),
+)
+@click.option(
+    "--corpus", help="Texts whose mean logits are subtracted, for a model that has no corpus mean of its own."
+)
+@corpus_options
+@grouped(
+    "shown",
+    dict,
+    click.option(
+        "--tokens", "-k", "k", type=click.IntRange(1), default=10, show_default=True, help="Number of tokens to show."
+    ),
+    click.option("--filtered", is_flag=True, help="Leave out stop words, punctuation and pieces of characters."),
+    click.option(
+        "--stop-words",
+        default="en",
+        show_default=True,
+        help="Languages of the stop words for --filtered, such as 'en,de', or 'none'.",
+    ),
+)
 @json_option
 @click.option(
-    "--html", type=click.Path(dir_okay=False, path_type=Path), help="write a page that opens without a network"
+    "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page that needs no network."
 )
 def explain_command(
     model: str,
     texts: tuple[str, ...],
     pairs: tuple[tuple[str, str], ...],
     instructions: tuple[str, ...],
-    against: str | None,
-    head: str | None,
-    against_head: str | None,
+    other: Other,
     corpus: str | None,
-    text_column: str,
-    tokens: int,
-    filtered: bool,
-    stop_words: str,
+    reader: CorpusReader,
+    shown: dict[str, Any],
     as_json: bool,
     html: Path | None,
 ) -> None:
-    """Read the vector of each text as its aligned tokens, heaviest first.
+    """Show the vector of each text as its aligned tokens, heaviest first.
 
-    MODEL is a folder that 'text2token fit' wrote, an untrained backbone, or a SentenceTransformer, whose head is that of the
-    language model it was made from. The weight of a token is its logit above the mean of the training corpus; where no such
-    mean is known, weights are plain logits, of some backbones all below 0, unless --corpus gives one.
+    MODEL is a folder that 'text2token fit' wrote, a language model, or a SentenceTransformer, which is decoded by the head of the
+    language model that it was made from. The weight of a token is its logit minus the mean logit over a corpus. That mean is
+    stored in the folders of fit and adapt; for other models give --corpus. Without a mean, and with --head, weights are plain
+    logits. Some language models give all tokens plain logits below 0.
 
-    An instruction is what sentence-transformers takes as prompt=: it stands before the text, inside the model's template. A
-    pair is read by what each token of the vocabulary adds to the cosine of the two texts' logits, and what keeps them apart.
+    An instruction is passed as prompt= of sentence-transformers: it stands before the text, inside the template of the model. A
+    pair is explained by the part that each token has in the cosine of the two logit vectors.
 
     \b
     Example:
@@ -84,11 +110,11 @@ def explain_command(
 
     texts, instructions = _clean(texts), _clean(instructions)
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
-    embedders = {model: _open(model, head, corpus, text_column)}
-    if against:
-        beside = against if against != model else f"{against}, read by {against_head or 'its own head'}"
-        embedders[beside] = _open(against, against_head, corpus, text_column)
-    shown = {"k": tokens, "filtered": filtered, "stop_words": stop_words}
+    embedders = {model: _open(model, other.head, corpus, reader)}
+    if other.against:
+        same = other.against == model
+        beside = f"{model}, read by {other.against_head or 'its own head'}" if same else other.against
+        embedders[beside] = _open(other.against, other.against_head, corpus, reader)
     explained = [
         *_explain_texts(embedders, texts, instructions, **shown),
         *_explain_pairs(embedders, cleaned_pairs, **shown),
@@ -99,7 +125,7 @@ def explain_command(
     if as_json:
         echo_json(rows)
     elif html:
-        click.echo(f"{html} shows what the vectors say.")
+        click.echo(f"Open {html} to see the explanation.")
     else:
         for section in sections:
             Console().print(_table(section))
@@ -118,17 +144,17 @@ def _explain_texts(
         if not instructions:
             yield row, [text_section(text, row["tokens"])]
             continue
-        read = {name: explain_instructions(e, text, instructions, **shown) for name, e in embedders.items()}
-        row["instructions"] = {name: _plain(readings) for name, readings in read.items()}
-        yield row, [section for name in read for section in instruction_sections(text, name, read[name])]
+        found = {name: explain_instructions(e, text, instructions, **shown) for name, e in embedders.items()}
+        row["instructions"] = {name: _as_json(explanations) for name, explanations in found.items()}
+        yield row, [section for name in found for section in instruction_sections(text, name, found[name])]
 
 
 def _explain_pairs(embedders: dict[str, Embedder], pairs: list[tuple[str, str]], **shown: Any) -> Iterator[Explained]:
     from text2token.analysis.explain import explain_pair, pair_section
 
     for pair in pairs:
-        read = {name: explain_pair(embedder, pair, **shown) for name, embedder in embedders.items()}
-        yield {"pair": pair, "readings": _plain(read)}, [pair_section(pair, name, read[name]) for name in read]
+        found = {name: explain_pair(embedder, pair, **shown) for name, embedder in embedders.items()}
+        yield {"pair": pair, "readings": _as_json(found)}, [pair_section(pair, name, found[name]) for name in found]
 
 
 def _clean(texts: Sequence[str]) -> tuple[str, ...]:
@@ -137,28 +163,27 @@ def _clean(texts: Sequence[str]) -> tuple[str, ...]:
     return tuple(Corpus.from_texts(texts)) if texts else ()
 
 
-def _open(name: str, head: str | None, corpus: str | None, text_column: str) -> Embedder:
-    from text2token.data.corpus import open_corpus, sample
+def _open(name: str, head: str | None, corpus: str | None, reader: CorpusReader) -> Embedder:
+    """Open a model with its corpus mean, or with the head of another model, for which the stored mean does not hold."""
+    from text2token.data.corpus import sample
     from text2token.model.embedder import Embedder
-    from text2token.model.folders import is_whole
     from text2token.model.head import mean_logits
 
-    whole = head is None and is_whole(Path(name))
-    embedder = Embedder.open(name, head=head or "original", corrected=whole)
+    embedder = Embedder.open(name, head=head or "original", corrected=head is None)
     if corpus and embedder.mean_logits is None:
-        drawn = sample(open_corpus(corpus, text_column=text_column), _SAMPLE, seed=0)
+        drawn = sample(reader.open(corpus), _SAMPLE, seed=0)
         embedder.mean_logits = mean_logits(embedder.decoding_head, embedder.embed(drawn, progress=True))
     return embedder
 
 
-def _plain(readings: dict[str, Any]) -> dict[str, Any]:
-    """Readings as JSON objects, their parts by name."""
+def _as_json(explanations: dict[str, Any]) -> dict[str, Any]:
+    """Explanations as JSON objects."""
     return {
         name: {
             key: [token._asdict() for token in value] if isinstance(value, list) else value
-            for key, value in reading._asdict().items()
+            for key, value in explanation._asdict().items()
         }
-        for name, reading in readings.items()
+        for name, explanation in explanations.items()
     }
 
 

@@ -6,21 +6,33 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import overwrite_option, quiet_libraries, recipe_options, text_column_option
+from text2token.cli.options import (
+    CorpusReader,
+    corpus_options,
+    echo_json,
+    json_option,
+    output_option,
+    overwrite_option,
+    quiet_libraries,
+    recipe_options,
+)
 from text2token.settings.recipe import Recipe
 
 
 @click.command("fit")
 @click.argument("corpus", nargs=-1, required=True)
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder for the embedder")
-@text_column_option
+@output_option("New folder for the embedder.")
+@corpus_options
 @overwrite_option
+@json_option
 @recipe_options()
-def fit_command(corpus: tuple[str, ...], output: Path, text_column: str, overwrite: bool, recipe: Recipe) -> None:
-    """Turn a language model and unlabelled texts into an embedder.
+def fit_command(
+    corpus: tuple[str, ...], output: Path, reader: CorpusReader, overwrite: bool, as_json: bool, recipe: Recipe
+) -> None:
+    """Train an embedder from a language model and unlabelled texts.
 
-    CORPUS is one or more .txt (one text per line), .jsonl, .csv or .parquet files, folders or globs of them, '-' for standard
-    input, or a datasets-hub name. Interrupted, the same command continues.
+    CORPUS is one or more .txt files (one text per line), .jsonl, .csv or .parquet files, folders or globs of such files, '-' for
+    standard input, or a dataset of the hub. If you stop the training, the same command continues it.
 
     \b
     Example:
@@ -28,10 +40,13 @@ def fit_command(corpus: tuple[str, ...], output: Path, text_column: str, overwri
       text2token fit 'docs/*.jsonl' --text-column body --max-minutes 10 --output model
     """
     quiet_libraries()
-    from text2token.data.corpus import open_corpus
     from text2token.training.pipeline import fit
 
-    fit(open_corpus(corpus, text_column=text_column), output, recipe, overwrite=overwrite, progress=True)
-    click.echo(
-        f"{output}/dense and {output}/sparse load with sentence-transformers; {output}/report.html shows what was learnt."
-    )
+    fit(reader.open(corpus), output, recipe, overwrite=overwrite, progress=True)
+    if as_json:
+        parts = {"dense": "dense", "sparse": "sparse", "report": "report.html", "record": "run.json"}
+        echo_json({name: str(output / part) for name, part in parts.items()})
+    else:
+        click.echo(
+            f"{output}/dense and {output}/sparse load with sentence-transformers. {output}/report.html shows what was learned."
+        )

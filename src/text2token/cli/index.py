@@ -1,166 +1,219 @@
-"""``text2token index``."""
+"""``text2token index``: creates an index, or changes an existing one."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from click.core import ParameterSource
 
 from text2token.cli.options import (
     BACKBONE,
     CORRECTION,
-    bf16_option,
+    Encoding,
+    as_flag,
+    echo_json,
+    encoding_options,
+    grouped,
+    json_option,
+    output_option,
+    path_type,
     quiet_libraries,
     recipe_options,
     refuse_settings,
     setting_options,
+    strict_option,
 )
-from text2token.data.corpus import open_corpus
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
 from text2token.utils.errors import UserError, extra
 
-_SETTING = (*BACKBONE, *CORRECTION, "calibration_texts")
-_COLUMNS = {"id_column", "title_column", "text_column"}
-_CHANGING = {"model", "output", "add", "delete", "delete_file", "strict", "bf16", *_COLUMNS}
-_path = click.Path(path_type=Path)
-_file = click.Path(exists=True, dir_okay=False, path_type=Path)
+if TYPE_CHECKING:
+    from text2token.search import Index
+
+_SETTINGS = (*BACKBONE, *CORRECTION, "calibration_texts")
+
+
+@dataclass(frozen=True)
+class Change:
+    """The options that change an existing index."""
+
+    add: Path | None
+    delete: tuple[str, ...]
+    delete_file: Path | None
+
+    def __bool__(self) -> bool:
+        return bool(self.add or self.delete or self.delete_file)
+
+    def ids_to_delete(self) -> list[str]:
+        """The ids given on the command line, and those in the file."""
+        return [*self.delete, *(_read_ids(self.delete_file) if self.delete_file else ())]
 
 
 @click.command("index")
 @click.argument("model", required=False)
-@click.argument("docs", required=False, type=_path)
-@click.option("--output", "-o", type=_path, required=True, help="folder of the index; repeat the command to resume")
-@click.option("--add", type=_path, help="add these documents to the index that is there; known ids are replaced")
-@click.option("--delete", metavar="ID", multiple=True, help="take a document out of the index; may be repeated")
-@click.option("--delete-file", type=_file, help="take out those that this file names, one id a line")
-@click.option("--id-column", help="of a table  [default: _id or id]")
-@click.option("--title-column", help="of a table  [default: title, where there is one]")
-@click.option("--text-column", help="of a table  [default: text]")
-@click.option(
-    "--engine",
-    type=click.Choice(get_args(EngineName)),
-    default="embedded",
-    show_default=True,
-    help="where vectors are kept: in the folder, or in Milvus",
+@click.argument("docs", required=False, type=path_type)
+@output_option("Folder of the index. Repeat the command to continue a stopped run.")
+@grouped(
+    "change",
+    Change,
+    click.option(
+        "--add", type=path_type, help="Add these documents to the existing index. A known id gets its new text."
+    ),
+    click.option("--delete", metavar="ID", multiple=True, help="Delete a document from the index. May be repeated."),
+    click.option(
+        "--delete-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Delete the documents whose ids are in this text file, one id per line.",
+    ),
 )
-@click.option(
-    "--language",
-    type=click.Choice(list(LANGUAGES)),
-    default="english",
-    show_default=True,
-    metavar="LANGUAGE",
-    help=f"stemmer and stop words of the BM25 field: {', '.join(LANGUAGES)}",
+@grouped(
+    "columns",
+    dict,
+    click.option("--id-column", "id", help="Column of the ids in a table.  [default: _id or id]"),
+    click.option("--title-column", "title", help="Column of the titles.  [default: title, if there is one]"),
+    click.option("--text-column", "text", help="Column of the texts.  [default: text]"),
 )
-@click.option("--uri", help="of Milvus: http://host:19530 (login by the variable MILVUS_TOKEN), or a file")
-@click.option(
-    "--strict", is_flag=True, help="refuse a document without text; else such documents are skipped and counted"
+@grouped(
+    "storage",
+    dict,
+    click.option(
+        "--engine",
+        type=click.Choice(get_args(EngineName)),
+        help="Where the vectors are stored: in the folder, or in Milvus.  [default: embedded]",
+    ),
+    click.option(
+        "--language",
+        type=click.Choice(list(LANGUAGES)),
+        metavar="LANGUAGE",
+        help=f"Stemmer and stop words of the BM25 field: {', '.join(LANGUAGES)}.  [default: english]",
+    ),
+    click.option(
+        "--uri",
+        help="For --engine milvus: http://host:19530 (the variable MILVUS_TOKEN holds the login) or a .db file.",
+    ),
 )
-@bf16_option
+@strict_option
+@encoding_options
 @setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
-@recipe_options(*_SETTING)
-@click.pass_context
+@json_option
+@recipe_options(*_SETTINGS)
 def index_command(
-    context: click.Context,
     model: str | None,
     docs: Path | None,
     output: Path,
-    add: Path | None,
-    delete: tuple[str, ...],
-    delete_file: Path | None,
-    id_column: str | None,
-    title_column: str | None,
-    text_column: str | None,
-    engine: Any,
-    language: str,
-    uri: str | None,
+    change: Change,
+    columns: dict[str, str | None],
+    storage: dict[str, Any],
     strict: bool,
-    bf16: bool,
+    encoding: Encoding,
     vectors: dict[str, Any],
+    as_json: bool,
     recipe: Recipe,
 ) -> None:
-    """Make the documents of DOCS searchable with MODEL, or change an index.
+    """Build a search index of the documents in DOCS with MODEL, or change an existing index.
 
-    MODEL is a folder that 'text2token fit' wrote, an untrained backbone under the settings below, or a SentenceTransformer (which
-    has no sparse side). DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md files. A stopped run continues when
-    repeated. With --add, MODEL is needed only where the index's model is elsewhere now.
+    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer (the index then has no sparse field), or a language model
+    with the settings below. DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md files. If you stop the command,
+    repeat it to continue. With --add, give MODEL only if the model of the index has moved.
 
     \b
     Example:
       text2token index model docs.jsonl --output index
       text2token index --output index --add more.jsonl --delete 17 --delete 18
     """
-    given = {name for name in context.params if context.get_parameter_source(name) is not ParameterSource.DEFAULT}
-    doomed = [*delete, *(open_corpus(delete_file) if delete_file else ())]
-    _check(given, changing=bool(add or doomed), engine=engine)
+    given = {name: value for name, value in storage.items() if value is not None}
+    _check_arguments(model, docs, change, given.keys() | vectors.keys() | recipe.model_fields_set)
+    if storage["uri"] and storage["engine"] != "milvus":
+        raise UserError("--uri is the address of a Milvus server: add --engine milvus, or leave it out.")
+    if change and not change.add:
+        _check_deletion(model, columns, encoding)
+    doomed = change.ids_to_delete()
     with one_sentence("Index", VectorSettings):
         settings = VectorSettings(**vectors)
     quiet_libraries()
     with extra("search"):
-        from text2token.model.embedder import Embedder
-        from text2token.model.saved import is_saved
         from text2token.search import Columns, Index, read_documents
-        from text2token.search.writer import rollback_on_error
-    columns = Columns(id_column, title_column, text_column)
-    if model is not None and docs is not None:
-        if not docs.exists():
-            raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
-        if is_saved(model):
-            refuse_settings(model, recipe.model_fields_set & set(_SETTING))
-        embedder = Embedder.open(model, **recipe.embedder_settings())
-        if embedder.head is None and vectors:
-            raise UserError(
-                f"{_flag(min(vectors))} changes the sparse field, and '{model}' has no decoding head: leave it out."
-            )
-        if bf16:
-            embedder.use_bf16()
-        with rollback_on_error(output):
-            opened = Index.create(
-                output,
-                model,
-                encoder={name: value for name, value in recipe.embedder_settings().items() if name != "top_k"},
-                calibration=Calibration(
-                    correction=recipe.correction,
-                    keep_from=recipe.keep_from,
-                    keep_to=recipe.keep_to,
-                    texts=recipe.calibration_texts,
-                ),
-                vectors=settings,
-                columns=columns,
-                language=language,
-                engine=engine,
-                uri=uri,
-                embedder=embedder,
-            )
-            if "sparse" not in opened.fields:
-                click.echo(f"'{model}' has no decoding head: the index has no sparse field.", err=True)
-            opened.add(read_documents(docs, columns, strict=strict), progress=True)
-    else:
+    named = Columns(**columns)
+    deleted = 0
+    if change:
         opened = Index.open(output, model=model)
-    if add is not None:
-        if bf16:
-            opened.embedder.use_bf16()
-        chosen = columns if columns != Columns() else opened.settings.columns
-        opened.add(read_documents(add, chosen, strict=strict), progress=True)
-    if doomed:
-        gone = opened.delete(doomed)
-        click.echo(f"{gone} of {len(doomed)} documents deleted", err=True)
-    click.echo(f"{len(opened)} documents in {output}", err=True)
+        if change.add:
+            if encoding != Encoding():
+                encoding.apply(opened.embedder)
+            chosen = named if named != Columns() else opened.settings.columns
+            opened.add(read_documents(change.add, chosen, strict=strict), progress=True)
+        if doomed:
+            deleted = opened.delete(doomed)
+            click.echo(f"{deleted} of {len(doomed)} documents deleted", err=True)
+    elif model is not None and docs is not None:
+        storage = {"engine": "embedded", "language": "english", "uri": None} | given
+        how = {"vectors": settings, "columns": named, **storage}
+        opened = _create(output, model, docs, recipe, encoding, strict=strict, **how)
+    if as_json:
+        echo_json({"index": str(output), "documents": len(opened), "deleted": deleted})
+    else:
+        click.echo(f"{len(opened)} documents in {output}", err=True)
 
 
-def _check(given: set[str], *, changing: bool, engine: str) -> None:
-    """Do these parameters go together?"""
-    if "docs" in given if changing else not {"model", "docs"} <= given:
-        raise UserError("Name MODEL and DOCS for a new index, or --add or --delete for the one that is there.")
-    if changing and "add" not in given and (idle := given & {"model", "bf16", *_COLUMNS}):
-        raise UserError(f"{_flag(min(idle))} is of no use to --delete: leave it out.")
-    if changing and (fixed := given - _CHANGING):
-        raise UserError(f"{_flag(min(fixed))} is fixed since the index was made: leave it out, or make a new index.")
-    if "uri" in given and engine != "milvus":
-        raise UserError("--uri is the place of a Milvus server: add --engine milvus, or leave it out.")
+def _create(
+    output: Path, model: str, docs: Path, recipe: Recipe, encoding: Encoding, *, strict: bool, **settings: Any
+) -> Index:
+    """Build an index, or continue an unfinished one."""
+    from text2token.model.embedder import Embedder
+    from text2token.model.saved import is_saved
+    from text2token.search import Index, read_documents
+    from text2token.search.writer import rollback_on_error
+
+    if not docs.exists():
+        raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
+    if is_saved(model):
+        refuse_settings(model, recipe.model_fields_set & set(_SETTINGS))
+    embedder = encoding.apply(Embedder.open(model, **recipe.embedder_settings()))
+    if embedder.head is None and (sparse := settings["vectors"].model_fields_set):
+        raise UserError(
+            f"{as_flag(min(sparse))} changes the sparse field, and '{model}' has no decoding head: leave it out."
+        )
+    encoder = {name: value for name, value in recipe.embedder_settings().items() if name != "top_k"}
+    calibration = Calibration(
+        correction=recipe.correction,
+        keep_from=recipe.keep_from,
+        keep_to=recipe.keep_to,
+        texts=recipe.calibration_texts,
+    )
+    with rollback_on_error(output):
+        opened = Index.create(output, model, encoder=encoder, calibration=calibration, embedder=embedder, **settings)
+        if "sparse" not in opened.fields:
+            click.echo(f"Note: '{model}' has no decoding head, so the index has no sparse field.", err=True)
+        opened.add(read_documents(docs, settings["columns"], strict=strict), progress=True)
+    return opened
 
 
-def _flag(name: str) -> str:
-    return name.upper() if name == "model" else "--" + name.replace("_", "-")
+def _check_arguments(model: str | None, docs: Path | None, change: Change, fixed: set[str]) -> None:
+    """Refuse arguments that belong to the other use of the verb: creating an index, or changing one."""
+    if docs if change else not (model and docs):
+        raise UserError("Name MODEL and DOCS to build a new index, or use --add or --delete to change an existing one.")
+    if change and fixed:
+        raise UserError(
+            f"{as_flag(min(fixed))} cannot change in an existing index: leave it out, or build a new index."
+        )
+
+
+def _check_deletion(model: str | None, columns: Mapping[str, str | None], encoding: Encoding) -> None:
+    """Refuse arguments that only matter when documents are added."""
+    idle = [f"--{name}-column" for name, value in columns.items() if value is not None]
+    idle += ["--bf16"] if encoding.bf16 else []
+    idle += ["MODEL"] if model else []
+    if idle:
+        raise UserError(f"{idle[0]} has no effect on --delete: leave it out.")
+
+
+def _read_ids(file: Path) -> list[str]:
+    """The lines of a text file with any ending; blank lines are skipped."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{file}' is not a UTF-8 text file: write one id per line.") from error
+    return [line.strip() for line in lines if line.strip()]

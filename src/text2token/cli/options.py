@@ -1,4 +1,4 @@
-"""Options that several verbs share."""
+"""Options that several verbs share, and helpers for their output."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
@@ -18,45 +19,128 @@ from text2token.utils.errors import UserError
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
+    from text2token.data.corpus import Corpus
+    from text2token.model.embedder import Embedder
+
 BACKBONE = ("attention", "pooling", "template", "prefix", "suffix", "max_length")
-"""Settings of a recipe that make an encoder of a backbone."""
+"""Settings of a recipe that make an encoder of a language model."""
 CORRECTION = ("correction", "keep_from", "keep_to")
-"""Those that correct its vectors."""
+"""Settings of a recipe that correct dense vectors."""
+Command = Callable[..., Any]
 
-_Command = Callable[..., Any]
-
+path_type = click.Path(path_type=Path)
+file_type = click.Path(path_type=Path, dir_okay=False)
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 text_column_option = click.option(
-    "--text-column", default="text", show_default=True, help="of .jsonl, .csv, .parquet and hub corpora"
+    "--text-column",
+    default="text",
+    show_default=True,
+    help="Column of the texts in .jsonl, .csv, .parquet and hub data.",
 )
-overwrite_option = click.option("--overwrite", is_flag=True, help="replace the output that is there")
-json_option = click.option("--json", "as_json", is_flag=True, help="machine-readable output")
+strict_option = click.option(
+    "--strict", is_flag=True, help="Refuse a row without text.  [default: such rows are skipped and counted]"
+)
+batch_size_option = click.option(
+    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Number of texts encoded at once."
+)
 bf16_option = click.option(
-    "--bf16", is_flag=True, help="encode in half the time where the hardware has it; scores move by hundredths"
+    "--bf16",
+    is_flag=True,
+    help="Encode with bfloat16 where the hardware has it: twice as fast, scores move by hundredths.",
 )
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def recipe_options(*names: str) -> Callable[[_Command], _Command]:
-    """``--recipe FILE`` and one option for each recipe setting (or the ones named); all arrive as ``recipe``."""
-    from text2token.settings.recipe import Recipe  # which brings transformers along, for a second
+def output_option(help_text: str) -> Callable[[Command], Command]:
+    """Make the required option ``--output``; its value is a path."""
+    return click.option("--output", "-o", type=path_type, required=True, help=help_text)
 
-    def decorate(command: _Command) -> _Command:
+
+def grouped(
+    argument: str, build: Callable[..., Any], *options: Callable[[Command], Command]
+) -> Callable[[Command], Command]:
+    """Make several options arrive as one argument: ``build`` is called with their values by name."""
+
+    def names() -> list[str]:
+        def probe() -> None: ...
+
+        for option in options:
+            option(probe)
+        return [parameter.name for parameter in getattr(probe, "__click_params__", [])]
+
+    def decorate(command: Command) -> Command:
+        def collect(**arguments: Any) -> Any:
+            group = {name: arguments.pop(name) for name in own}
+            return command(**{argument: build(**group)}, **arguments)
+
+        own = names()
+        decorated: Command = functools.wraps(command)(collect)
+        for option in reversed(options):
+            decorated = option(decorated)
+        return decorated
+
+    return decorate
+
+
+@dataclass(frozen=True)
+class CorpusReader:
+    """The options that say how the texts of a corpus are read."""
+
+    text_column: str
+    strict: bool
+
+    def open(self, name: str | tuple[str, ...]) -> Corpus:
+        """Open a corpus by the name that the user gave."""
+        from text2token.data.corpus import open_corpus
+
+        return open_corpus(name, text_column=self.text_column, strict=self.strict)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The options that say how texts are encoded. They change the speed, and the vectors only by rounding."""
+
+    batch_size: int = 32
+    bf16: bool = False
+
+    def apply(self, embedder: Embedder) -> Embedder:
+        """Set the options on an embedder, and return it.
+
+        Raises:
+            UserError: The hardware does not support bfloat16.
+        """
+        embedder.batch_size = self.batch_size
+        if self.bf16:
+            embedder.use_bf16()
+        return embedder
+
+
+corpus_options = grouped("reader", CorpusReader, text_column_option, strict_option)
+encoding_options = grouped("encoding", Encoding, batch_size_option, bf16_option)
+
+
+def recipe_options(*names: str) -> Callable[[Command], Command]:
+    """Add ``--recipe FILE`` and one option for each recipe setting (or for the named ones); all arrive as ``recipe``."""
+    from text2token.settings.recipe import Recipe
+
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def load(recipe: Path | None, overrides: dict[str, Any], **arguments: Any) -> Any:
             return command(recipe=Recipe.load(recipe, **overrides), **arguments)
 
         file = click.Path(exists=True, dir_okay=False, path_type=Path)
-        help_text = "YAML file of the settings below; options here override it"
-        every = names or tuple(Recipe.model_fields)
-        return click.option("--recipe", type=file, help=help_text)(setting_options("overrides", Recipe, *every)(load))
+        help_text = "YAML file with any of the settings below. Options on the command line override it."
+        shown = names or tuple(Recipe.model_fields)
+        return click.option("--recipe", type=file, help=help_text)(setting_options("overrides", Recipe, *shown)(load))
 
     return decorate
 
 
-def setting_options(argument: str, settings: type[BaseModel], *names: str) -> Callable[[_Command], _Command]:
-    """One option for each of the settings named; those that are given arrive as a dictionary, ``argument``."""
+def setting_options(argument: str, settings: type[BaseModel], *names: str) -> Callable[[Command], Command]:
+    """Add one option for each named setting; those that the user gives arrive as a dictionary called ``argument``."""
     fields = {name: settings.model_fields[name] for name in names}
 
-    def decorate(command: _Command) -> _Command:
+    def decorate(command: Command) -> Command:
         @functools.wraps(command)
         def collect(**arguments: Any) -> Any:
             given = {name: arguments.pop(name) for name in fields}
@@ -64,45 +148,53 @@ def setting_options(argument: str, settings: type[BaseModel], *names: str) -> Ca
             return command(**{argument: chosen}, **arguments)
 
         for name, field in reversed(fields.items()):
-            flag = "--" + name.replace("_", "-")
+            flag = as_flag(name)
             default = "" if field.default is None else f"  [default: {field.default}]"
             kind: dict[str, Any] = {"metavar": "VALUE"}
             if field.annotation is bool:
                 flag, kind = f"{flag}/--no-{flag[2:]}", {"is_flag": True}
             elif get_origin(field.annotation) is Literal:
                 kind = {"type": click.Choice(get_args(field.annotation))}
-            collect = click.option(flag, name, default=None, help=f"{field.description}{default}", **kind)(collect)
+            described = (field.description or "")[:1].upper() + (field.description or "")[1:]
+            collect = click.option(flag, name, default=None, help=f"{described}{default}", **kind)(collect)
         return collect
 
     return decorate
 
 
+def as_flag(name: str) -> str:
+    """The option of a setting: ``batch_size`` is ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
 def refuse_settings(model: str, given: Iterable[str]) -> None:
-    """Settings of an untrained backbone say nothing to a model that is finished.
+    """Refuse settings that turn a language model into an encoder, when the model is an embedder already.
 
     Raises:
-        UserError: There are any.
+        UserError: A setting is given.
     """
     if wrong := sorted(given):
-        raise UserError(f"--{wrong[0].replace('_', '-')} is for untrained backbones: '{model}' is as it is.")
+        raise UserError(
+            f"{as_flag(wrong[0])} only applies to language models, and '{model}' is an embedder already: leave it out."
+        )
 
 
 def echo_json(value: Any) -> None:
-    """Print JSON, readable by people; in UTF-8 on any terminal, and half of a surrogate pair as its escape."""
+    """Print indented JSON in UTF-8 on any terminal. A lone surrogate, which UTF-8 cannot encode, becomes its escape."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2).encode(errors="backslashreplace"))
 
 
 def quiet_libraries() -> None:
-    """Silence what the libraries below us say to developers; our own bars and sentences are what a user reads."""
+    """Turn off the progress bars and the messages of other libraries, so that only ours reach the user."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
-    for bars in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "DISABLE_TQDM"):  # of the hub, of most, of bm25s
+    for bars in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "DISABLE_TQDM"):  # the hub, most libraries, bm25s
         os.environ.setdefault(bars, "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
     import datasets
     import transformers
 
     for name in ("transformers", "sentence_transformers", "datasets", "accelerate", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.ERROR)  # after the imports, which set levels themselves
+        logging.getLogger(name).setLevel(logging.ERROR)  # must follow the imports, which set levels themselves
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
@@ -13,95 +14,140 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import bf16_option, echo_json, json_option, quiet_libraries
+from text2token.cli.options import (
+    Encoding,
+    echo_json,
+    encoding_options,
+    grouped,
+    json_option,
+    path_type,
+    quiet_libraries,
+    strict_option,
+)
 from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
 from text2token.utils.errors import UserError, extra
-from text2token.utils.files import atomic_write
+from text2token.utils.files import atomic_write, output_lock
 
 if TYPE_CHECKING:
     from text2token.search.index import Index, SearchResults
     from text2token.search.reasons import SearchHit
 
-_SHOWN = 6  # tokens per hit in the table
-_path = click.Path(path_type=Path)
+_SHOWN = 6  # tokens of a hit in the table
+_DEFAULT_WEIGHTS = ", ".join(f"{weight:g} for {field}" for field, weight in HYBRID_WEIGHTS.items())
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The options that say how hits are found and ranked."""
+
+    mode: Mode
+    fusion: FusionMethod
+    weights: tuple[tuple[FieldName, float], ...]
+    filters: tuple[str, ...]
+    inference_free: bool
+    k: int
+
+    @property
+    def encodes(self) -> bool:
+        """Whether the search needs the model."""
+        return not self.inference_free and self.mode != "bm25"
+
+    def check(self) -> None:
+        """Refuse options that do not belong together."""
+        if self.mode != "hybrid" and (self.weights or self.fusion != "scores"):
+            raise UserError("--fusion and --weight only apply to a hybrid search: leave them out, or leave --mode out.")
+        if not all(math.isfinite(weight) for _, weight in self.weights):
+            raise UserError("--weight needs a number from 0 up.")
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments of :meth:`Index.search` and :meth:`Index.rank`."""
+        from text2token.search import HYBRID, Fusion
+
+        fusion = HYBRID if self.fusion == HYBRID.method else Fusion(self.fusion)
+        return {
+            "k": self.k,
+            "mode": self.mode,
+            "inference_free": self.inference_free,
+            "filters": self.filters,
+            "fusion": fusion._replace(weights={**fusion.weights, **dict(self.weights)}),
+        }
 
 
 @click.command("search")
-@click.argument("index", type=_path)
+@click.argument("index", type=path_type)
 @click.argument("query", required=False)
-@click.option(
-    "--mode",
-    type=click.Choice(get_args(Mode)),
-    default="hybrid",
-    show_default=True,
-    help="hybrid: all fields, fused",
+@grouped(
+    "ranking",
+    Ranking,
+    click.option(
+        "--mode",
+        type=click.Choice(get_args(Mode)),
+        default="hybrid",
+        show_default=True,
+        help="The field to search. 'hybrid' searches all fields and fuses their hits.",
+    ),
+    click.option(
+        "--fusion",
+        type=click.Choice(get_args(FusionMethod)),
+        default="scores",
+        show_default=True,
+        help="How 'hybrid' fuses hits: by scores, divided by the best score of their field, or by reciprocal ranks (rrf).",
+    ),
+    click.option(
+        "--weight",
+        "weights",
+        type=(click.Choice(get_args(FieldName)), click.FloatRange(0)),
+        multiple=True,
+        metavar="FIELD NUMBER",
+        help=f"Weight of a field in 'hybrid'. May be repeated.  [default: {_DEFAULT_WEIGHTS}; with rrf 1 for all]",
+    ),
+    click.option(
+        "--filter",
+        "filters",
+        multiple=True,
+        metavar="CONDITION",
+        help="Only documents whose metadata meet a condition: column=value; also <, <=, >, >= for numbers and dates. Repeatable.",
+    ),
+    click.option(
+        "--no-model",
+        "--inference-free",
+        "inference_free",
+        is_flag=True,
+        help="Search with the words of the query only, without loading the model.",
+    ),
+    click.option(
+        "-k",
+        type=click.IntRange(1),
+        default=10,
+        show_default=True,
+        help="Number of hits. Above 100, 'hybrid' reads more hits of each field, which can change the order.",
+    ),
 )
-@click.option(
-    "--fusion",
-    type=click.Choice(get_args(FusionMethod)),
-    default="scores",
-    show_default=True,
-    help="of hybrid: by scores, each field's divided by its best, or by reciprocal ranks",
-)
-@click.option(
-    "--weight",
-    "weights",
-    type=(click.Choice(get_args(FieldName)), click.FloatRange(0)),
-    multiple=True,
-    metavar="FIELD NUMBER",
-    help="of a field in hybrid; may be repeated  [default: "
-    + ", ".join(f"{weight:g} for {field}" for field, weight in HYBRID_WEIGHTS.items())
-    + "; with rrf 1 for all]",
-)
-@click.option(
-    "--filter",
-    "filters",
-    multiple=True,
-    metavar="CONDITION",
-    help="only documents whose metadata meet a condition: column=value, or <, <=, >, >= for numbers and dates; may be repeated",
-)
-@click.option("--model", metavar="MODEL", help="where the index's model is now, if it has moved")
-@click.option(
-    "--no-model",
-    "--inference-free",
-    "inference_free",
-    is_flag=True,
-    help="words of the query alone, without loading the model",
-)
-@click.option(
-    "-k",
-    type=click.IntRange(1),
-    default=10,
-    show_default=True,
-    help="hits; above 100 hybrid looks deeper, which may reorder",
-)
-@click.option("--queries", type=_path, help="many queries: a .jsonl with _id (or id) and text; needs --output")
+@click.option("--model", metavar="MODEL", help="Where the model of the index is now, if it has moved.")
+@click.option("--queries", type=path_type, help="A .jsonl file of queries with _id (or id) and text. Needs --output.")
 @click.option(
     "--output",
     "-o",
-    type=_path,
-    help="TREC run file for --queries; white space in ids becomes %20 and so on, % becomes %25",
+    type=path_type,
+    help="TREC run file for --queries. White space in ids is percent-encoded (a space is %20), and so is the percent sign.",
 )
-@click.option("--strict", is_flag=True, help="refuse a query without text; else such queries are skipped and counted")
-@bf16_option
+@strict_option
+@encoding_options
 @json_option
 def search_command(
     index: Path,
     query: str | None,
-    mode: Any,
-    fusion: Any,
-    weights: tuple[tuple[Any, float], ...],
-    filters: tuple[str, ...],
+    ranking: Ranking,
     model: str | None,
-    inference_free: bool,
-    k: int,
     queries: Path | None,
     output: Path | None,
     strict: bool,
-    bf16: bool,
+    encoding: Encoding,
     as_json: bool,
 ) -> None:
-    """Find the documents of INDEX that fit QUERY best, with the tokens that matched and what each gave.
+    """Find the documents of INDEX that match QUERY best, and show which tokens matched and how much each added.
+
+    Write -- before a query that begins with a dash.
 
     \b
     Example:
@@ -111,40 +157,28 @@ def search_command(
       text2token search index --queries queries.jsonl --output run.trec -k 100 --mode sparse
     """
     if (query is None) == (queries is None) or (queries is None) != (output is None) or (as_json and queries):
-        raise UserError("Give one QUERY, with --json if you like, or --queries with --output.")
-    encodes = not inference_free and mode != "bm25"
-    if bf16 and not encodes:
-        raise UserError("--bf16 is of the model, which this search does not load: leave it out.")
-    if mode != "hybrid" and (weights or fusion != "scores"):
-        raise UserError("--fusion and --weight are of a hybrid search: leave them out, or leave --mode out.")
-    if not all(math.isfinite(weight) for _, weight in weights):
-        raise UserError("--weight takes a number: name one from 0 up.")
-    if encodes:
-        quiet_libraries()  # which imports them
+        raise UserError("Give one QUERY (and --json, if you like), or --queries with --output.")
+    if encoding.bf16 and not ranking.encodes:
+        raise UserError("--bf16 changes how the model encodes, and this search does not load it: leave it out.")
+    ranking.check()
+    if ranking.encodes:
+        quiet_libraries()  # imports these libraries, which a search without the model does not need
     with extra("search"):
-        from text2token.search import HYBRID, Fusion, Index
-    chosen = HYBRID if fusion == HYBRID.method else Fusion(fusion)
-    how: dict[str, Any] = {
-        "k": k,
-        "mode": mode,
-        "inference_free": inference_free,
-        "filters": filters,
-        "fusion": chosen._replace(weights={**chosen.weights, **dict(weights)}),
-    }
+        from text2token.search import Index
     opened = Index.open(index, model=model)
-    if bf16:
-        opened.embedder.use_bf16()
+    if encoding != Encoding() and ranking.encodes:
+        encoding.apply(opened.embedder)
     if waiting := opened.waiting:
-        click.echo(f"{waiting} documents cannot be found yet: an addition is under way, or was stopped.", err=True)
+        click.echo(f"Note: {waiting} documents cannot be found yet, because their addition is not finished.", err=True)
     if query is not None:
-        _show(query, opened.search(query, **how), as_json=as_json)
+        _show(query, opened.search(query, **ranking.arguments()), as_json=as_json)
     elif queries is not None and output is not None:
-        _write_run(opened, queries, output, strict=strict, **how)
+        _write_run(opened, queries, output, ranking, strict=strict)
 
 
 def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
     if found.note:
-        click.echo(found.note, err=True)
+        click.echo(f"Note: {found.note}", err=True)
     if as_json:
         echo_json([_as_dict(hit) for hit in found.hits])
     elif not found.hits:
@@ -153,23 +187,23 @@ def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
         Console().print(_table(query, found))
 
 
-def _write_run(index: Index, queries: Path, output: Path, *, strict: bool, **how: Any) -> None:
+def _write_run(index: Index, queries: Path, output: Path, ranking: Ranking, *, strict: bool) -> None:
     from text2token.search import read_documents
 
-    asked = list(read_documents(queries, noun="query", strict=strict))
     if output.is_dir():
         raise UserError(f"'{output}' is a folder: name a file for the run.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as part, part.open("w", encoding="utf-8") as file:
-        ranked = index.rank([row.content for row in asked], **how, progress=True)
-        for row, hits in zip(asked, ranked, strict=True):
-            for rank, hit in enumerate(hits, 1):
-                file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.9g} {how['mode']}\n")
+    with output_lock(output):
+        asked = list(read_documents(queries, noun="query", strict=strict))
+        ranked = index.rank([row.content for row in asked], **ranking.arguments(), progress=True)
+        with atomic_write(output) as part, part.open("w", encoding="utf-8") as file:
+            for row, hits in zip(asked, ranked, strict=True):
+                for rank, hit in enumerate(hits, 1):
+                    file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.9g} {ranking.mode}\n")
     click.echo(f"{len(asked)} queries, {sum(map(len, ranked))} hits in {output}", err=True)
 
 
 def _one_word(name: str) -> str:
-    """White space, which ends a column of a run, percent-encoded, and so the percent sign."""
+    """Percent-encode white space, which separates the columns of a run file, and the percent sign."""
     return re.sub(r"[\s%]", lambda sign: quote(sign[0]), name)
 
 

@@ -11,12 +11,17 @@ from rich.table import Table
 
 from text2token.cli.options import (
     BACKBONE,
+    CorpusReader,
+    Encoding,
+    corpus_options,
     echo_json,
+    encoding_options,
     json_option,
+    output_option,
     overwrite_option,
+    path_type,
     quiet_libraries,
     recipe_options,
-    text_column_option,
 )
 from text2token.settings.recipe import Recipe
 
@@ -24,38 +29,44 @@ from text2token.settings.recipe import Recipe
 @click.command("spectrum")
 @click.argument("base")
 @click.argument("tuned")
-@click.option("--corpus", required=True, help="texts; a file, folder, glob, '-' or hub name")
-@text_column_option
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="new folder; repeat to resume")
+@click.option("--corpus", required=True, help="Texts: a file, folder, glob, '-' or hub name.")
+@corpus_options
+@output_option("New folder. Repeat the command to continue a stopped run.")
 @overwrite_option
-@click.option("--centred", is_flag=True, help="components around the mean; the paper's code does not centre")
+@click.option(
+    "--centred", is_flag=True, help="Subtract the mean before the components are computed. The paper's code does not."
+)
 @click.option(
     "--shift", multiple=True, default=("sweep", "zero"), show_default=True, metavar="sweep|v1|zero|NUMBER",
-    help="λ of h + λ·u₁: multiples of v₁, v₁ itself, the one that takes the mean to zero, or a number; may be repeated",
+    help="Values of λ in h + λ·u₁: multiples of v₁ (sweep), v₁ itself, a shift to a mean of zero, or a number. May be repeated.",
 )  # fmt: skip
-@click.option("--sts", type=click.Path(path_type=Path), help=".jsonl of sentence1, sentence2 and score, judged along λ")
-@click.option("--max-texts", type=click.IntRange(2), help="the first of the corpus; all by default")
-@click.option("--aligned", type=click.IntRange(2), default=500, show_default=True, help="first texts that are decoded")
-@click.option("--head", help="language model whose head decodes; BASE's own by default")
+@click.option("--sts", type=path_type, help="A .jsonl file with sentence1, sentence2 and score; adds STS for each λ.")
+@click.option(
+    "--max-texts", type=click.IntRange(2), help="Number of texts to use, from the start of the corpus.  [default: all]"
+)
+@click.option("--aligned", type=click.IntRange(2), default=500, show_default=True, help="Number of texts to decode.")
+@click.option("--head", metavar="BACKBONE", help="Language model whose head decodes.  [default: BASE's own head]")
+@encoding_options
 @json_option
 @recipe_options(*BACKBONE)
 def spectrum_command(
     base: str,
     tuned: str,
     corpus: str,
-    text_column: str,
+    reader: CorpusReader,
     sts: Path | None,
     output: Path,
     head: str | None,
+    encoding: Encoding,
     as_json: bool,
     recipe: Recipe,
     **options: Any,
 ) -> None:
-    """What training changed, in the principal components of BASE's embeddings, and what shifting the first one does.
+    """Show what training changed in the principal components of BASE, and what a shift along the first one does.
 
-    BASE is a language model under the settings below, or an embedder; TUNED is what was made from it, whose embeddings the head
-    of BASE reads, too. The folder gets
-    spectrum.json, and for variation, contribution and shift a .parquet table, an .svg and a .png.
+    BASE is a language model with the settings below, or an embedder. TUNED is a model that was made from BASE. The head of BASE
+    decodes the embeddings of both. The output folder gets spectrum.json, and a .parquet table, an .svg and a .png for each of
+    variation, contribution and shift.
 
     \b
     Example:
@@ -64,16 +75,15 @@ def spectrum_command(
     """
     quiet_libraries()
     from text2token.analysis.spectrum_run import run_spectrum
-    from text2token.data.corpus import open_corpus
     from text2token.data.sts import read_sts
     from text2token.model.embedder import Embedder
 
-    opened = open_corpus(corpus, text_column=text_column)
+    opened = reader.open(corpus)
     pairs = read_sts(sts) if sts else None
-    settings = recipe.embedder_settings()
+    backbone = recipe.embedder_settings()
     models = (
-        Embedder.open(base, head=head or "original", corrected=False, **settings),
-        Embedder.open(tuned, corrected=False, **settings),
+        encoding.apply(Embedder.open(base, head=head or "original", corrected=False, **backbone)),
+        encoding.apply(Embedder.open(tuned, corrected=False, **backbone)),
     )
     settings = {"base": base, "tuned": tuned, "corpus": opened.name, "head": head, "recipe": recipe.model_dump()}
     result = run_spectrum(models, opened, output, settings, pairs=pairs, progress=True, **options)
@@ -88,8 +98,8 @@ def _show(result: dict[str, Any]) -> None:
     first, others = result["components"][0], result["components"][1:]
     largest = max(others, key=lambda row: abs(row["variation"]), default=first)
     click.echo(
-        f"{result['texts']:,} texts. v₁ is {first['variation']:.2f}, the largest of the others {largest['variation']:.2f} "
-        f"(component {largest['component']}); u₁ holds {first['energy']:.0%} of the base's energy."
+        f"{result['texts']:,} texts. v₁ is {first['variation']:.2f}. The largest other variation is {largest['variation']:.2f} "
+        f"(component {largest['component']}). u₁ holds {first['energy']:.0%} of the energy of the base."
     )
     table = Table(title="h + λ·u₁", title_justify="left")
     names = {"hit": "Hit@10", "local": "local", "global": "global", "sts": "STS × 100"}

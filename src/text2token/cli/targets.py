@@ -9,28 +9,53 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import echo_json, json_option, quiet_libraries, recipe_options, text_column_option
+from text2token.cli.options import (
+    CorpusReader,
+    corpus_options,
+    echo_json,
+    json_option,
+    output_option,
+    quiet_libraries,
+    recipe_options,
+)
 from text2token.settings.recipe import Recipe
 
 _SHOWN = 12  # tokens of an example
+# Settings that change which texts, or which targets, a stage gets. The others belong to the training.
+_SETTINGS = (
+    "backbone", "attention", "pooling", "template", "prefix", "suffix", "max_length", "stop_words", "max_document_share",
+    "weighting", "merge_forms", "prior_templates", "prior_texts", "top_k", "temperature", "mixing", "max_texts", "stage_1",
+    "held_out", "train_length", "seed",
+)  # fmt: skip
 
 
 @click.command("targets")
 @click.argument("corpus", nargs=-1, required=True)
-@click.option("--output", "-o", type=click.Path(path_type=Path), required=True, help="folder of the target store")
+@output_option("Folder of the target store.")
 @click.option(
-    "--stage", type=click.IntRange(1, 2), default=2, show_default=True, help="1: data-driven; 2: the recipe's second"
+    "--stage",
+    type=click.IntRange(1, 2),
+    default=2,
+    show_default=True,
+    help="Training stage. Stage 1 has data-driven targets; the recipe sets those of stage 2.",
 )
-@text_column_option
-@click.option("--examples", type=click.IntRange(0), default=5, show_default=True, help="how many to show")
+@corpus_options
+@click.option("--examples", type=click.IntRange(0), default=5, show_default=True, help="Number of examples to print.")
 @json_option
-@recipe_options()
+@recipe_options(*_SETTINGS)
 def targets_command(
-    corpus: tuple[str, ...], output: Path, stage: int, text_column: str, examples: int, as_json: bool, recipe: Recipe
+    corpus: tuple[str, ...],
+    output: Path,
+    stage: int,
+    reader: CorpusReader,
+    examples: int,
+    as_json: bool,
+    recipe: Recipe,
 ) -> None:
-    """Build the token targets of a corpus, and show some to judge by eye.
+    """Build the token targets of a corpus, and print some of them.
 
-    A half-built store is continued, a finished one shown again, one of other texts or settings refused.
+    An incomplete store is continued, and a complete one is only printed. A store with other texts or settings is refused.
+    Settings of the training, such as --learning-rate, do not change targets, so this command does not have them.
 
     \b
     Example:
@@ -38,10 +63,9 @@ def targets_command(
       text2token targets notes.txt --output targets-1 --stage 1 --weighting bm25
     """
     quiet_libraries()
-    from text2token.data.corpus import open_corpus
     from text2token.training.pipeline import build_targets
 
-    store, tokenizer = build_targets(open_corpus(corpus, text_column=text_column), output, stage, recipe, progress=True)
+    store, tokenizer = build_targets(reader.open(corpus), output, stage, recipe, progress=True)
     shown = [
         {"text": row["text"], "target": [[tokenizer.decode([i]), round(w, 4)] for i, w in ranked(row)[:_SHOWN]]}
         for row in store.dataset().take(examples)
@@ -59,5 +83,5 @@ def targets_command(
 
 
 def ranked(row: dict[str, list[float]]) -> list[tuple[int, float]]:
-    """Ids and weights of a store's row, heaviest first."""
+    """Ids and weights of a row of the store, heaviest first."""
     return sorted(zip(map(int, row["ids"]), row["weights"], strict=True), key=lambda pair: -pair[1])

@@ -58,6 +58,7 @@ class Embedder:
         mean_logits: Corpus-mean token logits, V numbers; sparse vectors and explanations count from them. None until learnt.
         top_k: Tokens in a sparse vector. 128 (ours): a short text aligns with far fewer, a paragraph with about as many.
         bf16: Embed in mixed precision if the hardware has it; :meth:`use_bf16` refuses if it has not.
+        batch_size: Size of a batch in texts of 128 tokens, if a call does not name another.
         backbone: Name of the language model if this is one; None for a finished embedder.
         settings: How that language model became an encoder.
     """
@@ -68,6 +69,7 @@ class Embedder:
     mean_logits: Tensor | None = None
     top_k: int = 128
     bf16: bool = False
+    batch_size: int = 32
     backbone: str | None = None
     settings: EncoderSettings | None = None
 
@@ -202,14 +204,14 @@ class Embedder:
         self.bf16 = True
 
     def embed(
-        self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, progress: bool = False
+        self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int | None = None, progress: bool = False
     ) -> Tensor:
         """Return embeddings ``h``: pooled last hidden states without correction, N×d float32 on the CPU.
 
         Args:
             texts: N texts; see :func:`text2token.model.encoding.encode_in_batches` for how they are grouped into batches.
             prompt: Text before each text, inside the template; None: the model's default prompt, if it has one.
-            batch_size: Size of a batch in texts of 128 tokens.
+            batch_size: Size of a batch in texts of 128 tokens. None: the one of the embedder.
             progress: Show a progress bar on a terminal.
 
         Raises:
@@ -224,18 +226,22 @@ class Embedder:
                 texts,
                 lambda batch: encode(batch, batch_size=len(batch)),
                 prompt=prompt,
-                batch_size=batch_size,
+                batch_size=batch_size or self.batch_size,
                 progress=progress,
             )
 
-    def encode(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> NDArray[np.float32]:
+    def encode(
+        self, texts: Sequence[str], *, batch_size: int | None = None, progress: bool = False
+    ) -> NDArray[np.float32]:
         """Return dense vectors, N×k: corrected, and of length 1 unless the model was made for another similarity than cosine.
 
         The exported dense folder gives the same vectors. Arguments and errors are those of :meth:`embed`.
         """
         return self.densify(self.embed(texts, batch_size=batch_size, progress=progress)).numpy()
 
-    def encode_sparse(self, texts: Sequence[str], *, batch_size: int = 32, progress: bool = False) -> SparseVectors:
+    def encode_sparse(
+        self, texts: Sequence[str], *, batch_size: int | None = None, progress: bool = False
+    ) -> SparseVectors:
         """Return sparse vectors: the ``top_k`` largest token logits above the corpus mean.
 
         The exported sparse folder gives the same vectors. Arguments are those of :meth:`embed`.

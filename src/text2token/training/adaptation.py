@@ -38,6 +38,7 @@ def adapt(
     *,
     auto: bool = False,
     text_column: str = "text",
+    batch_size: int = 32,
     overwrite: bool = False,
     progress: bool = False,
 ) -> Embedder:
@@ -52,6 +53,7 @@ def adapt(
         auto: Choose the correction with :mod:`text2token.training.choose`. The recipe's correction is ignored, and its
             ``keep_from`` and ``keep_to`` must not be set.
         text_column: Column of the texts in a table.
+        batch_size: Number of texts encoded at once.
         overwrite: Replace ``output`` if it holds a run, and discard an unfinished run with other settings.
         progress: Show progress bars on a terminal.
 
@@ -71,6 +73,7 @@ def adapt(
         "adapt", corpus, output, recipe, adapt_draw(recipe), text_column=text_column, overwrite=overwrite, auto=auto
     ) as run:
         embedder, folder = run.embedder, run.folder
+        embedder.batch_size = batch_size
         head = embedder.decoding_head
         with folder.clock("encode"):
             whole = folder.cached("whole.npy", lambda: embedder.embed(run.texts, progress=progress))

@@ -6,7 +6,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +99,28 @@ def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
     finally:
         file.unlink(missing_ok=True)
         lock.release()
+
+
+@contextmanager
+def output_lock(output: Path) -> Iterator[None]:
+    """Hold the lock of an output file or folder during the block.
+
+    Missing parent folders are created, and deleted again if they stay empty.
+
+    Args:
+        output: The lock file lies beside it and is called ``.NAME.lock``.
+
+    Raises:
+        UserError: Another process is writing the same output.
+    """
+    output = output.absolute()
+    created = [folder for folder in output.parents if not folder.exists()]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    refusal = f"Another process is at work on '{output}': wait until it is done, or choose another name."
+    try:
+        with exclusive_lock(output.with_name(f".{output.name}.lock"), refusal):
+            yield
+    finally:
+        for folder in created:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()

@@ -1,0 +1,146 @@
+"""What the verbs have in common: locks on their output, batch sizes, JSON, and options that they refuse."""
+
+from __future__ import annotations
+
+import json
+
+import click
+import pytest
+
+from conftest import CORPUS, SENTENCES, done, refused, text2token
+from text2token import Embedder
+from text2token.cli import _VERBS, main
+from text2token.cli.options import grouped
+from text2token.utils.files import output_lock
+
+SETTINGS = ("--pooling", "mean", "--template", "keywords", "--max-length", "64")
+
+
+@pytest.fixture
+def texts(tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(CORPUS[:40]))
+    return file
+
+
+@pytest.fixture
+def index(tmp_path, backbone):
+    rows = [{"_id": str(number), "text": text} for number, text in enumerate(SENTENCES)]
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    said = done("index", backbone("llama"), tmp_path / "docs.jsonl", "-o", tmp_path / "i", *SETTINGS, "--json")
+    assert json.loads(said) == {"index": str(tmp_path / "i"), "documents": len(SENTENCES), "deleted": 0}
+    return tmp_path / "i"
+
+
+# --- outputs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", ["align", "search", "encode", "spectrum"])
+def test_a_second_process_with_the_same_output_is_refused_at_once(
+    backbone, texts, tmp_path, request, monkeypatch, verb
+):
+    model, output = backbone("llama"), tmp_path / "out.npy"
+    command = {
+        "align": [model, "--corpus", texts, "-o", output],
+        "encode": [model, texts, "-o", output],
+        "spectrum": [model, model, "--corpus", texts, "-o", output],
+    }
+    if verb == "search":
+        (tmp_path / "q.jsonl").write_text('{"_id": "1", "text": "cat"}')
+        command["search"] = [request.getfixturevalue("index"), "--queries", tmp_path / "q.jsonl", "-o", output]
+    monkeypatch.setattr(Embedder, "embed", lambda *_, **__: pytest.fail("texts were encoded before the refusal"))
+    with output_lock(output):
+        assert "Another process" in refused(verb, *command[verb])
+    assert not output.exists()
+
+
+def test_a_lock_leaves_no_folder_behind(tmp_path):
+    with output_lock(tmp_path / "a" / "b" / "out"):
+        assert (tmp_path / "a" / "b" / ".out.lock").exists()
+    assert list(tmp_path.iterdir()) == []
+    with output_lock(tmp_path / "a" / "b" / "out"):
+        (tmp_path / "a" / "b" / "out").touch()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["out"]
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_settings_of_the_training_are_not_options_of_targets(texts, tmp_path):
+    said = refused("targets", texts, "-o", tmp_path / "out", "--learning-rate", "1")
+    assert "No such option '--learning-rate'" in said
+    assert "this command does not use that setting" in said
+
+
+def test_ids_are_deleted_from_a_file_with_any_ending(index, tmp_path):
+    (tmp_path / "ids").write_bytes("\ufeff1\r\n\n 2 \nno such id\n".encode())
+    said = done("index", "-o", index, "--delete-file", tmp_path / "ids", "--json")
+    assert json.loads(said)["deleted"] == 2
+    (tmp_path / "ids").write_bytes(b"\xff\xfe1\x00")
+    assert "is not a UTF-8 text file" in refused("index", "-o", index, "--delete-file", tmp_path / "ids")
+
+
+def test_a_query_that_begins_with_a_dash_needs_two_dashes(index):
+    assert "-- -5" in refused("search", index, "-5")
+    assert json.loads(done("search", index, "--no-model", "--json", "--", "-5"))
+
+
+@pytest.mark.parametrize("verb", ["align", "spectrum", "encode", "explain", "index", "search", "adapt"])
+def test_the_batch_size_reaches_the_embedder(backbone, texts, tmp_path, request, monkeypatch, verb):
+    model, output, sizes, long = backbone("llama"), tmp_path / "out.npy", set(), tmp_path / "long.txt"
+    long.write_text("\n".join(CORPUS))
+    commands = {
+        "align": [model, "--corpus", texts],
+        "spectrum": [model, model, "--corpus", texts, "-o", output],
+        "encode": [model, texts, "-o", output],
+        "index": [model, tmp_path / "d.jsonl", "-o", tmp_path / "new", *SETTINGS],
+        "adapt": [model, "--corpus", long, "-o", tmp_path / "new", "--correction", "centre"],
+    }
+    (tmp_path / "d.jsonl").write_text('{"_id": "1", "text": "a cat"}\n{"_id": "2", "text": "a dog"}')
+    if verb not in commands:
+        commands = {"search": [request.getfixturevalue("index"), "a cat"], "explain": [model, "a cat"]}
+    embed = Embedder.embed
+
+    def record(self, texts, **options):
+        sizes.add(options.get("batch_size") or self.batch_size)
+        return embed(self, texts, **options)
+
+    monkeypatch.setattr(Embedder, "embed", record)
+    if verb == "explain":
+        assert "No such option" in refused(verb, *commands[verb], "--batch-size", "3")  # it encodes a few texts
+        return
+    done(verb, *commands[verb], "--batch-size", "3")
+    assert sizes == {3}
+
+
+def test_grouped_options_arrive_as_one_argument():
+    @click.command()
+    @grouped("pair", dict, click.option("--first", default=1), click.option("--second", "other", default=2))
+    @click.option("--third", default=3)
+    def command(pair, third):
+        click.echo(json.dumps([pair, third]))
+
+    from click.testing import CliRunner
+
+    assert json.loads(CliRunner().invoke(command, ["--second", "5"]).output) == [{"first": 1, "other": 5}, 3]
+    assert [parameter.name for parameter in command.params] == ["first", "other", "third"]
+
+
+@pytest.mark.parametrize("verb", _VERBS)
+def test_option_texts_are_sentences(verb):
+    """Each help text begins with a capital letter; an option without a text is not listed."""
+    context = click.Context(main)
+    for parameter in main.get_command(context, verb).params:
+        if isinstance(parameter, click.Option) and not parameter.hidden:
+            assert parameter.help, parameter.name
+            assert parameter.help[0] == parameter.help[0].upper(), parameter.help
+
+
+def test_every_verb_that_prints_has_json():
+    context = click.Context(main)
+    for verb in _VERBS:
+        assert "as_json" in {parameter.name for parameter in main.get_command(context, verb).params}, verb
+
+
+def test_help_is_shown_for_no_arguments():
+    assert "Commands:" in text2token().output
