@@ -278,7 +278,7 @@ def test_encode_sparse(model, sentences, tmp_path):
 def test_encode_does_not_replace_a_file_unasked(model, sentences, tmp_path):
     output = tmp_path / "v.npy"
     output.write_text("years of work")
-    assert "exists: choose another file, or pass --overwrite" in refused("encode", model, sentences, "--output", output)
+    assert "exists: choose another file, or set --overwrite" in refused("encode", model, sentences, "--output", output)
     assert output.read_text() == "years of work"
     done("encode", model, sentences, "--output", output, "--overwrite")
     assert len(np.load(output)) == len(SENTENCES)
