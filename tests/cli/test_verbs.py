@@ -138,7 +138,7 @@ def test_option_texts_are_sentences(verb):
 
 def test_every_verb_that_prints_has_json():
     context = click.Context(main)
-    for verb in _VERBS:
+    for verb in _VERBS.keys() - {"serve"}:  # which prints nothing but its log
         assert "as_json" in {parameter.name for parameter in main.get_command(context, verb).params}, verb
 
 

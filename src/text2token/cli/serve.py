@@ -19,21 +19,49 @@ if TYPE_CHECKING:
 
 @click.command("serve")
 @click.argument("model")
-@click.option("--index", "folders", multiple=True, type=click.Path(path_type=Path), help="index to search; repeatable")
-@click.option("--host", default="127.0.0.1", show_default=True, help="address to listen on")
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True, help="0: any free port")
-@click.option("--bf16", is_flag=True, help="encode in half the time where the hardware has it")
-@click.option("--against", help="plain backbone that explanations show beside the model")
-@click.option("--writable", is_flag=True, help="let requests add and delete documents")
 @click.option(
-    "--api-key", "keys", multiple=True, envvar="TEXT2TOKEN_API_KEY", help="key that requests must have; repeatable"
+    "--index",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of an index to search. May be repeated.",
 )
-@click.option("--api-key-file", type=click.Path(path_type=Path), help="file of keys, one on each line")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
-    "--batch-tokens", type=click.IntRange(1), default=1024, show_default=True, help="padded tokens of a batch"
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on. 0 takes any free port.",
 )
-@click.option("--queue-tokens", type=click.IntRange(1), default=2**19, show_default=True, help="tokens that may wait")
-@click.option("--log-format", type=click.Choice(["lines", "json"]), default="lines", show_default=True)
+@click.option("--bf16", is_flag=True, help="Encode with bfloat16 where the hardware has it: twice as fast.")
+@click.option("--against", help="Language model that explanations show beside MODEL.")
+@click.option("--writable", is_flag=True, help="Allow requests that add and delete documents.")
+@click.option(
+    "--api-key",
+    "keys",
+    multiple=True,
+    envvar="TEXT2TOKEN_API_KEY",
+    help="Key that each request must carry. May be repeated.",
+)
+@click.option("--api-key-file", type=click.Path(path_type=Path), help="File of keys, one per line.")
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="Number of padded tokens in a batch.",
+)
+@click.option(
+    "--queue-tokens",
+    type=click.IntRange(1),
+    default=2**19,
+    show_default=True,
+    help="Number of tokens that may wait in the queue.",
+)
+@click.option(
+    "--log-format", type=click.Choice(["lines", "json"]), default="lines", show_default=True, help="Form of the log."
+)
 def serve_command(
     model: str,
     folders: tuple[Path, ...],

@@ -47,7 +47,7 @@ class QueuedEmbedder(Embedder):
         return cls(**own, worker=worker, text_encoder=text_encoder)
 
     def embed(
-        self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int = 32, progress: bool = False
+        self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int | None = None, progress: bool = False
     ) -> Tensor:
         """Embeddings as :meth:`Embedder.embed` gives them; the queue decides about batches."""
         assert self.worker is not None
