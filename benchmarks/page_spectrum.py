@@ -28,7 +28,7 @@ def context(result: Mapping[str, Any], figures: Path) -> dict[str, Any]:
     names = {name: f"spectrum-{name.replace(' ', '-')}" for name in pairs}
     for name, data in pairs.items():
         for kind, draw in DRAWN.items():
-            write_figure(draw(data), figures, f"{names[name]}-{kind}", ("svg",))
+            write_figure(draw(_shares(data)), figures, f"{names[name]}-{kind}", ("svg",))
     rows = {
         name: {key.removeprefix(f"spectrum_{name}_"): value for key, value in result["figures"].items() if name in key}
         for name in pairs
@@ -44,6 +44,12 @@ def context(result: Mapping[str, Any], figures: Path) -> dict[str, Any]:
         **_corrections(adapted),
         "goals_table": goals(result["figures"], GOALS),
     }
+
+
+def _shares(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a spectrum with STS scores from 0 to 1, as its figures expect them. A results file holds them × 100."""
+    rows = [{**row, "sts": row["sts"] / 100} for row in (*data["shift_rows"], data["tuned"])]
+    return {**data, "shift_rows": rows[:-1], "tuned": rows[-1]}
 
 
 def _variation(rows: Mapping[str, Mapping[str, float]]) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""What a search costs: exact sparse search beside bm25s, approximate beside exact, and how engines grow with the documents.
+"""Measure the speed of search: our sparse search against bm25s, and engines with a growing number of documents.
 
-A part of benchmarks/sparse.py. All times are of the processor on one thread (process_time), which a shared machine does not
-disturb, in milliseconds per query unless named otherwise. Queries are encoded before, for every contender.
+This is a part of benchmarks/sparse.py. Times are milliseconds of processor time per query on one thread, because other processes
+do not disturb processor time. All engines get encoded queries.
 """
 
 from __future__ import annotations

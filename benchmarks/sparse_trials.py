@@ -1,8 +1,7 @@
-"""Collections to search in, embeddings that are kept, and many settings of sparse vectors over one pass of a model."""
+"""Collections to search in, embeddings that are kept, and trials of many settings with one pass of a model."""
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,30 +19,29 @@ from torch import Tensor
 
 from text2token.data.tables import read_table
 from text2token.evaluation.encoders import VectorStore, hash_key
+from text2token.evaluation.folder_task import read_qrels
 from text2token.evaluation.items import Items, Part
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.vocabulary import count_tokens
-from text2token.search import Document, read_documents
+from text2token.search import Document, ScoredId, read_documents
 from text2token.search.encoder import TextEncoder, untruncated
-from text2token.search.engines.base import ScoredId
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import VectorSettings
-from text2token.utils.progress import track
 
 MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
-DEPTH = 100
-_MOST_TOKENS = 512  # of a text, among which every K and M of a sweep are
-_ITEM_WORDS = 40  # that a document is long enough to lose a span
-_CHUNK = 32  # texts between two commits
-_BATCH_CHARACTERS = 8_000  # of a batch: about what the caches of a CPU hold
+DEPTH = 100  # documents of a ranking
+_MOST_TOKENS = 512  # aligned tokens that a trial keeps; a sweep tries no larger K or M
+_SPAN_DOCUMENT = 40  # words that a document needs so that a span can be cut out of it
+_CHUNK = 256  # texts that are encoded between two writes to the file
 
 Ranking = Mapping[str, Sequence[ScoredId]]
+"""Query id → hits, best first."""
 
 
 @dataclass(frozen=True)
 class Collection:
-    """Documents, queries by id, and relevance by query and document."""
+    """Documents, queries by id, and for each query the relevance of its judged documents."""
 
     name: str
     documents: list[Document]
@@ -52,122 +50,121 @@ class Collection:
 
 
 def beir(folder: Path, name: str, limit: int | None) -> Collection:
-    """A collection in BEIR's layout, or a part of it.
+    """Read a collection in BEIR's layout.
 
     Args:
-        folder: With corpus.jsonl, queries.jsonl and qrels/test.
-        name: For people.
-        limit: Documents kept at most: all judged ones of as many queries as leave a third for others. None: all.
+        folder: Folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/test.tsv`` or ``qrels/test.jsonl``.
+        name: Name for readers.
+        limit: Largest number of documents. Random queries are kept as long as their relevant documents fill at most two thirds;
+            random other documents fill the rest. None: everything.
     """
     documents = {document.id: document for document in read_documents(folder / "corpus.jsonl")}
     texts = {query.id: query.text for query in read_documents(folder / "queries.jsonl")}
     relevant: dict[str, dict[str, int]] = {}
-    for query, document, score in _judgements(folder / "qrels"):
-        if score > 0 and document in documents and query in texts:
-            relevant.setdefault(query, {})[document] = score
-    rng = random.Random(0)
-    chosen = sorted(relevant)
-    kept = set(documents)
+    for query, judged in _judgements(folder / "qrels").items():
+        found = {document: grade for document, grade in judged.items() if grade > 0 and document in documents}
+        if found and query in texts:
+            relevant[query] = found
+    chosen, kept = sorted(relevant), set(documents)
     if limit is not None and limit < len(documents):
+        rng = random.Random(0)
         rng.shuffle(chosen)
         kept, fitting = set(), []
         for query in chosen:
             if len(kept | relevant[query].keys()) <= limit * 2 // 3:
                 kept |= relevant[query].keys()
                 fitting.append(query)
-        others = sorted(documents.keys() - kept)
-        kept |= set(rng.sample(others, limit - len(kept)))
+        kept |= set(rng.sample(sorted(documents.keys() - kept), limit - len(kept)))
         chosen = sorted(fitting)
     rows = [document for key, document in documents.items() if key in kept]
     return Collection(name, rows, {key: texts[key] for key in chosen}, {key: relevant[key] for key in chosen})
 
 
-def known_items(file: Path, size: int) -> Collection:
-    """Known-item search in text without judgements, for tuning: half of the queries are titles, half first sentences.
+def _judgements(folder: Path) -> dict[str, dict[str, int]]:
+    if not (folder / "test.jsonl").is_file():
+        return read_qrels(folder / "test.tsv")
+    judged: dict[str, dict[str, int]] = {}
+    for row in read_table(folder / "test.jsonl"):
+        judged.setdefault(row.id("query-id"), {})[row.id("corpus-id")] = int(row.value("score"))
+    return judged
 
-    The document of a query is the rest of its paragraph, without title or first sentence; one paragraph per article.
+
+def known_items(file: Path, size: int) -> Collection:
+    """Make a known-item search from paragraphs without judgements, to tune settings.
+
+    Half of the queries are titles, half are first sentences. The document that a query must find is the rest of its paragraph.
+    Each article gives one paragraph.
     """
-    rows = list(
-        {row.values["title"]: row.values for row in islice(read_table(file, ["title", "text"]), 20 * size)}.values()
-    )
-    random.Random(0).shuffle(rows)
+    rows = {row.text("title"): row.text("text") for row in islice(read_table(file), 20 * size)}
+    paragraphs = list(rows.items())
+    random.Random(0).shuffle(paragraphs)
     documents: list[Document] = []
     queries: dict[str, str] = {}
-    for row in rows:
-        first, stop, rest = row["text"].partition(". ")
-        if not stop or len(rest.split()) < 30 or len(first.split()) < 6:
-            continue
-        name = str(len(documents))
-        queries[name] = row["title"] if len(documents) % 2 else first
-        documents.append(Document(name, "", rest))
-        if len(documents) == size:
-            break
+    for title, text in paragraphs:
+        first, stop, rest = text.partition(". ")
+        if stop and len(rest.split()) >= 30 and len(first.split()) >= 6 and len(documents) < size:
+            name = str(len(documents))
+            queries[name] = title if len(documents) % 2 else first
+            documents.append(Document(name, "", rest))
     asked = dict(islice(queries.items(), size // 2))
     return Collection("known items", documents, asked, {key: {key: 1} for key in asked})
 
 
 def span_items(collection: Collection, size: int) -> Collection:
-    """Known-item search in the documents of a collection, for tuning: its queries and judgements are not looked at.
+    """Make a known-item search from the documents of a collection, without its queries and judgements.
 
-    A query is a span of 3 to 12 words from inside a document, cut out of it (the inverse cloze task, Lee et al. 2019): harder
-    than titles, and as close to the words of the documents as a query can be.
+    A query is a span of 3 to 12 words, cut out of the document that it must find (inverse cloze task, Lee et al. 2019).
     """
     rng = random.Random(0)
     documents = {document.id: document for document in collection.documents}
-    long = [document for document in collection.documents if len(document.text.split()) >= _ITEM_WORDS]
+    long = [document for document in collection.documents if len(document.text.split()) >= _SPAN_DOCUMENT]
     queries: dict[str, str] = {}
     for document in rng.sample(long, min(size, len(long))):
-        words = document.text.split()
-        length = rng.randint(3, 12)
+        words, length = document.text.split(), rng.randint(3, 12)
         start = rng.randrange(5, len(words) - length)
         queries[document.id] = " ".join(words[start : start + length])
-        documents[document.id] = Document(
-            document.id, document.title, " ".join([*words[:start], *words[start + length :]])
-        )
+        rest = " ".join([*words[:start], *words[start + length :]])
+        documents[document.id] = Document(document.id, document.title, rest)
     relevant = {query: {query: 1} for query in queries}
     return Collection(f"spans of {collection.name}", list(documents.values()), queries, relevant)
 
 
 class KeptEmbedder(Embedder):
-    """An embedder whose embeddings are kept in a file, so that a benchmark that was stopped continues."""
+    """An embedder that keeps its embeddings in a file, so that a stopped benchmark continues."""
 
     store: VectorStore
     key: str
 
     @classmethod
     def of(cls, embedder: Embedder, file: Path) -> KeptEmbedder:
-        """The same embedder, with a file."""
+        """Copy an embedder and give it a file. It encodes in bf16 where the hardware has it."""
         kept = cls(embedder.encoder, embedder.head, embedder.correction, embedder.mean_logits, embedder.top_k)
         file.parent.mkdir(parents=True, exist_ok=True)
         kept.store, kept.key = VectorStore(file), embedder_fingerprint(embedder)
         kept.bf16 = True
         return kept
 
-    def embed(self, texts: Sequence[str], *, prompt: str | None = None, progress: bool = False, **_: Any) -> Tensor:
-        """As of any embedder, in bf16 where the hardware has it."""
+    def embed(self, texts: Sequence[str], *, prompt: str | None = None, **_: Any) -> Tensor:
+        """Return embeddings from the file, and encode the texts that it lacks."""
         keys = [hash_key(self.key, *([prompt] if prompt else []), text) for text in texts]
-        new = self.store.missing(keys)
-        todo = sorted(
-            {key: text for key, text in zip(keys, texts, strict=True) if key in new}.items(), key=lambda p: len(p[1])
-        )
-        chunks = [todo[start : start + _CHUNK] for start in range(0, len(todo), _CHUNK)]
-        for chunk in track(chunks, "Encoding", unit="texts", each=_CHUNK, enabled=progress):
-            vectors = self.embed_now([text for _, text in chunk], prompt)
-            self.store.put([key for key, _ in chunk], list(vectors.numpy()))
+        missing = self.store.missing(keys)
+        todo = list({key: text for key, text in zip(keys, texts, strict=True) if key in missing}.items())
+        for start in range(0, len(todo), _CHUNK):
+            new = dict(todo[start : start + _CHUNK])
+            self.store.put(list(new), list(self.embed_now(list(new.values()), prompt).numpy()))
         return torch.from_numpy(np.stack(self.store.get(keys)))
 
     def embed_now(self, texts: Sequence[str], prompt: str | None = None) -> Tensor:
-        """Without looking into the file."""
-        size = max(8, _BATCH_CHARACTERS // max(map(len, texts)))
-        return super().embed(texts, prompt=prompt, batch_size=size)
+        """Encode texts without the file."""
+        return super().embed(texts, prompt=prompt)
 
 
 class Trial:
-    """One collection seen by one model: all settings of sparse vectors from the same embeddings.
+    """One model on one collection. The texts are encoded once for all settings of sparse vectors.
 
     Args:
-        embedder: Calibrated.
-        collection: To search in.
+        embedder: Embedder that knows the mean token logits of a corpus.
+        collection: Collection to search in.
     """
 
     def __init__(self, embedder: Embedder, collection: Collection) -> None:
@@ -206,7 +203,7 @@ class Trial:
         return found
 
     def vectors(self, settings: VectorSettings) -> tuple[csr_array, csr_array]:
-        """Sparse vectors of documents and queries, as an index has them."""
+        """Make the sparse vectors of documents and queries as an index makes them."""
         maker = TokenVectors(self._space, settings)
         of_documents, of_queries = self._aligned
         counts = [maker.space.count(texts) for texts in self._texts]
@@ -234,15 +231,15 @@ class Trial:
         return largest(of_documents, document_k), queries
 
     def rank(self, settings: VectorSettings) -> dict[str, list[ScoredId]]:
-        """The best documents of every query by sparse vectors."""
+        """Rank documents for every query by sparse vectors."""
         return self.rank_vectors(*self.vectors(settings))
 
     def rank_vectors(self, documents: csr_array, queries: csr_array) -> dict[str, list[ScoredId]]:
-        """The best documents of every query by inner products."""
+        """Rank documents for every query by inner products."""
         return best(self.collection, (queries @ documents.T).toarray())
 
     def rank_dense(self) -> dict[str, list[ScoredId]]:
-        """By dense vectors."""
+        """Rank documents for every query by dense vectors."""
         documents, queries = (
             parts.dense(*embedded, len(texts))
             for parts, embedded, texts in zip(self._parts, self._embedded, self._texts, strict=True)
@@ -250,14 +247,14 @@ class Trial:
         return best(self.collection, queries @ documents.T, negative=True)
 
     def flops_over_dense(self, documents: csr_array, queries: csr_array) -> float:
-        """Multiplications and additions of an exact sparse search over those of a flat dense one, mean over queries."""
+        """Operations of an exact sparse search over those of an exact dense one, mean over queries."""
         postings = np.bincount(documents.indices, minlength=documents.shape[1])
         dimension = self._parts[1].dense(*self._embedded[1], len(self._texts[1])).shape[1]
         return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
 
 
 def largest(rows: csr_array, k: int) -> csr_array:
-    """The ``k`` largest values of each row."""
+    """Keep the ``k`` largest values of each row."""
     ranks = np.empty(rows.nnz, np.int64)
     for start, end in zip(rows.indptr, rows.indptr[1:], strict=False):
         ranks[start:end][np.argsort(-rows.data[start:end], kind="stable")] = np.arange(end - start)
@@ -268,12 +265,13 @@ def largest(rows: csr_array, k: int) -> csr_array:
 
 
 def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[ScoredId]]:
-    """The best documents of every query.
+    """Return the best documents of every query.
 
     Args:
-        collection: Of Q queries and D documents.
-        scores: Q×D.
-        negative: Is a document without a positive score a hit? By cosines it is; of sparse vectors it shares nothing.
+        collection: Collection with Q queries and D documents.
+        scores: Scores, Q×D.
+        negative: Whether a document with a score of 0 or less is a hit. Cosines can be negative; a sparse score of 0 means that
+            query and document share no token.
     """
     ids = [document.id for document in collection.documents]
     ranked = {}
@@ -284,7 +282,7 @@ def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool 
 
 
 def measure(collection: Collection, ranking: Ranking) -> dict[str, dict[str, Any]]:
-    """nDCG@10 and recall@100, × 100, each with its 95 % bootstrap interval over queries."""
+    """Measure nDCG@10 and recall@100, × 100, each with its 95 % bootstrap interval over queries."""
     measured = {}
     for name, items in _by_query(collection, ranking).items():
         measured[name] = {"score": 100 * items.score, "interval": [100 * end for end in items.interval()]}
@@ -292,12 +290,12 @@ def measure(collection: Collection, ranking: Ranking) -> dict[str, dict[str, Any
 
 
 def ndcg(collection: Collection, ranking: Ranking) -> float:
-    """nDCG@10, × 100."""
+    """Measure nDCG@10, × 100."""
     return 100 * _by_query(collection, ranking)["ndcg_cut_10"].score
 
 
 def _by_query(collection: Collection, ranking: Ranking) -> dict[str, Items]:
-    """What each measure is the mean of."""
+    """Values of each query, whose mean is the measure."""
     run = {query: {hit.id: hit.score for hit in ranking[query]} for query in collection.queries}
     scored = pytrec_eval.RelevanceEvaluator(collection.relevant, set(MEASURES)).evaluate(run)
     found = {}
@@ -305,11 +303,3 @@ def _by_query(collection: Collection, ranking: Ranking) -> dict[str, Items]:
         values = np.array([scored.get(query, {}).get(name, 0.0) for query in collection.queries])
         found[name] = Items("query", (Part("mean", values, np.empty(0)),))
     return found
-
-
-def _judgements(folder: Path) -> list[tuple[str, str, int]]:
-    if (folder / "test.jsonl").is_file():
-        rows = [json.loads(line) for line in (folder / "test.jsonl").read_text().splitlines()]
-        return [(str(row["query-id"]), str(row["corpus-id"]), int(row["score"])) for row in rows]
-    lines = (folder / "test.tsv").read_text().splitlines()[1:]
-    return [(query, document, int(score)) for query, document, score in (line.split("\t") for line in lines)]
