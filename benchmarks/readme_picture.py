@@ -9,7 +9,7 @@ Writes docs/figures/before-after.svg and prints the tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -17,11 +17,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from text2token.model.embedder import AlignedToken, Embedder
+from text2token.settings.recipe import Recipe
 from text2token.utils.figures import BLUES, INK, ORANGE, figure_style, write_figure
 from text2token.utils.page import bars
 
 FIGURES = Path(__file__).parent.parent / "docs" / "figures"
-TEXT = "Montenegro was mostly liberated."
+TEXT = "The vet treated the broken leg of a kitten."  # not in the training corpus
+PLAIN = Recipe(pooling="mean", template="none")
 
 
 @click.command()
@@ -31,7 +33,7 @@ def main(model: Path, text: str) -> None:
     """Draw the aligned tokens of a text before and after training."""
     backbone = json.loads((model / "run.json").read_text(encoding="utf-8"))["recipe"]["backbone"]
     embedders = {
-        f"{backbone}, mean pooling": Embedder.open(backbone, pooling="mean", template="none"),
+        f"{backbone}, mean pooling": Embedder.open(backbone, **PLAIN.embedder_settings()),
         "the same model after text2token fit": Embedder.open(model),
     }
     tokens = {title: embedder.explain([text], k=10)[0] for title, embedder in embedders.items()}
@@ -40,7 +42,7 @@ def main(model: Path, text: str) -> None:
     write_figure(draw(tokens, text), FIGURES, "before-after", ("svg",))
 
 
-def draw(tokens: dict[str, Sequence[AlignedToken]], text: str) -> Figure:
+def draw(tokens: Mapping[str, Sequence[AlignedToken]], text: str) -> Figure:
     """Draw one panel of bars for each model."""
     with figure_style():
         figure = Figure(figsize=(8.0, 3.4), layout="constrained")
