@@ -19,8 +19,8 @@ from torch import Tensor
 
 from text2token.data.tables import read_table
 from text2token.evaluation.encoders import VectorStore, hash_key
-from text2token.evaluation.folder_task import read_qrels
 from text2token.evaluation.items import Items, Part
+from text2token.evaluation.qrels import read_qrels
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.vocabulary import count_tokens
