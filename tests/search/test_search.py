@@ -193,6 +193,23 @@ def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
     assert max(lengths) <= embedder.encoder.max_seq_length
 
 
+@pytest.mark.parametrize("unit", ["x", "这是一句没有标点的话", "ab1"])
+def test_long_texts_without_any_boundary_are_cut_in_linear_work(embedder, monkeypatch, unit):
+    encoder, read = TextEncoder(embedder), []
+
+    class Splitter:
+        def chunks(self, text):
+            read.append(len(text))
+            return [text]
+
+    text = unit * (35_000 // len(unit))
+    assert "".join(encoder.parts(text[:12_000])) == text[:12_000]
+    monkeypatch.setattr(encoder, "_splitter", Splitter())
+    assert "".join(encoder.parts(text)) == text
+    assert max(read) <= 10_000
+    assert encoder.parts("word " * 9_000) == ["word " * 9_000]
+
+
 def test_the_dense_vector_of_a_long_text_is_the_mean_of_its_parts(embedder):
     encoder = TextEncoder(embedder)
     embeddings, owners = encoder.embed([SENTENCES[0], LONG])

@@ -1,4 +1,4 @@
-"""What needs the model of an index: opening and checking it, and encoding texts of any length. This file imports torch."""
+"""Opens and checks the model of an index, and encodes texts of any length with it. In this room only this file imports torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import regex
 import torch
+from more_itertools import pairwise
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save
 from scipy.sparse import csr_array
@@ -31,6 +33,7 @@ Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
 _DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
+_LONG_RUN = regex.compile(r"[^\s\p{P}]{10000}")  # the splitter takes quadratic time where it finds no boundary
 _UNLIMITED = 2**20  # tokens of a part, for a model without a limit
 
 
@@ -63,7 +66,8 @@ class TextEncoder:
 
     def parts(self, text: str) -> list[str]:
         """The parts of a text, in order. A short text is one part."""
-        return list(self._splitter.chunks(text))
+        cuts = [0, *(run.end() for run in _LONG_RUN.finditer(text)), len(text)]
+        return [part for start, end in pairwise(cuts) for part in self._splitter.chunks(text[start:end])]
 
     def embed(self, texts: Sequence[str], *, progress: bool = False) -> tuple[Tensor, NDArray[np.int64]]:
         """Embeddings of all parts, P×d, and for each part the number of its text, P."""

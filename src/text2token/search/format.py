@@ -1,4 +1,4 @@
-"""Settings that an index keeps, and how those of earlier versions are read."""
+"""Settings that an index keeps; those of earlier versions are converted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class IndexSettings(BaseModel):
         format: Version of the format.
         model: Where the model was when the index was made.
         encoder: Keyword arguments of :meth:`text2token.Embedder.open` for an untrained backbone.
-        calibration: What an untrained backbone learns from the documents.
+        calibration: Corpus mean and correction that an untrained backbone learns from the documents.
         vectors: Weights of aligned tokens.
         columns: Columns of the tables that documents come from.
         language: Language of the BM25 field's words; see :class:`text2token.search.bm25.WordSplitter`.

@@ -1,4 +1,4 @@
-"""Which fields a search asks, and how their rankings are fused into one."""
+"""Chooses the fields that a search asks, and fuses their rankings into one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _RANK_OFFSET = 60  # Cormack et al. 2009; a larger offset makes the first ranks 
 
 
 class Fusion(NamedTuple):
-    """How the rankings of several fields are fused.
+    """A way to fuse the rankings of several fields.
 
     Attributes:
         method: ``rrf`` adds reciprocal ranks, ``Σ w/(60 + rank)`` (Cormack et al. 2009). ``scores`` adds scores, ``Σ w·s``, after

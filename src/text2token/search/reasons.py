@@ -1,4 +1,4 @@
-"""Why a document was found: the tokens and words that it shares with the query, and what each contributed to the score."""
+"""Explains hits: the tokens and words that query and document share, and the part of each in the score."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How an index is made, and how documents are added and deleted."""
+"""Makes an index, and adds and deletes its documents."""
 
 from __future__ import annotations
 

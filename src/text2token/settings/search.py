@@ -31,7 +31,7 @@ LANGUAGES: dict[str, str | None] = {
 
 
 class VectorSettings(BaseModel):
-    """How many aligned tokens a sparse vector has, and how much they weigh. The index keeps these settings.
+    """Number and weight of aligned tokens in sparse vectors. The index keeps these settings.
 
     The defaults were chosen on known items in Wikipedia paragraphs (docs/search.md). Shares from 0.3 to 0.8 and ``query_m`` from
     16 to 64 score about the same there, and a smaller ``query_m`` makes a search cheaper.
@@ -54,7 +54,7 @@ class VectorSettings(BaseModel):
 
 
 class Calibration(BaseModel):
-    """What an untrained backbone learns from the documents of its index: mean token logits and a correction.
+    """Settings of the corpus mean and correction that an untrained backbone learns from the documents of its index.
 
     The defaults are those of :class:`text2token.settings.recipe.Recipe`.
 
