@@ -321,7 +321,7 @@ def test_the_command_refuses_what_measured_nothing(plain, tmp_path):
         assert (said.exit_code, said.stdout) == (2, "")
         assert sentence in said.stderr
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(UserError, match="sts is measured along the training"):
+    with pytest.raises(UserError, match="sts needs dynamics"):
         Recipe.load(None, sts="x.jsonl")
 
 

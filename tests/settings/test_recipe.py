@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -43,8 +45,8 @@ def test_templates():
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"- a\n", "no mapping"),
-        (b"1: 2\n", "no mapping"),
+        (b"- a\n", "is not a mapping"),
+        (b"1: 2\n", "is not a mapping"),
         (b"a: [\n", "Cannot read the recipe"),
         (b"\xff\xfe\x00", "Cannot read the recipe"),
         (b"colour: red\n", "'colour'.*known are backbone"),
@@ -71,3 +73,8 @@ def test_a_removed_setting_is_accepted_with_its_old_default_only():
     assert Recipe(**{"common": "mean"}) == Recipe()
     with pytest.raises(UserError, match="the setting 'common' no longer exists"):
         Recipe.load(None, common="first-component")
+
+
+def test_settings_import_no_torch():
+    code = "import sys, text2token.settings as s; s.Recipe(), s.VectorSettings(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

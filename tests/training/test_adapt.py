@@ -150,10 +150,10 @@ def test_steps_are_read_as_written():
         ("remove-1.5", "N from 1"),
         ("whiten-2", "S from 0 to 1"),
         ("whiten-nan", "S from 0 to 1"),
-        ("shift-inf", "no value that it can take"),
-        ("centre-3", "no value that it can take"),
+        ("shift-inf", "is out of range: write"),
+        ("centre-3", "is out of range: write"),
         ("filter+centre", "'filter' changes the dimension"),
-        ("centre+shift", "name it first"),
+        ("centre+shift", "name .shift. first"),
     ],
 )
 def test_wrong_steps_are_refused_by_the_recipe(chain, sentence):

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from text2token.cli.options import echo_json, json_option, output_option, path_type
-from text2token.utils.errors import extra
+from text2token.utils.errors import requires_extra
 
 
 @click.command("compare")
@@ -28,7 +28,7 @@ def compare_command(
     Example:
       text2token compare results/model results/eol results/bm25 --output comparison
     """
-    with extra("eval"):
+    with requires_extra("eval"):
         from text2token.evaluation.comparison import compare
         from text2token.evaluation.comparison_page import write_comparison
         from text2token.evaluation.results import read_published

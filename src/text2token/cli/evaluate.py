@@ -30,7 +30,7 @@ from text2token.cli.options import (
     refuse_settings,
 )
 from text2token.settings.recipe import Recipe
-from text2token.utils.errors import UserError, extra
+from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
     from text2token.evaluation.evaluated_model import EvaluatedModel
@@ -117,7 +117,7 @@ def evaluate_command(
     warnings.filterwarnings("ignore", message=".*superseded")  # the benchmark chooses the version of a task
     for name in ("mteb", "bm25s"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    with extra("eval"):
+    with requires_extra("eval"):
         from text2token.evaluation import evaluate, select_tasks
     selection = select_tasks(**tasks, strict=reader.strict)
     evaluated = _evaluated_model(model, mode, recipe, corpus, reader, head, encoding)

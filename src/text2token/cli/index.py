@@ -28,7 +28,7 @@ from text2token.cli.options import (
 )
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
-from text2token.utils.errors import UserError, extra
+from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
     from text2token.search import Index
@@ -134,7 +134,7 @@ def index_command(
     with one_sentence("Index", VectorSettings):
         settings = VectorSettings(**vectors)
     quiet_libraries()
-    with extra("search"):
+    with requires_extra("search"):
         from text2token.search import Columns, Index, read_documents
     named = Columns(**columns)
     deleted = 0

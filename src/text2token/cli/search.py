@@ -25,7 +25,7 @@ from text2token.cli.options import (
     strict_option,
 )
 from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
-from text2token.utils.errors import UserError, extra
+from text2token.utils.errors import UserError, requires_extra
 from text2token.utils.files import atomic_write, output_lock
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def search_command(
     ranking.check()
     if ranking.encodes:
         quiet_libraries()  # imports these libraries, which a search without the model does not need
-    with extra("search"):
+    with requires_extra("search"):
         from text2token.search import Index
     opened = Index.open(index, model=model)
     if encoding != Encoding() and ranking.encodes:

@@ -1,4 +1,4 @@
-"""Words that say nothing about what a text is about, by language."""
+"""Lists of stop words by language."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from text2token.utils.errors import UserError
 
 
 def stop_list(languages: str) -> frozenset[str]:
-    """The stop words of some languages, without case.
+    """Return the stop words of some languages, in lower case (casefolded).
 
     Args:
         languages: ISO 639-1 codes, separated by commas, or "none".
 
     Raises:
-        UserError: A language without a stop list.
+        UserError: There is no stop list for a language.
     """
     if languages == "none":
         return frozenset()

@@ -24,7 +24,7 @@ from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter, create_index, write_lock
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UserError, extra, first_line, is_full_disk
+from text2token.utils.errors import UserError, first_line, is_full_disk, requires_extra
 from text2token.utils.progress import track
 
 if TYPE_CHECKING:
@@ -341,7 +341,7 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
     """
     if name == "embedded":
         return EmbeddedEngine(folder)
-    with extra(name):
+    with requires_extra(name):
         from text2token.search.engines.milvus import MilvusEngine
     folder.mkdir(parents=True, exist_ok=True)
     return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))

@@ -1,4 +1,4 @@
-"""Names and defaults of all settings; imports no torch, so that ``--help`` is fast."""
+"""Names and defaults of all settings. The room imports no torch, so that ``--help`` is fast."""
 
 import lazy_loader
 

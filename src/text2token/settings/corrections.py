@@ -1,4 +1,4 @@
-"""The names of corrections, as recipes and commands write them: ``centre+whiten-0.3+filter``."""
+"""Parse corrections as recipes and commands write them, such as ``centre+whiten-0.3+filter``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 
 class Step(NamedTuple):
-    """One correction.
+    """One step of a correction.
 
     Attributes:
-        name: Of ``STEPS``.
-        value: λ of ``shift``, components of ``remove``, shrinkage of ``whiten``; None: its default.
+        name: A key of :data:`STEPS`.
+        value: λ for ``shift``, the number of components for ``remove``, the shrinkage for ``whiten``; None: the default.
     """
 
     name: str
@@ -27,19 +27,19 @@ STEPS = {
     "whiten": "whiten[-S]",
     "filter": "filter",
 }
-"""Name → how it is written."""
+"""Name of a step → its written form."""
 
 
 def split_steps(correction: str) -> list[str]:
-    """The steps of a correction as recipes and commands write it; ``none`` has no step."""
+    """Split a correction into its steps; ``none`` has no step."""
     return [] if correction == "none" else correction.split("+")
 
 
 def parse_steps(texts: Sequence[str]) -> list[Step]:
-    """Steps as they are written, in order.
+    """Parse steps in their order.
 
     Raises:
-        ValueError: An unknown step, a value that it cannot have, or an order that makes no sense.
+        ValueError: A step is unknown, its value is out of range, or the order has no meaning.
     """
     steps = [_parse(text) for text in texts]
     names = [step.name for step in steps]
@@ -47,7 +47,7 @@ def parse_steps(texts: Sequence[str]) -> list[Step]:
         raise ValueError("the correction 'filter' changes the dimension: name it once, as the last step")
     if "shift" in names and {"centre", "whiten"} & {*names[: names.index("shift")]}:
         raise ValueError(
-            "the correction 'shift' moves the mean, which 'centre' and 'whiten' have taken away: name it first"
+            "the correction 'shift' moves the mean, which 'centre' and 'whiten' remove: name 'shift' first"
         )
     return steps
 
@@ -55,7 +55,9 @@ def parse_steps(texts: Sequence[str]) -> list[Step]:
 def _parse(text: str) -> Step:
     name, _, value = (text, "", "") if text in STEPS else text.partition("-")
     if name not in STEPS:
-        raise ValueError(f"there is no correction '{text}': none, or {', '.join(STEPS.values())}, joined by +")
+        raise ValueError(
+            f"there is no correction '{text}': write none, or steps joined by +: {', '.join(STEPS.values())}"
+        )
     if not value:
         if name == "remove" or text != name:
             raise ValueError(f"the correction '{text}' lacks its value: write {STEPS[name]}")
@@ -71,6 +73,6 @@ def _parse(text: str) -> Step:
     }
     if not fits.get(name, False):
         raise ValueError(
-            f"the correction '{text}' has no value that it can take: write {STEPS[name]}, N from 1, S from 0 to 1"
+            f"the value of the correction '{text}' is out of range: write {STEPS[name]}, with N from 1 and S from 0 to 1"
         )
     return Step(name, number)

@@ -1,4 +1,4 @@
-"""A recipe: every setting of a fit, by the same name in YAML, in Python and on the command line."""
+"""The recipe: every setting of a fit, with the same name in YAML, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -26,77 +26,102 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Recipe(BaseModel):
-    """Settings of :func:`text2token.fit`; the defaults run on a laptop CPU.
+    """Settings of :func:`text2token.fit`. The defaults run on the CPU of a laptop.
 
-    Defaults marked "val" were chosen on STSBenchmark validation and known-item retrieval in the training text.
+    Only the defaults marked "val" were chosen by a measurement, on the validation split of STSBenchmark. A default from a paper
+    names it. All other defaults are ours: common values of the field, or values that keep a run short.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    backbone: str = Field("smollm2-135m", description="packaged name, folder, .gguf file or hub id")
-    attention: Literal["own", "causal", "bidirectional"] = Field("own", description="own: as the backbone was trained")
-    pooling: Literal["mean", "last", "weighted-mean"] = Field("last", description="last goes with an EOL-type template")
-    template: str = Field("keywords", description=f"one of {', '.join(TEMPLATES)}; or use prefix and suffix")
-    prefix: str | None = Field(None, description="text before every text, instead of the template's")
-    suffix: str | None = Field(None, description="text after every text, instead of the template's")
-    max_length: Count = Field(256, description="tokens of a text that the finished embedder reads, template included")
+    backbone: str = Field(
+        "smollm2-135m", description="language model: a packaged name, a folder, a .gguf file or a hub id"
+    )
+    attention: Literal["own", "causal", "bidirectional"] = Field(
+        "own", description="own: the attention that the backbone was trained with"
+    )
+    pooling: Literal["mean", "last", "weighted-mean"] = Field(
+        "last", description="hidden states that become the embedding; last suits a template that asks for one word"
+    )
+    template: str = Field(
+        "keywords", description=f"text around every text (val): {', '.join(TEMPLATES)}; or set prefix and suffix"
+    )
+    prefix: str | None = Field(None, description="text before every text, in place of the template's")
+    suffix: str | None = Field(None, description="text after every text, in place of the template's")
+    max_length: Count = Field(
+        256, description="longest text that the finished embedder reads, in tokens, template included"
+    )
 
-    stop_words: str = Field("en", description="languages of the stop lists, as 'en,de', or 'none'")
-    max_document_share: Share = Field(0.1, description="tokens in a larger share of the texts are never targets")
-    weighting: Literal["uniform", "tf-idf", "bm25", "pmi"] = Field("tf-idf", description="of data-driven targets")
-    merge_forms: bool = Field(True, description="share a token's weight among its forms (' cat', 'cat', 'Cat')")
-    prior_templates: str = Field("keywords", description="templates whose priors model-derived targets average")
-    prior_texts: Count = Field(500, description="texts whose mean logits are subtracted from the priors")
-    top_k: Count = Field(64, description="tokens of a model-derived target")
-    temperature: float = Field(1.0, gt=0, description="of model-derived targets")
-    mixing: Share = Field(0.5, description="share of data-driven targets in stage 2; 0: model-derived only")
+    stop_words: str = Field("en", description="languages of the stop lists, such as 'en,de', or 'none'")
+    max_document_share: Share = Field(0.1, description="a token in a larger share of the texts is never a target")
+    weighting: Literal["uniform", "tf-idf", "bm25", "pmi"] = Field(
+        "tf-idf", description="weights of data-driven targets"
+    )
+    merge_forms: bool = Field(True, description="share the weight of a token among its forms (' cat', 'cat', 'Cat')")
+    prior_templates: str = Field(
+        "keywords", description="templates whose predictions are averaged for model-derived targets"
+    )
+    prior_texts: Count = Field(
+        500, description="texts whose mean logits are subtracted from the predictions for model-derived targets"
+    )
+    top_k: Count = Field(64, description="tokens in a model-derived target")
+    temperature: float = Field(1.0, gt=0, description="temperature of the softmax of model-derived targets")
+    mixing: Share = Field(0.5, description="share of the data-driven target in stage 2; 0: only the model-derived one")
 
-    max_texts: Count = Field(4_000, description="texts drawn from the corpus to train on, both stages together")
-    stage_1: Share = Field(0.25, description="share of the texts that stage 1 trains on (data-driven targets)")
-    held_out: int = Field(128, ge=2, description="texts kept aside for the curves")
-    max_minutes: float | None = Field(None, gt=0, description="training time limit, targets not counted")
-    train_length: Count = Field(64, description="tokens of a text in training, template included")
-    batch_size: Count = Field(32, description="texts per step")
-    accumulation: Count = Field(1, description="batches per step")
-    learning_rate: float = Field(3e-4, gt=0, description="peak, after the warm-up; then linear to 0")
-    warmup: Share = Field(0.1, description="share of the steps")
-    lora_rank: Count = Field(16, description="of the adapters on all linear layers; LLM2Vec's")
-    full: bool = Field(False, description="train all weights instead of adapters")
-    seed: int = Field(0, ge=0, lt=2**32, description="of sampling, initialisation and order")
+    max_texts: Count = Field(4_000, description="texts drawn from the corpus for training, for both stages together")
+    stage_1: Share = Field(0.25, description="share of the texts for stage 1, which trains on data-driven targets")
+    held_out: int = Field(128, ge=2, description="texts that are measured and not trained on")
+    max_minutes: float | None = Field(
+        None, gt=0, description="limit of the training time; building the targets does not count"
+    )
+    train_length: Count = Field(64, description="longest text in training, in tokens, template included")
+    batch_size: Count = Field(32, description="texts per batch")
+    accumulation: Count = Field(1, description="batches per training step")
+    learning_rate: float = Field(
+        3e-4, gt=0, description="highest learning rate, after the warm-up; it falls to 0 linearly"
+    )
+    warmup: Share = Field(0.1, description="share of the steps in which the learning rate rises")
+    lora_rank: Count = Field(16, description="rank of the LoRA adapters on all linear layers (LLM2Vec: 16)")
+    full: bool = Field(False, description="train all weights in place of adapters")
+    seed: int = Field(0, ge=0, lt=2**32, description="seed of sampling, initialisation and order")
 
-    calibration_texts: Count = Field(1_000, description="texts whose mean is removed from vectors and token logits")
+    calibration_texts: Count = Field(
+        1_000, description="texts that the correction and the mean logits are computed from"
+    )
     correction: str = Field(
         "centre+filter",
-        description=f"of dense vectors: none, or {', '.join(STEPS.values())} in order, joined by + (val)",
+        description=f"correction of dense vectors (val): none, or steps joined by +: {', '.join(STEPS.values())}",
     )
-    keep_from: Share = Field(
-        0.02, description="spectrum of the decoding head: start of the part that dense vectors keep"
-    )
-    keep_to: Share = Field(0.9, description="and its end")
-    sparse_k: Count = Field(128, description="tokens of a sparse vector")
+    keep_from: Share = Field(0.02, description="the filter keeps the spectrum of the decoding head from this share")
+    keep_to: Share = Field(0.9, description="the filter keeps the spectrum of the decoding head up to this share")
+    sparse_k: Count = Field(128, description="tokens in a sparse vector")
 
     dynamics: int = Field(
         0,
         ge=0,
-        description="points per stage at which alignment and embedding quality are measured on held-out texts; 0: none",
+        description="points per stage at which alignment and embedding quality are measured; 0: none",
     )
     sts: str | None = Field(
-        None, description="file of sentence1, sentence2, score to measure there, too; needs dynamics"
+        None, description="table of sentence1, sentence2 and score that is measured at these points; needs dynamics"
     )
 
     @classmethod
     def load(cls, file: Path | None, **overrides: Any) -> Recipe:
-        """Read a YAML recipe (None: the defaults) and override it.
+        """Read a recipe from a YAML file.
+
+        Args:
+            file: The file; None: the defaults.
+            overrides: Settings that replace those of the file.
 
         Raises:
-            UserError: No such file, no YAML mapping, an unknown name or a value out of range.
+            UserError: The file cannot be read or is not a YAML mapping, a name is unknown, or a value is out of range.
         """
         try:
             content = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file else {}
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"Cannot read the recipe '{file}': {first_line(error)}.") from error
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
-            raise UserError(f"The recipe '{file}' is no mapping: write one 'name: value' a line.")
+            raise UserError(f"The recipe '{file}' is not a mapping: write one 'name: value' per line.")
         with one_sentence("Recipe", cls):
             return cls(**(content | overrides))
 
@@ -123,17 +148,17 @@ class Recipe(BaseModel):
         stop_list(self.stop_words)
         named_templates(self.prior_templates)
         if self.sts and not self.dynamics:
-            raise ValueError("sts is measured along the training: say at how many points with dynamics")
+            raise ValueError("sts needs dynamics, the number of points at which it is measured")
         return self
 
     def text_template(self) -> Template:
-        """The template by name; prefix and suffix, where they are given, stand in place of its own."""
+        """Return the named template, with its prefix and suffix replaced by those of the recipe if they are set."""
         named = named_template(self.template)
         given = {"prefix": self.prefix, "suffix": self.suffix}
         return replace(named, **{part: text for part, text in given.items() if text is not None})
 
     def embedder_settings(self) -> dict[str, Any]:
-        """How the backbone becomes an embedder: keyword arguments of :meth:`text2token.Embedder.open`."""
+        """Return the keyword arguments of :meth:`text2token.Embedder.open` for the backbone of this recipe."""
         return {
             "attention": self.attention,
             "pooling": self.pooling,
@@ -143,7 +168,7 @@ class Recipe(BaseModel):
         }
 
     def correction_steps(self) -> list[str]:
-        """The steps of :func:`text2token.model.correction.correction`."""
+        """Return the steps of the correction, see :func:`text2token.model.correction.correction`."""
         return split_steps(self.correction)
 
     def part(self, settings: type[S]) -> S:
@@ -153,7 +178,12 @@ class Recipe(BaseModel):
 
 @contextmanager
 def one_sentence(what: str, settings: type[BaseModel]) -> Iterator[None]:
-    """Values that settings refuse are the user's to mend."""
+    """Turn the first error of validated settings into a :class:`UserError`.
+
+    Args:
+        what: The first word of the sentence.
+        settings: The settings, whose names are listed if one is unknown.
+    """
     try:
         yield
     except ValidationError as error:

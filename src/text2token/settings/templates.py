@@ -9,7 +9,7 @@ from text2token.utils.errors import UserError
 
 @dataclass(frozen=True)
 class Template:
-    """What stands before and after every text."""
+    """The text before and after every text that is embedded."""
 
     prefix: str = ""
     suffix: str = ""
@@ -17,18 +17,18 @@ class Template:
 
 TEMPLATES = {
     "none": Template(),
-    # PromptEOL, "explicit one word limitation": arXiv 2307.16645, section 3; and with the space that text has before an opening
-    # quote, which makes it a better embedder (docs/results-spectrum.md).
+    # PromptEOL with the "explicit one word limitation": arXiv 2307.16645, section 3. "eol" adds the space that usually
+    # comes before an opening quote; this makes the embedder better (docs/results-spectrum.md).
     "eol-published": Template('This sentence : "', '" means in one word:"'),
     "eol": Template('This sentence : "', '" means in one word: "'),
-    # Ours, EOL templates that ask for what a text is about; better than PromptEOL on STSBenchmark validation (docs/results.md).
+    # Ours. They ask for the topic of a text, and score higher than PromptEOL on STSBenchmark validation (docs/results.md).
     "keywords": Template('Text: "', '"\nKeywords: "'),
     "topic": Template('Text: "', '"\nThe topic of this text, in one word:"'),
 }
 
 
 def named_templates(names: str) -> tuple[Template, ...]:
-    """Several templates, by names joined by commas.
+    """Return the templates with these names, which are joined by commas.
 
     Raises:
         UserError: There is no template of one of the names.
@@ -37,13 +37,13 @@ def named_templates(names: str) -> tuple[Template, ...]:
 
 
 def named_template(name: str) -> Template:
-    """A template by name.
+    """Return the template with this name.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is no such template.
     """
     if name not in TEMPLATES:
         raise UserError(
-            f"There is no template '{name}': choose among {', '.join(TEMPLATES)}, or give --prefix and --suffix."
+            f"There is no template '{name}': choose among {', '.join(TEMPLATES)}, or set `prefix` and `suffix`."
         )
     return TEMPLATES[name]

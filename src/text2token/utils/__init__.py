@@ -1,4 +1,4 @@
-"""Files, locks, folders of runs, pages and figures: what knows nothing of models."""
+"""Files, locks, run folders, pages and figures: tools that do not depend on models."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""The one exception a user meets."""
+"""The exception for everything that a user can correct."""
 
 import errno
 import re
@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_LONGEST = 200  # characters of another library's message: it is quoted, not the sentence itself
+_LONGEST = 200  # characters quoted from the message of another library
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 # These libraries report a full disk without an error number: safetensors (which quotes the operating system), NumPy, torch.save.
@@ -16,20 +16,21 @@ _NO_SPACE_MESSAGE = re.compile(
 
 
 class UserError(ValueError):
-    """Something the user can mend: one sentence that names the thing and the way out.
+    """An error that the user can correct. Its message is one sentence that names the cause and the way out.
 
-    The command line prints the sentence and exits with code 2; Python callers may catch it as a ``ValueError``.
+    A message writes the names of settings in backticks. The command line prints it, with options in place of settings, and exits
+    with code 2. Python callers may catch it as a ``ValueError``.
     """
 
 
 def first_line(error: Exception) -> str:
-    """What an error of a library says first, for the sentence of a :class:`UserError`; its kind where it says nothing."""
+    """Return the first line of an error message, to be quoted in a :class:`UserError`; the type of the error if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:_LONGEST]
 
 
 @contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Import what only the extra of that name installs, or say so."""
+def requires_extra(name: str) -> Iterator[None]:
+    """Turn a failed import in the block into a :class:`UserError` that names the extra to install."""
     try:
         yield
     except ModuleNotFoundError as error:

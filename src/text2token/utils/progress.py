@@ -1,4 +1,4 @@
-"""Progress bars for long work: count, rate and time left on a terminal, quiet when piped."""
+"""Progress bars on a terminal: count, rate and time left. Nothing is shown if standard error is piped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-_CONSOLE = Console(stderr=True)  # one for all, so that a bar inside another one does not fight it for the terminal
+_CONSOLE = Console(stderr=True)  # all bars share it, so that a bar inside another one is drawn correctly
 
 
 class _Rate(ProgressColumn):
@@ -24,7 +24,7 @@ class _Rate(ProgressColumn):
 
 
 def progress_bar(*, enabled: bool = True) -> Progress:
-    """A bar on standard error, disabled where nobody looks; add tasks with the fields ``unit`` and ``note``."""
+    """Return a progress bar on standard error; add tasks with the fields ``unit`` and ``note``."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -33,18 +33,18 @@ def progress_bar(*, enabled: bool = True) -> Progress:
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
         console=_CONSOLE,
-        speed_estimate_period=1e9,  # rate and time left from all of the work: a step may take minutes
+        speed_estimate_period=1e9,  # estimate rate and time left from all of the work, because a step may take minutes
         disable=not enabled or not sys.stderr.isatty(),
     )
 
 
 def step(message: str, *, enabled: bool = True) -> AbstractContextManager[object]:
-    """Say what is going on while it lasts, on a terminal."""
+    """Show a message on a terminal during the block."""
     return _CONSOLE.status(message) if enabled and sys.stderr.isatty() else nullcontext()
 
 
 def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, enabled: bool = True) -> Iterator[T]:
-    """Go through ``items`` under a bar; an item counts as ``each`` units."""
+    """Yield the items while a progress bar is shown; an item counts as ``each`` units."""
     with progress_bar(enabled=enabled) as progress:
         task = progress.add_task(description, total=len(items) * each, unit=unit, note="")
         for item in items:
