@@ -66,7 +66,7 @@ def write_record(folder: Path, backbone: str, *, source: str | None = None) -> N
         "verb": "fit",
         "recipe": Recipe(backbone=backbone).model_dump(),
         "corpus": {"name": "texts", "fingerprint": ""},
-        "backbone": {"name": backbone, "source": source or backbone},
+        "backbone": {"name": backbone, "source": source or backbone, "dimension": 32, "vocabulary": 500, "sha256": ""},
         **dict.fromkeys(("text2token", "command", "created"), ""),
         **{key: {} for key in ("timings", "files", "versions", "machine")},
         **dict.fromkeys(("git", "peak_rss_gib")),

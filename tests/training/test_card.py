@@ -29,7 +29,13 @@ RUN: dict[str, Any] = {
     "files": {},
     "recipe": Recipe(prefix='Text:\n"`', seed=7).model_dump(),
     "corpus": {"name": "wiki.txt", "fingerprint": "f" * 64, "texts": 400_000},
-    "backbone": {"name": "smollm2-135m", "source": "smollm2-135m"},
+    "backbone": {
+        "name": "smollm2-135m",
+        "source": "smollm2-135m",
+        "dimension": 576,
+        "vocabulary": 49_152,
+        "sha256": "a",
+    },
     "versions": {"python": "3.11.7", "torch": "2.13.0"},
     "targets": [
         {"stage": 1, "builder": "data-driven", "texts": 2000, "mass_beyond_text": 0.0},
@@ -88,7 +94,7 @@ def test_front_matter_is_what_the_hub_filters_by(tmp_path):
 def test_only_a_hub_id_is_a_base_model(backbone, is_hub_id, tmp_path, monkeypatch):
     (tmp_path / "models" / "local").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    for card in render(RUN | {"backbone": {"name": backbone, "source": backbone}}, tmp_path).values():
+    for card in render(RUN | {"backbone": RUN["backbone"] | {"name": backbone}}, tmp_path).values():
         assert split(card)[0].get("base_model") == (backbone if is_hub_id else None)
 
 
@@ -134,7 +140,7 @@ def test_no_name_changes_the_structure_of_a_card(wild, tmp_path):
     def structure(name: str) -> list[str]:
         named = {
             "corpus": {"name": name, "fingerprint": name},
-            "backbone": {"name": name, "source": name},
+            "backbone": RUN["backbone"] | {"name": name},
             "command": f"fit {name} x",
         }
         card = render(RUN | named, tmp_path)["dense"]

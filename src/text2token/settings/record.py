@@ -39,7 +39,7 @@ class CorpusFacts(_Part):
     Attributes:
         name: The name shown to people.
         fingerprint: SHA-256 of the cleaned texts in order.
-        texts: ``fit``: texts in the corpus. ``adapt``: texts drawn from it. ``baseline``: unknown.
+        texts: Number of texts in the corpus. Format 1 has the drawn texts for ``adapt``, and no number for ``baseline``.
     """
 
     name: str
@@ -60,9 +60,9 @@ class BackboneFacts(_Part):
 
     name: str
     source: str
-    dimension: int | None = None
-    vocabulary: int | None = None
-    sha256: str | None = None
+    dimension: int
+    vocabulary: int
+    sha256: str
 
 
 class TargetFacts(_Part):
@@ -219,8 +219,6 @@ def _upgraded(old: dict[str, Any]) -> dict[str, Any]:
     """A record of format 1 in the form of format 2. Format 1 had no verb, and its overlaps were × 100."""
     new = {key: value for key, value in old.items() if key in RunRecord.model_fields}
     new["verb"] = "baseline" if "method" in old else "adapt" if "judged" in old else "fit"
-    name = old["recipe"]["backbone"]
-    new["backbone"] = {"name": name, "source": name} | old.get("backbone", {})
     for side in ("before", "after"):
         new[side] = _share_of_one(old.get(side, {}))
     new["judged"] = [_share_of_one(row) for row in old.get("judged", [])]

@@ -170,9 +170,7 @@ def _statistics(corpus: Corpus, embedder: Embedder, train_length: int) -> Corpus
 
 
 def _build_stores(run: Run, statistics: CorpusStatistics, progress: bool) -> Stores:
-    builders = make_builders(
-        run.embedder, statistics, run.texts, run.recipe.part(TargetSettings), run.backbone.sha256 or ""
-    )
+    builders = make_builders(run.embedder, statistics, run.texts, run.recipe.part(TargetSettings), run.backbone.sha256)
     stores: Stores = {}
     for stage, own in split_texts(run.texts, run.recipe.stage_1).items():
         with run.folder.clock(f"targets {stage}"):
