@@ -38,6 +38,7 @@ from text2token.evaluation.encoders import Session, VectorStore, hash_key
 from text2token.evaluation.items import Items
 from text2token.evaluation.results import read_summary
 from text2token.model.fingerprint import content_hash
+from text2token.model.spans import correction_sample
 from text2token.model.static import static_embedder
 from text2token.utils.files import exclusive_lock
 
@@ -241,13 +242,14 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
     scores, revisions = {}, set()
     for correction in ("none", "centre", "first-component", "centre+filter"):
         recipe = Recipe(backbone=backbone("llama"), correction=correction, keep_from=0.1)
+        learned = LearnedCorrection.of_recipe(recipe, str(tmp_path / "corpus.txt"))
         embedder = of_recipe(recipe)
-        embedder.calibrate(SENTENCES, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to))
+        texts = learned.texts or SENTENCES
+        embedder.calibrate(texts, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to), seed=recipe.seed)
         embedder.save(tmp_path / correction)
         saved = evaluate(saved_model(str(tmp_path / correction)), selection, tmp_path / f"saved {correction}")
         with monkeypatch.context() as patch:
             patch.setattr(SentenceTransformer, "encode", count)
-            learned = LearnedCorrection.of_recipe(recipe, str(tmp_path / "corpus.txt"))
             plain = untrained_model(recipe, learned)
             summary = evaluate(plain, selection, tmp_path / f"r {correction}", vectors=tmp_path / "shared")
         assert summary["tasks"][0]["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
@@ -319,7 +321,7 @@ def test_the_static_baseline_is_centred_and_scored(backbone, tasks, tmp_path):
     model = untrained_model(recipe, learned)
     (row,) = evaluate(model, select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / "r")["tasks"]
     embedder = static_embedder(recipe.backbone, CORPUS)
-    mean = embedder.embed(CORPUS).mean(dim=0)
+    mean = embedder.embed(correction_sample(CORPUS)).mean(dim=0)
     rows = [json.loads(line) for line in (tasks / "own" / "similar" / "test.jsonl").read_text().splitlines()]
     pairs = [embedder.embed([row[key] for row in rows]) - mean for key in ("sentence1", "sentence2")]
     expected = spearmanr(torch.cosine_similarity(*pairs), [row["score"] for row in rows])[0]
