@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import CORPUS, SENTENCES, byte_bpe, of_recipe, untrained
+from text2token.model.probes import attends_ahead
 from text2token.model.vocabulary import count_tokens, read_vocabulary
 from text2token.settings.recipe import Recipe
 from text2token.settings.templates import TEMPLATES
@@ -232,6 +233,17 @@ def test_fragments_are_no_model_derived_targets(backbone):
     build = make_builders(embedder, STATISTICS, CORPUS, recipe, "")[2]
     assert VOCABULARY.fragment.any()
     assert not (build.keep & VOCABULARY.fragment).any()
+
+
+@pytest.mark.parametrize("attention", ["own", "bidirectional"])
+def test_priors_share_the_weights_of_one_embedder(backbone, attention):
+    recipe = Recipe(backbone=backbone("llama"), mixing=0.0, attention=attention, prior_templates="eol,topic")
+    embedder = untrained(backbone("llama"), attention=attention)
+    build = make_builders(embedder, STATISTICS, CORPUS, recipe, "")[2]
+    bodies = {id(prior.embedder.encoder[0].model) for prior in build.priors}
+    assert len(bodies) == 1
+    assert (bodies == {id(embedder.encoder[0].model)}) is (attention == "own")
+    assert not attends_ahead(build.priors[0].embedder.encoder[0].model)  # as the backbone was trained
 
 
 def test_priors_are_averaged_over_templates(backbone):
