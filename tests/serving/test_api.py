@@ -175,10 +175,18 @@ def test_documents_come_and_go(serve, model_folder, index_folder, tmp_path):
 
     shutil.copytree(index_folder, tmp_path / "own")
     client = serve(Embedder.open(model_folder), indexes={"own": tmp_path / "own"}, writable=True)
-    added = client.post("/indexes/own/documents", json={"documents": [{"id": "z", "text": "A zebra crosses."}]})
+    added = client.post(
+        "/indexes/own/documents",
+        json={"documents": [{"id": "z", "text": "A zebra crosses.", "metadata": {"year": 2020}}]},
+    )
     assert added.json() == {"changed": 1, "documents": len(SENTENCES) + 1}
     body = {"query": "zebra", "mode": "bm25"}
     assert client.post("/search", json=body).json()["results"][0]["hits"][0]["id"] == "z"
+    (found,) = client.post("/search", json={"query": "a cat", "filters": ["year>=2020"]}).json()["results"]
+    assert [(hit["id"], hit["metadata"]) for hit in found["hits"]] == [("z", {"year": 2020})]
+    refused = client.post("/search", json={"query": "a cat", "filters": ["yeer=1"]})
+    assert refused.status_code in (400, 422)
+    assert "no metadata column 'yeer'" in refused.json()["error"]
     gone = client.request("DELETE", "/indexes/own/documents", json={"ids": ["z", "nobody"]})
     assert gone.json() == {"changed": 1, "documents": len(SENTENCES)}
     assert client.post("/search", json=body).json()["results"][0]["hits"] == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
 TokenIds = list[StrictInt]
 Texts = list[StrictStr]
@@ -317,6 +317,7 @@ class SearchSettings(Body):
     inference_free: bool = Field(False, description="match the words of the query alone; the model does not run")
     fusion: Literal["scores", "rrf"] = "scores"
     weights: dict[Literal["sparse", "dense", "bm25"], Weight] = {}
+    filters: Annotated[Texts, Field(max_length=20)] = Field([], description="conditions on metadata, as year>=2020")
 
 
 class SearchRequest(SearchSettings):
@@ -348,6 +349,7 @@ class SearchHit(BaseModel):
     snippet: str
     dense: float
     matches: list[HitMatch]
+    metadata: dict[str, str | bool | int | float]
 
 
 class IndexHits(BaseModel):
@@ -370,6 +372,7 @@ class StoredDocument(BaseModel):
     id: StrictStr
     title: StrictStr = ""
     text: StrictStr
+    metadata: dict[StrictStr, StrictStr | StrictBool | StrictInt | float] = {}
 
 
 class AddRequest(Body):

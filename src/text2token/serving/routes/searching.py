@@ -24,6 +24,7 @@ from text2token.serving.schemas import (
     SearchRequest,
     SearchResults,
     SearchSettings,
+    StoredDocument,
     TeiError,
 )
 from text2token.serving.service import Service, Timing, service_of
@@ -86,7 +87,7 @@ async def add(request: Request, name: str, body: AddRequest) -> Response:
     """Add documents, or replace those of the same ids; they can be found when the answer is there."""
     service, timing = service_of(request), Timing()
     index = _writable(service, name)
-    documents = [_document(place, row.id, row.title, row.text) for place, row in enumerate(body.documents)]
+    documents = [_document(place, row) for place, row in enumerate(body.documents)]
     service.check_count(len(documents))
     changed = await service.run(request, timing, lambda: index.add(documents))
     service.planes[name].changes += 1
@@ -114,17 +115,19 @@ def _search(indexes: dict[str, Index], query: str, body: SearchSettings) -> list
     fusion = Fusion(body.fusion, body.weights or (HYBRID_WEIGHTS if body.fusion == "scores" else {}))
     results = []
     for name, index in indexes.items():
-        found = index.search(query, body.k, body.mode, inference_free=body.inference_free, fusion=fusion)
+        found = index.search(
+            query, body.k, body.mode, inference_free=body.inference_free, fusion=fusion, filters=body.filters
+        )
         results.append({"index": name, "hits": [_hit(hit) for hit in found.hits], "note": found.note})
     return results
 
 
 def _hit(hit: SearchHit) -> dict[str, Any]:
-    return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches]}
+    return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches], "metadata": dict(hit.metadata)}
 
 
-def _document(place: int, key: str, title: str, text: str) -> Document:
-    document = Document(clean_id(key), clean(title), clean(text))
+def _document(place: int, row: StoredDocument) -> Document:
+    document = Document(clean_id(row.id), clean(row.title), clean(row.text), row.metadata)
     if not document.id or not document.content:
         raise ApiError(422, f"Document {place} has no id or no text: give it both.", "Empty", param="documents")
     return document
