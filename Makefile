@@ -34,11 +34,12 @@ test-package: .venv/package  ## the wheel works in a clean environment outside t
 	cd build/package && env -u PYTHONPATH venv/bin/python ../../.ci/check_package.py
 
 test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow" \
+		--ignore tests/serving/test_explorer.py --ignore tests/serving/test_schema.py  # these need the tools of `dev`
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones
 	grep -E '^(torch|hypothesis|markdown-it-py|pytest|pytest-xdist)==' constraints.txt | \
-		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra milvus --quiet \
+		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra serve --extra milvus --quiet \
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
@@ -80,5 +81,5 @@ clean:
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
-		--editable '.[eval,search,milvus]' hypothesis markdown-it-py pytest pytest-xdist
+		--editable '.[eval,search,serve,milvus]' hypothesis markdown-it-py pytest pytest-xdist
 	touch $@

@@ -18,7 +18,7 @@ def canonical(name: str) -> str:
 def bounds(requirements: list[str]) -> dict[str, str]:
     """Name and lower bound of each requirement; the bound is empty where there is none."""
     parts = [re.fullmatch(r"([\w.-]+)(?:\[.*\])?(?:>=([\w.]+))?.*", text) for text in requirements]
-    return {canonical(part[1]): part[2] or "" for part in parts if part}
+    return {canonical(part[1]): part[2] or "" for part in parts if part and part[1] != "text2token"}
 
 
 def pins(file: str) -> dict[str, str]:
