@@ -1,6 +1,6 @@
-"""Training-free corrections of one backbone, each alone and the one that ``adapt`` chooses without labels, on STSBenchmark.
+"""Score corrections of one backbone that need no training on STSBenchmark: each alone, and the one that ``adapt`` chooses.
 
-Part of benchmarks/results/alignment.json. All that is learnt comes from corpus text; every text is encoded once per setting.
+A part of benchmarks/results/spectrum.json. Corrections are learnt from corpus texts. Every text is encoded once per setting.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ ALONE = {
 
 
 def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details per setting.
+    """Measure ``adapt_SETTING_stsb`` (test, chosen without labels) with ``_before`` and ``_validation``; details per setting.
 
     Args:
-        data: With ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
-        runs: Where embeddings are kept, so that a stopped run continues.
+        data: Folder with ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
+        runs: Folder that keeps embeddings, so that a stopped run continues.
     """
     figures: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def _setting(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
-    """Scores of all corrections of one setting, and the table that the choice was made from."""
+    """Score all corrections of one setting, and keep the table that the choice was made from."""
     embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     embedder.bf16 = True
     keep = partial(_keep, folder)
@@ -105,7 +105,7 @@ def _pairs(embedder: Embedder, data: Path, split: str, keep: Any) -> EmbeddedPai
 def _scores(
     embedder: Embedder, evidence: SelectionData, pairs: dict[str, EmbeddedPairs], candidate: Candidate
 ) -> dict[str, float]:
-    """Spearman × 100 by split of a correction that has learnt from the spans."""
+    """Score a correction that has learnt from the sample: Spearman × 100 by split."""
     learnt = correction(candidate.steps, evidence.sample, embedder.decoding_head, candidate.keep)
     corrected = Embedder(embedder.encoder, correction=learnt)
     return {split: 100 * pairs[split].mapped(corrected.densify).spearman() for split in SPLITS}

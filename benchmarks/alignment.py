@@ -1,9 +1,9 @@
-"""Every claim of the first paper, and the analysis of the second, on two backbones.
+"""Measure every claim of *A Text is Worth Several Tokens*, and the dynamics of *Text2Token*, on two backbones.
 
-    python benchmarks/alignment.py --data DATA     # with corpus/wiki-sentences.txt and mteb, see docs/evaluation.md
+    python benchmarks/alignment.py --data DATA     # DATA has corpus/wiki-sentences.txt and mteb/, see docs/evaluation.md
 
-Fits what it needs with few texts; whatever is finished is kept under --runs, so that a stopped run continues. Writes
-benchmarks/results/alignment.json after every part, and the figures of docs/alignment.md and docs/spectrum.md.
+It fits models with few texts. Every finished part stays in ``--runs``, so a stopped run continues. The benchmark
+writes alignment.json and spectrum.json in benchmarks/results/ after every part.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main(data: Path, runs: Path) -> None:
     pairs = {backbone: (backbone, str(folder)) for backbone, folder in fitted.items()}
 
     def trained() -> dict[str, dict[str, Path]]:
-        """Ours on both backbones, the baselines on the first."""
+        """Fitted models of both backbones, and the baselines of the first."""
         first, second = fitted
         baselines = {name: baseline(*method, corpus=corpus, runs=runs) for name, method in BASELINES.items()}
         return {first: {"ours": fitted[first], **baselines}, second: {"ours": fitted[second]}}
@@ -60,17 +60,18 @@ def main(data: Path, runs: Path) -> None:
         "study": lambda: alignment_study.measure(data, runs, trained()),
     }
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
-    figures: dict[str, float] = {}
-    details: dict[str, Any] = {}
+    figures: dict[str, dict[str, float]] = {"alignment": {}, "spectrum": {}}
+    details: dict[str, dict[str, Any]] = {"alignment": {}, "spectrum": {}}
     for name, measure in parts.items():
         found = kept(runs / f"{name}.json", measure)
-        figures |= found[0]
-        details[name] = found[1]
-        click.echo(write_results("alignment", 0, checksums, figures, details))
+        page = "spectrum" if name in ("adapt", "spectrum") else "alignment"
+        figures[page] |= found[0]
+        details[page][name] = found[1]
+        click.echo(write_results(page, 0, checksums, figures[page], details[page]))
 
 
 def fit(backbone: str, corpus: str, runs: Path) -> Path:
-    """A fitted model of ours."""
+    """Fit a backbone, unless its folder is there."""
     output = runs / "models" / backbone
     if not output.is_dir():
         text2token("fit", corpus, "--backbone", backbone, *BACKBONES[backbone], "--output", str(output))
@@ -78,7 +79,7 @@ def fit(backbone: str, corpus: str, runs: Path) -> Path:
 
 
 def baseline(method: str, *options: str, corpus: str, runs: Path) -> Path:
-    """A trained baseline of smollm2-135m."""
+    """Train a baseline of smollm2-135m, unless its folder is there."""
     output = runs / "models" / method
     if not output.is_dir():
         recipe = ["--recipe", f"recipes/{method}.yaml", *options]

@@ -1,4 +1,4 @@
-"""The study of eight: two backbones, four ways or more to make an embedding of each, and whether they align with their texts."""
+"""Measure the alignment of embeddings with their texts, for two backbones and several ways to make an embedding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
 from text2token.utils.resume import cached
 
-TEXTS, SEED = 500, 1  # another draw than the fits train on; a rate of one half is then known to 4 points
+TEXTS, SEED = 500, 1  # not the texts that the models trained on; the standard error of a rate of one half is 2 points
 UNTRAINED: dict[str, dict[str, Any]] = {
     "plain mean": {"template": "none", "pooling": "mean"},
     "plain last": {"template": "none"},
@@ -29,15 +29,15 @@ READINGS = {
 
 
 def measure(data: Path, runs: Path, trained: dict[str, dict[str, Path]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Alignment rates of every embedder under every reading.
+    """Measure the alignment rates of every embedder with every setting of the reading.
 
     Args:
-        data: With ``corpus/wiki-sentences.txt``.
-        runs: Where embeddings are kept, and the figures written to.
+        data: Folder with ``corpus/wiki-sentences.txt``.
+        runs: Folder that keeps embeddings and figures.
         trained: Backbone → name → folder of the fitted models.
 
     Returns:
-        Figures ``align RATE (EMBEDDER)``, exact ids, and all readings.
+        Figures ``align RATE (EMBEDDER)`` for exact ids, and the rates of all readings.
     """
     texts = sample(open_corpus(str(data / "corpus" / "wiki-sentences.txt")), TEXTS, SEED)
     studied: dict[str, dict[str, Any]] = {reading: {} for reading in READINGS}

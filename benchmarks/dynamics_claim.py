@@ -1,7 +1,7 @@
 """Text2Token's last claim (arXiv 2510.10224, abstract): the vocabulary space and the representation space are optimised together.
 
 Short fits of smollm2-135m, measured along the way on held-out sentences and STSBenchmark validation: data-driven targets, then
-combined ones; and model-derived targets alone. ``measure`` computes, ``section`` tells.
+combined ones; and model-derived targets alone.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ TOGETHER = 0.5  # a correlation from here on says that two quantities got better
 
 
 def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Fit, or take up the fits that ``runs`` holds; about six minutes on two cores.
+    """Fit the models, or use those in ``runs``. It takes about six minutes on two cores.
 
     Args:
-        data: With ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
-        runs: Where fits, and beside each its tables and figure, are kept.
+        data: Folder with ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
+        runs: Folder that keeps the fits with their tables and figures.
 
     Returns:
         Figures: the correlations of the target loss and of the local alignment rate with each quantity of the representation
-        space, by targets, and the share of them that is ``TOGETHER``. Details: all that was measured, for :func:`section`.
+        space, by kind of target, and the share of them that reaches ``TOGETHER``. Details: all measurements.
     """
     sts = str(data / "mteb" / "stsbenchmark-sts" / "validation.jsonl")
     stages: list[StageDynamics] = []
@@ -63,7 +63,7 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def conclusion(stages: list[StageDynamics]) -> str:
-    """Holds when each quantity of the representation space gets better with the target loss, under each kind of targets."""
+    """State the verdict: the claim holds if each quantity of the representation space improves with the target loss."""
     found = {
         (stage.targets, theirs): rho
         for stage in stages

@@ -1,8 +1,8 @@
-"""The main job measured: fit on Wikipedia sentences, then STSBenchmark and SciFact, beside untrained settings.
+"""Measure the default recipe: fit on Wikipedia sentences, then STSBenchmark and SciFact, beside untrained settings.
 
-    python benchmarks/main_job.py --data DATA          # DATA/corpus/wiki-sentences.txt and DATA/mteb, see docs/results.md
+    python benchmarks/main_job.py --data DATA          # DATA has corpus/wiki-sentences.txt and mteb/, see docs/evaluation.md
 
-Every finished measurement is kept in runs/main_job/, so that a stopped run continues. Writes benchmarks/results/main_job.json.
+Every finished measurement stays in runs/main_job/, so a stopped run continues. Writes benchmarks/results/main_job.json.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ UNTRAINED = {
     "PromptEOL": Recipe(template="eol-published"),
     "keywords prompt, corrected": Recipe(template="keywords"),
 }
-REPEATS = 5  # of each timing
+REPEATS = 5  # rounds of each timing
 
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
 def main(data: Path) -> None:
-    """Measure the main job."""
+    """Fit with the default recipe and measure."""
     quiet_libraries()
     corpus = data / "corpus" / "wiki-sentences.txt"
     model = RUNS / "model"
@@ -71,12 +71,12 @@ def main(data: Path) -> None:
         for name, load in settings.items():
             score = kept(RUNS / f"{name}-{key}.json", partial(evaluate, load, *task, data))
             figures[key if name == "text2token" else f"{key} ({name})"] = score
-            file = write_results("main_job", run["seed"], checksums, figures, details)  # what is finished is never lost
+            file = write_results("main_job", run["seed"], checksums, figures, details)
     click.echo(file)
 
 
 def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Path) -> float:
-    """Main score × 100 of one task on the local mirror, encoded in bf16 where the hardware has it."""
+    """Return the main score × 100 of one task, encoded in bf16 where the hardware has it."""
     (task,) = select_tasks(data_root=data / "mteb", names=[task_name]).tasks
     task.filter_eval_splits([split])
     embedder = load()
@@ -94,7 +94,7 @@ def evaluate(load: Callable[[], Embedder], task_name: str, split: str, data: Pat
 
 
 def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
-    """A backbone without training, with or without the correction that a fit ends with."""
+    """Open a backbone without training, with or without the correction of a fit."""
     embedder = Embedder.open(recipe.backbone, **recipe.embedder_settings())
     if corrected:
         texts = list(islice(open_corpus(str(corpus)), recipe.calibration_texts))
@@ -103,7 +103,7 @@ def untrained(recipe: Recipe, corpus: Path, *, corrected: bool) -> Embedder:
 
 
 def targets_vs_tokenize(corpus: Path) -> dict[str, Any]:
-    """Speed of data-driven targets over tokenising alone by the fastest call there is, in turns: ratio of texts/s."""
+    """Measure the speed of data-driven targets over that of tokenising alone (texts per second), in turns."""
     embedder, recipe = Embedder.open(Recipe().backbone, **Recipe().embedder_settings()), Recipe()
     texts = list(islice(open_corpus(str(corpus)), 20_000))
     statistics = corpus_statistics(texts, embedder.tokenizer, embedder.vocabulary_size, recipe.train_length)

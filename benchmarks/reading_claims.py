@@ -1,4 +1,4 @@
-"""Two readings of the first paper: what an instruction moves in an embedding, and similarity against relatedness."""
+"""Measure two claims of arXiv 2406.17378: what an instruction changes in an embedding, and similarity against relatedness."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from text2token.model.embedder import Embedder
 from text2token.model.vocabulary import read_vocabulary
 
 TWEETS = 100
-DEPTH = 10  # aligned tokens that are looked at, as Hit@10
+DEPTH = 10  # aligned tokens that count, as in Hit@10
 INSTRUCTIONS = {
     "topic": "Instruct: Name the topic of the text.\nText: ",
     "sentiment": "Instruct: Tell the sentiment of the text.\nText: ",
 }
-# Without the words of instructions and sentences themselves: repeating those is not following them.
+# The lists leave out the words of the instructions and sentences: an embedder that repeats those does not follow them.
 SENTIMENT = """
     happy sad good bad love hate joy anger angry fear great terrible awful wonderful positive negative glad sorry upset excited
     bored hope worry worried delight disgust pleasure pain grateful lonely proud ashamed calm nervous emotion emotional feeling
@@ -33,15 +33,15 @@ THINGS = ("apple", "coffee", "football", "opera", "winter", "cats", "mathematics
 
 
 def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Both readings for every model.
+    """Measure both claims for every model.
 
     Args:
-        data: With ``mteb/tweet_sentiment_extraction``, of whose train split the first tweets are read.
-        models: Name → name or folder, and recipe (None for a folder), of :meth:`Embedder.open`.
+        data: Folder with ``mteb/tweet_sentiment_extraction``; the first tweets of its train split are read.
+        models: Name for readers → model, as :meth:`Embedder.open` takes it, and recipe (None for a folder).
 
     Returns:
-        In points: ``sentiment words, INSTRUCTION (MODEL)``, share of the tweets with a sentiment word among the first aligned
-        tokens; ``negation words (MODEL)``, the same of sentences that negate; cosines ``like X, do not like X (MODEL)`` and
+        Figures × 100: ``sentiment words, INSTRUCTION (MODEL)``, share of the tweets with a sentiment word among the first aligned
+        tokens; ``negation words (MODEL)``, the same for negated sentences; cosines ``like X, do not like X (MODEL)`` and
         ``like X, like Y (MODEL)`` of centred embeddings.
     """
     lines = (data / "mteb" / "tweet_sentiment_extraction" / "train.jsonl").read_text().splitlines()[:TWEETS]
@@ -72,7 +72,7 @@ def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, f
 
 
 def _aligned(embedder: Embedder, embeddings: Tensor, mean: Tensor | None = None) -> list[list[str]]:
-    """Words of the first meaningful aligned tokens, less what the mean says (None: of these embeddings)."""
+    """Return the words of the first meaningful aligned tokens. The logits of ``mean`` (None: of the embeddings) are subtracted."""
     head, words = embedder.decoding_head, read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none")
     logits = head.uncapped(embeddings) - head.uncapped((embeddings.mean(dim=0) if mean is None else mean)[None])
     logits[:, torch.from_numpy(~words.meaningful)] = -torch.inf

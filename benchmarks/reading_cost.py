@@ -1,8 +1,8 @@
-"""What reading costs: time of alignment beside encoding the same texts, and memory of alignment and spectrum for many texts.
+"""Measure what reading costs: time of alignment over time of encoding, and memory of alignment and spectrum for many texts.
 
-    python benchmarks/reading_cost.py --data DATA --of align     # the memory alone, of a process of its own
+    python benchmarks/reading_cost.py --data DATA --of align     # measures the memory of one process
 
-For the memory, embeddings are drawn at random: encoding 100,000 texts takes an hour, and their vectors are of the same size.
+The memory is measured with random embeddings: encoding 100,000 texts takes an hour, and real vectors have the same size.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ TEXTS, REPEATS, MANY = 200, 3, 100_000
 
 
 class RandomEmbeddings(Embedder):
-    """An embedder that draws its embeddings."""
+    """An embedder whose embeddings are random numbers."""
 
     def embed(self, texts: Sequence[str], **_: Any) -> Tensor:
-        """N×d, normal."""
+        """Draw N×d normal numbers."""
         return torch.randn(len(texts), self.encoder.get_embedding_dimension())
 
 
 def measure(data: Path) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures ``align_over_encoding`` (a ratio, the median of three), ``align_100k_gib`` and ``spectrum_100k_gib``."""
+    """Measure ``align_over_encoding`` (a ratio, median of three), ``align_100k_gib`` and ``spectrum_100k_gib``."""
     embedder = Embedder.open(BACKBONE, **PLAIN.embedder_settings())
     embedder.bf16 = True
     stream = iter(open_corpus(str(data / "corpus" / "wiki-sentences.txt")))
@@ -55,7 +55,7 @@ def measure(data: Path) -> tuple[dict[str, float], dict[str, Any]]:
 
 
 def _apart(data: Path, name: str) -> Any:
-    """What :func:`main` prints in a process of its own."""
+    """Run :func:`main` in a process of its own, and return what it prints."""
     command = [sys.executable, __file__, "--data", str(data), "--of", name]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

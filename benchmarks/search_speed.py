@@ -25,17 +25,17 @@ from text2token.search.engines.base import Engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
 
-K = 10  # hits
-ROUNDS = 5  # of two contenders in turns
+K = 10  # hits of a search
+ROUNDS = 5  # rounds in which two engines take turns
 SIZES = (10_000, 100_000, 1_000_000)
 ASKED = 100  # queries of each measurement of growth
-BATCH = 10_000  # documents added at once
-DIMENSIONS = 576  # of the dense vectors of the packaged backbone
-JITTER, SWAPPED = 0.2, 0.2  # of resampled documents: σ of the logarithm of weights, share of tokens drawn anew
+BATCH = 10_000  # documents that are added at once
+DIMENSIONS = 576  # length of the dense vectors of the default backbone
+JITTER, SWAPPED = 0.2, 0.2  # resampled documents: σ of the logarithm of weights, and share of exchanged tokens
 SEED = 0
 
 Search = Callable[[int], Sequence[str]]
-"""The ids of the hits for the query of a number."""
+"""Number of a query → ids of its hits."""
 
 
 class Vectors(NamedTuple):
@@ -45,7 +45,7 @@ class Vectors(NamedTuple):
     queries: csr_array
 
     def checksum(self) -> str:
-        """A short hash of all of them."""
+        """Return a short hash of all vectors."""
         arrays = [array for rows in self for array in (rows.indptr, rows.indices, rows.data)]
         return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:8]
 
@@ -53,11 +53,11 @@ class Vectors(NamedTuple):
 def measure(
     runs: Path, vectors: Vectors, corpus: list[str], questions: list[str]
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """All of it: figures, and the numbers behind them.
+    """Measure everything: figures, and the numbers behind them.
 
     Args:
-        runs: Every finished measurement is kept there.
-        vectors: Of the texts.
+        runs: Folder that keeps every finished measurement.
+        vectors: Sparse vectors of the texts.
         corpus: Texts of the documents.
         questions: Texts of the queries.
     """
@@ -80,11 +80,11 @@ def measure(
         "sparse_p50_over_bm25s": against["over numpy"]["median"],
         "sparse_p50_over_bm25s_numba": against["over numba"]["median"],
     }
-    return figures, {"vectors": shape, "bm25s": against, "growth": growth, "dense_dimensions": DIMENSIONS}
+    return figures, {"vectors": shape, "bm25s": against, "growth": growth}
 
 
 def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> dict[str, Any]:
-    """Median search of the embedded engine over that of bm25s, on the same documents, in turns."""
+    """Measure the median time of the embedded engine over that of bm25s, on the same documents, in turns."""
     tokens = bm25s.tokenize(corpus, stopwords="en", show_progress=False)
     asked = bm25s.tokenize(questions, stopwords="en", return_ids=False, show_progress=False)
     count = len(questions)
@@ -105,17 +105,17 @@ def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> d
 
 
 def words_search(index: Any, asked: list[list[str]], i: int) -> Sequence[str]:
-    """A search of bm25s."""
+    """Search with bm25s."""
     return index.retrieve([asked[i]], k=K, show_progress=False).documents[0]
 
 
 class Contender(NamedTuple):
-    """Builds an index of batches of documents in a folder.
+    """An engine that is measured with a growing number of documents.
 
     Attributes:
-        largest: Number of documents up to which it is measured, for want of time.
-        build: From folder, batches and queries, the search.
-        dense: Does it search dense vectors?
+        largest: Largest number of documents; more would take hours.
+        build: Builds an index from folder, batches and queries, and returns its search.
+        dense: Whether it searches dense vectors.
     """
 
     largest: int
@@ -124,19 +124,19 @@ class Contender(NamedTuple):
 
 
 def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Search:
-    """Fill an engine with documents that have their number as id."""
+    """Fill an engine with documents whose ids are their numbers, and return its search."""
     done = 0
     for rows in batches:
         engine.add([str(number) for number in range(done, done + rows.shape[0])], {"sparse": rows})
         done += rows.shape[0]
     asked = [queries[[i]] for i in range(queries.shape[0])]
     engine.finish()
-    engine.search("sparse", asked[0], K)  # loads what is loaded at the first search
+    engine.search("sparse", asked[0], K)  # the first search loads the index
     return lambda i: [hit.id for hit in engine.search("sparse", asked[i], K)]
 
 
 def build_faiss(index: Any, folder: Path, batches: list[NDArray[np.float32]], queries: NDArray[np.float32]) -> Search:
-    """Fill an index of faiss and write it."""
+    """Fill an index of faiss, write it, and return its search."""
     for rows in batches:
         index.add(rows)
     faiss.write_index(index, str(folder / "index"))
@@ -159,7 +159,7 @@ CONTENDERS = {
 
 
 def grown(contender: Contender, size: int, vectors: Vectors) -> dict[str, float]:
-    """Build time, size and search time of a contender with many documents, and its recall@10 against exact search."""
+    """Measure build time, size, search time and recall@10 (against exact search) of an engine with many documents."""
     batches, queries = list(resampled(vectors.documents, size)), vectors.queries[:ASKED]
     exact = partial(best_of, batches, queries)
     if contender.dense:
@@ -178,7 +178,7 @@ def grown(contender: Contender, size: int, vectors: Vectors) -> dict[str, float]
 
 
 def resampled(documents: csr_array, size: int) -> Iterator[csr_array]:
-    """Documents like the real ones, in batches: one of those drawn, its weights jittered, some of its tokens drawn anew."""
+    """Make batches of documents like the real ones: draw one of those, jitter its weights, and exchange some of its tokens."""
     rng = np.random.default_rng(SEED)
     for start in range(0, size, BATCH):
         rows = documents[rng.integers(documents.shape[0], size=min(BATCH, size - start))]
@@ -190,13 +190,13 @@ def resampled(documents: csr_array, size: int) -> Iterator[csr_array]:
 
 
 def projected(rows: csr_array, project: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Dense vectors of the same geometry: a random projection, to unit length."""
+    """Project sparse vectors at random to dense ones of unit length, which keeps their geometry."""
     dense = rows @ project
     return np.ascontiguousarray(dense / np.linalg.norm(dense, axis=1, keepdims=True).clip(1e-12), np.float32)
 
 
 def best_of(batches: list[Any], queries: Any, i: int) -> list[str]:
-    """Ids of the hits by brute force."""
+    """Return the ids of the best documents by brute force."""
     query = queries[[i]].T
     scores = [rows @ query for rows in batches]
     flat = np.concatenate([part.toarray() if issparse(part) else part for part in scores]).ravel()
@@ -204,7 +204,7 @@ def best_of(batches: list[Any], queries: Any, i: int) -> list[str]:
 
 
 def timed(search: Search, queries: int) -> dict[str, float]:
-    """Median and 99th percentile of the time of a query."""
+    """Measure the median and the 99th percentile of the time of a query."""
     times = []
     for i in range(queries):
         started = time.process_time()

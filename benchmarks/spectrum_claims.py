@@ -1,12 +1,11 @@
-"""The claim of *A Text is Worth Several Tokens* as an experiment: what does a shift along u₁ alone do to a plain backbone?
+"""Measure a claim of *A Text is Worth Several Tokens*: what a shift along u₁ alone does to a plain backbone.
 
-Part of benchmarks/results/alignment.json: components, contributions and the sweep of λ, with alignment rates and token categories
+A part of benchmarks/results/spectrum.json: components, contributions and the sweep of λ, with alignment rates and token kinds
 on Wikipedia sentences, STSBenchmark (test), and nDCG@10 on a part of SciFact.
 """
 
 from __future__ import annotations
 
-import random
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch.nn.functional import normalize
 
-from sparse_trials import Collection, beir, best, ndcg
+from sparse_trials import beir, best, ndcg
 from text2token.analysis.spectrum import Moments, principal_components
 from text2token.analysis.spectrum_run import analyse
 from text2token.analysis.sts import EmbeddedPairs
@@ -26,17 +25,16 @@ from text2token.utils.resume import cached
 
 PLAIN = Recipe(pooling="mean", template="none")
 TEXTS = 500  # Wikipedia sentences that the components are learnt from and that are decoded
-DOCUMENTS, QUERIES = 300, 60
-DEPTH = 10
+DOCUMENTS = 300  # documents of the part of SciFact that is searched
 
 
 def measure(data: Path, runs: Path, pairs: dict[str, tuple[str, str]]) -> tuple[dict[str, float], dict[str, Any]]:
-    """Figures ``spectrum_{name}_{what}`` and, for each name, the data of a spectrum with ``scifact`` in the rows of its sweep.
+    """Measure figures ``spectrum_{name}_{what}`` and, for each name, a spectrum with ``scifact`` in the rows of its sweep.
 
     Args:
-        data: With ``corpus/wiki-sentences.txt``, ``mteb/stsbenchmark-sts`` and ``mteb/scifact``.
-        runs: Where embeddings are kept, by name of backbone and of pair, so that a stopped run continues.
-        pairs: Name → backbone, read under plain mean pooling, and the folder of an embedder made from it.
+        data: Folder with ``corpus/wiki-sentences.txt``, ``mteb/stsbenchmark-sts`` and ``mteb/scifact``.
+        runs: Folder that keeps embeddings, so that a stopped run continues.
+        pairs: Name → backbone, which is read with mean pooling, and the folder of an embedder made from it.
     """
     figures: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -50,7 +48,7 @@ def measure(data: Path, runs: Path, pairs: dict[str, tuple[str, str]]) -> tuple[
 
 
 def summarise(result: dict[str, Any]) -> dict[str, float]:
-    """The numbers that a verdict rests on."""
+    """Return the numbers that the verdicts need."""
     variation = np.array([row["variation"] for row in result["components"]])
     by_shift = {row["shift"]: row for row in result["shift_rows"]}
     states = {"plain": by_shift[0.0], "v1": by_shift[result["v1"]], "zero": by_shift[result["zero"]]}
@@ -83,7 +81,7 @@ def _measure_pair(
         model.bf16 = True
         embedded.append(cached(folder / "texts.npy", partial(model.embed, texts)))
         sts.append(EmbeddedPairs.embed(model, stsb, keep=partial(cached, folder / "stsb-test.npy")))
-    scifact = part(beir(data / "mteb" / "scifact", "SciFact", None))
+    scifact = beir(data / "mteb" / "scifact", "SciFact", DOCUMENTS)
     sides = {
         "scifact-queries": list(scifact.queries.values()),
         "scifact-documents": [document.content for document in scifact.documents],
@@ -98,23 +96,4 @@ def _measure_pair(
     for row in result["shift_rows"]:
         queries, documents = (normalize(side + row["shift"] * first, dim=1) for side in searched)
         row["scifact"] = ndcg(scifact, best(scifact, (queries @ documents.T).numpy(), negative=True))
-    centred = principal_components(moments, centred=True)
-    return result | {
-        "centred_components": centred.rows()[:DEPTH],
-        "searched": {"documents": DOCUMENTS, "queries": QUERIES},
-    }
-
-
-def part(whole: Collection) -> Collection:
-    """Random queries, all documents judged for them, and random other documents up to ``DOCUMENTS``."""
-    documents = {document.id: document for document in whole.documents}
-    rng = random.Random(0)
-    asked = sorted(rng.sample(sorted(whole.queries), QUERIES))
-    judged = set().union(*(whole.relevant[query] for query in asked))
-    others = rng.sample(sorted(documents.keys() - judged), DOCUMENTS - len(judged))
-    return Collection(
-        whole.name,
-        [documents[name] for name in sorted([*judged, *others])],
-        {query: whole.queries[query] for query in asked},
-        {query: whole.relevant[query] for query in asked},
-    )
+    return result | {"searched": {"documents": len(scifact.documents), "queries": len(scifact.queries)}}
