@@ -72,7 +72,7 @@ def measure(data: Path, models: dict[str, tuple[str, Any]]) -> tuple[dict[str, f
 
 
 def _aligned(embedder: Embedder, embeddings: Tensor, mean: Tensor | None = None) -> list[list[str]]:
-    """Return the words of the first meaningful aligned tokens. The logits of ``mean`` (None: of the embeddings) are subtracted."""
+    """Return words of the first meaningful aligned tokens. The logits of ``mean`` (None: of the embeddings) are subtracted."""
     head, words = embedder.decoding_head, read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none")
     logits = head.uncapped(embeddings) - head.uncapped((embeddings.mean(dim=0) if mean is None else mean)[None])
     logits[:, torch.from_numpy(~words.meaningful)] = -torch.inf
