@@ -44,6 +44,10 @@ def test_words_of_a_language(language, text, words):
     assert WordSplitter(language).split([text]) == [words]
 
 
+def test_words_of_an_index_of_format_1_stay_as_they_were():
+    assert WordSplitter(format_1=True).split(["東京都 cafe\u0301"]) == [["東京都", "cafe"]]
+
+
 def test_every_language_can_be_opened_and_an_unknown_one_is_refused():
     assert [WordSplitter(language).split([""]) for language in LANGUAGES] == [[[]]] * len(LANGUAGES)
     with pytest.raises(UserError, match="no language 'klingon': choose among arabic, "):

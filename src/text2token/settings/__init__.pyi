@@ -1,5 +1,7 @@
 from .recipe import Recipe as Recipe
 from .record import RunRecord as RunRecord
+from .search import LANGUAGES as LANGUAGES
+from .search import Calibration as Calibration
 from .search import VectorSettings as VectorSettings
 from .templates import TEMPLATES as TEMPLATES
 from .templates import Template as Template
