@@ -232,7 +232,7 @@ def test_the_hub_is_asked_about_unknown_names_only(backbone, tmp_path, monkeypat
 
     for place in ("sentence_transformers.util.file_io.hf_hub_download", "huggingface_hub.repocard.hf_hub_download"):
         monkeypatch.setattr(place, call)
-    assert not any(is_saved(name) for name in (*PACKAGED, "model.gguf", backbone("llama"), str(tmp_path)))
+    assert not any(is_saved(name) for name in (*PACKAGED, "model.gguf", "S.GGUF", backbone("llama"), str(tmp_path)))
     assert all(is_saved(name) for name in REFERENCES)
     encoder = untrained(backbone("llama"), max_length=64).encoder
     encoder.save(str(tmp_path / "st"), create_model_card=False)

@@ -35,13 +35,14 @@ def index(tmp_path, backbone):
 # --- outputs ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("verb", ["align", "search", "encode", "spectrum"])
+@pytest.mark.parametrize("verb", ["align", "search", "targets", "encode", "spectrum"])
 def test_a_second_process_with_the_same_output_is_refused_at_once(
     backbone, texts, tmp_path, request, monkeypatch, verb
 ):
     model, output = backbone("llama"), tmp_path / "out.npy"
     command = {
         "align": [model, "--corpus", texts, "-o", output],
+        "targets": [texts, "--backbone", model, "-o", output],
         "encode": [model, texts, "-o", output],
         "spectrum": [model, model, "--corpus", texts, "-o", output],
     }

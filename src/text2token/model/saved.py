@@ -32,7 +32,7 @@ def is_model(name: str) -> bool:
     path = Path(name).expanduser()
     if name in REFERENCES:
         return True
-    if name in PACKAGED or path.suffix == ".gguf" or path.exists():
+    if name in PACKAGED or path.suffix.lower() == ".gguf" or path.exists():
         return (path / "modules.json").is_file()
     return is_sentence_transformer_model(name)
 
