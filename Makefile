@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-serving lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
+.PHONY: bench-serving demo test test-serving lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/core
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -42,6 +42,10 @@ lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and 
 		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra serve --extra milvus --quiet \
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
+
+bench-serving: .venv/dev  ## needs DATA and MODEL=folder that fit wrote; twenty minutes on a quiet machine
+	$(BIN)/python benchmarks/serving.py --data $(DATA) --model $(MODEL)
+	$(BIN)/python benchmarks/pages.py
 
 bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 	$(BIN)/python benchmarks/main_job.py --data $(DATA)

@@ -32,9 +32,9 @@ def vectors(response):
 def test_vectors_are_those_of_the_library_alone_and_in_a_batch(serve, backbone, family, template):
     made = calibrated(backbone(family), template=TEMPLATES[template], pooling="last")
     client, dense, sparse = serve(made, batch_tokens=200), made.encode(MIXED), made.encode_sparse(MIXED)
-    np.testing.assert_allclose(vectors(client.post("/embed", json={"inputs": MIXED})), dense, atol=1e-6)
+    np.testing.assert_allclose(vectors(client.post("/embed", json={"inputs": MIXED})), dense, atol=2e-6)
     alone = [vectors(client.post("/embed", json={"inputs": text}))[0] for text in MIXED]
-    np.testing.assert_allclose(alone, dense, atol=1e-6)
+    np.testing.assert_allclose(alone, dense, atol=2e-6)
     for row, ids, weights in zip(
         client.post("/embed_sparse", json={"inputs": MIXED}).json(), sparse.ids, sparse.weights, strict=True
     ):

@@ -28,7 +28,17 @@ class Server:
 
     def __init__(self, log, *arguments):
         self.log = log
-        command = [sys.executable, "-m", "text2token", "serve", *map(str, arguments), "--port", "0"]
+        command = [
+            sys.executable,
+            "-m",
+            "text2token",
+            "serve",
+            *map(str, arguments),
+            "--port",
+            "0",
+            "--precision",
+            "fp32",
+        ]
         environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
         self.process = subprocess.Popen(command, stderr=log.open("w"), env=environment)
         self.url = self._wait_for_address()

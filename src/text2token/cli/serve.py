@@ -34,7 +34,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Port to listen on. 0 takes any free port.",
 )
-@click.option("--bf16", is_flag=True, help="Encode with bfloat16 where the hardware has it: twice as fast.")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    default="auto",
+    show_default=True,
+    help="bf16 is twice as fast where the hardware has it. auto takes it there.",
+)
 @click.option("--against", help="Language model that explanations show beside MODEL.")
 @click.option("--writable", is_flag=True, help="Allow requests that add and delete documents.")
 @click.option(
@@ -67,7 +73,7 @@ def serve_command(
     folders: tuple[Path, ...],
     host: str,
     port: int,
-    bf16: bool,
+    precision: str,
     against: str | None,
     writable: bool,
     keys: tuple[str, ...],
@@ -102,7 +108,7 @@ def serve_command(
         queue_tokens=queue_tokens,
         against=against,
     )
-    app = create_app(_service(model, settings, bf16))
+    app = create_app(_service(model, settings, precision))
     own = listener.getsockname()
     shown = f"[{own[0]}]" if ":" in own[0] else own[0]
     click.echo(f"Serving {settings.model} at http://{shown}:{own[1]}", err=True)
@@ -110,16 +116,17 @@ def serve_command(
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _service(model: str, settings: object, bf16: bool) -> Service:
+def _service(model: str, settings: object, precision: str) -> Service:
     """The models and indexes of a server, opened."""
     from text2token.model.embedder import Embedder
+    from text2token.model.precision import has_bf16
     from text2token.serving import ServerSettings, Service
 
     assert isinstance(settings, ServerSettings)
     embedder = Embedder.open(model)
     against = Embedder.open(settings.against) if settings.against else None
     for opened in filter(None, (embedder, against)):
-        if bf16:
+        if precision == "bf16" or (precision == "auto" and has_bf16(opened.encoder.device)):
             opened.use_bf16()
     return Service(settings, embedder, against)
 

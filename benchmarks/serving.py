@@ -1,0 +1,281 @@
+"""The server beside the library it serves and beside a peer: overhead, fairness, memory, and answers to made requests.
+
+    python benchmarks/serving.py --model model --data ../data
+
+The texts are Wikipedia sentences. The peer is a plain FastAPI application around ``SentenceTransformer.encode`` on the same
+folder, in fp32 as ours here, with as many threads; its requests share one model behind a lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import numpy as np
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import GenerationMode
+
+from runner import data_checksums, write_results
+from text2token.data.corpus import open_corpus, sample
+from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import embedder_fingerprint
+
+SEED = 0
+CORPUS = "corpus/wiki-sentences.txt"
+ROUNDS = 5  # turns of two contenders
+TEXTS = 256  # of one turn
+CLIENTS = 64
+PEER = """
+import sys, threading, torch, uvicorn
+from fastapi import FastAPI
+from sentence_transformers import SentenceTransformer
+model, lock, app = SentenceTransformer(sys.argv[1], model_kwargs={"dtype": torch.float32}), threading.Lock(), FastAPI()
+
+@app.post("/embed")
+def embed(body: dict):
+    with lock:
+        return model.encode(body["inputs"]).tolist()
+
+print("Serving at http://127.0.0.1:" + sys.argv[2], file=sys.stderr)
+uvicorn.run(app, port=int(sys.argv[2]), log_level="warning")
+"""
+
+
+def main() -> None:
+    """Measure everything and write ``results/serving.json``."""
+    arguments = _arguments()
+    texts = sample(open_corpus(arguments.data / CORPUS), 2_048, SEED)
+    embedder = Embedder.open(arguments.model)
+    figures: dict[str, float] = {}
+    details: dict[str, Any] = {"model": embedder_fingerprint(embedder), "texts": TEXTS, "clients": CLIENTS}
+    with server("-m", "text2token", "serve", str(arguments.model), "--port", "0", "--precision", "fp32") as (
+        url,
+        process,
+    ):
+        ratios = in_turns(lambda: library(embedder, texts[:TEXTS]), lambda: over_http(url, texts[:TEXTS], 64))
+        figures["http_over_library"] = float(np.median(ratios))
+        details["http_over_library"] = spread(ratios)
+        figures |= queries(url, embedder, texts, details)
+        figures |= under_load(url, embedder, texts, details)
+        with server("-c", PEER, str(arguments.model / "dense"), "8765") as (peer, _):
+            ratios = in_turns(lambda: singles(peer, texts[:TEXTS]), lambda: singles(url, texts[:TEXTS]))
+            figures["peer_ratio"] = float(np.median(ratios))
+            details["peer_ratio"] = spread(ratios) | {"peer": "FastAPI around SentenceTransformer.encode"}
+        figures["memory_growth_10min"], details["memory_mib"] = memory_growth(url, process, texts, arguments.minutes)
+        seen, broken = made_requests(url, arguments.requests)
+    figures |= {"schemathesis_requests": seen, "schemathesis_500": broken}
+    print(write_results("serving", SEED, data_checksums(arguments.data, [CORPUS]), figures, details))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="folder that 'text2token fit' wrote")
+    parser.add_argument("--data", type=Path, required=True, help="folder with corpus/")
+    parser.add_argument("--minutes", type=float, default=10, help="length of the load for memory")
+    parser.add_argument("--requests", type=int, default=5_000, help="requests made from the OpenAPI document")
+    return parser.parse_args()
+
+
+@contextmanager
+def server(*command: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A server process; gives its address when it answers."""
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        process = subprocess.Popen([sys.executable, *command], stderr=log.open("w"))
+        try:
+            yield _address(log, process), process
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
+    while not (found := re.search(r"at (http://\S+)", log.read_text())):
+        if process.poll() is not None:
+            raise SystemExit(log.read_text())
+        time.sleep(0.1)
+    while True:
+        try:
+            httpx.get(found[1] + "/ready")
+            return found[1]
+        except httpx.HTTPError:
+            time.sleep(0.1)
+
+
+def in_turns(base: Callable[[], float], ours: Callable[[], float]) -> list[float]:
+    """Ratios of the rates of two contenders, measured in turns after one turn that does not count."""
+    base(), ours()
+    pairs = [(base(), ours()) for _ in range(ROUNDS)]
+    return [rate / reference for reference, rate in pairs]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Smallest, median and largest value."""
+    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
+
+
+def library(embedder: Embedder, texts: Sequence[str]) -> float:
+    """Texts a second of the library."""
+    started = time.perf_counter()
+    embedder.encode(texts)
+    return len(texts) / (time.perf_counter() - started)
+
+
+def over_http(url: str, texts: Sequence[str], batch: int) -> float:
+    """Texts a second of one client that sends batches, the next one while the last is in work."""
+    started = time.perf_counter()
+    with httpx.Client(base_url=url, timeout=600) as client, ThreadPoolExecutor(2) as pool:
+        parts = [list(texts[start : start + batch]) for start in range(0, len(texts), batch)]
+        for answer in pool.map(lambda part: client.post("/embed", json={"inputs": part}), parts):
+            answer.raise_for_status()
+    return len(texts) / (time.perf_counter() - started)
+
+
+def singles(url: str, texts: Sequence[str]) -> float:
+    """Texts a second of many clients that send one text each."""
+    started = time.perf_counter()
+    limits = httpx.Limits(max_connections=CLIENTS)
+    with httpx.Client(base_url=url, timeout=600, limits=limits) as client, ThreadPoolExecutor(CLIENTS) as pool:
+        for answer in pool.map(lambda text: client.post("/embed", json={"inputs": text}), texts):
+            answer.raise_for_status()
+    return len(texts) / (time.perf_counter() - started)
+
+
+def queries(url: str, embedder: Embedder, texts: Sequence[str], details: dict[str, Any]) -> dict[str, float]:
+    """Milliseconds of a short query through HTTP beyond those of the library, medians of 60 in turns."""
+    short = [" ".join(text.split()[:5]) for text in texts[:60]]
+    times: list[tuple[float, float]] = []
+    with httpx.Client(base_url=url, timeout=600) as client:
+        for query in short:
+            started = time.perf_counter()
+            embedder.encode([query])
+            middle = time.perf_counter()
+            client.post("/embed", json={"inputs": query}).raise_for_status()
+            times.append((middle - started, time.perf_counter() - middle))
+    own, whole = 1_000 * np.median(np.array(times), axis=0)
+    details["query_ms"] = {"library": float(own), "http": float(whole)}
+    return {"query_overhead_ms": float(whole - own)}
+
+
+def under_load(url: str, embedder: Embedder, texts: Sequence[str], details: dict[str, Any]) -> dict[str, float]:
+    """Single queries while another client sends batches of 512 texts, and what is left to that client."""
+    batch = list(texts[:512])
+    alone = over_http(url, batch, 512)
+    quiet = latencies(url, texts, 40)
+    answered: list[float] = []
+    stop = threading.Event()
+
+    def load() -> None:
+        while not stop.is_set():
+            answered.append(over_http(url, batch, 512))
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    time.sleep(2)
+    busy = latencies(url, texts, 100)
+    stop.set()
+    thread.join()
+    full = batch_seconds(embedder, batch)
+    worst, best = np.percentile(busy, 99), np.percentile(quiet, 99)
+    details["under_load"] = {
+        "batch_s": full, "p99_alone_s": float(best), "p99_busy_s": float(worst), "texts_s_alone": alone, "texts_s_busy": answered,
+    }  # fmt: skip
+    return {
+        "query_p99_under_load_batches": float((worst - best) / full),
+        "throughput_kept_under_queries": float(np.mean(answered) / alone),
+    }
+
+
+def latencies(url: str, texts: Sequence[str], number: int) -> list[float]:
+    """Seconds of single short queries, one after another."""
+    found = []
+    with httpx.Client(base_url=url, timeout=600) as client:
+        for text in texts[:number]:
+            started = time.perf_counter()
+            client.post("/embed", json={"inputs": " ".join(text.split()[:5])}).raise_for_status()
+            found.append(time.perf_counter() - started)
+    return found
+
+
+def batch_seconds(embedder: Embedder, texts: Sequence[str]) -> float:
+    """Seconds of one full batch of the server's default size."""
+    tokens, taken = 0, []
+    for text in sorted(texts, key=len):
+        tokens += len(embedder.tokenizer(text)["input_ids"])
+        taken.append(text)
+        if tokens >= 1_024:
+            break
+    runs = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        embedder.encode(taken)
+        runs.append(time.perf_counter() - started)
+    return float(np.median(runs))
+
+
+def memory_growth(
+    url: str, process: subprocess.Popen[bytes], texts: Sequence[str], minutes: float
+) -> tuple[float, list[float]]:
+    """Growth of the server's memory from the second minute to the end of a load of many clients, and its size each minute."""
+    ends, sizes = time.monotonic() + 60 * minutes, []
+
+    def ask(number: int) -> None:
+        with httpx.Client(base_url=url, timeout=600) as client:
+            while time.monotonic() < ends:
+                number = (number * 1_103_515_245 + 12_345) % 2**31
+                client.post("/embed", json={"inputs": texts[number % len(texts)]}).raise_for_status()
+
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        work = [pool.submit(ask, number) for number in range(CLIENTS)]
+        while time.monotonic() < ends:
+            time.sleep(60 * minutes / 10)
+            sizes.append(resident_mib(process.pid))
+        for one in work:
+            one.result()
+    return sizes[-1] / sizes[1] - 1, sizes
+
+
+def resident_mib(pid: int) -> float:
+    """Memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def made_requests(url: str, number: int) -> tuple[int, int]:
+    """How many requests made from the OpenAPI document were sent, valid and not, and how many met an error of the server."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
+    steady = settings(
+        max_examples=number // len(operations), deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
+    statuses: list[int] = []
+    for operation in operations:
+        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
+
+            @steady
+            @given(operation.as_strategy(generation_mode=mode))
+            def send(case: Any) -> None:
+                statuses.append(case.call().status_code)
+
+            try:
+                send()
+            except Unsatisfiable:  # a route without parameters takes no wrong request
+                continue
+    return len(statuses), sum(status >= 500 for status in statuses)
+
+
+if __name__ == "__main__":
+    main()
