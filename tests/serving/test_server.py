@@ -109,6 +109,20 @@ def test_the_hubs_client_as_it_is(server, model_folder, monkeypatch):
     np.testing.assert_allclose(similarity, Embedder.open(model_folder).encode(SENTENCES[1:3]) @ expected[0], atol=1e-6)
 
 
+def test_the_clients_of_the_documentation_run(start, model_folder, tmp_path):
+    shutil.copytree(model_folder, tmp_path / "model")
+    server = start(tmp_path / "model")
+    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(blocks) == 2
+    expected = Embedder.open(model_folder).encode(["The cat sat on the mat."])[0]
+    for block in blocks:
+        *lines, last = block.replace("http://127.0.0.1:8080", server.url).strip().splitlines()
+        namespace = {}
+        exec("\n".join(lines), namespace)
+        np.testing.assert_allclose(eval(last, namespace), expected, atol=1e-6)
+
+
 def test_a_key_file_and_json_lines_without_keys_and_texts(start, model_folder, tmp_path):
     (tmp_path / "keys").write_text("first-key\n\nsecond-key\n")
     server = start(model_folder, "--api-key-file", tmp_path / "keys", "--log-format", "json")
