@@ -316,7 +316,7 @@ def test_the_figure_draws_the_rows(measured):
 
 
 def test_the_command_refuses_what_measured_nothing(plain, tmp_path):
-    for run, sentence in ((plain, "fit again with --dynamics"), (tmp_path, "is not a finished run")):
+    for run, sentence in ((plain, "fit again with dynamics"), (tmp_path, "is not a finished run")):
         said = text2token("dynamics", run, "--output", tmp_path / "d")
         assert (said.exit_code, said.stdout) == (2, "")
         assert sentence in said.stderr
