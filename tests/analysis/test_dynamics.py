@@ -156,7 +156,7 @@ def test_sts_is_read_and_ranked(sts, tmp_path):
         ('{"sentence1": "a", "sentence2": " ", "score": 1}', "line 1: expected two sentences and a number"),
         ('{"sentence1": "a", "sentence2": "b", "score": 1}', "two different scores"),
         ("", "two different scores"),
-        (None, "is no table"),
+        (None, "is not a table"),
     ],
 )
 def test_an_sts_file_that_cannot_rank_is_refused_before_any_work(recipe, tmp_path, content, sentence):
