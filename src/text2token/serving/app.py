@@ -16,10 +16,10 @@ from text2token.serving.service import Service
 
 
 def create_app(service: Service) -> FastAPI:
-    """The application that serves a model; its models run from start-up to shutdown.
+    """Return the ASGI application of a server. The workers run from its start-up to its shutdown.
 
     Args:
-        service: Models, indexes and limits.
+        service: Models, indexes and limits of the server.
     """
 
     @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Errors of requests, in the dialect of the API that was asked: OpenAI's below ``/v1``, text-embeddings-inference's elsewhere."""
+"""Errors of requests, in the format of OpenAI's API below ``/v1`` and in that of text-embeddings-inference elsewhere."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate
 
 
 class ApiError(Exception):
-    """A request that cannot be answered.
+    """An error in the answer to a request.
 
     Args:
         status: HTTP status.
-        message: One sentence for the caller.
+        message: One sentence for the client.
         kind: Error type of text-embeddings-inference.
-        param: Field of the request that is wrong, where one is.
-        code: Error code of OpenAI's API, where it has one.
+        param: The wrong field of the request. None if no single field is wrong.
+        code: Error code of OpenAI's API. None if it has no code for this error.
         retry_after: Seconds after which a repeated request can succeed.
     """
 
@@ -45,14 +45,14 @@ class ApiError(Exception):
 
 
 def is_openai(path: str) -> bool:
-    """Whether a path belongs to OpenAI's API."""
+    """Return True if a path belongs to OpenAI's API."""
     return path.startswith("/v1/")
 
 
 def error_response(path: str, error: ApiError) -> JSONResponse:
-    """The answer for an error on a path.
+    """Return the response for an error on a path.
 
-    In OpenAI's dialect a request that is too long or malformed has status 400 where text-embeddings-inference has 422.
+    For a request that is too long or malformed, OpenAI's API uses status 400 and text-embeddings-inference 422.
     """
     headers = {"Retry-After": str(error.retry_after)} if error.retry_after is not None else None
     if is_openai(path):
@@ -66,7 +66,7 @@ def error_response(path: str, error: ApiError) -> JSONResponse:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Make every error of ``app`` an :class:`ApiError` in the dialect of its path; no answer shows a traceback."""
+    """Turn every error of ``app`` into a response in the format of its path. No response contains a traceback."""
 
     async def on_api_error(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ApiError)

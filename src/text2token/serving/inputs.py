@@ -1,4 +1,4 @@
-"""Inputs of requests as token ids."""
+"""Turn the inputs of a request into token ids."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ def as_ids(
     truncate: bool = False,
     direction: Direction = "right",
 ) -> list[list[int]]:
-    """Token ids of texts or of lists of ids, with the template around each.
+    """Return the token ids of each input, template included.
 
     Args:
-        service: Server with model and limits.
-        inputs: A text, a list of texts, the ids of one text, or a list of these; ids are the model's own.
-        timing: Keeps characters and seconds.
-        prompt_name: Prompt of the model that stands before each text.
-        truncate: Cut what is too long.
-        direction: End at which it is cut.
+        service: Gives the model and the limits.
+        inputs: A text, a list of texts, the ids of one text, or a list of such ids. Ids are those of the model's tokenizer.
+        timing: Characters and seconds are added to it.
+        prompt_name: Name of the model's prompt that is put before each text.
+        truncate: Cut an input that is too long.
+        direction: End at which an input is cut.
 
     Raises:
-        ApiError: There are no inputs or too many, one is empty, too long or outside the vocabulary, or the prompt is not known.
+        ApiError: There are no inputs or too many; an input is empty, too long or outside the vocabulary; the prompt is unknown.
     """
     started, encoder = time.monotonic(), service.model.text_encoder
     texts, ids = _split(inputs)
@@ -48,7 +48,7 @@ def as_ids(
 
 
 def _split(inputs: Inputs) -> tuple[list[str], list[list[int]]]:
-    """Texts and lists of ids among the inputs."""
+    """Split the inputs into texts and lists of ids."""
     if isinstance(inputs, str):
         return [inputs], []
     if inputs and isinstance(inputs[0], int):
@@ -57,10 +57,10 @@ def _split(inputs: Inputs) -> tuple[list[str], list[list[int]]]:
 
 
 def named_prompt(service: Service, name: str | None) -> str:
-    """A prompt of the model by name; without a name its default prompt, if it has one.
+    """Return the model's prompt of this name. Without a name, return its default prompt, or "" if it has none.
 
     Raises:
-        ApiError: The model has none of that name.
+        ApiError: The model has no prompt of this name.
     """
     encoder = service.model.plain.encoder
     prompts, name = encoder.prompts, name or encoder.default_prompt_name
@@ -73,16 +73,16 @@ def named_prompt(service: Service, name: str | None) -> str:
 
 
 def check_dimensions(service: Service, dimensions: int | None) -> None:
-    """Refuse vectors that are cut: the axes of a vector are not ordered by what they hold.
+    """Refuse to shorten vectors, because their dimensions are not ordered by importance.
 
     Raises:
-        ApiError: Another number of dimensions than the model's is asked for.
+        ApiError: The request asks for another number of dimensions than the model has.
     """
     own = service.dimensions
     if dimensions is not None and dimensions != own:
         raise ApiError(
             400,
-            f"Vectors of this model have {own} dimensions and cannot be cut to {dimensions}, since its axes are not ordered by "
-            "importance: leave 'dimensions' out.",
+            f"Vectors of this model have {own} dimensions and cannot be shortened to {dimensions}, because the dimensions are "
+            "not ordered by importance: leave 'dimensions' out.",
             param="dimensions",
         )

@@ -1,10 +1,10 @@
-"""Metrics under the names of text-embeddings-inference, so that its dashboards read ours."""
+"""Metrics of the server. They have the names of text-embeddings-inference, so its dashboards work here, too."""
 
 from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-_SECONDS = [15e-6 * 1.5**step for step in range(35)]  # 15 µs to 15 s, as text-embeddings-inference has them
+_SECONDS = [15e-6 * 1.5**step for step in range(35)]  # 15 µs to 15 s, the buckets of text-embeddings-inference
 _POWERS = [float(2**power) for power in range(15)]
 
 
@@ -36,4 +36,4 @@ class Metrics:
         self.batch_tokens = Histogram(
             "te_batch_next_tokens", "Padded tokens of a batch", buckets=_POWERS, registry=registry
         )
-        self.queue_size = Gauge("te_queue_size", "Tokens that wait", registry=registry)
+        self.queue_size = Gauge("te_queue_size", "Tokens in the queue", registry=registry)

@@ -1,4 +1,4 @@
-"""What happens around every request: the key, the size of the body, counts and times."""
+"""Middleware for every request: it checks the API key and the size of the body, and counts and times the request."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _OPEN = ("/health", "/ready", "/explorer/", "/openapi.json")
 
 
 class Gate:
-    """Lets a request through if it has a key and is not too large, and counts it.
+    """Refuses requests without a valid key or with too large a body, and updates the metrics.
 
     Args:
-        app: What answers.
-        service: Settings and metrics.
+        app: Application that handles accepted requests.
+        service: Gives settings and metrics.
     """
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app, self._service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -67,7 +67,7 @@ class Gate:
         length = headers.get(b"content-length", b"")
         if length.isdigit() and int(length) > settings.max_bytes:
             return ApiError(
-                413, f"The body has {int(length)} bytes and may have {settings.max_bytes}: send it in parts."
+                413, f"The body has {int(length)} bytes, but the limit is {settings.max_bytes}: send it in parts."
             )
         open_path = path.startswith(_OPEN) or (path == "/" and method in ("GET", "HEAD"))
         if settings.keys and not open_path and not _has_key(headers.get(b"authorization", b""), settings.keys):
@@ -88,7 +88,7 @@ class Gate:
             metrics.failures.labels("overloaded" if status == 429 else kind.lower()).inc()
 
 
-# A label for each path that anybody asks for would fill the memory.
+# Only these paths get a label of their own. A label for every requested path would fill the memory.
 _METHODS = frozenset(
     {
         *("v1", "embed", "embed_sparse", "similarity", "rerank", "tokenize", "decode", "explain", "compare", "search"),
@@ -98,7 +98,7 @@ _METHODS = frozenset(
 
 
 def _has_key(header: bytes, keys: tuple[str, ...]) -> bool:
-    """Whether a header holds one of the keys; each is compared, in constant time."""
+    """Return True if the header contains one of the keys. Every key is compared, in constant time."""
     scheme, _, given = header.partition(b" ")
     matches = [hmac.compare_digest(given.strip(), key.encode()) for key in keys]
     return scheme.lower() == b"bearer" and any(matches)

@@ -1,4 +1,4 @@
-"""Documents of an index on a plane, for the map of the explorer."""
+"""Place the documents of an index on a plane, for the map of the explorer."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from sklearn.preprocessing import normalize
 
 from text2token.search import Index
 
-_MOST = 2_000  # documents on the plane: a browser draws them without delay
-_SNIPPET = 240  # characters
+_MOST = 2_000  # documents on the plane; a browser still draws so many without delay
+_SNIPPET = 240  # characters of a document's text
 
 
 class Plane:
-    """The map of one index, computed when it is first asked for and again when the number of its documents has changed.
+    """The map of one index. It is computed at the first request, and again after documents have changed.
 
     Args:
         index: Index whose documents are shown.
@@ -28,7 +28,7 @@ class Plane:
         self._changes = self.changes = 0
 
     def get(self) -> dict[str, Any]:
-        """Points with their documents and strongest tokens, and the number of documents in the index."""
+        """Return the points with their documents and strongest tokens, and the number of documents in the index."""
         with self._lock:
             if self._made is None or (self._changes, self._made["documents"]) != (self.changes, len(self._index)):
                 self._changes, self._made = self.changes, project(self._index)
@@ -36,7 +36,7 @@ class Plane:
 
 
 def project(index: Index) -> dict[str, Any]:
-    """The first two principal components of the documents' token vectors at unit length."""
+    """Project the documents' token vectors, scaled to length 1, onto their first two principal components."""
     documents, rows, names = index.sample(_MOST)
     unit = normalize(rows)
     places = np.zeros((len(documents), 2))

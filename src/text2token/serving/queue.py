@@ -1,4 +1,4 @@
-"""The queue in front of the model: counted in tokens, fair between requests, filled into batches by padded length."""
+"""The queue of texts for the model: counted in tokens, fair between requests, taken in batches of similar length."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-_WINDOW = 256  # waiting texts among which a batch looks for similar lengths
-_LIGHT = 512  # tokens of a request that is answered before the large ones
+_WINDOW = 256  # a batch is chosen among so many waiting texts
+_LIGHT = 512  # a request with at most so many tokens is light
 
 
 class QueueFullError(Exception):
-    """More tokens wait than the queue holds."""
+    """The queue has no room for the tokens of a request."""
 
 
 @dataclass(eq=False)
@@ -26,11 +26,11 @@ class Job:
     """The texts of one request.
 
     Attributes:
-        ids: Token ids of each text, with the template around.
+        ids: Token ids of each text, template included.
         done: The embeddings, N×d, or the error.
         submitted: Time at which the job entered the queue.
-        started: Time at which its first batch began; None while all of it waits.
-        computing: Seconds of the batches that held texts of the job.
+        started: Time at which its first batch began; None before that.
+        computing: Seconds of the batches that contained texts of the job.
     """
 
     ids: Sequence[Sequence[int]]
@@ -50,7 +50,7 @@ class Job:
 
     @property
     def light(self) -> bool:
-        """Whether the job is small enough to go before large ones."""
+        """Whether the job is small. Light and heavy jobs take turns."""
         return self.tokens <= _LIGHT
 
     @property
@@ -59,13 +59,13 @@ class Job:
         return (self.started or time.monotonic()) - self.submitted
 
     def finish(self, place: int, row: Tensor) -> None:
-        """Keep the embedding of one text; the last one completes the job."""
+        """Store the embedding of one text. The last embedding completes the job."""
         self._rows[place] = row
         if len(self._rows) == len(self.ids) and not self.done.done():
             self.done.set_result(torch.stack([self._rows[place] for place in range(len(self.ids))]))
 
     def fail(self, error: BaseException) -> None:
-        """Answer the job with an error; what still waits of it is dropped."""
+        """End the job with an error. Its waiting texts are dropped."""
         self.waiting.clear()
         if not self.done.done():
             self.done.set_exception(error)
@@ -80,19 +80,19 @@ class Entry:
 
     @property
     def ids(self) -> Sequence[int]:
-        """Its token ids."""
+        """Token ids of the text."""
         return self.job.ids[self.place]
 
 
 class TokenQueue:
-    """Jobs that wait for the model. Any thread submits, one thread takes batches.
+    """Jobs that wait for the model. Any thread may submit jobs; one thread takes batches.
 
-    Light jobs and heavy ones take turns, so a query waits for at most one batch of a large request, and large requests go on
-    under a stream of queries. Among jobs of one kind each gives one text in turn.
+    Light and heavy jobs take turns. So a query waits for at most one batch of a large request, and a stream of queries does
+    not stop large requests. Among jobs of one kind, each job contributes one text in turn.
 
     Args:
-        capacity: Tokens that may wait; a job that is larger than all of it is taken when nothing waits.
-        batch_tokens: Padded tokens of a batch; a single text may have more.
+        capacity: Maximum number of waiting tokens. A job with more tokens is accepted if the queue is empty.
+        batch_tokens: Maximum number of padded tokens in a batch. A batch of a single text may have more.
     """
 
     def __init__(self, capacity: int, batch_tokens: int) -> None:
@@ -104,10 +104,10 @@ class TokenQueue:
         self._turn = True
 
     def submit(self, job: Job) -> None:
-        """Let a job wait.
+        """Put a job into the queue.
 
         Raises:
-            QueueFullError: There is no room for its tokens, or the queue is closed.
+            QueueFullError: The queue has no room for the tokens of the job, or it is closed.
         """
         with self._changed:
             if self._closed or (self.waiting_tokens and self.waiting_tokens + job.tokens > self.capacity):
@@ -117,20 +117,20 @@ class TokenQueue:
             self._changed.notify_all()
 
     def cancel(self, job: Job) -> None:
-        """Drop what still waits of a job, since nobody reads its answer."""
+        """Drop the waiting texts of a job whose client has gone."""
         with self._changed:
             self.waiting_tokens -= sum(len(job.ids[place]) for place in job.waiting)
             job.waiting.clear()
             job.done.cancel()
 
     def close(self) -> None:
-        """Take no more jobs; those that wait are still done."""
+        """Accept no more jobs. Jobs in the queue are still done."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def take(self) -> list[Entry]:
-        """The next batch, as soon as there is one; empty when the queue is closed and nothing waits."""
+        """Wait for the next batch and return it. It is empty if the queue is closed and nothing waits."""
         with self._changed:
             while not (kind := self._next_kind()) and not self._closed:
                 self._changed.wait()
@@ -142,14 +142,14 @@ class TokenQueue:
             return batch
 
     def _next_kind(self) -> tuple[bool] | None:
-        """Whether the next batch is of light jobs, in a tuple; None: nothing waits."""
+        """Return ``(True,)`` if the next batch has light jobs, ``(False,)`` if it has heavy ones, None if nothing waits."""
         for jobs in self._jobs.values():
             while jobs and not jobs[0].waiting:
                 jobs.popleft()
         return next(((kind,) for kind in (self._turn, not self._turn) if self._jobs[kind]), None)
 
     def _fill(self, jobs: deque[Job]) -> list[Entry]:
-        """The oldest text and those nearest to it in length, as many as fit; each job loses the texts taken."""
+        """Take the oldest text and the texts closest to it in length, as many as fit, out of their jobs."""
         window = list(islice(_in_turns(jobs), _WINDOW))
         oldest = window[0]
         window.sort(key=lambda entry: len(entry.ids))

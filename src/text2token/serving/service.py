@@ -1,4 +1,4 @@
-"""What the routes share: models behind their queues, indexes, and the time that each request took."""
+"""The objects that all routes share: models with their queues, indexes, and the timings of a request."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _JOBS: ContextVar[list[Job] | None] = ContextVar("jobs", default=None)
 
 @dataclass
 class QueuedEmbedder(Embedder):
-    """An embedder whose texts are embedded by the worker, so that all of the library works through the queue.
+    """An embedder that sends its texts to the worker, so that all library code uses the queue.
 
-    Used in threads other than the worker's.
+    Call it in any thread except the worker's, which would wait for itself.
     """
 
     worker: Worker | None = None
@@ -42,14 +42,14 @@ class QueuedEmbedder(Embedder):
 
     @classmethod
     def of(cls, embedder: Embedder, worker: Worker, text_encoder: TextEncoder) -> QueuedEmbedder:
-        """The embedder behind a worker."""
+        """Return a copy of the embedder that sends its texts to the worker."""
         own = {part.name: getattr(embedder, part.name) for part in fields(embedder)}
         return cls(**own, worker=worker, text_encoder=text_encoder)
 
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int | None = None, progress: bool = False
     ) -> Tensor:
-        """Embeddings as :meth:`Embedder.embed` gives them; the queue decides about batches."""
+        """Return the embeddings of :meth:`Embedder.embed`. The queue chooses the batches, so ``batch_size`` has no effect."""
         assert self.worker is not None
         assert self.text_encoder is not None
         if prompt is None and self.encoder.default_prompt_name is not None:
@@ -62,7 +62,7 @@ class QueuedEmbedder(Embedder):
 
 @dataclass
 class Timing:
-    """Seconds and sizes of one request, which its response headers tell."""
+    """Seconds and sizes of one request, for the headers of its response."""
 
     characters: int = 0
     tokens: int = 0
@@ -77,11 +77,11 @@ class Timing:
 
     @property
     def computing(self) -> float:
-        """Seconds of the batches that held texts of the request."""
+        """Seconds of the batches that contained texts of the request."""
         return sum(job.computing for job in self.jobs)
 
     def headers(self) -> dict[str, str]:
-        """Response headers of text-embeddings-inference; times are milliseconds."""
+        """Return the response headers of text-embeddings-inference. Times are in milliseconds."""
         total = time.monotonic() - self.started
         seconds = {
             "x-compute-time": self.computing + self.tokenizing,
@@ -99,13 +99,13 @@ class Timing:
 
 
 class Model:
-    """A model behind its queue.
+    """A model with its queue and its worker.
 
     Args:
         embedder: Model to serve.
-        settings: Limits of the queue.
-        metrics: Where its batches are counted.
-        turn: Lock that the models of a server share.
+        settings: Gives the limits of the queue.
+        metrics: Counts the batches.
+        turn: Lock that the models of a server share, so that one of them runs at a time.
     """
 
     def __init__(self, embedder: Embedder, settings: ServerSettings, metrics: Metrics, turn: threading.Lock) -> None:
@@ -120,7 +120,7 @@ class Service:
     Args:
         settings: Limits and permissions.
         embedder: Model to serve.
-        against: Plain backbone that explanations show beside it.
+        against: Plain backbone that explanations show beside the model.
     """
 
     def __init__(self, settings: ServerSettings, embedder: Embedder, against: Embedder | None = None) -> None:
@@ -140,17 +140,17 @@ class Service:
 
     @property
     def pooling(self) -> str:
-        """How the model pools its hidden states."""
+        """Name of the pooling of hidden states."""
         return str(getattr(self.model.plain.encoder[1], "pooling_mode", "unknown"))
 
     def start(self) -> None:
-        """Run the models."""
+        """Start the worker threads, and take requests."""
         for model in filter(None, (self.model, self.against)):
             model.worker.start()
         self.ready = True
 
     def stop(self) -> None:
-        """Finish what waits, then end."""
+        """Take no more requests, finish those in the queue, and close the indexes."""
         self.ready = False
         for model in filter(None, (self.model, self.against)):
             model.worker.stop()
@@ -158,10 +158,10 @@ class Service:
             index.close()
 
     def index(self, name: str) -> Index:
-        """An index by name.
+        """Return the index with this name.
 
         Raises:
-            ApiError: The server has none of that name.
+            ApiError: The server has no index of this name.
         """
         if name not in self.indexes:
             known = ", ".join(self.indexes) or "none"
@@ -169,26 +169,26 @@ class Service:
         return self.indexes[name]
 
     def check_count(self, count: int) -> None:
-        """Refuse a request without inputs, or with too many.
+        """Check the number of inputs of a request.
 
         Raises:
-            ApiError: So it is.
+            ApiError: There are no inputs, or more than ``max_inputs``.
         """
         if not count:
             raise ApiError(422, "The list of inputs is empty: send at least one.", "Empty", param="input")
         if count > self.settings.max_inputs:
             raise ApiError(
                 413,
-                f"The request has {count} inputs and may have {self.settings.max_inputs}: send it in parts.",
+                f"The request has {count} inputs, but the limit is {self.settings.max_inputs}: send it in parts.",
                 param="input",
             )
 
     async def embed(self, request: Request, ids: Sequence[Sequence[int]], timing: Timing) -> Tensor:
-        """Embeddings of token ids, N×d.
+        """Return the embeddings of N lists of token ids, N×d.
 
         Raises:
             ApiError: The queue is full, or the model failed.
-            ClientGoneError: The client hung up.
+            ClientGoneError: The client closed the connection.
         """
         timing.tokens += sum(map(len, ids))
         for row in ids:
@@ -198,7 +198,7 @@ class Service:
         return await self._unless_gone(request, asyncio.wrap_future(job.done), [job])
 
     async def run(self, request: Request, timing: Timing, work: Callable[[], Result]) -> Result:
-        """The result of ``work``, which runs in a thread and may use the embedder of the service."""
+        """Run ``work`` in a thread and return its result. ``work`` may use the embedder of the service."""
         token = _JOBS.set(timing.jobs)
         try:
             result = await self._unless_gone(request, asyncio.ensure_future(run_in_threadpool(work)), timing.jobs)
@@ -208,7 +208,7 @@ class Service:
         return result
 
     async def _unless_gone(self, request: Request, work: asyncio.Future[Result], jobs: Sequence[Job]) -> Result:
-        """Wait for work, and drop its jobs when the client hangs up."""
+        """Wait for ``work``. Cancel its jobs if the client closes the connection."""
         gone = asyncio.ensure_future(_hung_up(request))
         try:
             waited: set[asyncio.Future[Any]] = {work, gone}
@@ -227,7 +227,7 @@ class Service:
 
 
 class ClientGoneError(Exception):
-    """The client hung up before its answer was ready."""
+    """The client closed the connection before its response was ready."""
 
 
 async def _hung_up(request: Request) -> None:
@@ -236,7 +236,7 @@ async def _hung_up(request: Request) -> None:
 
 
 def service_of(request: Request) -> Service:
-    """The service of the application that answers a request."""
+    """Return the service of the application that received the request."""
     service: Any = request.app.state.service
     assert isinstance(service, Service)
     return service

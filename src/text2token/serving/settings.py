@@ -8,18 +8,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """What a server may do, and how much it takes at once.
+    """Limits and permissions of a server.
 
     Attributes:
-        model: Name or folder of the model, as requests and ``/info`` show it.
-        indexes: Index folders by the name that requests use.
-        writable: Whether documents may be added and deleted.
-        keys: Accepted API keys; empty: no key is needed.
-        batch_tokens: Padded tokens of a full batch. 1,024 (ours): on two CPU cores larger batches are not faster, and a query
-            that arrives meanwhile waits for one batch.
-        queue_tokens: Tokens that may wait. 2**19 (ours): 2,048 texts of 256 tokens.
-        max_inputs: Texts of one request. 2,048, as OpenAI's API.
-        max_bytes: Bytes of a request body. 16 MiB (ours): 2,048 texts of 8 kB.
+        model: Name of the model in requests and in ``/info``.
+        indexes: Name of an index in requests → its folder.
+        writable: Whether requests may add and delete documents.
+        keys: Accepted API keys. If there are none, a request needs no key.
+        batch_tokens: Maximum number of padded tokens in a batch. 1,024 (ours): larger batches are not faster on two CPU cores,
+            and a new query has to wait for the running batch.
+        queue_tokens: Maximum number of tokens in the queue. 2**19 (ours): 2,048 texts of 256 tokens.
+        max_inputs: Maximum number of texts in a request. 2,048, as in OpenAI's API.
+        max_bytes: Maximum size of a request body in bytes. 16 MiB (ours): 2,048 texts of 8 kB.
         against: Name of the plain backbone that explanations show beside the model.
     """
 

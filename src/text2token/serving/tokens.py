@@ -1,4 +1,4 @@
-"""Texts of requests as token ids, with the template of the model around each."""
+"""Turn texts of requests into token ids, with the template of the model around each text."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from text2token.model.template import own_special_tokens
 from text2token.serving.errors import ApiError
 
 Direction = Literal["left", "right"]
-_CHARACTERS = 64  # of a token at most, in the mean over a text: what a cut throws away is not tokenized
+_CHARACTERS = 64  # Characters kept for each token of a cut text. The rest would be cut anyway, so it is not tokenized.
 
 
 class TextEncoder:
-    """Tokenizes what requests send.
+    """Tokenizes the texts of requests.
 
-    The tokenizer is a copy that cuts and pads nothing: several threads use it at once, and a setting that changed meanwhile would
-    be an error.
+    It uses a copy of the tokenizer that never truncates or pads. Several threads share the copy, so its settings must not change.
 
     Args:
         embedder: Model whose tokenizer, template and length are used.
@@ -36,16 +35,16 @@ class TextEncoder:
     def encode(
         self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False, direction: Direction = "right"
     ) -> list[list[int]]:
-        """Token ids of texts.
+        """Return the token ids of texts, template included.
 
         Args:
             texts: Texts, none of them empty.
-            prompt: What stands before each text, inside the template.
+            prompt: Text before each text, inside the template.
             truncate: Cut a text that is too long.
-            direction: End at which it is cut.
+            direction: End at which a text is cut.
 
         Raises:
-            ApiError: A text is empty, or too long and not to be cut.
+            ApiError: A text is empty, or it is too long and ``truncate`` is False.
         """
         cleaned = [_without_surrogates(text) for text in texts]
         if empty := [place for place, text in enumerate(cleaned) if not text.strip(" \0\t\r\n")]:
@@ -57,13 +56,13 @@ class TextEncoder:
         return [self.around(encoding.ids, truncate=truncate, direction=direction) for encoding in encodings]
 
     def around(self, ids: Sequence[int], *, truncate: bool = False, direction: Direction = "right") -> list[int]:
-        """Token ids of one text with the template around; arguments and errors as :meth:`encode`."""
+        """Put the template around the token ids of one text. Arguments and errors are those of :meth:`encode`."""
         room = self.max_length - len(self._before) - len(self._after)
         if len(ids) > room:
             if not truncate:
                 raise ApiError(
                     422,
-                    f"A text has {len(ids)} tokens, and the model reads {room} of one: shorten it, or set truncate.",
+                    f"A text has {len(ids)} tokens, but the model reads at most {room}: shorten it, or set truncate.",
                     "Tokenizer",
                     param="input",
                     code="context_length_exceeded",
@@ -72,10 +71,10 @@ class TextEncoder:
         return [*self._before, *ids, *self._after]
 
     def check_ids(self, ids: Sequence[int]) -> None:
-        """Refuse token ids that the model does not have.
+        """Check token ids of a request.
 
         Raises:
-            ApiError: There are none, or one is outside the vocabulary.
+            ApiError: There are no ids, or an id is outside the vocabulary.
         """
         if not ids:
             raise ApiError(422, "A list of token ids is empty: send at least one id.", "Empty", param="input")
@@ -88,7 +87,7 @@ class TextEncoder:
             )
 
     def pieces(self, text: str, *, special: bool) -> list[tuple[int, str, bool, int | None, int | None]]:
-        """Tokens of a text: id, surface, whether it belongs to the template, and its first and last character.
+        """Return the tokens of a text: id, surface, whether it belongs to the template, and its first and last character.
 
         Args:
             text: One text.
@@ -102,7 +101,7 @@ class TextEncoder:
         ]
 
     def decode(self, ids: Sequence[int], *, skip_special: bool) -> str:
-        """The text of token ids."""
+        """Return the text of token ids."""
         self.check_ids(ids)
         return str(self._backend.decode(list(ids), skip_special_tokens=skip_special))
 
@@ -111,5 +110,5 @@ class TextEncoder:
 
 
 def _without_surrogates(text: str) -> str:
-    """The text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    """Remove lone surrogates, which JSON can contain and UTF-8 cannot."""
     return text.encode(errors="ignore").decode()

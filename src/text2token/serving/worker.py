@@ -1,4 +1,4 @@
-"""The one thread that runs the model: it takes batches from the queue and answers their jobs."""
+"""The thread that runs the model. It takes batches from the queue and completes their jobs."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """Runs the model on what waits.
+    """Runs the model on the texts in the queue.
 
     Args:
         embedder: Model to run.
-        queue: Jobs that wait.
-        metrics: Where batches are counted.
-        turn: Held while the model runs, so that two models of one server do not share the cores.
+        queue: Queue of waiting jobs.
+        metrics: Counts the batches.
+        turn: Lock that is held while the model runs, so that two models of one server do not compete for the cores.
     """
 
     def __init__(self, embedder: Embedder, queue: TokenQueue, metrics: Metrics, turn: threading.Lock) -> None:
         self._embedder, self._queue, self._metrics, self._turn = embedder, queue, metrics, turn
         self._last = time.monotonic()
-        self._rate = 0.0  # tokens a second, of the latest batches
+        self._rate = 0.0  # tokens per second, a moving average over the latest batches
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
     def start(self) -> None:
-        """Run the model from now on."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Finish what waits, and end the thread."""
+        """Finish the jobs in the queue, and end the thread."""
         self._queue.close()
         self._thread.join()
 
@@ -54,7 +54,7 @@ class Worker:
         """Put texts into the queue.
 
         Raises:
-            ApiError: The queue is full; with the seconds until there is room, at the present rate.
+            ApiError: The queue is full. The error estimates in how many seconds it will have room.
         """
         job = Job(ids)
         if not ids:
@@ -74,11 +74,11 @@ class Worker:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Drop what still waits of a job."""
+        """Drop the waiting texts of a job."""
         self._queue.cancel(job)
 
     def is_alive(self) -> bool:
-        """Whether the model answers: it did within the last minute, or does now."""
+        """Return True if the model ran within the last minute, or runs now on a test input."""
         if not self._thread.is_alive():
             return False
         if time.monotonic() - self._last < _IDLE:
@@ -88,7 +88,7 @@ class Worker:
             self._queue.submit(probe)
             probe.done.result(_PATIENCE)
         except QueueFullError:
-            return True  # there is more to do than the queue holds, and the thread is at it
+            return True  # the thread is alive and busy
         except Exception:
             return False
         return True
@@ -119,7 +119,7 @@ class Worker:
             entry.job.finish(entry.place, row)
 
     def _answer_singly(self, batch: Sequence[Entry]) -> None:
-        """One text that the model fails on does not fail those of other requests."""
+        """Run the texts one by one, so that a text on which the model fails does not affect other requests."""
         for entry in batch:
             try:
                 self._answer([entry])
@@ -138,7 +138,12 @@ class Worker:
 
 @torch.no_grad()
 def forward(embedder: Embedder, ids: Sequence[Sequence[int]]) -> Tensor:
-    """Embeddings of token ids that have their template around them, N×d, as :meth:`Embedder.embed` gives them for the texts."""
+    """Return the embeddings N×d that :meth:`Embedder.embed` gives for the same texts.
+
+    Args:
+        embedder: Model to run.
+        ids: Token ids of N texts, template included.
+    """
     encoder = embedder.encoder
     padded = embedder.tokenizer.pad({"input_ids": [list(row) for row in ids]}, return_tensors="pt")
     features = {name: padded[name] for name in ("input_ids", "attention_mask")}

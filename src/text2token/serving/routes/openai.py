@@ -13,7 +13,8 @@ from starlette.concurrency import run_in_threadpool
 from text2token.serving.errors import ApiError
 from text2token.serving.inputs import as_ids, check_dimensions
 from text2token.serving.responses import answer, errors
-from text2token.serving.schemas import OpenAIEmbeddings, OpenAIEmbeddingsRequest, OpenAIError, OpenAIModels
+from text2token.serving.schemas.common import OpenAIError
+from text2token.serving.schemas.openai import OpenAIEmbeddings, OpenAIEmbeddingsRequest, OpenAIModels
 from text2token.serving.service import Service, Timing, service_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
@@ -22,7 +23,7 @@ _STARTED = int(time.time())
 
 @router.post("/embeddings", response_model=OpenAIEmbeddings, responses=errors(OpenAIError, 404))
 async def embeddings(request: Request, body: OpenAIEmbeddingsRequest) -> Response:
-    """Dense vectors of texts, or of token ids of the served model's own tokenizer."""
+    """Dense vectors of texts or of token ids. Ids are those of the served model's tokenizer."""
     service, timing = service_of(request), Timing()
     check_model(service, body.model)
     check_dimensions(service, body.dimensions)
@@ -49,7 +50,7 @@ def check_model(service: Service, name: str) -> None:
     """Refuse a request for another model.
 
     Raises:
-        ApiError: The server has none of that name.
+        ApiError: The server does not serve a model of this name.
     """
     if name != service.settings.model:
         raise ApiError(
@@ -62,5 +63,5 @@ def check_model(service: Service, name: str) -> None:
 
 
 def encoded(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:
-    """A vector as OpenAI's clients expect it: little-endian float32 bytes in base64."""
+    """Encode a vector as OpenAI's clients expect it: little-endian float32 bytes in base64."""
     return base64.b64encode(vector.astype("<f4").tobytes()).decode()

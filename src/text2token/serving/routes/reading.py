@@ -1,4 +1,4 @@
-"""What a vector says, and why two are near: the routes behind the explorer."""
+"""Routes that explain a vector, or compare two texts; the explorer uses them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from text2token.analysis.explain import TokenPart, explain_instructions, explain
 from text2token.model.embedder import AlignedToken, Embedder
 from text2token.serving.errors import ApiError
 from text2token.serving.responses import answer, errors
-from text2token.serving.schemas import CompareRequest, ExplainRequest, Explanation, PairComparison, TeiError
+from text2token.serving.schemas.common import TeiError
+from text2token.serving.schemas.reading import CompareRequest, ExplainRequest, Explanation, PairComparison
 from text2token.serving.service import Service, Timing, service_of
 from text2token.utils.page import bars
 
@@ -50,7 +51,7 @@ async def explain(request: Request, body: ExplainRequest) -> Response:
 
 @router.post("/compare", response_model=PairComparison, responses=errors(TeiError))
 async def compare(request: Request, body: CompareRequest) -> Response:
-    """Tokens that pull two texts together, and tokens that keep them apart."""
+    """Tokens that make two texts similar, and tokens that make them different."""
     service, timing = service_of(request), Timing()
     pair = checked(service, body.first), checked(service, body.second)
 
@@ -71,10 +72,10 @@ async def compare(request: Request, body: CompareRequest) -> Response:
 
 
 def checked(service: Service, text: str) -> str:
-    """A text that the model can read whole.
+    """Check that the model can read the complete text, and return it without surrounding white space.
 
     Raises:
-        ApiError: It is empty or too long.
+        ApiError: The text is empty or too long.
     """
     service.model.text_encoder.encode([text])
     return text.strip()

@@ -1,4 +1,4 @@
-"""Search in the indexes of the server, and changes of their documents."""
+"""Routes that search the indexes of the server and change their documents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from text2token.data.text import clean, clean_id
 from text2token.search import Document, Fusion, Index, SearchHit
 from text2token.serving.errors import ApiError
 from text2token.serving.responses import answer, errors
-from text2token.serving.schemas import (
+from text2token.serving.schemas.common import TeiError
+from text2token.serving.schemas.searching import (
     AddRequest,
     Changed,
     DeleteRequest,
@@ -25,7 +26,6 @@ from text2token.serving.schemas import (
     SearchResults,
     SearchSettings,
     StoredDocument,
-    TeiError,
 )
 from text2token.serving.service import Service, Timing, service_of
 from text2token.settings.search import HYBRID_WEIGHTS
@@ -47,7 +47,7 @@ def indexes(request: Request) -> Any:
 
 @router.get("/map", response_model=Map, responses=errors(TeiError, 404))
 async def plane(request: Request, index: str) -> Response:
-    """Documents of an index on a plane, by the tokens that they align with."""
+    """Documents of an index on a plane. Documents with similar aligned tokens lie close together."""
     service, timing = service_of(request), Timing()
     service.index(index)
     return answer(await service.run(request, timing, service.planes[index].get), timing)
@@ -55,7 +55,7 @@ async def plane(request: Request, index: str) -> Response:
 
 @router.post("/search", response_model=SearchResults, responses=errors(TeiError, 404))
 async def search(request: Request, body: SearchRequest) -> Response:
-    """The best documents of each index for a query, with what made each a hit."""
+    """The best documents of each index for a query, each with the tokens that matched."""
     service, timing = service_of(request), Timing()
     asked = _asked(service, body)
     return answer({"results": await service.run(request, timing, lambda: _search(asked, body.query, body))}, timing)
@@ -66,11 +66,11 @@ async def search(request: Request, body: SearchRequest) -> Response:
     response_class=StreamingResponse,
     responses={
         **errors(TeiError, 404),
-        200: {"content": {"application/x-ndjson": {}}, "description": "a line a query"},
+        200: {"content": {"application/x-ndjson": {}}, "description": "one line for each query"},
     },
 )
 async def search_many(request: Request, body: ManySearchRequest) -> StreamingResponse:
-    """Many queries; each line of the answer is a JSON object with the number of its query and the results of ``/search``."""
+    """Search many queries. Each line of the response is a JSON object: the number of a query and the results of ``/search``."""
     service = service_of(request)
     service.check_count(len(body.queries))
     asked = _asked(service, body)
@@ -84,7 +84,7 @@ async def search_many(request: Request, body: ManySearchRequest) -> StreamingRes
 
 @router.post("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
 async def add(request: Request, name: str, body: AddRequest) -> Response:
-    """Add documents, or replace those of the same ids; they can be found when the answer is there."""
+    """Add documents, or replace documents with the same ids. They can be found as soon as the response arrives."""
     service, timing = service_of(request), Timing()
     index = _writable(service, name)
     documents = [_document(place, row) for place, row in enumerate(body.documents)]
@@ -96,7 +96,7 @@ async def add(request: Request, name: str, body: AddRequest) -> Response:
 
 @router.delete("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
 async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
-    """Delete documents; ids that are not there are passed over."""
+    """Delete documents. Unknown ids are ignored."""
     service, timing = service_of(request), Timing()
     index = _writable(service, name)
     changed = await service.run(request, timing, lambda: index.delete([clean_id(key) for key in body.ids]))

@@ -11,7 +11,8 @@ from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from text2token.serving.errors import ApiError
-from text2token.serving.schemas import Health, TeiError
+from text2token.serving.schemas.common import TeiError
+from text2token.serving.schemas.tei import Health
 from text2token.serving.service import service_of
 
 router = APIRouter(tags=["state"])
@@ -20,7 +21,7 @@ EXPLORER = Path(__file__).parents[1] / "explorer"
 
 @router.get("/health", response_model=Health, responses={503: {"model": TeiError}})
 def health(request: Request) -> Any:
-    """Whether the model answers. It runs for this probe when it has done nothing for a minute."""
+    """Check that the model answers. If it was idle for a minute, the check runs the model."""
     if not service_of(request).model.worker.is_alive():
         raise ApiError(503, "The model does not answer: restart the server.", "Unhealthy")
     return {"status": "ok"}
@@ -28,9 +29,9 @@ def health(request: Request) -> Any:
 
 @router.get("/ready", response_model=Health, responses={503: {"model": TeiError}})
 def ready(request: Request) -> Any:
-    """Whether the server takes requests: not before the model is loaded, nor while it shuts down."""
+    """Check that the server takes requests: the model is loaded, and the server does not shut down."""
     if not service_of(request).ready:
-        raise ApiError(503, "The server is not ready: it starts or shuts down.", "Unhealthy")
+        raise ApiError(503, "The server is starting or shutting down: try again later.", "Unhealthy")
     return {"status": "ok"}
 
 
@@ -42,7 +43,7 @@ def metrics(request: Request) -> Response:
 
 @router.get("/explorer/report.css", include_in_schema=False)
 def style() -> Response:
-    """The style of our pages."""
+    """The style sheet of all our pages."""
     return Response(
         (files("text2token.utils") / "templates" / "style.css.j2").read_text("utf-8"), media_type="text/css"
     )
@@ -50,5 +51,5 @@ def style() -> Response:
 
 @router.get("/", include_in_schema=False)
 def explorer() -> FileResponse:
-    """The explorer."""
+    """The page of the explorer."""
     return FileResponse(EXPLORER / "index.html")

@@ -17,26 +17,24 @@ from text2token.serving.errors import ApiError
 from text2token.serving.inputs import as_ids, check_dimensions
 from text2token.serving.responses import answer, errors
 from text2token.serving.routes.openai import check_model
-from text2token.serving.schemas import (
-    CohereRanks,
-    CohereRerankRequest,
+from text2token.serving.schemas.common import OpenAIError, TeiError
+from text2token.serving.schemas.rerank import CohereRanks, CohereRerankRequest
+from text2token.serving.schemas.tei import (
     DecodeRequest,
     EmbedRequest,
     EmbedSparseRequest,
     Info,
-    OpenAIError,
     Piece,
     RerankRank,
     RerankRequest,
     SimilarityRequest,
     SparseValue,
-    TeiError,
     TokenizeRequest,
 )
 from text2token.serving.service import Service, Timing, service_of
 
 router = APIRouter(tags=["text-embeddings-inference"])
-_MATCHES = 10  # tokens that a reranked document shows
+_MATCHES = 10  # tokens listed for a reranked document
 
 
 @router.post("/embed", response_model=list[list[float]], responses=errors(TeiError))
@@ -70,7 +68,7 @@ async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Response:
 
 @router.post("/similarity", response_model=list[float], responses=errors(TeiError))
 async def similarity(request: Request, body: SimilarityRequest) -> Response:
-    """Cosines of dense vectors of one text and of others."""
+    """Cosines between the dense vector of one text and those of other texts."""
     service, timing = service_of(request), Timing()
     inputs = body.inputs
     if not inputs.sentences:
@@ -82,7 +80,7 @@ async def similarity(request: Request, body: SimilarityRequest) -> Response:
 
 @router.post("/rerank", response_model=list[RerankRank], responses=errors(TeiError))
 async def rerank(request: Request, body: RerankRequest) -> Response:
-    """Texts by falling cosine of their dense vectors with that of the query."""
+    """Texts, ordered by the cosine of their dense vectors with that of the query, highest first."""
     service, timing = service_of(request), Timing()
     ids = await run_in_threadpool(
         as_ids, service, [body.query, *_some(body.texts, "texts")], timing,
@@ -99,7 +97,7 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
 
 @router.post("/v1/rerank", response_model=CohereRanks, responses=errors(OpenAIError, 404))
 async def rerank_with_reasons(request: Request, body: CohereRerankRequest) -> Response:
-    """Documents by falling cosine with the query, each with the tokens that both align with."""
+    """Documents, ordered by their cosine with the query, highest first, each with the tokens that both align with."""
     service, timing = service_of(request), Timing()
     check_model(service, body.model)
     ids = await run_in_threadpool(as_ids, service, [body.query, *_some(body.documents, "documents")], timing)
@@ -122,7 +120,7 @@ async def rerank_with_reasons(request: Request, body: CohereRerankRequest) -> Re
 
 @router.post("/tokenize", response_model=list[list[Piece]], responses=errors(TeiError))
 def tokenize(request: Request, body: TokenizeRequest) -> Any:
-    """Tokens of texts, those of the template marked as special."""
+    """Tokens of texts. Tokens of the template are marked as special."""
     service = service_of(request)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     service.check_count(len(texts))
@@ -187,13 +185,13 @@ def _some(texts: Sequence[str], name: str) -> Sequence[str]:
 
 
 def _cosines(service: Service, embeddings: Tensor) -> Tensor:
-    """Cosines of the first row's dense vector with those of the others."""
+    """Return the cosines between the dense vector of the first row and those of the other rows."""
     dense = service.model.plain.densify(embeddings)
     return dense[1:] @ dense[0]
 
 
 def _matches(service: Service, embeddings: Tensor, best: Sequence[int]) -> list[list[dict[str, Any]]]:
-    """For each of the best documents the tokens that add most to the cosine of its token vector with the query's."""
+    """Return, for each of the best documents, the tokens that add most to the cosine of its token vector with the query's."""
     embedder = service.model.plain
     if embedder.head is None:
         return [[] for _ in best]
