@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .PHONY: bench-serving demo test test-serving lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
-demo: .venv/core
+demo: .venv/serve
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
 
 test: .venv/dev  ## two processes, each with one thread: faster than one process with two
@@ -70,8 +70,12 @@ clean:
 	$(PIP) --editable .
 	touch $@
 
+.venv/serve: .venv/core
+	$(PIP) --editable '.[serve]'
+	touch $@
+
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,eval,search,serve,milvus]'
+	$(PIP) --editable '.[dev,eval,search,serve,otel,milvus]'
 	touch $@
 
 .venv/docs: .venv/dev

@@ -2,16 +2,25 @@
 
 import base64
 import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from conftest import SENTENCES, calibrated
+from text2token import UserError
 from text2token.analysis.explain import explain_instructions, explain_pair
 from text2token.model.embedder import Embedder
 from text2token.search import Index
+from text2token.search.writer import write_lock
 from text2token.serving import worker
+from text2token.serving.tokens import TextEncoder
 from text2token.settings.templates import TEMPLATES
 
 MIXED = [*SENTENCES, "cat", "The cat sat on the mat. " * 3, "a b c d e f"]
@@ -171,8 +180,6 @@ def test_weights_and_words_alone(client, index_folder):
 
 
 def test_documents_come_and_go(serve, model_folder, index_folder, tmp_path):
-    import shutil
-
     shutil.copytree(index_folder, tmp_path / "own")
     client = serve(Embedder.open(model_folder), indexes={"own": tmp_path / "own"}, writable=True)
     added = client.post(
@@ -190,6 +197,71 @@ def test_documents_come_and_go(serve, model_folder, index_folder, tmp_path):
     gone = client.request("DELETE", "/indexes/own/documents", json={"ids": ["z", "nobody"]})
     assert gone.json() == {"changed": 1, "documents": len(SENTENCES)}
     assert client.post("/search", json=body).json()["results"][0]["hits"] == []
+
+
+def test_a_stream_that_fails_ends_with_a_sentence(serve, model_folder, index_folder, monkeypatch):
+    client = serve(Embedder.open(model_folder), indexes={"docs": index_folder})
+    body = {"queries": ["a cat", "a broken cat", "a dog"], "mode": "bm25", "k": 1}
+    search = Index.search
+
+    def failing(index, query, *given, **more):
+        if "broken" in query:
+            raise UserError("This query cannot be used: send another.")
+        return search(index, query, *given, **more)
+
+    monkeypatch.setattr(Index, "search", failing)
+    first, last = map(json.loads, client.post("/search/stream", json=body).text.splitlines())
+    assert (first["query"], len(first["results"][0]["hits"])) == (0, 1)
+    said = "This query cannot be used: send another."
+    assert last == {"query": 1, "error": said, "error_type": "Validation"}
+
+
+def test_several_indexes_are_searched_at_once_in_the_order_asked(serve, model_folder, index_folder, tmp_path):
+    shutil.copytree(index_folder, tmp_path / "copy")
+    client = serve(Embedder.open(model_folder), indexes={"docs": index_folder, "copy": tmp_path / "copy"})
+    body = {"query": "a sitting cat", "k": 3}
+    both = client.post("/search", json=body).json()["results"]
+    assert [found["index"] for found in both] == ["docs", "copy"]
+    assert both[0]["hits"] == both[1]["hits"] != []
+    (one,) = client.post("/search", json={**body, "indexes": ["copy"]}).json()["results"]
+    assert one["index"] == "copy"
+    turned = client.post("/search", json={**body, "indexes": ["copy", "docs"]}).json()["results"]
+    assert [found["index"] for found in turned] == ["copy", "docs"]
+
+
+def test_an_index_that_another_process_writes_is_a_conflict(serve, model_folder, index_folder, tmp_path):
+    folder = tmp_path / "own"
+    shutil.copytree(index_folder, folder)
+    client = serve(Embedder.open(model_folder), indexes={"own": folder}, writable=True)
+    body = {"documents": [{"id": "z", "text": "A zebra."}]}
+    with write_lock(folder):
+        for response in (
+            client.post("/indexes/own/documents", json=body),
+            client.request("DELETE", "/indexes/own/documents", json={"ids": ["0"]}),
+        ):
+            assert (response.status_code, response.json()["error_type"]) == (409, "Overloaded")
+            assert response.json()["error"] == "Another process is writing the index: repeat the request later."
+    assert client.post("/indexes/own/documents", json=body).json()["changed"] == 1
+
+
+def test_additions_at_the_same_time_wait_for_each_other(serve, model_folder, index_folder, tmp_path):
+    shutil.copytree(index_folder, tmp_path / "own")
+    client = serve(Embedder.open(model_folder), indexes={"own": tmp_path / "own"}, writable=True)
+
+    def add(number):
+        body = {"documents": [{"id": f"z{number}", "text": f"Zebra number {number}."}]}
+        return client.post("/indexes/own/documents", json=body).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(add, range(8))) == {200}
+    assert client.get("/indexes").json()["indexes"][0]["documents"] == len(SENTENCES) + 8
+
+
+def test_a_model_without_transformer_is_refused():
+    vocabulary = Tokenizer(WordLevel({"cat": 0, "[UNK]": 1}, unk_token="[UNK]"))
+    static = SentenceTransformer(modules=[StaticEmbedding(vocabulary, embedding_weights=np.eye(2, dtype=np.float32))])
+    with pytest.raises(UserError, match="The server needs a transformer"):
+        TextEncoder(Embedder(static))
 
 
 def test_read_only_indexes_refuse_changes(client):

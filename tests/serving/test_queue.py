@@ -92,12 +92,14 @@ def test_a_full_queue_refuses_and_takes_again_when_it_has_room():
 
 
 def test_a_cancelled_request_frees_its_place():
-    queue = TokenQueue(50, 10)
-    gone, stays = job(10, 10, 10), job(10)
+    queue, other = TokenQueue(50, 10), TokenQueue(50, 10)
+    gone, stays, elsewhere = job(10, 10, 10), job(10), job(20)
     queue.submit(gone)
     queue.submit(stays)
-    queue.cancel(gone)
-    assert queue.waiting_tokens == 10
+    other.submit(elsewhere)
+    for one in (gone, elsewhere, job(7)):  # each in the queue where it waits, and the last one waits nowhere
+        one.cancel()
+    assert (queue.waiting_tokens, other.waiting_tokens) == (10, 0)
     assert [entry.job for batch in drain(queue) for entry in batch] == [stays]
     assert gone.done.cancelled()
 

@@ -11,7 +11,7 @@ from conftest import SENTENCES, untrained
 from text2token import UserError
 from text2token.cli import main
 from text2token.data.docstrings import Docstring
-from text2token.search import read_documents
+from text2token.search import Index, read_documents
 from text2token.training import demo
 
 ROWS = [
@@ -68,3 +68,6 @@ def test_command(backbone, tmp_path):
     documents = list(read_documents(tmp_path / "model" / "docs.jsonl"))
     assert len(documents) > 20
     assert all(document.title and document.text for document in documents)
+    index = Index.open(tmp_path / "model" / "index")
+    assert len(index) == len(documents)
+    assert index.search(ANSWER.summary, 1, "bm25").hits[0].id == ANSWER.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from text2token.cli.options import (
     recipe_options,
 )
 from text2token.settings.recipe import Recipe
+from text2token.utils.errors import requires_extra
 
 
 @click.command("demo")
@@ -27,26 +30,35 @@ from text2token.settings.recipe import Recipe
 @json_option
 @recipe_options()
 def demo_command(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -> None:
-    """Train an embedder on the docstrings of this Python environment, and compare it with the untrained backbone.
+    """Train an embedder on the docstrings of this Python environment, compare it with the untrained backbone, and index them.
 
-    The comparison shows three things: known-item retrieval on held-out docstrings (the summary line is the query, the rest is the
-    document), the aligned tokens of five docstrings, and the nearest docstrings to three questions.
+    The comparison shows three things: known-item retrieval on held-out docstrings (the summary line is the query, the rest is
+    the document), the aligned tokens of five docstrings, and the nearest docstrings to three questions. The held-out docstrings
+    are also indexed, in OUTPUT/index.
 
     \b
     Example:
       text2token demo --recipe recipes/demo.yaml --output demo
     """
     quiet_libraries()
-    from text2token.training.demo import run_demo
+    with requires_extra("search"):
+        from text2token.search import Index, read_documents
+    from text2token.training.demo import DOCUMENTS, run_demo
 
     result = run_demo(output, recipe, overwrite=overwrite, progress=True)
+    Index.create(output / "index", output).add(read_documents(output / DOCUMENTS), progress=True)
     if as_json:
         echo_json(result)
         return
     _show(result, Console())
-    click.echo(f"The embedder is in {output}. Open {output}/report.html, or search the held-out docstrings:")
-    click.echo(f"  text2token index {output} {output}/docs.jsonl --output {output}/index")
-    click.echo(f'  text2token search {output}/index "stack arrays vertically"')
+    click.echo(
+        f"The embedder is in {output}. Open {output}/report.html, search the held-out docstrings, or explore them:"
+    )
+    program = (
+        "text2token" if shutil.which("text2token") else sys.argv[0]
+    )  # `make demo` does not activate its environment
+    click.echo(f'  {program} search {output}/index "stack arrays vertically"')
+    click.echo(f"  {program} serve {output} --index {output}/index    # then open http://127.0.0.1:8080/ in a browser")
 
 
 def _show(result: dict[str, Any], console: Console) -> None:

@@ -5,82 +5,142 @@ from __future__ import annotations
 import logging
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from text2token.cli.options import quiet_libraries
-from text2token.utils.errors import UserError
+from text2token.cli.options import grouped, path_type, quiet_libraries
+from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
-    from text2token.serving import Service
+    from text2token.serving import ServerSettings, Service
+
+
+@dataclass(frozen=True)
+class Address:
+    """The options that say where the server listens."""
+
+    host: str
+    port: int
+
+    def listen(self) -> socket.socket:
+        """Return a listening socket. It is bound before the model is loaded, so that a port in use is told at once.
+
+        Raises:
+            UserError: The address cannot be used.
+        """
+        try:
+            family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+            return socket.create_server((self.host, self.port), family=family, backlog=2048)
+        except (OSError, OverflowError, UnicodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            raise UserError(
+                f"Cannot listen on {self.host}:{self.port} ({reason}): choose another --port or --host."
+            ) from error
+
+
+@dataclass(frozen=True)
+class Access:
+    """The options that say who may use the server, and for what."""
+
+    writable: bool
+    given: tuple[str, ...]
+    file: Path | None
+
+    def keys(self) -> tuple[str, ...]:
+        """Return the keys of the command line and of the file.
+
+        Raises:
+            UserError: A key is empty, or the file cannot be read or holds none.
+        """
+        if not all(key.strip() for key in self.given):
+            raise UserError("The value of --api-key is empty: name a key, or leave the option out.")
+        return (*self.given, *(_read_keys(self.file) if self.file else ()))
 
 
 @click.command("serve")
 @click.argument("model")
 @click.option(
-    "--index",
-    "folders",
-    multiple=True,
-    type=click.Path(path_type=Path),
-    help="Folder of an index to search. May be repeated.",
+    "--index", "folders", multiple=True, type=path_type, help="Folder of an index to search. May be repeated."
 )
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option(
-    "--port",
-    type=click.IntRange(0, 65535),
-    default=8080,
-    show_default=True,
-    help="Port to listen on. 0 takes any free port.",
+@grouped(
+    "address",
+    Address,
+    click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on."),
+    click.option(
+        "--port",
+        type=click.IntRange(0, 65535),
+        default=8080,
+        show_default=True,
+        help="Port to listen on. 0 takes any free port.",
+    ),
 )
 @click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
     show_default=True,
-    help="bf16 is twice as fast where the hardware has it. auto takes it there.",
+    help="Number format of the model. bf16 is twice as fast where the hardware has it; auto takes it there.",
 )
 @click.option("--against", help="Language model that explanations show beside MODEL.")
-@click.option("--writable", is_flag=True, help="Allow requests that add and delete documents.")
-@click.option(
-    "--api-key",
-    "keys",
-    multiple=True,
-    envvar="TEXT2TOKEN_API_KEY",
-    help="Key that each request must carry. May be repeated.",
+@grouped(
+    "access",
+    Access,
+    click.option("--writable", is_flag=True, help="Allow requests that add and delete documents."),
+    click.option(
+        "--api-key",
+        "given",
+        multiple=True,
+        envvar="TEXT2TOKEN_API_KEY",
+        help="Key that each request must carry. May be repeated.",
+    ),
+    click.option("--api-key-file", "file", type=path_type, help="File of keys, one per line."),
 )
-@click.option("--api-key-file", type=click.Path(path_type=Path), help="File of keys, one per line.")
-@click.option(
-    "--batch-tokens",
-    type=click.IntRange(1),
-    default=1024,
-    show_default=True,
-    help="Number of padded tokens in a batch.",
-)
-@click.option(
-    "--queue-tokens",
-    type=click.IntRange(1),
-    default=2**19,
-    show_default=True,
-    help="Number of tokens that may wait in the queue.",
+@grouped(
+    "limits",
+    dict,
+    click.option(
+        "--batch-tokens",
+        type=click.IntRange(1),
+        default=1024,
+        show_default=True,
+        help="Number of padded tokens in a batch.",
+    ),
+    click.option(
+        "--queue-tokens",
+        type=click.IntRange(1),
+        default=2**19,
+        show_default=True,
+        help="Number of tokens that may wait in the queue.",
+    ),
+    click.option(
+        "--max-bytes",
+        type=click.IntRange(1),
+        default=16 * 2**20,
+        show_default=True,
+        help="Number of bytes in the body of a request.",
+    ),
 )
 @click.option(
     "--log-format", type=click.Choice(["lines", "json"]), default="lines", show_default=True, help="Form of the log."
 )
+@click.option(
+    "--traces",
+    is_flag=True,
+    help="Send a span for each request by OpenTelemetry; the OTEL_* variables of the environment say where.",
+)
 def serve_command(
     model: str,
     folders: tuple[Path, ...],
-    host: str,
-    port: int,
+    address: Address,
     precision: str,
     against: str | None,
-    writable: bool,
-    keys: tuple[str, ...],
-    api_key_file: Path | None,
-    batch_tokens: int,
-    queue_tokens: int,
+    access: Access,
+    limits: dict[str, int],
     log_format: str,
+    traces: bool,
 ) -> None:
     """Serve MODEL over HTTP: embeddings, sparse vectors, explanations, search, and an explorer in the browser.
 
@@ -91,24 +151,23 @@ def serve_command(
       text2token serve model --index index --port 8080
       curl 127.0.0.1:8080/embed -H 'Content-Type: application/json' -d '{"inputs": "The cat sat on the mat."}'
     """
-    try:
-        import uvicorn
-    except ImportError:
-        raise UserError("The server needs more packages: install text2token[serve].") from None
-    listener = _listen(host, port)
+    keys, indexes = access.keys(), _by_name(folders)
+    listener = address.listen()
     quiet_libraries()
-    from text2token.serving import ServerSettings, create_app
+    with requires_extra("serve"):
+        import uvicorn
 
+        from text2token.serving import ServerSettings, create_app
+        from text2token.serving.traces import trace
     settings = ServerSettings(
         model=Path(model).name or model,
-        indexes=_by_name(folders),
-        writable=writable,
-        keys=(*keys, *(_read_keys(api_key_file) if api_key_file else ())),
-        batch_tokens=batch_tokens,
-        queue_tokens=queue_tokens,
+        indexes=indexes,
+        writable=access.writable,
+        keys=keys,
         against=against,
+        **limits,
     )
-    app = create_app(_service(model, settings, precision))
+    app = create_app(_service(model, settings, precision), trace if traces else None)
     own = listener.getsockname()
     shown = f"[{own[0]}]" if ":" in own[0] else own[0]
     click.echo(f"Serving {settings.model} at http://{shown}:{own[1]}", err=True)
@@ -116,13 +175,12 @@ def serve_command(
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _service(model: str, settings: object, precision: str) -> Service:
-    """The models and indexes of a server, opened."""
+def _service(model: str, settings: ServerSettings, precision: str) -> Service:
+    """Open the models and indexes of a server."""
     from text2token.model.embedder import Embedder
     from text2token.model.precision import has_bf16
-    from text2token.serving import ServerSettings, Service
+    from text2token.serving import Service
 
-    assert isinstance(settings, ServerSettings)
     embedder = Embedder.open(model)
     against = Embedder.open(settings.against) if settings.against else None
     for opened in filter(None, (embedder, against)):
@@ -131,17 +189,8 @@ def _service(model: str, settings: object, precision: str) -> Service:
     return Service(settings, embedder, against)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, bound before the model is loaded so that a port in use is told at once."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise UserError(f"Cannot listen on {host}:{port} ({reason}): choose another --port or --host.") from error
-
-
 def _by_name(folders: tuple[Path, ...]) -> dict[str, Path]:
+    """Index folders by their names, under which requests find them."""
     named: dict[str, Path] = {}
     for folder in folders:
         name = folder.resolve().name
@@ -152,17 +201,20 @@ def _by_name(folders: tuple[Path, ...]) -> dict[str, Path]:
 
 
 def _read_keys(file: Path) -> tuple[str, ...]:
+    """Return the keys in a text file; blank lines are skipped."""
     try:
         keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the keys in '{file}': {error}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"'{file}' is not a UTF-8 text file: write one key on each line.") from error
+    except OSError as error:
+        raise UserError(f"Cannot read the keys in '{file}' ({error.strerror}): check the path.") from error
     if not keys:
         raise UserError(f"The file '{file}' holds no key: write one on each line.")
     return keys
 
 
 def _log_config(form: str) -> dict[str, object]:
-    """Logging of uvicorn and of ours to standard error; no line holds a key or a text of a request."""
+    """Return a configuration that logs to standard error. No line holds a key or a text of a request."""
     formatter = (
         {"()": f"{__name__}.JsonFormatter"} if form == "json" else {"format": "%(asctime)s %(levelname)s %(message)s"}
     )
@@ -178,10 +230,10 @@ def _log_config(form: str) -> dict[str, object]:
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object on each line."""
+    """Writes each record as a JSON object on a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
+        """Return the line of a record."""
         import json
 
         content = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}

@@ -37,7 +37,7 @@ def write_lock(folder: Path) -> AbstractContextManager[None]:
     """Let one process write an index at a time.
 
     Raises:
-        UserError: Another process is writing the index.
+        BusyError: Another process is writing the index.
     """
     return exclusive_lock(
         folder / _LOCK, f"Another process is writing the index in '{folder}': repeat the command when it has finished."

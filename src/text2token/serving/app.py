@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -15,11 +15,12 @@ from text2token.serving.routes import openai, reading, searching, state, tei
 from text2token.serving.service import Service
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, trace: Callable[[FastAPI], Callable[[], None]] | None = None) -> FastAPI:
     """Return the ASGI application of a server. The workers run from its start-up to its shutdown.
 
     Args:
         service: Models, indexes and limits of the server.
+        trace: Instruments the application, and returns what is called at shutdown; see :func:`text2token.serving.traces.trace`.
     """
 
     @asynccontextmanager
@@ -27,6 +28,8 @@ def create_app(service: Service) -> FastAPI:
         service.start()
         yield
         await run_in_threadpool(service.stop)
+        if end_traces:
+            await run_in_threadpool(end_traces)
 
     app = FastAPI(
         title="text2token",
@@ -41,4 +44,5 @@ def create_app(service: Service) -> FastAPI:
     for module in (openai, tei, reading, searching, state):
         app.include_router(module.router)
     app.mount("/explorer", StaticFiles(directory=state.EXPLORER), name="explorer")
+    end_traces = trace(app) if trace else None
     return app

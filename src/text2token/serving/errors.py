@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from text2token.utils.errors import UserError
+from text2token.utils.errors import BusyError, UserError
 
 ErrorType = Literal[
     "Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized", "NotFound"
@@ -65,15 +65,27 @@ def error_response(path: str, error: ApiError) -> JSONResponse:
     return JSONResponse({"error": error.message, "error_type": error.kind}, error.status, headers)
 
 
+def as_api_error(error: Exception) -> ApiError:
+    """Return the error that a client is told. It shows neither a traceback nor a path of the server."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, BusyError):
+        return ApiError(
+            409, "Another process is writing the index: repeat the request later.", "Overloaded", retry_after=1
+        )
+    if isinstance(error, UserError):
+        return ApiError(422, str(error))
+    return ApiError(500, "The server failed on this request.", "Backend")
+
+
 def install_handlers(app: FastAPI) -> None:
     """Turn every error of ``app`` into a response in the format of its path. No response contains a traceback."""
 
     async def on_api_error(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, ApiError)
-        return error_response(request.url.path, error)
+        return error_response(request.url.path, as_api_error(error))
 
     async def on_user_error(request: Request, error: Exception) -> JSONResponse:
-        return error_response(request.url.path, ApiError(422, str(error)))
+        return error_response(request.url.path, as_api_error(error))
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
@@ -90,8 +102,8 @@ def install_handlers(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    async def on_anything(request: Request, _: Exception) -> JSONResponse:
-        return error_response(request.url.path, ApiError(500, "The server failed on this request.", "Backend"))
+    async def on_anything(request: Request, error: Exception) -> JSONResponse:
+        return error_response(request.url.path, as_api_error(error))
 
     app.add_exception_handler(ApiError, on_api_error)
     app.add_exception_handler(UserError, on_user_error)

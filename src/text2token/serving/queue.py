@@ -31,6 +31,7 @@ class Job:
         submitted: Time at which the job entered the queue.
         started: Time at which its first batch began; None before that.
         computing: Seconds of the batches that contained texts of the job.
+        queue: The queue in which the job waits, once it is submitted.
     """
 
     ids: Sequence[Sequence[int]]
@@ -38,6 +39,7 @@ class Job:
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
     computing: float = 0.0
+    queue: TokenQueue | None = None
 
     def __post_init__(self) -> None:
         self.waiting = deque(range(len(self.ids)))
@@ -57,6 +59,11 @@ class Job:
     def queue_seconds(self) -> float:
         """Seconds that the job waited for its first batch."""
         return (self.started or time.monotonic()) - self.submitted
+
+    def cancel(self) -> None:
+        """Drop what still waits of the job, since nobody reads its answer."""
+        if self.queue:
+            self.queue.cancel(self)
 
     def finish(self, place: int, row: Tensor) -> None:
         """Store the embedding of one text. The last embedding completes the job."""
@@ -112,6 +119,7 @@ class TokenQueue:
         with self._changed:
             if self._closed or (self.waiting_tokens and self.waiting_tokens + job.tokens > self.capacity):
                 raise QueueFullError
+            job.queue = self
             self.waiting_tokens += job.tokens
             self._jobs[job.light].append(job)
             self._changed.notify_all()

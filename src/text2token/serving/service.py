@@ -132,6 +132,7 @@ class Service:
             name: Index.open(folder, embedder=self.model.embedder) for name, folder in settings.indexes.items()
         }
         self.planes = {name: Plane(index) for name, index in self.indexes.items()}
+        self.write_turns = {name: threading.Lock() for name in self.indexes}
         for index in self.indexes.values():
             _ = index.embedder  # refuses another model than the index was made by
         self.fingerprint = embedder_fingerprint(embedder)
@@ -215,12 +216,12 @@ class Service:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if not work.done():
                 for job in jobs:
-                    self.model.worker.cancel(job)
+                    job.cancel()
                 raise ClientGoneError
             return work.result()
         except asyncio.CancelledError:
             for job in jobs:
-                self.model.worker.cancel(job)
+                job.cancel()
             raise
         finally:
             gone.cancel()

@@ -9,6 +9,7 @@ from typing import Literal
 from text2token.model.embedder import Embedder
 from text2token.model.template import own_special_tokens
 from text2token.serving.errors import ApiError
+from text2token.utils.errors import UserError
 
 Direction = Literal["left", "right"]
 _CHARACTERS = 64  # Characters kept for each token of a cut text. The rest would be cut anyway, so it is not tokenized.
@@ -21,9 +22,16 @@ class TextEncoder:
 
     Args:
         embedder: Model whose tokenizer, template and length are used.
+
+    Raises:
+        UserError: The model is no transformer with a fast tokenizer, as static embeddings are not.
     """
 
     def __init__(self, embedder: Embedder) -> None:
+        if not hasattr(embedder.encoder[0], "model") or not hasattr(embedder.tokenizer, "backend_tokenizer"):
+            raise UserError(
+                "The server needs a transformer with a fast tokenizer, and this model is none: serve another model."
+            )
         tokenizer = copy.deepcopy(embedder.tokenizer)
         self._before, self._after = own_special_tokens(tokenizer)
         self._backend = tokenizer.backend_tokenizer

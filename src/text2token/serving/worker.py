@@ -73,10 +73,6 @@ class Worker:
         self._metrics.queue_size.set(self._queue.waiting_tokens)
         return job
 
-    def cancel(self, job: Job) -> None:
-        """Drop the waiting texts of a job."""
-        self._queue.cancel(job)
-
     def is_alive(self) -> bool:
         """Return True if the model ran within the last minute, or runs now on a test input."""
         if not self._thread.is_alive():

@@ -23,6 +23,10 @@ class UserError(ValueError):
     """
 
 
+class BusyError(UserError):
+    """Another process holds the lock of what was to be written. The same call can succeed later."""
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error message, to be quoted in a :class:`UserError`; the type of the error if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:_LONGEST]

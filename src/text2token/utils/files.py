@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import BusyError, UserError, first_line
 
 
 @contextmanager
@@ -87,13 +87,13 @@ def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
         refusal: The sentence of the error.
 
     Raises:
-        UserError: Another process holds the lock.
+        BusyError: Another process holds the lock.
     """
     lock = FileLock(file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        raise UserError(refusal) from None
+        raise BusyError(refusal) from None
     try:
         yield
     finally:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.concurrency import iterate_in_threadpool
 
 from text2token.data.text import clean, clean_id
 from text2token.search import Document, Fusion, Index, SearchHit
-from text2token.serving.errors import ApiError
+from text2token.serving.errors import ApiError, as_api_error
 from text2token.serving.responses import answer, errors
 from text2token.serving.schemas.common import TeiError
 from text2token.serving.schemas.searching import (
@@ -27,10 +28,11 @@ from text2token.serving.schemas.searching import (
     SearchSettings,
     StoredDocument,
 )
-from text2token.serving.service import Service, Timing, service_of
+from text2token.serving.service import ClientGoneError, Service, Timing, service_of
 from text2token.settings.search import HYBRID_WEIGHTS
 
 router = APIRouter(tags=["search"])
+log = logging.getLogger(__name__)
 
 
 @router.get("/indexes", response_model=Indexes, responses={401: {"model": TeiError}})
@@ -70,16 +72,29 @@ async def search(request: Request, body: SearchRequest) -> Response:
     },
 )
 async def search_many(request: Request, body: ManySearchRequest) -> StreamingResponse:
-    """Search many queries. Each line of the response is a JSON object: the number of a query and the results of ``/search``."""
+    """Search many queries. Each line of the response is a JSON object: the number of a query and the results of ``/search``.
+
+    A query that fails ends the stream: the last line then has ``error`` and ``error_type`` in place of ``results``.
+    """
     service = service_of(request)
     service.check_count(len(body.queries))
     asked = _asked(service, body)
 
-    def lines() -> Iterator[bytes]:
+    async def lines() -> AsyncIterator[bytes]:
         for number, query in enumerate(body.queries):
-            yield orjson.dumps({"query": number, "results": _search(asked, query, body)}) + b"\n"
+            try:
+                found = await service.run(request, Timing(), partial(_search, asked, query, body))
+            except ClientGoneError:
+                return
+            except Exception as error:
+                told = as_api_error(error)
+                if told.status >= 500:
+                    log.exception("A query of a stream failed")
+                yield orjson.dumps({"query": number, "error": told.message, "error_type": told.kind}) + b"\n"
+                return
+            yield orjson.dumps({"query": number, "results": found}) + b"\n"
 
-    return StreamingResponse(iterate_in_threadpool(lines()), media_type="application/x-ndjson")
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
 @router.post("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
@@ -89,9 +104,7 @@ async def add(request: Request, name: str, body: AddRequest) -> Response:
     index = _writable(service, name)
     documents = [_document(place, row) for place, row in enumerate(body.documents)]
     service.check_count(len(documents))
-    changed = await service.run(request, timing, lambda: index.add(documents))
-    service.planes[name].changes += 1
-    return answer({"changed": changed, "documents": len(index)}, timing)
+    return await _change(request, service, name, timing, lambda: index.add(documents))
 
 
 @router.delete("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
@@ -99,9 +112,19 @@ async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
     """Delete documents. Unknown ids are ignored."""
     service, timing = service_of(request), Timing()
     index = _writable(service, name)
-    changed = await service.run(request, timing, lambda: index.delete([clean_id(key) for key in body.ids]))
+    return await _change(request, service, name, timing, lambda: index.delete([clean_id(key) for key in body.ids]))
+
+
+async def _change(request: Request, service: Service, name: str, timing: Timing, change: Callable[[], int]) -> Response:
+    """Change an index. Requests of one server wait for each other; the lock of another process is an error."""
+
+    def in_turn() -> int:
+        with service.write_turns[name]:
+            return change()
+
+    changed = await service.run(request, timing, in_turn)
     service.planes[name].changes += 1
-    return answer({"changed": changed, "documents": len(index)}, timing)
+    return answer({"changed": changed, "documents": len(service.indexes[name])}, timing)
 
 
 def _asked(service: Service, body: SearchSettings) -> dict[str, Index]:
