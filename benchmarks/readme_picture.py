@@ -16,7 +16,8 @@ import click
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from text2token.model.embedder import AlignedToken, Embedder
+from text2token.model.decoding import AlignedToken
+from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
 from text2token.utils.figures import BLUES, INK, ORANGE, figure_style, write_figure
 from text2token.utils.page import bars

@@ -15,6 +15,7 @@ from text2token.model.correction import correction, spectral_filter
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.folders import dense_modules, head_modules
 from text2token.model.head import DecodingHead
+from text2token.model.spans import correction_sample
 from text2token.settings.templates import TEMPLATES
 
 
@@ -78,7 +79,7 @@ def test_a_folder_made_on_a_device_leaves_what_decodes_on_the_cpu(backbone):
 
 def test_dense_and_sparse_by_hand(backbone):
     embedder = calibrated(backbone("llama"), ["centre"])
-    h, mean = embedder.embed(SENTENCES), embedder.embed(CORPUS).mean(0)
+    h, mean = embedder.embed(SENTENCES), embedder.embed(correction_sample(CORPUS)).mean(0)
     torch.testing.assert_close(
         torch.from_numpy(embedder.encode(SENTENCES) @ embedder.encode(SENTENCES).T),
         torch.nn.functional.cosine_similarity((h - mean)[:, None], (h - mean)[None], dim=-1), atol=1e-4, rtol=1e-4,
@@ -131,7 +132,7 @@ def test_explain_filtered_shows_meaningful_tokens_only(backbone):
 def test_vectors_do_not_depend_on_batches(backbone, monkeypatch):
     embedder = calibrated(backbone("llama"))
     whole, said = embedder.encode_sparse(CORPUS[:9]), embedder.explain(CORPUS[:9])
-    monkeypatch.setattr("text2token.model.embedder._DECODE_BATCH", 4)
+    monkeypatch.setattr("text2token.model.decoding._DECODE_BATCH", 4)
     np.testing.assert_allclose(embedder.encode_sparse(CORPUS[:9]).weights, whole.weights, atol=1e-5)
     assert [len(row) for row in embedder.explain(CORPUS[:9])] == [len(row) for row in said]
 

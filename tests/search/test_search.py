@@ -29,10 +29,10 @@ from text2token import UserError
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf
 from text2token.search.encoder import TextEncoder, untruncated
+from text2token.search.engines.by_name import open_engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import Postings
 from text2token.search.fusion import fuse
-from text2token.search.index import open_engine
 from text2token.search.reasons import _matches, snippet
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import Calibration, VectorSettings

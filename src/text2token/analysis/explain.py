@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from text2token.model.embedder import AlignedToken, Embedder
+from text2token.model.decoding import AlignedToken
+from text2token.model.embedder import Embedder
 from text2token.utils.page import bars, page_environment, write_page
 
 _MILLION = 1e6  # the parts of a pair are small numbers: tens of thousands of tokens share one cosine

@@ -1,4 +1,4 @@
-from .embedder import AlignedToken as AlignedToken
+from .decoding import AlignedToken as AlignedToken
+from .decoding import SparseVectors as SparseVectors
 from .embedder import Embedder as Embedder
-from .embedder import SparseVectors as SparseVectors
 from .head import DecodingHead as DecodingHead

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -18,33 +18,17 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.model.backbone import EncoderSettings, encoder_around, load_encoder, load_head
+from text2token.model.backbone import EncoderSettings, encoder_around, load_encoder
 from text2token.model.correction import correction
+from text2token.model.decoding import AlignedToken, SparseVectors, aligned_tokens, displayed_tokens, sparse_vectors
 from text2token.model.encoding import encode_in_batches
 from text2token.model.folders import is_whole, load_parts, save_parts
 from text2token.model.head import DecodingHead, mean_logits
-from text2token.model.original_head import find_original_head
+from text2token.model.original_head import open_head
 from text2token.model.precision import body_in_bf16, mixed_precision
 from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
-from text2token.model.vocabulary import read_vocabulary
 from text2token.utils.errors import UserError
-
-_DECODE_BATCH = 256  # embeddings decoded at once: 256 × V float32 logits are 50 to 270 MB
-
-
-class SparseVectors(NamedTuple):
-    """Sparse vectors of N texts: token ids N×K by falling weight, and weights N×K ≥ 0; unused places have weight 0."""
-
-    ids: NDArray[np.int32]
-    weights: NDArray[np.float32]
-
-
-class AlignedToken(NamedTuple):
-    """A vocabulary token that an embedding aligns with, and its weight (a token logit above the corpus mean)."""
-
-    token: str
-    weight: float
 
 
 @dataclass
@@ -55,12 +39,12 @@ class Embedder:
         encoder: ``SentenceTransformer`` of Transformer and Pooling: texts → embeddings ``h``, N×d.
         head: Decodes embeddings to token logits; None if the model came without one.
         correction: Affine map from ``h`` to the dense vector before it is normalised; None leaves ``h`` as it is.
-        mean_logits: Corpus-mean token logits, V numbers; sparse vectors and explanations count from them. None until learnt.
+        mean_logits: Corpus-mean token logits, V numbers; sparse vectors and explanations subtract them. None until learnt.
         top_k: Tokens in a sparse vector. 128 (ours): a short text aligns with far fewer, a paragraph with about as many.
-        bf16: Embed in mixed precision if the hardware has it; :meth:`use_bf16` refuses if it has not.
-        batch_size: Size of a batch in texts of 128 tokens, if a call does not name another.
-        backbone: Name of the language model if this is one; None for a finished embedder.
-        settings: How that language model became an encoder.
+        bf16: Embed in mixed precision, see :meth:`use_bf16`.
+        batch_size: Size of a batch in texts of 128 tokens; a call can name another.
+        backbone: Name of the language model. None for a finished embedder.
+        settings: Attention, pooling, template and length of that language model. None for a finished embedder.
     """
 
     encoder: SentenceTransformer
@@ -109,8 +93,7 @@ class Embedder:
             encoder, own = load_encoder(name, **settings)
             embedder = cls(encoder, own, top_k=top_k, backbone=name, settings=settings)
         if head not in ("own", "original") or (head == "original" and embedder.head is None):
-            embedder.head = find_original_head(name) if head == "original" else load_head(head)
-            embedder._check_head(name)
+            embedder.head = open_head(head, name, embedder.encoder.get_embedding_dimension())
         return embedder
 
     def with_settings(self, **settings: Unpack[EncoderSettings]) -> Embedder:
@@ -129,14 +112,6 @@ class Embedder:
             raise UserError("Embedders that share their weights share their attention: open the language model again.")
         encoder = encoder_around(self.encoder[0].model, self.backbone, **merged)
         return Embedder(encoder, self.head, top_k=self.top_k, bf16=self.bf16, backbone=self.backbone, settings=merged)
-
-    def _check_head(self, name: str) -> None:
-        own, dimension = self.decoding_head.weight.shape[1], self.encoder.get_embedding_dimension()
-        if own != dimension:
-            raise UserError(
-                f"The decoding head has {own} dimensions, the embeddings of '{name}' have {dimension}: "
-                "name the language model it was made from as head."
-            )
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -215,7 +190,7 @@ class Embedder:
             progress: Show a progress bar on a terminal.
 
         Raises:
-            UserError: ``texts`` is one text and no list, or one of them is no string or cannot be tokenised.
+            UserError: ``texts`` is a single string instead of a list, or an item is not a string or cannot be tokenised.
         """
         if prompt is None and self.encoder.default_prompt_name is not None:
             prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
@@ -247,9 +222,9 @@ class Embedder:
         The exported sparse folder gives the same vectors. Arguments are those of :meth:`embed`.
 
         Raises:
-            UserError: As :meth:`embed` and :meth:`require_calibration`.
+            UserError: The errors of :meth:`embed` and :meth:`require_calibration`.
         """
-        self.require_calibration()  # before the work, not after it
+        self.require_calibration()  # raise the error before the texts are encoded
         return self.sparsify(self.embed(texts, batch_size=batch_size, progress=progress))
 
     def explain(
@@ -263,26 +238,14 @@ class Embedder:
             filtered: Leave out tokens without a meaning, see :meth:`displayed_tokens`.
             stop_words: Languages of the stop lists.
         """
-        hidden, explained = ~self.displayed_tokens(filtered, stop_words), []
-        for part in self.embed(texts).split(_DECODE_BATCH):
-            best = self.logits(part).masked_fill(hidden, -torch.inf).topk(min(k, len(hidden)), dim=1)
-            for ids, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True):
-                pairs = zip(ids, weights, strict=True)
-                aligned = [(i, weight) for i, weight in pairs if weight > self.alignment_threshold]
-                explained.append([AlignedToken(self.tokenizer.decode([i]), weight) for i, weight in aligned])
-        return explained
+        shown = self.displayed_tokens(filtered, stop_words)
+        return aligned_tokens(
+            self.embed(texts), self.logits, self.tokenizer, k, shown=shown, threshold=self.alignment_threshold
+        )
 
     def displayed_tokens(self, filtered: bool, stop_words: str = "en") -> Tensor:
-        """Return a mask of V booleans: the tokens that an explanation may show.
-
-        Args:
-            filtered: False shows every token. True leaves out stop words, punctuation, special tokens and parts of characters.
-            stop_words: Languages of the stop lists, see :func:`text2token.model.vocabulary.read_vocabulary`.
-        """
-        size = self.vocabulary_size
-        if not filtered:
-            return torch.ones(size, dtype=torch.bool)
-        return torch.from_numpy(read_vocabulary(self.tokenizer, size, stop_words).meaningful)
+        """Return the tokens that an explanation may show; see :func:`text2token.model.decoding.displayed_tokens`."""
+        return displayed_tokens(self.tokenizer, self.vocabulary_size, filtered=filtered, stop_words=stop_words)
 
     @torch.no_grad()
     def correct(self, embeddings: Tensor) -> Tensor:
@@ -314,17 +277,10 @@ class Embedder:
         """Return the sparse vectors of embeddings N×d, decoded batch by batch.
 
         Raises:
-            UserError: As :meth:`require_calibration`.
+            UserError: The errors of :meth:`require_calibration`.
         """
         self.require_calibration()
-        parts = [
-            self.logits(part).relu().topk(min(self.top_k, self.vocabulary_size), dim=1)
-            for part in embeddings.split(_DECODE_BATCH)
-        ]
-        return SparseVectors(
-            torch.cat([part.indices for part in parts]).int().numpy(),
-            torch.cat([part.values for part in parts]).numpy(),
-        )
+        return sparse_vectors(embeddings, self.logits, min(self.top_k, self.vocabulary_size))
 
     @torch.no_grad()
     def calibrate(

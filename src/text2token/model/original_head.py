@@ -1,4 +1,4 @@
-"""Find the decoding head of the backbone that an embedder was made from."""
+"""Open the decoding head of another language model, or of the backbone that an embedder was made from."""
 
 from __future__ import annotations
 
@@ -17,6 +17,27 @@ from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
 
 
+def open_head(head: str, name: str, dimension: int | None) -> DecodingHead:
+    """Load a decoding head for the model ``name``, and check that it fits.
+
+    Args:
+        head: ``original`` for :func:`find_original_head`, or the name of a language model.
+        name: The model whose embeddings the head reads.
+        dimension: Dimension of these embeddings, d.
+
+    Raises:
+        UserError: The head cannot be loaded, or has another dimension.
+    """
+    found = find_original_head(name) if head == "original" else load_head(head)
+    own = found.weight.shape[1]
+    if own != dimension:
+        raise UserError(
+            f"The decoding head has {own} dimensions, the embeddings of '{name}' have {dimension}: set `head` to the language "
+            "model that it was made from."
+        )
+    return found
+
+
 def find_original_head(name: str) -> DecodingHead:
     """Load the head of the backbone that an embedder was made from.
 
@@ -33,8 +54,8 @@ def find_original_head(name: str) -> DecodingHead:
         except UserError:
             continue
     raise UserError(
-        f"No decoding head was found for '{name}' in {' or '.join(tried)}: name the language model it was made from as head "
-        "(without the head of a language model, vectors cannot be read as tokens)."
+        f"No decoding head was found for '{name}' in {' or '.join(tried)}: set `head` to the language model that it was "
+        "made from, because vectors are read as tokens by the head of a language model."
     )
 
 
@@ -43,7 +64,7 @@ def _candidates(name: str) -> Iterator[str]:
     folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
     run = (folder.parent if folder.name in PARTS else folder) / RECORD
     if run.is_file():
-        with suppress(UserError):  # a run.json of something else says nothing about the backbone
+        with suppress(UserError):  # another tool may have written a run.json
             yield RunRecord.read(run).backbone.source
     try:
         bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 from more_itertools import chunked
 from scipy.sparse import csr_array
 
 from text2token.data.text import clean
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.base import Engine, Matrix, ScoredId
-from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.engines.by_name import open_engine
 from text2token.search.filters import Filter, check_filters, parse_filter
 from text2token.search.format import read_settings
 from text2token.search.fusion import HYBRID, Fusion, fields_to_search, search
 from text2token.search.reasons import SearchHit, explain
+from text2token.search.sampling import sample_tokens
 from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter, create_index, write_lock
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UserError, first_line, is_full_disk, requires_extra
+from text2token.utils.errors import UserError, first_line, is_full_disk
 from text2token.utils.progress import track
 
 if TYPE_CHECKING:
@@ -170,31 +169,16 @@ class Index:
         return self._store.waiting_count()
 
     def sample(self, size: int) -> tuple[list[Document], csr_array, list[str]]:
-        """Documents from all over the index, and the tokens of each.
+        """Return a sample of the documents, and the tokens of each.
 
         Args:
-            size: Number of documents, at most.
+            size: Maximum number of documents.
 
         Returns:
             N documents that can be found; their sparse vectors, N×C, or BM25 vectors if the index has no sparse field; and the
             token or word of each of the C columns.
         """
-        documents = self._store.sample(size)
-        names: dict[int, str] = dict(enumerate(self._vectorizer.column_names))
-        rows: list[dict[int, float]] = []
-        for document in documents:
-            if "sparse" in self.fields:
-                rows.append(self._store.vector(document.id))
-            else:
-                row, words = self._vectorizer.word_weights(document.content)
-                rows.append(row)
-                names |= words
-        places = [(number, column) for number, row in enumerate(rows) for column in row]
-        indices = np.array(places, np.int64).reshape(-1, 2).T
-        weights = np.array([weight for row in rows for weight in row.values()], np.float32)
-        width = max(names, default=0) + 1
-        columns = [names.get(column, "") for column in range(width)]
-        return documents, csr_array((weights, tuple(indices)), shape=(len(rows), width)), columns
+        return sample_tokens(self._store, self._vectorizer, size)
 
     def close(self) -> None:
         """Close the database. The index cannot be used afterwards."""
@@ -324,24 +308,3 @@ class Index:
         conditions = [parse_filter(own) if isinstance(own, str) else own for own in several]
         check_filters(conditions, self.metadata_columns)
         return conditions
-
-
-def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str) -> Engine:
-    """Open an engine.
-
-    Args:
-        name: Name of the engine.
-        folder: Folder for engines that keep their vectors with the index.
-        uri: Address of Milvus; None: a file in ``folder``. A server may ask for the environment variable ``MILVUS_TOKEN``
-            (``user:password`` or an API key).
-        collection: Name of the collection in Milvus.
-
-    Raises:
-        UserError: The package of the engine is not installed.
-    """
-    if name == "embedded":
-        return EmbeddedEngine(folder)
-    with requires_extra(name):
-        from text2token.search.engines.milvus import MilvusEngine
-    folder.mkdir(parents=True, exist_ok=True)
-    return MilvusEngine(uri or str(folder / "milvus.db"), collection, os.environ.get("MILVUS_TOKEN", ""))

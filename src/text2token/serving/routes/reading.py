@@ -8,7 +8,8 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from text2token.analysis.explain import TokenPart, explain_instructions, explain_pair
-from text2token.model.embedder import AlignedToken, Embedder
+from text2token.model.decoding import AlignedToken
+from text2token.model.embedder import Embedder
 from text2token.serving.errors import ApiError
 from text2token.serving.responses import answer, errors
 from text2token.serving.schemas.common import TeiError
