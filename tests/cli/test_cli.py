@@ -100,7 +100,7 @@ def test_fit_writes_plain_folders_a_record_and_a_report(model, place, backbone):
     assert run["recipe"]["batch_size"] == 16  # of the command line, over the file
     assert run["recipe"]["backbone"] == backbone("llama")
     assert {"torch", "transformers", "sentence-transformers", "python"} <= run["versions"].keys()
-    assert {"git", "command", "seed", "machine", "created", "peak_rss_gib"} <= run.keys()
+    assert {"git", "command", "recipe", "machine", "created", "peak_rss_gib"} <= run.keys()
     assert set(run["timings"]) >= {"targets 1", "targets 2", "train 1", "train 2"}
     assert run["corpus"]["texts"] == len(CORPUS)
     assert len(run["corpus"]["fingerprint"]) == len(run["backbone"]["sha256"]) == 64
@@ -126,7 +126,7 @@ def test_overwrite_replaces_what_a_run_wrote_and_nothing_else(fit, model, tmp_pa
     output = tmp_path / "m"
     output.mkdir()
     (output / "thesis.txt").write_text("years of work")
-    assert "exists: choose another folder, or set `overwrite`" in refused(*fit, output)
+    assert "exists: choose another folder, or set --overwrite" in refused(*fit, output)
     assert "was not written by a run (it holds no run.json), so it is not replaced" in refused(
         *fit, output, "--overwrite"
     )
@@ -375,7 +375,7 @@ OPTIONS = {
     "--recipe unknown.yaml": "'batchsize'",
     "--recipe value.yaml": "'batch_size'",
     "--recipe broken.yaml": "Cannot read the recipe 'broken.yaml'",
-    "--recipe list.yaml": "no mapping",
+    "--recipe list.yaml": "not a mapping",
     "--batch-size none": "'batch_size'",
     "--batch-size 0": "'batch_size'",
     "--mixing 1.5": "'mixing'",
@@ -418,9 +418,9 @@ def test_a_bad_option_is_refused(desk, options):
         ("fit texts.txt", "Missing option '--output' / '-o' (see 'text2token fit --help')."),
         ("frobnicate", "No such command 'frobnicate' (see 'text2token --help')."),
         ("targets texts.txt -o out --stage 3", "'--stage': 3 is not in the range"),
-        ("targets texts.txt -o folder/out --recipe recipe.yaml --stage-1 1", "gives stage 2 no texts"),
-        ("targets texts.txt -o . --recipe recipe.yaml", "no target store"),
-        ("targets texts.txt -o one.txt --recipe recipe.yaml", "no target store"),
+        ("targets texts.txt -o folder/out --recipe recipe.yaml --stage-1 1", "Stage 2 has no texts"),
+        ("targets texts.txt -o . --recipe recipe.yaml", "not a target store"),
+        ("targets texts.txt -o one.txt --recipe recipe.yaml", "not a target store"),
         ("encode folder texts.txt -o v.npy", "Cannot load 'folder'"),
         ("encode MODEL missing.txt -o v.npy", "missing.txt does not exist"),
         ("encode MODEL rows.jsonl -o v.npy --text-column words", "no column 'words'"),

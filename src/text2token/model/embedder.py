@@ -201,7 +201,7 @@ class Embedder:
                 texts,
                 lambda batch: encode(batch, batch_size=len(batch)),
                 prompt=prompt,
-                batch_size=batch_size or self.batch_size,
+                batch_size=self.batch_size if batch_size is None else batch_size,
                 progress=progress,
             )
 
