@@ -237,8 +237,8 @@ def test_a_fitted_folder_is_read_above_its_corpus_mean(backbone, tmp_path):
     [
         (("MODEL",), "Missing argument 'TEXTS...', or --pair"),
         (("MODEL", "--pair", "one"), "'--pair' requires 2 arguments"),
-        (("MODEL", "--pair", "one", " "), "every line is blank"),
-        (("MODEL", "text", "--instruction", ""), "every line is blank"),
+        (("MODEL", "--pair", "one", " "), "Error: The text ' ' is empty: leave it out."),
+        (("MODEL", "text", "--instruction", ""), "Error: The instruction '' is empty: leave it out."),
         (("MODEL", "text", "--head", "no-such"), "no-such"),
         (("MODEL", "text", "--corpus", "no/such.txt"), "does not exist"),
         (("MODEL", "text", "--html", "no/such/page.html"), "Cannot use"),

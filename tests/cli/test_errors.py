@@ -20,7 +20,7 @@ from safetensors import SafetensorError
 from conftest import SENTENCES, done, refused, text2token
 from text2token.cli import main
 from text2token.cli.errors import settings_as_flags
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, requires_extra
 
 
 @pytest.fixture
@@ -272,3 +272,11 @@ def test_wild_files_end_in_a_sentence_and_leave_nothing_behind(here, content):
 
 def test_the_cheap_verbs_still_work():
     assert "smollm2-135m" in done("backbones", "--json")
+
+
+def test_only_a_missing_package_is_taken_for_an_extra():
+    sentence = r"^This needs the package 'mteb': pip install 'text2token\[eval\]'\.$"
+    with pytest.raises(UserError, match=sentence), requires_extra("eval"):
+        raise ModuleNotFoundError("No module named 'mteb'", name="mteb")
+    with pytest.raises(ModuleNotFoundError, match="requirements"), requires_extra("eval"):
+        raise ModuleNotFoundError("Are this object's requirements defined correctly?")  # as transformers raises it

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import click
 import pytest
+from rich.console import Console
 
 from conftest import CORPUS, SENTENCES, done, refused, text2token
 from text2token import Embedder
 from text2token.cli import _VERBS, main
 from text2token.cli.options import grouped
+from text2token.cli.search import _table
+from text2token.search.index import SearchResults
+from text2token.search.reasons import Match, SearchHit, snippet
 from text2token.utils.files import output_lock
 
 SETTINGS = ("--pooling", "mean", "--template", "keywords", "--max-length", "64")
@@ -145,3 +151,13 @@ def test_every_verb_that_prints_has_json():
 
 def test_help_is_shown_for_no_arguments():
     assert "Commands:" in text2token().output
+
+
+def test_a_snippet_without_spaces_is_shown_as_a_whole():
+    """A table cuts words that are longer than a column, and in Chinese the whole snippet is one."""
+    text = "今天天气很好我们去公园散步" * 4 + "猫在睡觉" + "明天下雨" * 20
+    match = Match("猫在", "bm25", 1.0)
+    hit = SearchHit("zh", 1.0, "", snippet(text, [match]), 0.0, [match])
+    console = Console(width=60, file=io.StringIO(), record=True)
+    console.print(_table("猫在", SearchResults([hit], None)))
+    assert "猫在睡觉" in re.sub(r"[\s│]", "", console.export_text().replace("bm25 猫在 1.00", ""))

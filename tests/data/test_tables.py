@@ -308,3 +308,27 @@ def test_of_a_beir_folder_the_corpus_alone_is_read(tmp_path, beside, name, caplo
 def test_what_counts_as_a_table():
     assert all(is_table(Path(name)) for name in NAMES)
     assert not any(is_table(Path(name)) for name in ("a.txt", "a.txt.gz", "a.parquet.gz", "gz", ".gz", "jsonl", "a.md"))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_key_that_other_rows_have_is_null(tmp_path, name):
+    """Spark and many serialisers leave out a key whose value is null."""
+    rows = [{"_id": "1", "title": "T"}, {"_id": "2", "text": "a"}, {"_id": "3"}]
+    path = written(tmp_path, name, rows)
+    found = [(row.id(), row.text("title"), row.text("text")) for row in read_table(path)]
+    assert found == [("1", "T", ""), ("2", "", "a"), ("3", "", "")]
+    with pytest.raises(UserError, match=r"no column 'body' among its columns \(title, text, _id\)"):
+        next(iter(read_table(path))).text("body")
+
+
+def test_rows_may_differ_in_the_name_of_their_id(tmp_path):
+    path = written(tmp_path, "a.jsonl", [{"_id": 1, "text": "a"}, {"id": 2.0, "text": "b"}])
+    assert [row.id() for row in read_table(path)] == ["1", "2"]
+
+
+def test_rows_without_text_in_a_corpus_may_lack_the_key(tmp_path, caplog):
+    path = written(tmp_path, "a.jsonl", [{"text": "a"}, {"other": 1}])
+    assert list(open_corpus(path)) == ["a"]
+    assert caplog.messages == [f"Skipped 1 row without text in {path}"]
+    with pytest.raises(UserError, match="line 2: a row without text"):
+        list(open_corpus(path, strict=True))

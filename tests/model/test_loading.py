@@ -219,6 +219,15 @@ def test_any_exception_of_a_library_is_one_sentence(backbone, monkeypatch, error
     assert caught.value.__cause__ is error
 
 
+def test_a_quoted_reason_ends_with_one_full_stop(backbone, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("Some tensors are missing.")
+
+    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", fail)
+    with pytest.raises(UserError, match=r"tensors are missing\. The file or folder is damaged"):
+        untrained(backbone("llama"))
+
+
 def test_an_unknown_token_without_its_id_is_one_sentence(backbone, tmp_path):
     encoder = untrained(backbone("llama")).encoder
     encoder.save(str(tmp_path))

@@ -20,7 +20,7 @@ from text2token.training.start import read_corpus
 
 
 def test_spans_lie_in_their_texts_and_follow_the_seed():
-    long = [" ".join(f"{name}{i}" for i in range(40)) for name in "abc"]
+    long = sample([" ".join(f"{name}{i}" for i in range(40)) for name in "abc"], None, 0)
     found = correction_sample(long, 0)
     assert len(found) == 6
     assert all(span in text and 6 <= len(span.split()) <= 10 for span, text in zip(found, long * 2, strict=True))
@@ -31,6 +31,13 @@ def test_spans_lie_in_their_texts_and_follow_the_seed():
     for span in correction_sample([unspaced]):
         assert span in unspaced
         assert 6 <= len(span) <= 10
+
+
+def test_the_order_of_the_texts_does_not_matter():
+    """A corpus and an index hold the same texts in different orders, and both learn the same correction."""
+    assert correction_sample(CORPUS, 3) == correction_sample(CORPUS[::-1] + CORPUS[:5], 3)
+    drawn = sample(CORPUS, 30, 3)  # as `fit` draws them: their order stays, so its vectors did not change
+    assert [span in text for span, text in zip(correction_sample(drawn, 3), drawn * 2, strict=True)] == [True] * 60
 
 
 def test_every_command_learns_from_the_same_sample(backbone, tmp_path, monkeypatch):

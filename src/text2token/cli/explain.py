@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from text2token.cli.options import CorpusReader, corpus_options, echo_json, grouped, json_option, quiet_libraries
+from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
     from text2token.analysis.explain import Section
@@ -108,7 +109,7 @@ def explain_command(
     quiet_libraries()
     from text2token.analysis.explain import write_explanation
 
-    texts, instructions = _clean(texts), _clean(instructions)
+    texts, instructions = _clean(texts), _clean(instructions, "instruction")
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
     embedders = {model: _open(model, other.head, corpus, reader)}
     if other.against:
@@ -157,10 +158,14 @@ def _explain_pairs(embedders: dict[str, Embedder], pairs: list[tuple[str, str]],
         yield {"pair": pair, "readings": _as_json(found)}, [pair_section(pair, name, found[name]) for name in found]
 
 
-def _clean(texts: Sequence[str]) -> tuple[str, ...]:
-    from text2token.data.corpus import Corpus
+def _clean(texts: Sequence[str], noun: str = "text") -> tuple[str, ...]:
+    """Clean texts in the way in which corpora are cleaned. Refuse an empty one, for it has no tokens to show."""
+    from text2token.data.text import clean
 
-    return tuple(Corpus.from_texts(texts)) if texts else ()
+    cleaned = tuple(clean(text) for text in texts)
+    if "" in cleaned:
+        raise UserError(f"The {noun} '{texts[cleaned.index('')]}' is empty: leave it out.")
+    return cleaned
 
 
 def _open(name: str, head: str | None, corpus: str | None, reader: CorpusReader) -> Embedder:

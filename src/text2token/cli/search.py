@@ -226,4 +226,6 @@ def _table(query: str, results: SearchResults) -> Table:
         ]
         reasons += [f"dense {hit.dense:.2f}"] if hit.dense else []
         table.add_row(str(rank), f"{hit.score:.3f}", document, Text("\n".join(reasons)))
+    for column in table.columns:
+        column.overflow = "fold"  # a snippet in a script without spaces is one long word
     return table

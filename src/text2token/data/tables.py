@@ -20,7 +20,9 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import zip_longest
+from contextlib import suppress
+from functools import partial
+from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ ID_COLUMNS = ("_id", "id")
 """Where the id of a row is looked for, in this order: BEIR writes ``_id``, most others ``id``."""
 
 _PARQUET_BATCH = 64  # rows decoded at once; small, because one text may have megabytes
+_FIRST_ROWS = 64  # rows of a JSON file that tell which columns it has
 _logger = logging.getLogger(__name__)
 
 
@@ -40,7 +43,7 @@ class Row(NamedTuple):
 
     Attributes:
         place: File and line, for messages.
-        values: Column → value. A null and a NaN are None.
+        values: Column → value. A null, a NaN and a key that other rows of a JSON file have are None.
     """
 
     place: str
@@ -62,6 +65,11 @@ class Row(NamedTuple):
             raise UserError(f"{self.place}: no column {column!r} among its columns ({names}); {advice}")
         return self.values[column]
 
+    @property
+    def id_column(self) -> str:
+        """The first of :data:`ID_COLUMNS` that the row has."""
+        return next((name for name in ID_COLUMNS if name in self.values), ID_COLUMNS[-1])
+
     def text(self, column: str, setting: str | None = None) -> str:
         """Return the cleaned text in a column, empty for a null; a number is text, too.
 
@@ -79,14 +87,13 @@ class Row(NamedTuple):
         """Return the id of the row: a string, or a whole number as a string (``7`` and ``7.0`` are "7", "007" stays "007").
 
         Args:
-            column: Where it is; None: the first of :data:`ID_COLUMNS` that the row has.
+            column: Where it is; None: in :attr:`id_column`.
             setting: The name of the setting that chooses another column, for the message.
 
         Raises:
             UserError: The row has no id.
         """
-        found = column or next((name for name in ID_COLUMNS if name in self.values), ID_COLUMNS[-1])
-        value = self.value(found, setting)
+        value = self.value(column or self.id_column, setting)
         is_id = not isinstance(value, float) or value.is_integer()
         name = clean_id((cell_text(value) if is_id else None) or "")
         if not name:
@@ -160,7 +167,21 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
+def _complete(read: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+    """Give each row the keys that the first rows have, except ids: many programs leave out a key whose value is null."""
+    keys: dict[str, Any] = {}
+    with suppress(UserError):  # the loop below comes to that row, too
+        for row in islice(read(), _FIRST_ROWS):
+            keys |= dict.fromkeys(key for key in row.values if key not in ID_COLUMNS)
+    for row in read():
+        yield Row(row.place, {**keys, **row.values})
+
+
 def _read_jsonl(path: Path, _: object) -> Iterator[Row]:
+    return _complete(partial(_json_lines, path))
+
+
+def _json_lines(path: Path) -> Iterator[Row]:
     for number, line in enumerate(read_lines(path), start=1):
         if line.strip():
             place = f"{path}, line {number}"
@@ -175,8 +196,7 @@ def _read_json(path: Path, columns: object) -> Iterator[Row]:
         yield from _read_jsonl(path, columns)
         return
     values = _parse_json(str(path), "".join(read_lines(path)), "write an array of objects, or one object per line")
-    for number, value in enumerate(values, start=1):
-        yield _json_row(f"{path}, row {number}", value)
+    yield from _complete(lambda: (_json_row(f"{path}, row {n}", value) for n, value in enumerate(values, start=1)))
 
 
 def _parse_json(place: str, text: str, advice: str) -> Any:

@@ -184,7 +184,8 @@ class Embedder:
         """Return embeddings ``h``: pooled last hidden states without correction, N×d float32 on the CPU.
 
         Args:
-            texts: N texts; see :func:`text2token.model.encoding.encode_in_batches` for how they are grouped into batches.
+            texts: N texts; see :func:`text2token.model.encoding.encode_in_batches` for how they are grouped into batches. They
+                are not brought into the Unicode form NFC, as those of a corpus are: the exported folders must give equal vectors.
             prompt: Text before each text, inside the template; None: the model's default prompt, if it has one.
             batch_size: Size of a batch in texts of 128 tokens. None: the one of the embedder.
             progress: Show a progress bar on a terminal.

@@ -33,14 +33,14 @@ def loading(name: str) -> Iterator[None]:
 
 
 def _sentence(name: str, error: Exception) -> str:
-    reason = first_line(error)
+    reason = first_line(error).rstrip(".")
     if "trust_remote_code" in str(error):
         return (
             f"Cannot load '{name}': it needs its own Python code (trust_remote_code), and text2token never runs a "
             "model's code. Choose a model whose architecture is part of transformers."
         )
     if isinstance(error, ImportError):
-        return f"Cannot load '{name}': it needs a package that is not installed ({reason})."
+        return f"Cannot load '{name}': it needs something that is not installed here ({reason})."
     if isinstance(error, MemoryError):
         return f"Cannot load '{name}': this machine has too little memory for it. Choose a smaller model."
     if Path(name).expanduser().exists():

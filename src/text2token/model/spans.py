@@ -9,24 +9,29 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
+from text2token.data.corpus import sample
+
 _SPAN_WORDS = (6, 10)  # words of a span; longer spans do worse (STSBenchmark validation)
 _SPANS_PER_TEXT = 2  # a covariance needs several times more vectors than it has dimensions
 _LONGEST_WORD = 20  # mean characters between spaces; in a script with more, characters take the place of words
 
 
 def correction_sample(texts: Sequence[str], seed: int = 0) -> list[str]:
-    """Draw two random spans of 6 to 10 words from each text. A shorter text is returned whole.
+    """Draw two random spans of 6 to 10 words from each distinct text. A shorter text is returned whole.
+
+    The spans do not depend on the order of the texts, so two commands that learn from the same texts learn the same correction.
 
     Args:
-        texts: N texts of a corpus.
+        texts: Texts of a corpus, N of them distinct.
         seed: Seed of the spans.
 
     Returns:
         2N spans: one of each text, then another one of each.
     """
     rng = random.Random(seed)
+    shuffled = sample(texts, None, seed)  # the order in which `fit` and `adapt` draw their texts
     return [
-        join_words(draw_span(split_words(text), rng.randint(*_SPAN_WORDS), rng)) for text in [*texts] * _SPANS_PER_TEXT
+        join_words(draw_span(split_words(text), rng.randint(*_SPAN_WORDS), rng)) for text in shuffled * _SPANS_PER_TEXT
     ]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from text2token.data.tables import ID_COLUMNS, TABLE_FORMATS, Row, TextCheck, is_table, read_table
+from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value
 from text2token.utils.errors import UserError
@@ -123,8 +123,7 @@ def _document(row: Row, columns: Columns) -> Document:
     has_title = columns.title or "title" in row.values
     title = row.text(columns.title or "title", "title_column") if has_title else ""
     text = row.text(columns.text or "text", "text_column")
-    id_column = columns.id or next(column for column in ID_COLUMNS if column in row.values)
-    used = {id_column, columns.title or "title", columns.text or "text"}
+    used = {columns.id or row.id_column, columns.title or "title", columns.text or "text"}
     others = {column: value for column, value in row.values.items() if column not in used}
     return Document(name, title, text, simple_metadata(others))
 

@@ -34,10 +34,15 @@ def first_line(error: Exception) -> str:
 
 @contextmanager
 def requires_extra(name: str) -> Iterator[None]:
-    """Turn a failed import in the block into a :class:`UserError` that names the extra to install."""
+    """Turn a failed import in the block into a :class:`UserError` that names the extra to install.
+
+    An error that names no package comes from a package that is installed, and is raised as it is.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
+        if not error.name:
+            raise
         raise UserError(f"This needs the package '{error.name}': pip install 'text2token[{name}]'.") from error
 
 
