@@ -10,9 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tables import verdict
 from text2token import Recipe, fit
-from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY
 from text2token.analysis.dynamics_report import StageDynamics, read_dynamics, write_dynamics
 
 FITS = {
@@ -60,26 +58,3 @@ def measure(data: Path, runs: Path) -> tuple[dict[str, float], dict[str, Any]]:
     }
     figures["dynamics_together"] = sum(rho >= TOGETHER for rho in figures.values()) / max(len(figures), 1)
     return figures, {"positives": positives, "stages": [asdict(stage) for stage in stages]}
-
-
-def conclusion(stages: list[StageDynamics]) -> str:
-    """State the verdict: the claim holds if each quantity of the representation space improves with the target loss."""
-    found = {
-        (stage.targets, theirs): rho
-        for stage in stages
-        for theirs, rho in stage.correlation.get("target_loss", {}).items()
-    }
-    against = [
-        f"{REPRESENTATION[key].label} under {targets} targets"
-        for (targets, key), rho in found.items()
-        if rho < TOGETHER
-    ]
-    held = verdict([rho >= TOGETHER for rho in found.values()]).capitalize()
-    if len(against) == len(found):
-        return f"{held}: no quantity of the representation space follows the {VOCABULARY['target_loss'].label}."
-    counted = (
-        f"{len(found) - len(against)} of {len(found)} correlations of the target loss with the representation space "
-        f"are {TOGETHER} or more" + (f"; not {', '.join(against)}" if against else "")
-    )
-    caveat = "Points along one training are few and not independent; a correlation says that two curves go the same way, not why."
-    return f"{held}: {counted}. {caveat}"

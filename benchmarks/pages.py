@@ -2,7 +2,7 @@
 
     python benchmarks/pages.py
 
-The words are in templates/*.md.j2. The modules page_*.py turn measurements into the numbers, tables and verdicts of one page.
+The words and tables are in templates/*.md.j2. The modules page_*.py compute the verdicts of one page and draw its figures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import page_quality
 import page_search
 import page_spectrum
 from runner import RESULTS, read_results
+from tables import FILTERS, FUNCTIONS
 from text2token.utils.files import atomic_write
 
 HERE = Path(__file__).parent
@@ -31,26 +32,26 @@ def main() -> None:
     """Write all pages."""
     results = {file.stem: read_results(file.stem) for file in RESULTS.glob("*.json")}
     main_job, quality, figures = results["main_job"], results["quality"], DOCS / "figures"
-    write(DOCS / "results.md", page_quality.context(main_job, quality, figures))
-    write(DOCS / "results-search.md", page_search.context(results, figures))
-    write(DOCS / "results-alignment.md", page_alignment.context(results["alignment"], figures))
-    write(DOCS / "results-spectrum.md", page_spectrum.context(results["spectrum"], figures))
-    block = render("readme.md.j2", page_quality.front_page(main_job, quality))
+    pages = {
+        "results": page_quality.context(main_job, quality, figures),
+        "results-search": page_search.context(results, figures),
+        "results-alignment": page_alignment.context(results["alignment"], figures),
+        "results-spectrum": page_spectrum.context(results["spectrum"], figures),
+    }
+    for page, context in pages.items():
+        replace_text(DOCS / f"{page}.md", render(f"{page}.md.j2", context) + "\n")
+    block = render("readme.md.j2", page_quality.front_page(quality))
     readme = README.read_text(encoding="utf-8")
     replace_text(README, MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme))
 
 
-def write(page: Path, context: Mapping[str, Any]) -> None:
-    """Render ``templates/PAGE.md.j2`` to a page."""
-    replace_text(page, render(f"{page.name}.j2", context) + "\n")
-
-
 def render(template: str, context: Mapping[str, Any]) -> str:
     """Fill a template. A name that the context lacks is an error."""
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template(template).render(origin=origin, **context).strip()
+    loader = FileSystemLoader(HERE / "templates")
+    environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters.update(FILTERS)
+    environment.globals.update(FUNCTIONS, origin=origin)
+    return environment.get_template(template).render(context).strip()
 
 
 def replace_text(file: Path, text: str) -> None:

@@ -1,26 +1,42 @@
-"""Tables and verdicts of the results pages."""
+"""What the templates of the results pages call: lines of tables, numbers, goals and verdicts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+from typing import Any
 
-from text2token.utils.page import markdown_table
+from text2token.utils.page import markdown_table, visible
 
-__all__ = ["fixed", "goals", "markdown_table", "verdict"]
+Goals = Mapping[str, tuple[str, str]]
+"""Name of a figure → its description and its goal, ``≥ NUMBER`` or ``≤ NUMBER``."""
 
 
-def goals(figures: Mapping[str, float], named: Mapping[str, tuple[str, str]]) -> str:
-    """Make a table of figures with their goals.
+def head(*columns: str) -> str:
+    """Write the heading of a table."""
+    return markdown_table(columns, [])
 
-    Args:
-        figures: Name → measured value.
-        named: Name → description and goal. A goal is ``≥ NUMBER`` or ``≤ NUMBER``.
-    """
+
+def line(*cells: str) -> str:
+    """Write one row of a table."""
+    return markdown_table(cells, []).splitlines()[0]
+
+
+def goals(figures: Mapping[str, float], named: Goals) -> str:
+    """Make a table of figures with their goals."""
     rows = [
-        [text, f"{figures[name]:.3g}" if name in figures else "", goal, _reached(figures.get(name), goal)]
+        [text, f"{figures[name]:.3g}" if name in figures else "", goal, reached(figures.get(name), goal)]
         for name, (text, goal) in named.items()
     ]
     return markdown_table(["figure", "measured", "goal", ""], rows)
+
+
+def reached(measured: float | None, goal: str) -> str:
+    """Say whether a figure reaches its goal."""
+    if measured is None:
+        return "not measured"
+    sign, bound = goal.split()
+    return "reached" if (measured >= float(bound) if sign == "≥" else measured <= float(bound)) else "**missed**"
 
 
 def verdict(claims: Sequence[bool]) -> str:
@@ -28,14 +44,32 @@ def verdict(claims: Sequence[bool]) -> str:
     return "holds" if claims and all(claims) else "holds partly" if any(claims) else "does not hold here"
 
 
-def fixed(values: Iterable[float | None], digits: int = 1) -> list[str]:
-    """Format numbers with a fixed number of decimals. A value that was not measured is an empty cell."""
-    return ["" if value is None else f"{value:.{digits}f}" for value in values]
+def fixed(value: float | None, digits: int = 1) -> str:
+    """Format a number with a fixed number of decimals. A value that was not measured is an empty cell."""
+    return "" if value is None else f"{value:.{digits}f}"
 
 
-def _reached(measured: float | None, goal: str) -> str:
-    if measured is None:
-        return "not measured"
-    sign, bound = goal.split()
-    reached = measured >= float(bound) if sign == "≥" else measured <= float(bound)
-    return "reached" if reached else "**missed**"
+def signed(value: float) -> str:
+    """Format a difference with its sign."""
+    return f"{value:+.1f}"
+
+
+def percent(share: float) -> str:
+    """Format a share as a percentage without the sign."""
+    return fixed(100 * share)
+
+
+def average(scores: list[float] | None, *, spread: bool = False) -> str:
+    """Format the mean over seeds; with ``spread``, the lowest and the highest follow in brackets."""
+    if not scores:
+        return ""
+    return fixed(mean(scores)) + (f" ({min(scores):.1f} to {max(scores):.1f})" if spread and len(scores) > 1 else "")
+
+
+def code(tokens: Iterable[str]) -> str:
+    """Write tokens as code, with visible spaces."""
+    return " ".join(f"`{visible(token).replace('`', '´')}`" for token in tokens)
+
+
+FILTERS: dict[str, Any] = {"fixed": fixed, "signed": signed, "percent": percent, "average": average, "code": code}
+FUNCTIONS: dict[str, Any] = {"head": head, "line": line}
