@@ -14,77 +14,62 @@ from typing import Any
 
 import click
 
-import adapt_corrections
-import alignment_study
-import dynamics_claim
-import reading_claims
-import reading_cost
+import alignment_claims
 import spectrum_claims
-from runner import data_checksums, kept, text2token, write_results
+from alignment_claims import CORPUS, UNTRAINED, Found, Models
+from runner import DATA, data_checksums, runs_option, text2token, write_results
 from text2token.cli.options import quiet_libraries
-from text2token.settings.recipe import Recipe
+from text2token.utils.resume import cached
 
-BACKBONES = {"smollm2-135m": [], "gemma3-270m": ["--max-texts", "1000"]}  # the second is slower: fewer texts
+FITTED = {"smollm2-135m": [], "gemma3-270m": ["--max-texts", "1000"]}  # the second is slower: fewer texts
 BASELINES = {"LLM2Vec": ["llm2vec"], "SimCSE": ["simcse", "--max-texts", "500"]}  # a quarter of its recipe's texts
-Part = Callable[[], tuple[dict[str, float], dict[str, Any]]]
 
 
 @click.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True)
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/alignment"), show_default=True)
+@DATA
+@runs_option("alignment")
 def main(data: Path, runs: Path) -> None:
     """Measure all claims."""
     quiet_libraries()
-    corpus = str(data / "corpus" / "wiki-sentences.txt")
-    fitted = {backbone: fit(backbone, corpus, runs) for backbone in BACKBONES}
-    untrained = {
-        f"{backbone}, {way}": (backbone, Recipe(correction="none", **setting))
-        for backbone in BACKBONES
-        for way, setting in alignment_study.UNTRAINED.items()
-    }
-    ours = {f"{backbone}, ours": (str(folder), None) for backbone, folder in fitted.items()}
-    pairs = {backbone: (backbone, str(folder)) for backbone, folder in fitted.items()}
 
-    def trained() -> dict[str, dict[str, Path]]:
-        """Fitted models of both backbones, and the baselines of the first."""
-        first, second = fitted
-        baselines = {name: baseline(*method, corpus=corpus, runs=runs) for name, method in BASELINES.items()}
-        return {first: {"ours": fitted[first], **baselines}, second: {"ours": fitted[second]}}
+    def train(name: str, *command: str) -> str:
+        """Train a model, unless its folder is there."""
+        folder = runs / "models" / name
+        if not folder.is_dir():
+            text2token(*command, "--output", str(folder))
+        return str(folder)
 
-    parts: dict[str, Part] = {
-        "adapt": lambda: adapt_corrections.measure(data, runs),
-        "cost": lambda: reading_cost.measure(data),
-        "reading": lambda: reading_claims.measure(data, untrained | ours),
-        "spectrum": lambda: spectrum_claims.measure(data, runs, pairs),
-        "dynamics": lambda: dynamics_claim.measure(data, runs),
-        "study": lambda: alignment_study.measure(data, runs, trained()),
+    corpus = str(data / CORPUS)
+    ours = {name: train(name, "fit", corpus, "--backbone", name, *options) for name, options in FITTED.items()}
+    models: Models = {}
+    for backbone, folder in ours.items():
+        models |= {f"{backbone}, {way}": (backbone, recipe) for way, recipe in UNTRAINED.items()}
+        models[f"{backbone}, ours"] = (folder, None)
+
+    def studied() -> Found:
+        """Study the baselines too, which are made from the first backbone."""
+        trained = models.copy()
+        for name, (method, *options) in BASELINES.items():
+            recipe = ["--recipe", f"recipes/{method}.yaml", *options]
+            trained[f"{next(iter(FITTED))}, {name}"] = (train(method, "baseline", method, corpus, *recipe), None)
+        return alignment_claims.study(data, runs, trained)
+
+    parts: dict[str, tuple[str, Callable[[], Found]]] = {
+        "adapt": ("spectrum", lambda: spectrum_claims.corrections(data, runs)),
+        "cost": ("alignment", lambda: alignment_claims.cost(data)),
+        "reading": ("alignment", lambda: alignment_claims.instructions_and_opinions(data, models)),
+        "spectrum": ("spectrum", lambda: spectrum_claims.shifts(data, runs, ours)),
+        "dynamics": ("alignment", lambda: alignment_claims.dynamics(data, runs)),
+        "study": ("alignment", studied),
     }
-    checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
+    checksums = data_checksums(data, [CORPUS, "mteb/stsbenchmark-sts", "mteb/scifact"])
     figures: dict[str, dict[str, float]] = {"alignment": {}, "spectrum": {}}
     details: dict[str, dict[str, Any]] = {"alignment": {}, "spectrum": {}}
-    for name, measure in parts.items():
-        found = kept(runs / f"{name}.json", measure)
-        page = "spectrum" if name in ("adapt", "spectrum") else "alignment"
+    for name, (page, measure) in parts.items():
+        found = cached(runs / f"{name}.json", measure)
         figures[page] |= found[0]
         details[page][name] = found[1]
         click.echo(write_results(page, 0, checksums, figures[page], details[page]))
-
-
-def fit(backbone: str, corpus: str, runs: Path) -> Path:
-    """Fit a backbone, unless its folder is there."""
-    output = runs / "models" / backbone
-    if not output.is_dir():
-        text2token("fit", corpus, "--backbone", backbone, *BACKBONES[backbone], "--output", str(output))
-    return output
-
-
-def baseline(method: str, *options: str, corpus: str, runs: Path) -> Path:
-    """Train a baseline of smollm2-135m, unless its folder is there."""
-    output = runs / "models" / method
-    if not output.is_dir():
-        recipe = ["--recipe", f"recipes/{method}.yaml", *options]
-        text2token("baseline", method, corpus, *recipe, "--output", str(output))
-    return output
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dynamics_claim import TOGETHER
+from alignment_claims import TOGETHER
 from tables import verdict
 from text2token.analysis.alignment import draw_alignment
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from contenders import MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, Scores, by_contender, ranked
-from tables import average, goals, markdown_table
+from tables import average, goals
 from text2token.evaluation.comparison import Comparison, Row
 from text2token.evaluation.comparison_page import draw
 from text2token.utils.figures import write_figure
+from text2token.utils.page import markdown_table
 
 FRONT = {  # contender → its row on the front page
     "ours": "**text2token**, trained without labels",

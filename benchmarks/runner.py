@@ -1,4 +1,4 @@
-"""Helpers that every benchmark shares: run a command, keep a finished measurement, write a results file."""
+"""What every benchmark shares: options, commands of text2token, and the results file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cut import cut
+import click
+from click.decorators import FC
+
 from text2token.utils import provenance
-from text2token.utils.files import atomic_write, write_json
+from text2token.utils.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
+DATA = click.option(
+    "--data", type=click.Path(exists=True, path_type=Path), required=True, help="folder with corpus/, mteb/ and extra/"
+)
+
+
+def runs_option(name: str) -> Callable[[FC], FC]:
+    """Make the option for the folder that keeps every finished part, so that a stopped run continues."""
+    folder = Path("runs") / name
+    return click.option(
+        "--runs", type=click.Path(path_type=Path), default=folder, show_default=True, help="work folder"
+    )
 
 
 def text2token(*arguments: str) -> None:
@@ -23,12 +36,13 @@ def text2token(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "text2token", *arguments], check=True)
 
 
-def kept(file: Path, measure: Callable[[], Any]) -> Any:
-    """Return the measurement in ``file``, or measure now and write the file."""
-    if not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_json(file, measure())
-    return json.loads(file.read_text(encoding="utf-8"))
+def bf16() -> bool:
+    """Tell whether the hardware multiplies bfloat16. All contenders are encoded in the same precision."""
+    import torch  # importing it takes seconds, and the results pages do without
+
+    from text2token.model.precision import has_bf16
+
+    return has_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
@@ -46,11 +60,10 @@ def write_results(name: str, seed: int, data: Mapping[str, str], figures: Mappin
 
 
 def write_compact(result: Mapping[str, Any]) -> Path:
-    """Write a cut results file with one line per innermost list or object."""
+    """Write a results file with one line per innermost list or object."""
     file = RESULTS / f"{result['name']}.json"
     file.parent.mkdir(exist_ok=True)
-    content = {**result, "details": cut(result["name"], result["details"])}
-    text = json.dumps(content, indent=1, ensure_ascii=False)
+    text = json.dumps(result, indent=1, ensure_ascii=False)
     with atomic_write(file) as part:
         part.write_text(re.sub(r"[\[{][^\[\]{}]*[\]}]", _one_line, text) + "\n", encoding="utf-8")
     return file

@@ -15,22 +15,25 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import bm25s
-import faiss
 import numpy as np
-from numpy.typing import NDArray
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array
 
-from runner import kept
 from text2token.search.engines.base import Engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
+from text2token.utils.resume import cached
 
 K = 10  # hits of a search
 ROUNDS = 5  # rounds in which two engines take turns
 SIZES = (10_000, 100_000, 1_000_000)
+ENGINES: dict[
+    str, tuple[Callable[[Path], Engine], int]
+] = {  # engine → how to make it, and the largest number of documents
+    "embedded": (EmbeddedEngine, 1_000_000),
+    "milvus-lite": (lambda folder: MilvusEngine(str(folder / "m.db")), 100_000),  # more would take hours
+}
 ASKED = 100  # queries of each measurement of growth
 BATCH = 10_000  # documents that are added at once
-DIMENSIONS = 576  # length of the dense vectors of the default backbone
 JITTER, SWAPPED = 0.2, 0.2  # resampled documents: σ of the logarithm of weights, and share of exchanged tokens
 SEED = 0
 
@@ -61,15 +64,14 @@ def measure(
         corpus: Texts of the documents.
         questions: Texts of the queries.
     """
-    faiss.omp_set_num_threads(1)
     folder = runs / "search_speed" / vectors.checksum()
-    against = kept(folder / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
+    against = cached(folder / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
     growth = [
         {"engine": name, "documents": size}
-        | kept(folder / f"{name}-{size}.json", partial(grown, contender, size, vectors))
+        | cached(folder / f"{name}-{size}.json", partial(grown, make, size, vectors))
         for size in SIZES
-        for name, contender in CONTENDERS.items()
-        if size <= contender.largest
+        for name, (make, largest) in ENGINES.items()
+        if size <= largest
     ]
     shape = {
         "documents": vectors.documents.shape[0],
@@ -109,20 +111,6 @@ def words_search(index: Any, asked: list[list[str]], i: int) -> Sequence[str]:
     return index.retrieve([asked[i]], k=K, show_progress=False).documents[0]
 
 
-class Contender(NamedTuple):
-    """An engine that is measured with a growing number of documents.
-
-    Attributes:
-        largest: Largest number of documents; more would take hours.
-        build: Builds an index from folder, batches and queries, and returns its search.
-        dense: Whether it searches dense vectors.
-    """
-
-    largest: int
-    build: Callable[[Path, list[Any], Any], Search]
-    dense: bool = False
-
-
 def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Search:
     """Fill an engine with documents whose ids are their numbers, and return its search."""
     done = 0
@@ -135,46 +123,18 @@ def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Sea
     return lambda i: [hit.id for hit in engine.search("sparse", asked[i], K)]
 
 
-def build_faiss(index: Any, folder: Path, batches: list[NDArray[np.float32]], queries: NDArray[np.float32]) -> Search:
-    """Fill an index of faiss, write it, and return its search."""
-    for rows in batches:
-        index.add(rows)
-    faiss.write_index(index, str(folder / "index"))
-    return lambda i: [str(row) for row in index.search(queries[i : i + 1], K)[1][0]]
-
-
-def hnsw() -> Any:
-    """As the embedded engine has it."""
-    index = faiss.IndexHNSWFlat(DIMENSIONS, 32, faiss.METRIC_INNER_PRODUCT)
-    index.hnsw.efConstruction = index.hnsw.efSearch = 128
-    return index
-
-
-CONTENDERS = {
-    "embedded": Contender(1_000_000, lambda folder, *rest: add_all(EmbeddedEngine(folder), *rest)),
-    "milvus-lite": Contender(100_000, lambda folder, *rest: add_all(MilvusEngine(str(folder / "m.db")), *rest)),
-    "faiss flat": Contender(1_000_000, lambda *rest: build_faiss(faiss.IndexFlatIP(DIMENSIONS), *rest), dense=True),
-    "faiss HNSW": Contender(100_000, lambda *rest: build_faiss(hnsw(), *rest), dense=True),
-}
-
-
-def grown(contender: Contender, size: int, vectors: Vectors) -> dict[str, float]:
+def grown(make: Callable[[Path], Engine], size: int, vectors: Vectors) -> dict[str, float]:
     """Measure build time, size, search time and recall@10 (against exact search) of an engine with many documents."""
     batches, queries = list(resampled(vectors.documents, size)), vectors.queries[:ASKED]
-    exact = partial(best_of, batches, queries)
-    if contender.dense:
-        project = np.random.default_rng(SEED).normal(size=(queries.shape[1], DIMENSIONS)).astype(np.float32)
-        batches, queries = [projected(rows, project) for rows in batches], projected(queries, project)
-        exact = partial(best_of, batches, queries)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         started = time.process_time()
-        search = contender.build(folder, batches, queries)
+        search = add_all(make(folder), batches, queries)
         build = time.process_time() - started
         used = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         times = timed(search, queries.shape[0])
-        recall = np.mean([len({*search(i)} & {*exact(i)}) / K for i in range(0, queries.shape[0], 2)])
-    return {"build_seconds": build, "bytes_a_document": used / size, **times, "recall10": float(recall)}
+        recall = [len({*search(i)} & {*exact(batches, queries, i)}) / K for i in range(0, queries.shape[0], 2)]
+    return {"build_seconds": build, "bytes_a_document": used / size, **times, "recall10": float(np.mean(recall))}
 
 
 def resampled(documents: csr_array, size: int) -> Iterator[csr_array]:
@@ -189,25 +149,21 @@ def resampled(documents: csr_array, size: int) -> Iterator[csr_array]:
         yield rows
 
 
-def projected(rows: csr_array, project: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Project sparse vectors at random to dense ones of unit length, which keeps their geometry."""
-    dense = rows @ project
-    return np.ascontiguousarray(dense / np.linalg.norm(dense, axis=1, keepdims=True).clip(1e-12), np.float32)
-
-
-def best_of(batches: list[Any], queries: Any, i: int) -> list[str]:
+def exact(batches: list[csr_array], queries: csr_array, i: int) -> list[str]:
     """Return the ids of the best documents by brute force."""
     query = queries[[i]].T
-    scores = [rows @ query for rows in batches]
-    flat = np.concatenate([part.toarray() if issparse(part) else part for part in scores]).ravel()
-    return [str(row) for row in np.argsort(-flat, kind="stable")[:K]]
+    scores = np.concatenate([(rows @ query).toarray() for rows in batches]).ravel()
+    return [str(row) for row in np.argsort(-scores, kind="stable")[:K]]
 
 
 def timed(search: Search, queries: int) -> dict[str, float]:
     """Measure the median and the 99th percentile of the time of a query."""
-    times = []
-    for i in range(queries):
-        started = time.process_time()
-        search(i)
-        times.append(1e3 * (time.process_time() - started))
+    times = [milliseconds(partial(search, i)) for i in range(queries)]
     return {"p50": float(np.median(times)), "p99": float(np.percentile(times, 99))}
+
+
+def milliseconds(work: Callable[[], Any]) -> float:
+    """Measure processor time, which other processes do not disturb."""
+    started = time.process_time()
+    work()
+    return 1000 * (time.process_time() - started)

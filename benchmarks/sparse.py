@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
@@ -20,14 +20,20 @@ from typing import Any
 
 import bm25s
 import click
+import numpy as np
 import Stemmer
+import torch
+from scipy.sparse import csr_array
+from torch import Tensor
 
 import search_speed
-from runner import data_checksums, kept, write_results
-from sparse_trials import DEPTH, Collection, KeptEmbedder, Ranking, Trial, beir, known_items, measure, ndcg, span_items
+from collection import DEPTH, Collection, Ranking, beir, known_items, measure, ndcg, span_items
+from paper_form import PaperForm
+from runner import DATA, data_checksums, runs_option, write_results
 from text2token.cli.options import quiet_libraries
-from text2token.evaluation.encoders import hash_key
+from text2token.evaluation.encoders import VectorStore, hash_key
 from text2token.model.embedder import Embedder
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.packaged import REFERENCES
 from text2token.search import HYBRID, Fusion, Index, ScoredId
 from text2token.search.encoder import TextEncoder
@@ -35,6 +41,7 @@ from text2token.search.engines.base import Matrix
 from text2token.search.fusion import fuse, search
 from text2token.settings.recipe import Recipe
 from text2token.settings.search import Calibration, FieldName, FusionMethod, VectorSettings
+from text2token.utils.resume import cached
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
 PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
@@ -43,10 +50,29 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
 WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
 SPANS = 100  # known items of a collection in the comparison of fusions
 TIMED = 50  # queries that are timed
+ALWAYS = ("ours", "MiniLM")  # models of the first table, if there are two
 RECIPES = {  # models that learn the means of token logits from the documents
     "PromptEOL": Recipe(template="eol", calibration_texts=300),
     "LLM2Vec": Recipe(correction="none", calibration_texts=300),
 }
+_CHUNK = 256  # texts that are encoded between two writes to the file
+
+
+class KeptEmbedder(Embedder):
+    """An embedder that keeps its embeddings in a file, so that a stopped benchmark continues."""
+
+    store: VectorStore
+    key: str
+
+    def embed(self, texts: Sequence[str], *, prompt: str | None = None, **_: Any) -> Tensor:
+        """Return embeddings from the file, and encode the texts that it lacks."""
+        keys = [hash_key(self.key, *([prompt] if prompt else []), text) for text in texts]
+        missing = self.store.missing(keys)
+        todo = list({key: text for key, text in zip(keys, texts, strict=True) if key in missing}.items())
+        for start in range(0, len(todo), _CHUNK):
+            new = dict(todo[start : start + _CHUNK])
+            self.store.put(list(new), list(super().embed(list(new.values()), prompt=prompt).numpy()))
+        return torch.from_numpy(np.stack(self.store.get(keys)))
 
 
 class Model:
@@ -65,25 +91,31 @@ class Model:
     @cached_property
     def embedder(self) -> KeptEmbedder:
         """The opened model. LLM2Vec's recipe is read with the head of its backbone, which its folder does not hold."""
-        opened = (
-            Embedder.open(self.path, head="original", corrected=False)
-            if self.name == "LLM2Vec"
-            else Embedder.open(self.path, **self.recipe.embedder_settings())
-        )
-        return KeptEmbedder.of(opened, self.runs / "vectors" / f"{self.name}.sqlite")
+        own = {"head": "original", "corrected": False} if self.name == "LLM2Vec" else self.recipe.embedder_settings()
+        opened = Embedder.open(self.path, **own)
+        kept = KeptEmbedder(opened.encoder, opened.head, opened.correction, opened.mean_logits, opened.top_k)
+        file = self.runs / "vectors" / f"{self.name}.sqlite"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept.store, kept.key, kept.bf16 = VectorStore(file), embedder_fingerprint(opened), True
+        return kept
 
     def folder(self, collection: Collection) -> Path:
         """Folder of the index of a collection."""
         return self.runs / "index" / f"{self.name}-{collection.name}"
 
-    def index(self, collection: Collection) -> tuple[Index, float]:
-        """Build an index of a collection. Returns it with the seconds that the build took without encoding."""
+    def index(self, collection: Collection, **vectors: Any) -> tuple[Index, float]:
+        """Build an index with settings of its sparse vectors, and measure the seconds of the build without encoding."""
         folder = self.folder(collection)
         shutil.rmtree(folder, ignore_errors=True)
-        calibration = Calibration(correction=self.recipe.correction, texts=self.recipe.calibration_texts)
-        encoder = self.recipe.embedder_settings()
-        index = Index.create(folder, self.path, encoder=encoder, calibration=calibration, embedder=self.embedder)
         TextEncoder(self.embedder, "document").embed([d.content for d in collection.documents], progress=True)
+        index = Index.create(
+            folder,
+            self.path,
+            encoder=self.recipe.embedder_settings(),
+            calibration=Calibration(correction=self.recipe.correction, texts=self.recipe.calibration_texts),
+            vectors=VectorSettings(**vectors),
+            embedder=self.embedder,
+        )
         started = time.perf_counter()
         index.add(collection.documents)
         return index, time.perf_counter() - started
@@ -93,55 +125,42 @@ class Model:
         click.echo(f"{name} …", err=True)
         settings = [HYBRID, VectorSettings().model_dump(), WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS]
         key = hash_key(self.embedder.key, json.dumps(settings)).hex()[:8]
-        return kept(self.runs / "parts" / f"{name}-{key}.json", compute)
+        return cached(self.runs / "parts" / f"{name}-{key}.json", compute)
 
 
 @click.command()
-@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="folder with the collections")
-@click.option("--runs", type=click.Path(path_type=Path), default=Path("runs/sparse"), show_default=True)
-@click.option("--ours", type=click.Path(exists=True), help="folder that 'text2token fit' wrote")
+@DATA
+@runs_option("sparse")
+@click.option("--ours", type=click.Path(exists=True), required=True, help="folder that 'text2token fit' wrote")
 @click.option("--llm2vec", type=click.Path(exists=True), help="folder that 'text2token baseline llm2vec' wrote")
-@click.option("--models", default="ours,MiniLM,PromptEOL,LLM2Vec", show_default=True, help="models, in this order")
 @click.option("--documents", type=click.IntRange(50), help="make a second table with this number of documents")
-@click.option("--whole", default="ours,MiniLM", show_default=True, help="models of the first table, if there are two")
 @click.option("--tuning", type=click.IntRange(50), default=1_000, show_default=True, help="paragraphs for tuning")
-def main(
-    data: Path,
-    runs: Path,
-    ours: str | None,
-    llm2vec: str | None,
-    models: str,
-    documents: int | None,
-    whole: str,
-    tuning: int,
-) -> None:
-    """Measure search in whole collections, and the choice of settings with the first model."""
+def main(data: Path, runs: Path, ours: str, llm2vec: str | None, documents: int | None, tuning: int) -> None:
+    """Measure search in whole collections, and the choice of settings with our model."""
     quiet_libraries()
     paths = {"ours": ours, "MiniLM": next(iter(REFERENCES)), "PromptEOL": Recipe().backbone, "LLM2Vec": llm2vec}
-    chosen = {name: Model(name, path, runs) for name in models.split(",") if (path := paths[name]) is not None}
+    models = {name: Model(name, path, runs) for name, path in paths.items() if path is not None}
     checksums = data_checksums(data, [*SETS.values(), PARAGRAPHS])
     tables: list[dict[str, Any]] = []
     for limit in (None, documents) if documents else (None,):
         collections = [beir(data / folder, name, limit) for name, folder in SETS.items()]
         tables.append(bm25_table(collections, limit))
-        for name, model in chosen.items():
-            if limit or not documents or name in whole.split(","):
-                for collection in collections:
-                    part = f"{name}-{collection.name}-{limit or 'all'}"
-                    row = model.once(part, partial(quality, model, collection))
-                    for kind in ("quality", "cost"):
-                        tables[-1][kind].setdefault(name, {})[collection.name] = row[kind]
-                    click.echo(write_results("sparse", 0, checksums, summarise(tables[0]), {"tables": tables}))
-    first = next(iter(chosen.values()))
+        shown = [model for name, model in models.items() if limit or not documents or name in ALWAYS]
+        for model, collection in product(shown, collections):
+            part = f"{model.name}-{collection.name}-{limit or 'all'}"
+            row = model.once(part, partial(quality, model, collection))
+            for kind in ("quality", "cost"):
+                tables[-1][kind].setdefault(model.name, {})[collection.name] = row[kind]
+            click.echo(write_results("sparse", 0, checksums, summarise(tables[0]), {"tables": tables}))
+    first = models["ours"]
     items = known_items(data / PARAGRAPHS, tuning)
-    part = f"tuning-{first.name}-{tuning}-{documents or 'all'}"
     settings = {"settings": VectorSettings().model_dump(), "fusion": HYBRID._asdict()}
-    settings["tuning"] = first.once(part, partial(tuned, first, items, collections))
+    settings["tuning"] = first.once(f"tuning-{tuning}-{documents or 'all'}", partial(tuned, first, items, collections))
     click.echo(write_results("search_settings", 0, checksums, {}, settings))
     scifact = beir(data / SETS["SciFact"], "SciFact", None)
-    vectors = search_speed.Vectors(*Trial(first.embedder, scifact).vectors(VectorSettings()))
-    texts = [document.content for document in scifact.documents]
-    speed = search_speed.measure(runs, vectors, texts, list(scifact.queries.values()))
+    index, _ = first.index(scifact)
+    texts, queries = [document.content for document in scifact.documents], list(scifact.queries.values())
+    speed = search_speed.measure(runs, search_speed.Vectors(*sparse_vectors(index, queries)), texts, queries)
     click.echo(write_results("search_speed", 0, checksums, *speed))
 
 
@@ -157,26 +176,28 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
     index, seconds = model.index(collection)
     queries = list(collection.queries.values())
     TextEncoder(model.embedder, "query").embed(queries, progress=True)
-
-    def ranked(**options: Any) -> Ranking:
-        return dict(zip(collection.queries, index.rank(queries, DEPTH, **options), strict=True))
-
+    ranked = partial(rank, index, collection)
     rankings = {"dense": ranked(mode="dense"), "hybrid": ranked(mode="hybrid")}
     cost: dict[str, Any] = {"index_seconds_beyond_encoding": seconds}
     if "sparse" in index.fields:
-        trial = Trial(index.embedder, collection)
+        paper = PaperForm(index.embedder, collection)
         rankings |= {
             "sparse": ranked(mode="sparse"),
             "sparse, no model at the query": ranked(mode="sparse", inference_free=True),
             "hybrid, no model at the query": ranked(mode="hybrid", inference_free=True),
-            "sparse, paper's form": trial.rank_vectors(*trial.paper_vectors()),
+            "sparse, paper's form": paper.rank(),
         }
-        cost["flops_over_dense"] = trial.flops_over_dense(*trial.vectors(VectorSettings()))
-        cost["flops_over_dense, paper's form"] = trial.flops_over_dense(*trial.paper_vectors())
-    cost["milliseconds"] = _times(index, model.embedder, queries[:TIMED])
+        cost["flops_over_dense"] = flops_over_dense(index, *sparse_vectors(index, queries))
+        cost["flops_over_dense, paper's form"] = flops_over_dense(index, *paper.vectors())
+    cost["milliseconds"] = milliseconds(index, queries[:TIMED])
     index.close()  # this writes the log of the database into its file
-    cost["bytes_a_document"] = _bytes(model, collection)
+    cost["bytes_a_document"] = sizes(model.folder(collection), len(collection.documents))
     return {"quality": {name: measure(collection, ranking) for name, ranking in rankings.items()}, "cost": cost}
+
+
+def rank(index: Index, collection: Collection, **options: Any) -> Ranking:
+    """Rank the documents of a collection for every query with its index."""
+    return dict(zip(collection.queries, index.rank(list(collection.queries.values()), DEPTH, **options), strict=True))
 
 
 def bm25(collection: Collection) -> Ranking:
@@ -195,47 +216,41 @@ def bm25(collection: Collection) -> Ranking:
 
 def tuned(model: Model, collection: Collection, others: list[Collection]) -> dict[str, Any]:
     """Score settings by nDCG@10 on known items: shares, K, M and ways to fuse."""
-    index, _ = model.index(collection)
-    if "sparse" not in index.fields:
-        raise click.UsageError(f"{model.name} has no sparse field to tune: name another model first.")
-    trial = Trial(index.embedder, collection)
 
-    def score(**changes: Any) -> float:
-        return ndcg(collection, trial.rank(VectorSettings(**changes)))
+    def score(**settings: Any) -> float:
+        index, _ = model.index(collection, **settings)
+        return ndcg(collection, rank(index, collection, mode="sparse"))
 
-    shares = {f"{d}, {q}": score(document_share=d, query_share=q) for d, q in product(SHARES, SHARES)}
-
-    def paper_score(**changes: int) -> float:
-        return ndcg(collection, trial.rank_vectors(*trial.paper_vectors(**changes)))
-
-    sweep = {
-        "weighted": {
-            "K": {k: score(document_k=k) for k in SWEPT_K},
-            "M": {m: score(query_m=m) for m in SWEPT_M},
-        },
-        "paper": {
-            "K": {k: paper_score(document_k=k, query_m=16) for k in SWEPT_K},
-            "M": {m: paper_score(query_m=m) for m in SWEPT_M},
-        },
-    }
+    paper = PaperForm(model.index(collection)[0].embedder, collection)
     items = [collection, *(span_items(other, SPANS) for other in (collection, *others))]
     return {
         "model": model.name,
         "documents": len(collection.documents),
         "queries": len(collection.queries),
-        "shares (document, query)": shares,
-        "sweep": sweep,
-        "fusion": {known.name: fusions(Trial(index.embedder, known)) for known in items},
+        "shares (document, query)": {
+            f"{d}, {q}": score(document_share=d, query_share=q) for d, q in product(SHARES, SHARES)
+        },
+        "sweep": {
+            "weighted": {
+                "K": {k: score(document_k=k) for k in SWEPT_K},
+                "M": {m: score(query_m=m) for m in SWEPT_M},
+            },
+            "paper": {
+                "K": {k: ndcg(collection, paper.rank(k, 16)) for k in SWEPT_K},
+                "M": {m: ndcg(collection, paper.rank(query_m=m)) for m in SWEPT_M},
+            },
+        },
+        "fusion": {known.name: fusions(model, known) for known in items},
     }
 
 
-def fusions(trial: Trial) -> dict[str, float]:
+def fusions(model: Model, collection: Collection) -> dict[str, float]:
     """Measure nDCG@10 of each field alone and of all ways to fuse them. BM25 weighs 1."""
-    collection = trial.collection
+    index, _ = model.index(collection)
     fields: dict[FieldName, Ranking] = {
         "bm25": bm25(collection),
-        "dense": trial.rank_dense(),
-        "sparse": trial.rank(VectorSettings()),
+        "dense": rank(index, collection, mode="dense"),
+        "sparse": rank(index, collection, mode="sparse"),
     }
     scores = {f"{field} alone": ndcg(collection, ranking) for field, ranking in fields.items()}
     methods: tuple[FusionMethod, ...] = ("rrf", "scores")
@@ -250,58 +265,54 @@ def fusions(trial: Trial) -> dict[str, float]:
 
 def summarise(table: dict[str, Any]) -> dict[str, float]:
     """Figures of our model, from the collections that are finished."""
-    scores = table["quality"]
-    done = [name for name in SETS if name in scores.get("ours", {})]
-    if not done:
-        return {}
-
-    def score(model: str, collection: str, way: str) -> float:
-        return float(scores[model][collection][way]["ndcg_cut_10"]["score"])
-
+    ours, bar = table["quality"].get("ours", {}), table["quality"]["BM25"]
+    scores = {
+        name: {way: row["ndcg_cut_10"]["score"] for way, row in (ours[name] | bar[name]).items()} for name in ours
+    }
     return {
-        "sparse_over_dense_mean": mean(score("ours", c, "sparse") / score("ours", c, "dense") for c in done),
-        "hybrid_minus_bm25_min": min(score("ours", c, "hybrid") - score("BM25", c, "BM25") for c in done),
-        "sparse_flops_over_dense": mean(table["cost"]["ours"][c]["flops_over_dense"] for c in done),
+        "sparse_over_dense_mean": mean(row["sparse"] / row["dense"] for row in scores.values()),
+        "hybrid_minus_bm25_min": min(row["hybrid"] - row["BM25"] for row in scores.values()),
+        "sparse_flops_over_dense": mean(row["flops_over_dense"] for row in table["cost"]["ours"].values()),
     }
 
 
-def _bytes(model: Model, collection: Collection) -> dict[str, float]:
+def sparse_vectors(index: Index, queries: list[str]) -> tuple[csr_array, csr_array]:
+    """Return the sparse vectors of all documents of an index, and of queries."""
+    return index.sample(len(index))[1], csr_array(index.query_vectors(queries, "sparse")["sparse"])
+
+
+def flops_over_dense(index: Index, documents: csr_array, queries: csr_array) -> float:
+    """Operations of an exact sparse search over those of an exact dense one, mean over queries."""
+    postings = np.bincount(documents.indices, minlength=queries.shape[1])
+    dimension = index.embedder.encoder.get_embedding_dimension()
+    return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
+
+
+def sizes(folder: Path, documents: int) -> dict[str, float]:
     """Bytes on disk per document, by field of the index."""
-    folder = model.folder(collection)
-    sizes: dict[str, float] = {}
+    found: dict[str, float] = {}
     for file in folder.rglob("*"):
         if file.is_file() and "tokenizer" not in file.parts:
             kind = file.name.split(".")[0]
-            sizes[kind] = sizes.get(kind, 0.0) + file.stat().st_size / len(collection.documents)
-    return sizes
+            found[kind] = found.get(kind, 0.0) + file.stat().st_size / documents
+    return found
 
 
-def _times(index: Index, embedder: KeptEmbedder, queries: list[str]) -> dict[str, list[float]]:
-    """Median and largest milliseconds of each step of a search."""
+def milliseconds(index: Index, queries: list[str]) -> dict[str, list[float]]:
+    """Median and largest milliseconds of processor time of each step of a search."""
     taken: dict[str, list[float]] = {}
     for query in queries:
         vectors = index.query_vectors([query])
         searches: dict[str, dict[FieldName, Matrix]] = {field: {field: rows} for field, rows in vectors.items()}
-        steps: dict[str, Callable[[], Any]] = {
-            "encode": partial(embedder.embed_now, [query]),
-            **{
-                f"search {name}": partial(search, index.engine, chosen, 10, HYBRID)
-                for name, chosen in {**searches, "hybrid": vectors}.items()
-            },
-        }
+        steps: dict[str, Callable[[], Any]] = {"encode": partial(Embedder.embed, index.embedder, [query])}
+        for name, chosen in {**searches, "hybrid": vectors}.items():
+            steps[f"search {name}"] = partial(search, index.engine, chosen, 10, HYBRID)
         if "sparse" in index.fields:
             steps["words alone"] = partial(index.rank, [query], 10, mode="sparse", inference_free=True)
         for name, step in steps.items():
             step()  # warm-up
-            taken.setdefault(name, []).append(_milliseconds(step))
+            taken.setdefault(name, []).append(search_speed.milliseconds(step))
     return {name: [median(values), max(values)] for name, values in taken.items()}
-
-
-def _milliseconds(work: Callable[[], Any]) -> float:
-    """Milliseconds of processor time, which other processes do not disturb."""
-    started = time.process_time()
-    work()
-    return 1000 * (time.process_time() - started)
 
 
 if __name__ == "__main__":

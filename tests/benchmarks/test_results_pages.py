@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from cut import cut
 from page_alignment import dynamics
 from page_quality import quality_part
 from pages import main, render, short
 from runner import RESULTS, write_compact
-from tables import goals, markdown_table, verdict
+from spectrum_claims import shown
+from tables import goals, verdict
 from text2token.analysis.dynamics_report import correlate
+from text2token.utils.page import markdown_table
 
 ROOT = Path(__file__).parents[2]
 SEEDS = {"text2token, seed 0": 61.0, "text2token, seed 1": 63.0, "llm2vec, seed 0": 28.0}
@@ -117,19 +118,24 @@ def test_verdicts_revisions_and_cells():
 
 
 def test_a_cut_keeps_every_measurement_that_it_does_not_remove():
-    task = {"task": "SciFact", "score": 1 / 3, "type": "Retrieval"}
-    summaries = {"all-MiniLM-L6-v2, whole tasks": {"tasks": [task]}, "PromptEOL": {"tasks": [task]}}
-    row = {"label": "SciFact", "type": "Retrieval", "scores": {"a-1": 0.1 + 0.2}, "intervals": {}, "differences": {}}
+    row = {"shift": 0.0, "sts": 1 / 3, "tokens": [[str(i) for i in range(20)], ["another text"]]}
+    component = {"component": 0, "variation": 0.1 + 0.2, "spread": 1.0, "tokens": ["not shown"]}
+    contribution = {"text": 0, "token": "a", "first": 1 / 7, "rest": 1.0, "rest_token": "b", "logit": 2.0}
     raw = {
-        "share": 1.0,
-        "summaries": summaries,
-        "comparison": {"measured": ["a-1"], "columns": ["ours"], "tasks": [row], "means": []},
+        "v1": 1 / 3,
+        "components": [component] * 100,
+        "centred_components": [component],
+        "contribution": [contribution],
+        "shift_rows": [row],
+        "tuned": row,
     }
-    kept = cut("quality", raw)
-    assert kept["known_model"] == {"SciFact": 100 * (1 / 3)}
-    assert kept["comparison"]["tasks"][0]["scores"] == {"ours": 0.1 + 0.2}
-    assert cut("quality", kept) == kept
-    assert "summaries" in raw
+    kept = shown(raw)
+    assert kept["v1"] == 1 / 3
+    assert kept["components"] == [{"component": 0, "variation": 0.1 + 0.2, "spread": 1.0}] * 64
+    assert kept["contribution"] == [{"text": 0, "token": "a", "first": 1 / 7, "rest": 1.0, "rest_token": "b"}]
+    assert kept["shift_rows"] == [{"shift": 0.0, "sts": 1 / 3, "tokens": [[str(i) for i in range(10)]]}]
+    assert shown(kept) == kept
+    assert "centred_components" in raw
 
 
 def test_results_files_are_cut_and_small(monkeypatch, tmp_path):

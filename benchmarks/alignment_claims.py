@@ -1,0 +1,223 @@
+"""Measure claims on the tokens of embeddings: parts of benchmarks/results/alignment.json.
+
+The claims are those of *A Text is Worth Several Tokens* (arXiv 2406.17378), and the last one of *Text2Token* (arXiv 2510.10224,
+abstract). Every function returns figures and details.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import resource
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import partial
+from itertools import islice, product
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from text2token import Recipe, fit
+from text2token.analysis.alignment import AlignmentSettings, align, align_embeddings
+from text2token.analysis.dynamics_report import StageDynamics, read_dynamics
+from text2token.analysis.spectrum_run import run_spectrum
+from text2token.data.corpus import open_corpus, sample
+from text2token.model.embedder import Embedder
+from text2token.model.vocabulary import read_vocabulary
+from text2token.utils.resume import cached
+
+Found = tuple[dict[str, float], dict[str, Any]]
+"""Figures and details."""
+Models = dict[str, tuple[str, Recipe | None]]
+"""Name for readers → model, as :meth:`Embedder.open` takes it, and the recipe of an untrained one."""
+
+CORPUS = "corpus/wiki-sentences.txt"
+UNTRAINED = {
+    "plain mean": Recipe(template="none", pooling="mean", correction="none"),
+    "plain last": Recipe(template="none", correction="none"),
+    "PromptEOL": Recipe(template="eol", correction="none"),
+}
+TEXTS, SEED = 500, 1  # not the texts that the models trained on; the standard error of a rate of one half is 2 points
+READINGS = {
+    "exact ids": AlignmentSettings(),
+    "forms merged": AlignmentSettings(forms="merged"),
+    "special tokens too": AlignmentSettings(special=True),
+    "as the released code": AlignmentSettings(special=True, paper=True),
+    "less the mean": AlignmentSettings(centred=True),
+    "less the mean, forms merged": AlignmentSettings(centred=True, forms="merged"),
+}
+STUDIED = ("exact ids", "less the mean, forms merged")  # readings whose token categories the page shows
+
+TWEETS = 100
+DEPTH = 10  # aligned tokens that count, as in Hit@10
+INSTRUCTIONS = {
+    "topic": "Instruct: Name the topic of the text.\nText: ",
+    "sentiment": "Instruct: Tell the sentiment of the text.\nText: ",
+}
+# The lists leave out the words of the instructions and sentences: an embedder that repeats those does not follow them.
+SENTIMENT = """
+    happy sad good bad love hate joy anger angry fear great terrible awful wonderful positive negative glad sorry upset excited
+    bored hope worry worried delight disgust pleasure pain grateful lonely proud ashamed calm nervous emotion emotional feeling
+    feelings mood sadness happiness disappointment disappointed enthusiasm frustration
+"""
+NEGATION = "no never dislike hate don't doesn't without isn't nothing neither refuse lack avoid"
+THINGS = ("apple", "coffee", "football", "opera", "winter", "cats", "mathematics", "running", "jazz", "sushi")
+
+TIMED, REPEATS = 200, 3  # texts of a timing, and its repetitions
+MANY = 100_000  # texts whose memory is measured
+
+FITS = {
+    "data-driven, then combined": {"stage_1": 0.5, "mixing": 0.5},
+    "model-derived": {"stage_1": 0.0, "mixing": 0.0},
+}
+SHORT: dict[str, Any] = {
+    "max_texts": 512, "batch_size": 16, "held_out": 64, "calibration_texts": 64, "prior_texts": 128, "dynamics": 5,
+}  # fmt: skip
+TOGETHER = 0.5  # a correlation from here on says that two quantities got better together
+
+
+def open_model(place: str, recipe: Recipe | None) -> Embedder:
+    """Open a model with the head of its backbone and without its correction. It encodes in bf16 where the hardware has it."""
+    settings = recipe.embedder_settings() if recipe else {}
+    embedder = Embedder.open(place, head="original", corrected=False, **settings)
+    embedder.bf16 = True
+    return embedder
+
+
+def study(data: Path, runs: Path, models: Models) -> Found:
+    """Measure the alignment rates of every embedder with every reading: ``align RATE (EMBEDDER)`` for exact ids.
+
+    Args:
+        data: Folder with ``corpus/wiki-sentences.txt``.
+        runs: Folder that keeps embeddings.
+        models: Embedders to study.
+    """
+    texts = sample(open_corpus(str(data / CORPUS)), TEXTS, SEED)
+    studied: dict[str, dict[str, Any]] = {reading: {} for reading in READINGS}
+    for name, model in models.items():
+        embedder = open_model(*model)
+        embeddings = cached(runs / "study" / f"{name}.npy", partial(embedder.embed, texts, progress=True))
+        for reading, settings in READINGS.items():
+            found = align_embeddings(embedder, embeddings, texts, settings)
+            first = {kind: ranks[:1] for kind, ranks in found["categories_by_rank"].items()}
+            shown = {"rates": found["rates"]}
+            studied[reading][name] = {**found, "categories_by_rank": first} if reading in STUDIED else shown
+    figures = {
+        f"align {rate} ({name})": 100 * value
+        for name, result in studied["exact ids"].items()
+        for rate, value in result["rates"].items()
+    }
+    return figures, {"texts": TEXTS, "seed": SEED, "readings": studied}
+
+
+def instructions_and_opinions(data: Path, models: Models) -> Found:
+    """Measure what an instruction changes in an embedding, and similarity against relatedness.
+
+    Args:
+        data: Folder with ``mteb/tweet_sentiment_extraction``; the first tweets of its train split are read.
+        models: Embedders to measure.
+
+    Returns:
+        Figures × 100: ``sentiment words, INSTRUCTION (MODEL)``, share of the tweets with a sentiment word among the first aligned
+        tokens; ``negation words (MODEL)``, the same for negated sentences; cosines ``like X, do not like X (MODEL)`` and
+        ``like X, like Y (MODEL)`` of centred embeddings.
+    """
+    lines = (data / "mteb" / "tweet_sentiment_extraction" / "train.jsonl").read_text().splitlines()[:TWEETS]
+    tweets = [json.loads(line)["text"] for line in lines]
+    likes, dislikes = ([f"I {verb} {thing}." for thing in THINGS] for verb in ("like", "do not like"))
+    figures: dict[str, float] = {}
+    for name, model in models.items():
+        embedder = open_model(*model)
+        mean = embedder.embed(tweets).mean(dim=0)
+        for instruction, prompt in INSTRUCTIONS.items():
+            asked = embedder.embed([prompt + tweet for tweet in tweets])
+            share = _share_with(embedder, asked, asked.mean(dim=0), SENTIMENT)
+            figures[f"sentiment words, {instruction} ({name})"] = 100 * share
+        like, dislike = embedder.embed(likes), embedder.embed(dislikes)
+        figures[f"negation words ({name})"] = 100 * _share_with(embedder, dislike, mean, NEGATION)
+        cosines = normalize(like - mean) @ normalize(torch.cat([like, dislike]) - mean).T
+        count = len(THINGS)
+        others = [float(cosines[i, j]) for i, j in product(range(count), repeat=2) if i != j]
+        figures[f"like X, do not like X ({name})"] = 100 * float(cosines.diagonal(count).mean())
+        figures[f"like X, like Y ({name})"] = 100 * float(np.mean(others))
+    return figures, {"instructions": INSTRUCTIONS, "tweets": TWEETS, "things": THINGS, "examples": list(models)}
+
+
+def _share_with(embedder: Embedder, embeddings: Tensor, mean: Tensor, wanted: str) -> float:
+    """Return the share of texts with a wanted word among their first meaningful tokens, less the logits of ``mean``."""
+    head, words = embedder.decoding_head, read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none")
+    logits = head.uncapped(embeddings) - head.uncapped(mean[None])
+    logits[:, torch.from_numpy(~words.meaningful)] = -torch.inf
+    rows = [[words.surfaces[i].strip().casefold() for i in row] for row in logits.topk(DEPTH, dim=1).indices]
+    return float(np.mean([not set(wanted.split()).isdisjoint(row) for row in rows]))
+
+
+def cost(data: Path) -> Found:
+    """Measure ``align_over_encoding`` (a ratio, median of three), ``align_100k_gib`` and ``spectrum_100k_gib``."""
+    embedder = open_model(Recipe().backbone, UNTRAINED["plain mean"])
+    stream = iter(open_corpus(str(data / CORPUS)))
+    seconds = [align(embedder, list(islice(stream, TIMED)))["seconds"] for _ in range(REPEATS)]
+    ratios = [row["reading"] / row["encoding"] for row in seconds]
+    memory: dict[str, float] = {}
+    for name in ("align", "spectrum"):
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
+            memory[f"{name}_100k_gib"] = apart.submit(peak_memory, data, name).result()
+    return {"align_over_encoding": median(ratios)} | memory, {"texts": TIMED, "ratios": ratios, "seconds": seconds}
+
+
+class RandomEmbeddings(Embedder):
+    """An embedder whose embeddings are random: encoding many texts takes an hour, and real vectors have the same size."""
+
+    def embed(self, texts: Sequence[str], **_: Any) -> Tensor:
+        """Draw N×d normal numbers."""
+        return torch.randn(len(texts), self.encoder.get_embedding_dimension())
+
+
+def peak_memory(data: Path, name: str) -> float:
+    """Read many texts with ``align`` or ``spectrum``, and return the peak memory of this process in GiB."""
+    plain, prompted = (open_model(Recipe().backbone, UNTRAINED[way]) for way in ("plain mean", "PromptEOL"))
+    base, tuned = (RandomEmbeddings(embedder.encoder, embedder.head) for embedder in (plain, prompted))
+    corpus = open_corpus(str(data / CORPUS))
+    if name == "align":
+        align(base, list(islice(corpus, MANY)))
+    else:
+        with TemporaryDirectory() as folder:
+            run_spectrum((base, tuned), corpus, Path(folder) / "spectrum", {}, max_texts=MANY)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def dynamics(data: Path, runs: Path) -> Found:
+    """Measure whether the vocabulary space and the representation space are optimised together, along short fits.
+
+    Args:
+        data: Folder with ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
+        runs: Folder that keeps the fits, which take about six minutes on two cores.
+
+    Returns:
+        Figures: the correlations of the target loss and of the local alignment rate with each quantity of the representation
+        space, by kind of target, and the share of them that reaches ``TOGETHER``. Details: all measurements.
+    """
+    sts = str(data / "mteb" / "stsbenchmark-sts" / "validation.jsonl")
+    stages: list[StageDynamics] = []
+    positives = ""
+    for name, settings in FITS.items():
+        run = runs / name.replace(", ", "-").replace(" ", "-")
+        if not run.is_dir():
+            fit(str(data / CORPUS), run, Recipe(**SHORT, **settings, sts=sts), progress=True)
+        measured, positives = read_dynamics(run)
+        stages += measured
+    figures = {
+        f"dynamics_rho {stage.targets}, {ours}, {theirs}": rho
+        for stage in stages
+        for ours in ("target_loss", "local")
+        for theirs, rho in stage.correlation.get(ours, {}).items()
+    }
+    figures["dynamics_together"] = sum(rho >= TOGETHER for rho in figures.values()) / max(len(figures), 1)
+    return figures, {"positives": positives, "stages": [asdict(stage) for stage in stages]}

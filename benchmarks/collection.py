@@ -1,0 +1,137 @@
+"""Collections to search in: real ones, known items for tuning, and the measures of a ranking."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytrec_eval
+from numpy.typing import NDArray
+
+from text2token.data.tables import read_table
+from text2token.evaluation import read_qrels, sample_collection
+from text2token.evaluation.items import Items, Part
+from text2token.search import Document, ScoredId, read_documents
+
+MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
+DEPTH = 100  # documents of a ranking
+SPAN_DOCUMENT = 40  # words that a document needs so that a span can be cut out of it
+
+Ranking = Mapping[str, Sequence[ScoredId]]
+"""Query id → hits, best first."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Documents, queries by id, and for each query the relevance of its judged documents."""
+
+    name: str
+    documents: list[Document]
+    queries: dict[str, str]
+    relevant: dict[str, dict[str, int]]
+
+
+def beir(folder: Path, name: str, limit: int | None) -> Collection:
+    """Read a collection in BEIR's layout.
+
+    Args:
+        folder: Folder with ``corpus.jsonl``, ``queries.jsonl`` and ``qrels/test.tsv`` or ``qrels/test.jsonl``.
+        name: Name for readers.
+        limit: Largest number of documents. Random queries are kept as long as their relevant documents fill at most two thirds;
+            random other documents fill the rest. None: everything.
+    """
+    documents = {document.id: document for document in read_documents(folder / "corpus.jsonl")}
+    texts = {query.id: query.text for query in read_documents(folder / "queries.jsonl")}
+    qrels = next(file for ending in ("jsonl", "tsv") if (file := folder / "qrels" / f"test.{ending}").is_file())
+    relevant: dict[str, dict[str, int]] = {}
+    for query, judged in read_qrels(qrels).items():
+        found = {document: grade for document, grade in judged.items() if grade > 0 and document in documents}
+        if found and query in texts:
+            relevant[query] = found
+    chosen, kept = sorted(relevant), set(documents)
+    if limit is not None and limit < len(documents):
+        needed = {query: set(found) for query, found in relevant.items()}
+        queries, kept = sample_collection(needed, sorted(documents), limit * 2 // 3, fill=False)
+        kept |= set(random.Random(0).sample(sorted(documents.keys() - kept), limit - len(kept)))
+        chosen = sorted(queries)
+    rows = [document for key, document in documents.items() if key in kept]
+    return Collection(name, rows, {key: texts[key] for key in chosen}, {key: relevant[key] for key in chosen})
+
+
+def known_items(file: Path, size: int) -> Collection:
+    """Make a known-item search from paragraphs without judgements, to tune settings.
+
+    Half of the queries are titles, half are first sentences. The document that a query must find is the rest of its paragraph.
+    Each article gives one paragraph.
+    """
+    rows = {row.text("title"): row.text("text") for row in islice(read_table(file), 20 * size)}
+    paragraphs = list(rows.items())
+    random.Random(0).shuffle(paragraphs)
+    documents: list[Document] = []
+    queries: dict[str, str] = {}
+    for title, text in paragraphs:
+        first, stop, rest = text.partition(". ")
+        if stop and len(rest.split()) >= 30 and len(first.split()) >= 6 and len(documents) < size:
+            name = str(len(documents))
+            queries[name] = title if len(documents) % 2 else first
+            documents.append(Document(name, "", rest))
+    asked = dict(islice(queries.items(), size // 2))
+    return Collection("known items", documents, asked, {key: {key: 1} for key in asked})
+
+
+def span_items(collection: Collection, size: int) -> Collection:
+    """Make a known-item search from the documents of a collection, without its queries and judgements.
+
+    A query is a span of 3 to 12 words, cut out of the document that it must find (inverse cloze task, Lee et al. 2019).
+    """
+    rng = random.Random(0)
+    documents = {document.id: document for document in collection.documents}
+    long = [document for document in collection.documents if len(document.text.split()) >= SPAN_DOCUMENT]
+    queries: dict[str, str] = {}
+    for document in rng.sample(long, min(size, len(long))):
+        words, length = document.text.split(), rng.randint(3, 12)
+        start = rng.randrange(5, len(words) - length)
+        queries[document.id] = " ".join(words[start : start + length])
+        rest = " ".join([*words[:start], *words[start + length :]])
+        documents[document.id] = Document(document.id, document.title, rest)
+    relevant = {query: {query: 1} for query in queries}
+    return Collection(f"spans of {collection.name}", list(documents.values()), queries, relevant)
+
+
+def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[ScoredId]]:
+    """Return the best documents of every query.
+
+    Args:
+        collection: Collection with Q queries and D documents.
+        scores: Scores, Q×D.
+        negative: Whether a document with a score of 0 or less is a hit. Cosines can be negative; a sparse score of 0 means that
+            query and document share no token.
+    """
+    ids = [document.id for document in collection.documents]
+    ranked = {}
+    for query, row in zip(collection.queries, scores, strict=True):
+        order = np.argsort(-row, kind="stable")[:DEPTH]
+        ranked[query] = [ScoredId(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
+    return ranked
+
+
+def measure(collection: Collection, ranking: Ranking) -> dict[str, dict[str, Any]]:
+    """Measure nDCG@10 and recall@100, × 100, each with its 95 % bootstrap interval over queries."""
+    run = {query: {hit.id: hit.score for hit in ranking[query]} for query in collection.queries}
+    scored = pytrec_eval.RelevanceEvaluator(collection.relevant, set(MEASURES)).evaluate(run)
+    measured = {}
+    for name in MEASURES.values():
+        values = np.array([scored.get(query, {}).get(name, 0.0) for query in collection.queries])
+        items = Items("query", (Part("mean", values, np.empty(0)),))
+        measured[name] = {"score": 100 * items.score, "interval": [100 * end for end in items.interval()]}
+    return measured
+
+
+def ndcg(collection: Collection, ranking: Ranking) -> float:
+    """Measure nDCG@10, × 100."""
+    return float(measure(collection, ranking)["ndcg_cut_10"]["score"])
