@@ -1,7 +1,7 @@
 """The documentation: its Python blocks run on a tiny model, and its commands parse.
 
-The blocks of a page run in order in one namespace and in a folder of their own. It holds ``notes.txt``, ``documents.jsonl`` and
-``model``, a fitted model. The default backbone is a tiny one there.
+The blocks of a page run in order in one namespace and in a folder of their own. It holds ``notes.txt``, ``documents.jsonl``, a
+similarity task ``my-task`` and ``model``, a fitted model. The default backbone is a tiny one there.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import re
 import shlex
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -56,6 +57,9 @@ def started(tmp_path_factory: pytest.TempPathFactory, backbone) -> Path:
     (folder / "notes.txt").write_text("\n".join(texts))
     rows = [{"_id": str(i), "title": f"Page {i}", "text": text} for i, text in enumerate(CORPUS[:30])]
     (folder / "documents.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "my-task").mkdir()
+    scored = [{"sentence1": a, "sentence2": b, "score": i % 5} for i, (a, b) in enumerate(pairwise(CORPUS[:13]))]
+    (folder / "my-task" / "test.jsonl").write_text("\n".join(map(json.dumps, scored)))
     small = text2token.Recipe(
         backbone=backbone("llama"),
         max_texts=60,

@@ -258,10 +258,12 @@ def test_source_errors(tmp_path, monkeypatch):
     assert read_error("gone.txt").startswith("gone.txt does not exist; give a file")
     assert read_error("no/such/place").startswith("no/such/place does not exist")
     assert read_error("*.csv").startswith("*.csv does not exist")
-    assert read_error("notes.md").startswith("notes.md is no file of a known format")
-    assert read_error("*.md").startswith("*.md is no file of a known format")
+    assert read_error("notes.md").startswith(
+        "notes.md is neither a file of a known format nor a folder with such files"
+    )
+    assert read_error("*.md").startswith("*.md is neither a file of a known format nor a folder with such files")
     assert read_error("empty").startswith(
-        "empty is no file of a known format and holds none; convert it to one of .txt, .jsonl, .json"
+        "empty is neither a file of a known format nor a folder with such files; convert it to one of .txt, .jsonl, .json"
     )
     assert read_error([]).startswith("no corpus given")
 

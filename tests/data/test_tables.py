@@ -145,7 +145,7 @@ def test_ids(column, value, name):
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, 1.5, True, [1], {}, "", " ", "\0"])
 def test_what_is_no_id(value):
-    with pytest.raises(UserError, match=r"^here: .* is no id; give each row a string or a whole number"):
+    with pytest.raises(UserError, match=r"^here: .* is not an id; give each row a string or a whole number"):
         Row("here", {"_id": value, "id": "second"}).id()
 
 

@@ -98,12 +98,12 @@ def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
 
 def test_rows_of_every_format_are_named(tmp_path):
     (tmp_path / "d.csv").write_text("id,text\n1,a\n,b\n")
-    with pytest.raises(UserError, match=r"d\.csv, line 3: '' is no id"):
+    with pytest.raises(UserError, match=r"d\.csv, line 3: '' is not an id"):
         list(read_documents(tmp_path / "d.csv"))
     pq.write_table(pa.table({"id": [1.0, None], "text": ["a", "b"]}), tmp_path / "d.parquet")
     read = read_documents(tmp_path / "d.parquet")
     assert next(read).id == "1"
-    with pytest.raises(UserError, match=r"d\.parquet, row 2: None is no id"):
+    with pytest.raises(UserError, match=r"d\.parquet, row 2: None is not an id"):
         next(read)
 
 
@@ -112,14 +112,14 @@ def test_rows_of_every_format_are_named(tmp_path):
     [
         (['{"id": 1, "text": "a"}', '{"id": "1", "text": "b"}'], r"line 2: the id '1' occurs a second time"),
         (['{"id": 1, "text": "  "}'], r"There is no document with text"),
-        (['{"id": null, "text": "a"}'], r"line 1: None is no id"),
+        (['{"id": null, "text": "a"}'], r"line 1: None is not an id"),
         (['{"id": 1, "text": [5]}'], r"line 1: expected a text, found list in 'text'; set `text_column`"),
         (['{"text": "a"}'], r"line 1: no column 'id' among its columns \(text\); set `id_column`"),
         (['{"id": 1, "body": "a"}'], r"no column 'text' among its columns \(id, body\)"),
         ([""], r"no document with text in"),
         (["5"], r"line 1: expected a JSON object such as"),
         (['["id", "text"]'], r"line 1: expected a JSON object such as"),
-        (['{"id": 1.5, "text": "a"}'], r"line 1: 1.5 is no id"),
+        (['{"id": 1.5, "text": "a"}'], r"line 1: 1.5 is not an id"),
     ],
 )
 def test_bad_documents_are_named(tmp_path, rows, sentence):

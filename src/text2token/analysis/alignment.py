@@ -32,7 +32,7 @@ Alignments = Mapping[str, Mapping[str, Any]]
 
 
 class AlignmentSettings(NamedTuple):
-    """How token logits and literal tokens are compared.
+    """Settings for comparing token logits with literal tokens.
 
     Attributes:
         k: Aligned tokens for Hit@K and for the categories. The paper uses 10.

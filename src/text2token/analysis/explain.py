@@ -151,7 +151,7 @@ def explain_instructions(
 
 
 def _among_top(logits: Tensor, embedder: Embedder) -> Tensor:
-    """Which of the V tokens a sparse vector with these logits keeps."""
+    """Return a mask of V booleans: the tokens that a sparse vector with these logits keeps."""
     return (logits >= logits.topk(min(embedder.top_k, len(logits))).values[-1]) & (
         logits > embedder.alignment_threshold
     )

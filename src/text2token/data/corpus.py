@@ -162,7 +162,9 @@ def _open(source: str, column: str) -> list[_Source]:
     if files:
         return [_open_file(file, column) for file in files]
     if matches:
-        raise UserError(f"{source} is no file of a known format and holds none; convert it to one of {_FORMATS}")
+        raise UserError(
+            f"{source} is neither a file of a known format nor a folder with such files; convert it to one of {_FORMATS}"
+        )
     if _is_readable(path) or not _HUB_NAME.fullmatch(source):
         raise UserError(f"{source} does not exist; give a file, folder or pattern of {_FORMATS} files")
     return [_open_hub_dataset(source, column)]

@@ -27,7 +27,7 @@ _HIDDEN = {
     "compiler",
 }
 _MIN_SUMMARY_WORDS, _MIN_BODY_WORDS = 4, 20
-_ENGLISH_ASCII_SHARE = 0.95  # lets the odd accent or symbol through, no text in another alphabet
+_ENGLISH_ASCII_SHARE = 0.95  # accepts a few accents and symbols, but no text in another alphabet
 _SIGNATURE = re.compile(
     r"\A\w+\(.*(?:\n.+)*?\s*\)\s*(?:--|->.*)?[ \t]*\n\s*\n"
 )  # a first paragraph that is only the call

@@ -74,7 +74,7 @@ class Row(NamedTuple):
         """Return the cleaned text in a column, empty for a null; a number is text, too.
 
         Raises:
-            UserError: The row has no such column, or its value is no text.
+            UserError: The row has no such column, or its value is not a text.
         """
         value = self.value(column, setting)
         text = cell_text(value)
@@ -97,7 +97,7 @@ class Row(NamedTuple):
         is_id = not isinstance(value, float) or value.is_integer()
         name = clean_id((cell_text(value) if is_id else None) or "")
         if not name:
-            raise UserError(f"{self.place}: {value!r} is no id; give each row a string or a whole number")
+            raise UserError(f"{self.place}: {value!r} is not an id; give each row a string or a whole number")
         return name
 
 

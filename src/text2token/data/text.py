@@ -21,11 +21,11 @@ def clean_id(text: str) -> str:
 
 
 def cell_text(value: Any) -> str | None:
-    """Return a cell of a table as text, or None if the cell is no text.
+    """Return a cell of a table as text, or None if the cell is not a text.
 
     A null and a number that is not finite are empty. A whole number has no decimal point (``7`` and ``7.0`` are "7"), because
     a column of whole numbers becomes one of floats in many tools once a value is missing. Truth values, lists, objects, dates and
-    bytes are no text.
+    bytes are not texts.
     """
     if isinstance(value, str):
         return value

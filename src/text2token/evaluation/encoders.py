@@ -83,7 +83,7 @@ class VectorStore:
         return [found[key] for key in keys]
 
     def cost(self, account: bytes) -> Cost:
-        """What was added to an account so far, earlier processes included."""
+        """Return the total cost of an account, earlier processes included."""
         row = self._connection.execute("SELECT texts, seconds FROM costs WHERE account = ?", (account,)).fetchone()
         return Cost(*row) if row else Cost()
 
@@ -105,7 +105,7 @@ class Session:
         store: Keeps the vectors.
         instructions: Use the instruction of the benchmark where a model has no prompt for a task.
         progress: Show a bar.
-        account: The account in the store that pays for encoding: one per evaluation and task.
+        account: Key under which the store adds up the cost of encoding: one per evaluation and task.
     """
 
     store: VectorStore

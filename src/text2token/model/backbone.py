@@ -59,7 +59,7 @@ def from_anywhere(name: str) -> str:
 
 
 class EncoderSettings(TypedDict, total=False):
-    """How a language model becomes an encoder; see :func:`load_encoder`."""
+    """Settings that turn a language model into an encoder, see :func:`encoder_around`."""
 
     attention: Attention
     pooling: PoolingMode
@@ -110,7 +110,7 @@ def encoder_around(
 
     Args:
         body: The language model without its head, in float32.
-        name: The backbone's name; its tokenizer is read anew, so that no other template is in it.
+        name: The backbone's name. Its tokenizer is loaded again, without the template of any other encoder.
         attention: ``own`` keeps the attention that the model was trained with; decoders can be switched to ``bidirectional``.
         pooling: How the last hidden states (after the final norm) become one embedding. With ``last`` we drop ``[SEP]`` and
             ``<eos>``, so that the last hidden state is the prediction of what follows the template. A masked language model

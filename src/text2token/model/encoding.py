@@ -29,7 +29,7 @@ def check_texts(texts: Sequence[Any]) -> None:
     """Make sure that ``texts`` is a sequence of strings.
 
     Raises:
-        UserError: It is one string, or an item is no string; the sentence gives its position.
+        UserError: It is one string, or an item is not a string; the sentence gives its position.
     """
     if isinstance(texts, str):
         raise UserError("A list of texts is expected, not a text alone: write [text].")
@@ -66,7 +66,7 @@ def encode_in_batches(
         N rows on the CPU, float32, in the order of ``texts``.
 
     Raises:
-        UserError: An item of ``texts`` is no string or cannot be tokenised, or memory is too small for a single text.
+        UserError: An item of ``texts`` is not a string or cannot be tokenised, or memory is too small for a single text.
     """
     check_texts(texts)
     if batch_size < 1:

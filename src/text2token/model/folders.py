@@ -71,8 +71,8 @@ def dense_modules(encoder: SentenceTransformer, correction: Dense | None) -> lis
 def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None:
     """Write a folder that loads with sentence-transformers alone, template included.
 
-    The tokenizer is saved under transformers' general class: the classes of BERT, RoBERTa, GPT-NeoX and others build their
-    post-processor anew at loading, and the template is in there.
+    The template is in the post-processor of the tokenizer. The tokenizer classes of BERT, RoBERTa, GPT-NeoX and others replace
+    the post-processor when they are loaded, so the tokenizer is saved under transformers' general class.
     """
     model.save(str(folder), create_model_card=False)
     general = {

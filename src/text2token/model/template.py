@@ -13,7 +13,7 @@ from text2token.utils.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_FEWEST_TOKENS = 4  # of a text beside its template; fewer say nothing
+_FEWEST_TOKENS = 4  # minimum number of tokens that the template must leave for the text
 
 
 def bake(

@@ -110,7 +110,9 @@ def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
         if any(part.startswith(".") for part in name.parts):
             continue
         if clean_id(str(name)) != str(name):
-            raise UserError(f"{os.fsencode(file)!r}: this name is not UTF-8 text, so it is no id; rename the file.")
+            raise UserError(
+                f"{os.fsencode(file)!r}: this name is not UTF-8 text, so it cannot be an id; rename the file."
+            )
         try:
             text = clean(file.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError:

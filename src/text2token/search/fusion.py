@@ -1,4 +1,4 @@
-"""Chooses the fields that a search asks, and fuses their rankings into one."""
+"""Choose the fields to search, and fuse their rankings into one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HYBRID = Fusion("scores", HYBRID_WEIGHTS)
 def fields_to_search(
     mode: Mode, available: Sequence[FieldName], fusion: Fusion, *, inference_free: bool
 ) -> list[FieldName]:
-    """The fields that a search asks.
+    """Return the fields to search.
 
     Args:
         mode: One field, or ``hybrid``: all fields with a weight above 0.

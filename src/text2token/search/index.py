@@ -299,7 +299,7 @@ class Index:
     def query_vectors(
         self, queries: Sequence[str], mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
     ) -> dict[FieldName, Matrix]:
-        """Vectors of queries in the fields that :meth:`search` would ask, one row for each query. No query may be empty."""
+        """Return the vectors of queries in the fields that :meth:`search` uses, one row for each query. No query may be empty."""
         fields = fields_to_search(mode, self.fields, fusion, inference_free=inference_free)
         return self._vectorizer.queries(queries, fields, inference_free=inference_free)
 

@@ -28,7 +28,7 @@ from text2token.training.trainer import pair_cosine
 from text2token.utils.errors import UserError
 
 Cache = Callable[[str, Callable[[], Tensor]], Tensor]
-_FEWEST_TEXTS = 48  # with fewer, a correction learns chance
+_FEWEST_TEXTS = 48  # with fewer texts, a correction fits noise
 
 
 def adapt(
@@ -100,7 +100,7 @@ def adapt(
 
 
 def adapt_draw(recipe: Recipe) -> Draw:
-    """How many texts ``adapt`` draws: ``calibration_texts`` to learn from, and half as many to score corrections on."""
+    """Number of texts that ``adapt`` draws: ``calibration_texts`` to learn from, and half as many to score corrections on."""
     texts = recipe.calibration_texts
     return Draw("calibration_texts", texts, texts // 2, part=3, fewest=_FEWEST_TEXTS)
 

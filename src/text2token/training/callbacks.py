@@ -82,7 +82,7 @@ class ShowProgress(TrainerCallback):
 
 
 class MeasureAlong(TrainerCallback):
-    """Measure the model at evenly spaced steps of a stage, from its start to its end. The training does not change.
+    """Measure the model at evenly spaced steps of a stage, from its start to its end, without any effect on the training.
 
     Args:
         points: Number of measurements after the one at the start. 0 measures nothing.

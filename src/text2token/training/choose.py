@@ -1,8 +1,8 @@
 """Choose a correction without labels (ours).
 
-Pairs of texts that share a known part of their words are made from the corpus. A correction is better if the cosines of its
-vectors rank these pairs by that part. The measure rewards anything that makes words more distinct. Therefore not the best
-candidate is chosen, but the weakest one that is at most a standard error worse, as Breiman et al. (1984) prune trees.
+We make pairs of texts that share a known part of their words. A correction is better if the cosines of its vectors rank these
+pairs by that part. This measure also rewards corrections that only make words more distinct. So we choose the weakest candidate
+that is at most one standard error worse than the best one, as Breiman et al. (1984) prune trees.
 
 The order of the candidates, the part of the head's spectrum and this rule were chosen on STSBenchmark validation with one
 backbone. A choice itself uses no labels.

@@ -33,7 +33,7 @@ from text2token.utils.files import exclusive_lock
 Stores = dict[int, tuple[TargetStore, TargetStore]]
 """For each stage, the targets to train on and the targets of the held-out texts."""
 
-_FEWEST_TEXTS = 16  # with fewer, document frequencies and means say nothing
+_FEWEST_TEXTS = 16  # with fewer texts, document frequencies and means are noise
 _EXAMPLES = 5
 
 
@@ -159,7 +159,7 @@ def split_texts(texts: list[str], stage_1: float) -> dict[int, list[str]]:
 
 
 def fit_draw(recipe: Recipe) -> Draw:
-    """How many texts ``fit`` and its baselines draw. At most a tenth is held out."""
+    """Number of texts that ``fit`` and its baselines draw. At most a tenth is held out."""
     return Draw("max_texts", recipe.max_texts, recipe.held_out, part=10, fewest=_FEWEST_TEXTS)
 
 

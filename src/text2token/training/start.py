@@ -23,14 +23,14 @@ CorpusLike = Corpus | Sequence[str] | str | Path
 
 
 class Draw(NamedTuple):
-    """How many texts a run draws from its corpus.
+    """Limits on the number of texts that a run draws from its corpus.
 
     Attributes:
         setting: The recipe's setting that limits ``texts``, for messages.
-        texts: Texts to learn from, at most.
-        held_out: Texts kept aside, at most.
-        part: At most one in ``part`` of the drawn texts is kept aside, so that a small corpus is not used up.
-        fewest: Fewer distinct texts are refused.
+        texts: Maximum number of texts to learn from.
+        held_out: Maximum number of texts that are held out.
+        part: At most one in ``part`` of the drawn texts is held out, so that a small corpus keeps enough to learn from.
+        fewest: Minimum number of distinct texts; a corpus with fewer is refused.
     """
 
     setting: str
@@ -60,7 +60,7 @@ class Run:
         backbone: The record of the untrained backbone.
         embedder: The untrained backbone with its decoding head.
         texts: Texts to learn from.
-        held_out: Texts kept aside.
+        held_out: Texts that are never learned from.
     """
 
     verb: str
@@ -106,7 +106,7 @@ def start_run(
         corpus: Texts in any form.
         output: Folder for the result.
         recipe: All settings.
-        amount: How many texts to draw.
+        amount: Number of texts to draw.
         text_column: Column of the texts in a table.
         overwrite: Replace ``output``.
         settings: Further arguments of the command. An unfinished run is continued only if they are equal.

@@ -47,8 +47,8 @@ def use_writable_caches() -> None:
     """Point caches that cannot be written to a temporary folder, and log it once.
 
     This helps in containers whose user has no home directory or no name, or may not write to the installed packages. Numba,
-    mteb, Matplotlib and the Hugging Face libraries read these variables when they are imported, so this runs before. Variables
-    that are set already stay as they are. A cache of models that exists is kept, because it can still be read.
+    mteb, Matplotlib and the Hugging Face libraries read these variables when they are imported, so call this function before.
+    Variables that are set already stay as they are. An existing cache of models is kept, because it can still be read.
     """
     before = dict(os.environ)
     home = _home()

@@ -8,16 +8,16 @@ from typing import Any
 
 from more_itertools import chunked
 
-_PARAMETERS = 500  # of one statement; SQLite allows 999 everywhere
+_PARAMETERS = 500  # values in one statement; every SQLite allows 999
 
 
 def select_in(connection: sqlite3.Connection, select: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-    """Rows of a query for many values, some at a time.
+    """Run a query for many values in batches, and return its rows.
 
     Args:
         connection: The database.
         select: Statement that ends in ``IN``, as ``SELECT a FROM t WHERE b IN``.
-        values: The values.
+        values: Values to look for.
     """
     rows: list[tuple[Any, ...]] = []
     for part in chunked(values, _PARAMETERS):

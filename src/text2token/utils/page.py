@@ -19,8 +19,8 @@ class Bar(NamedTuple):
     """An aligned token in a bar chart.
 
     Attributes:
-        token: With signs for spaces and line breaks.
-        weight: As computed.
+        token: Text of the token, with visible signs for spaces and line breaks.
+        weight: Weight of the token.
         percent: Length of the bar: the weight in percent of the largest one, from 0 to 100.
         in_text: Whether the token is spelled in the text.
     """

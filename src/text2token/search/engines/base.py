@@ -56,7 +56,7 @@ class Engine(Protocol):
         """Delete documents. Unknown ids are ignored."""
 
     def finish(self) -> None:
-        """Prepare what was added for fast searches. Call it once after many additions."""
+        """Prepare added documents for fast searches. Call it once after many additions."""
 
     def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
         """The ``k`` best documents of one field that meet all filters, best first. Equal scores are ordered by id.

@@ -79,7 +79,7 @@ class EmbeddedEngine:
     def finish(self) -> None:
         """Merge small segments, and a larger one if that makes it at most an eighth larger.
 
-        A first build so ends with few segments, which are fastest to search. A small addition does not rewrite large segments.
+        So a first build ends with few segments, which are fastest to search, and a small addition does not rewrite large ones.
         """
         names = sorted(self._segments, key=lambda name: len(self._segments[name].ids), reverse=True)
         sizes = [len(self._segments[name].ids) for name in names]

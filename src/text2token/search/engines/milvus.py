@@ -22,7 +22,7 @@ _MAX_HITS = 16_384  # Milvus' limit for a request
 _MAX_ID_BYTES = 65_535  # Milvus' limit
 _METADATA = "metadata"
 _METRIC = {"metric_type": "IP"}
-_EMPTY = {2**32 - 2: 1.0}  # stands for an empty sparse vector, which Milvus refuses: its largest column, in no query
+_EMPTY = {2**32 - 2: 1.0}  # replaces an empty sparse vector, which Milvus refuses; no query has this column
 _TYPES = {
     field: DataType.FLOAT_VECTOR if field == "dense" else DataType.SPARSE_FLOAT_VECTOR for field in get_args(FieldName)
 }
