@@ -63,6 +63,8 @@ def main() -> None:
     assert "site-packages" in str(package), f"{package} is not an installed package"
     assert (package / "py.typed").is_file(), "py.typed is missing"
     assert list((package / "utils" / "templates").iterdir()), "the templates are missing"
+    for name in ("index.html", "explorer.css", "explorer.js"):
+        assert (package / "serving" / "explorer" / name).is_file(), f"{name} of the explorer is missing"
     Path("texts.txt").write_text("\n".join(TEXTS))
     rows = [{"_id": str(i), "text": text} for i, text in enumerate(TEXTS)]
     Path("documents.jsonl").write_text("\n".join(map(json.dumps, rows)))

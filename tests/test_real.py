@@ -16,6 +16,8 @@ from text2token import Embedder, Recipe, fit
 from text2token.data.docstrings import installed_docstrings
 from text2token.evaluation import evaluate, saved_model, select_tasks
 from text2token.model.packaged import fetch
+from text2token.model.precision import has_bf16
+from text2token.settings.templates import TEMPLATES
 
 pytestmark = pytest.mark.slow
 TEXT = "The navy of Albania took part in a parade of warships in the Bay of Naples."
@@ -102,3 +104,18 @@ def test_evaluate_agrees_with_minilm_by_hand(tmp_path, texts):
     summary = evaluate(saved_model(folder), select_tasks(folders=[tmp_path / "overlap"]), tmp_path / "r")
     first, second = (SentenceTransformer(folder).encode(side) for side in zip(*pairs, strict=True))
     assert summary["tasks"][0]["score"] == pytest.approx(spearmanr((first * second).sum(axis=1), gold)[0], abs=1e-3)
+
+
+def test_http_in_bf16_gives_almost_the_vectors_of_fp32(serve, texts):
+    embedder = Embedder.open("smollm2-135m", template=TEMPLATES["keywords"], pooling="last")
+    mixed = [*texts[:24], "cat", " ".join(texts[:4])]
+    expected = embedder.encode(mixed)
+    if not has_bf16(embedder.encoder.device):
+        pytest.skip("no bf16 here")
+    embedder.use_bf16()
+    client = serve(embedder)
+    given = np.array(client.post("/embed", json={"inputs": mixed}).json())
+    alone = np.array([client.post("/embed", json={"inputs": text}).json()[0] for text in mixed[-2:]])
+    assert (given * expected).sum(axis=1).min() >= 0.9999
+    assert (alone * expected[-2:]).sum(axis=1).min() >= 0.9999
+    assert not np.array_equal(given, expected)

@@ -152,7 +152,11 @@ def test_it_asks_for_the_key_once_and_errors_are_sentences(browser, serve_page):
     opened.goto(f"{address}/#search")
     opened.get_by_label("API key").fill("wrong")
     opened.get_by_role("button", name="Use it").click()
+    expect(opened.get_by_text("The server does not accept this key.")).to_be_visible()
     expect(opened.get_by_label("API key")).to_have_value("")
+    opened.keyboard.press("Escape")
+    expect(opened.locator("#model .error")).to_contain_text("needs a key")
+    opened.reload()
     opened.get_by_label("API key").fill("open sesame")
     opened.get_by_role("button", name="Use it").click()
     expect(opened.get_by_text("This server has no index")).to_be_visible()
@@ -161,3 +165,15 @@ def test_it_asks_for_the_key_once_and_errors_are_sentences(browser, serve_page):
     opened.get_by_label("Text", exact=True).fill("word " * 500)
     expect(opened.locator(".message.error")).to_contain_text("the model reads")
     opened.close()
+
+
+def test_a_server_that_is_gone_and_an_answer_that_is_no_json_are_told(page):
+    page.get_by_label("Text", exact=True).fill("The cat sat.")
+    expect(page.locator("#read .tokens li").first).to_be_visible()
+    page.route("**/explain", lambda route: route.fulfill(status=200, body="<html>Bad gateway</html>"))
+    page.get_by_label("Text", exact=True).fill("The cat sat down.")
+    expect(page.locator("#read .error")).to_contain_text("status 200")
+    expect(page.locator("#read .result")).not_to_have_class(re.compile("busy"))
+    page.unroute("**/explain")
+    page.get_by_label("Text", exact=True).fill("The cat sat up.")
+    expect(page.locator("#read .tokens li").first).to_be_visible()

@@ -169,6 +169,22 @@ def test_a_client_that_hangs_up_frees_its_place(start, model_folder):
         raise AssertionError("the texts of the client that is gone still wait")
 
 
+def test_a_client_that_hangs_up_stops_its_stream(start, model_folder, index_folder):
+    server = start(model_folder, "--index", index_folder)
+    body = {"queries": ["a sitting cat", "the bank of a river"] * 1_000, "mode": "dense"}
+    with httpx.stream("POST", f"{server.url}/search/stream", json=body, timeout=60) as response:
+        next(response.iter_lines())
+
+    def batches():
+        return re.search(r"te_batch_next_size_count (\S+)", httpx.get(f"{server.url}/metrics").text)[1]
+
+    time.sleep(0.5)
+    stopped = batches()
+    time.sleep(0.5)
+    assert batches() == stopped
+    assert float(stopped) < 2_000
+
+
 def test_a_full_queue_says_when_to_come_back_and_recovers(start, model_folder):
     server = start(model_folder, "--queue-tokens", "2000", "--batch-tokens", "64")
     with concurrent.futures.ThreadPoolExecutor(32) as pool:

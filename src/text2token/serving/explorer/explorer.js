@@ -26,25 +26,33 @@ async function call(path, body, signal) {
     throw new Refused("The server does not answer. Is it still running?");
   }
   if (response.status === 401) {
-    await askForKey();
+    await askForKey(Boolean(key));
     return call(path, body, signal);
   }
-  const content = await response.json();
-  if (!response.ok) throw new Refused(content.error);
+  const content = await response.json().catch(() => null); // a proxy in between may answer with a page
+  if (!response.ok || content === null) throw new Refused(content?.error ?? `The server gives no usable answer (status ${response.status}).`);
   return content;
 }
 
-function askForKey() {
-  const dialog = document.getElementById("key");
-  return new Promise((resolve) => {
+let asking = null; // one dialog for all requests that wait for the key
+
+function askForKey(refused) {
+  asking ??= new Promise((resolve, reject) => {
+    const dialog = document.getElementById("key");
+    const input = dialog.querySelector("input");
+    document.getElementById("key-refused").hidden = !refused;
+    dialog.returnValue = "";
     dialog.addEventListener("close", () => {
-      const input = dialog.querySelector("input");
-      sessionStorage.setItem("key", input.value);
+      asking = null;
+      if (dialog.returnValue === "use") {
+        sessionStorage.setItem("key", input.value);
+        resolve();
+      } else reject(new Refused("The server needs a key. Reload the page to enter it."));
       input.value = "";
-      resolve();
     }, { once: true });
-    if (!dialog.open) dialog.showModal();
+    dialog.showModal();
   });
+  return asking;
 }
 
 // ---- the address bar
@@ -106,7 +114,8 @@ const explained = (tokens) => {
 };
 const column = (title, ...content) => element("section", {}, element("h2", {}, title), ...content);
 const columns = (...content) => element("div", { class: "columns-of-tokens" }, ...content);
-const parts = (tokens, tint = "in-text") => tokenList(tokens, (token) => token.part, () => tint);
+const parts = (tokens, tint = "in-text", scale = 1) => tokenList(tokens, (token) => scale * token.part, () => tint);
+const MILLION = 1e6; // one token of a vocabulary has a small part of a cosine
 
 // ---- views: each gives the elements of its result, or a sentence about what to type
 
@@ -131,8 +140,9 @@ const show = {
     return [
       element("p", {}, element("span", { class: "score" }, read.dense_cosine.toFixed(3)), " cosine of the dense vectors, ",
         element("span", { class: "score" }, read.cosine.toFixed(3)), " of the token logits"),
-      columns(column("Pull together", parts(read.alike)), column("Only in the first", parts(read.in_first, "beyond")),
-        column("Only in the second", parts(read.in_second, "beyond"))),
+      columns(column("Pull together", parts(read.alike, "in-text", MILLION)), column("Only in the first", parts(read.in_first, "beyond", MILLION)),
+        column("Only in the second", parts(read.in_second, "beyond", MILLION))),
+      element("p", { class: "muted" }, "Numbers are millionths: parts of the cosine of the logits on the left, of its distance from 1 on the right."),
     ];
   },
 
@@ -180,7 +190,7 @@ function highlighted(text, tokens) {
 }
 
 function plot(map, index) {
-  const [width, height, margin] = [1000, 640, 20];
+  const [width, height, margin] = [1000, 460, 20];
   const scale = (value, [low, high], size) => margin + ((value - low) / (high - low || 1)) * (size - 2 * margin);
   const range = (axis) => { const all = map.points.map((point) => point[axis]); return [Math.min(...all), Math.max(...all)]; };
   const [rangeX, rangeY] = [range("x"), range("y")];
@@ -219,7 +229,7 @@ function plot(map, index) {
   });
   const legend = element("ul", { class: "legend" }, ...frequent.map((token, place) => element("li", { style: { "--colour": COLOURS[place] } }, visible(token.trim() || token))));
   const note = map.documents > map.points.length ? `${map.points.length} of ${map.documents} documents` : `${map.documents} documents`;
-  return [element("p", { class: "muted" }, `${note}, coloured by their strongest token`), element("div", { class: "plot" }, svg), legend, tip];
+  return [element("p", { class: "muted" }, `${note}, coloured by their strongest token; grey: any other`), legend, element("div", { class: "plot" }, svg), tip];
 }
 
 function neighbour(places, from, [dx, dy]) {
@@ -250,8 +260,7 @@ async function refresh(view) {
     place.replaceChildren(...(typeof content === "string" ? [message(content)] : content));
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (!(error instanceof Refused)) throw error;
-    place.replaceChildren(message(error.message, "error"));
+    place.replaceChildren(message(error instanceof Refused ? error.message : `This page failed: ${error.message}.`, "error"));
   }
   place.classList.remove("busy");
   place.removeAttribute("aria-busy");
@@ -295,7 +304,7 @@ async function start() {
   try {
     server = await call("info");
   } catch (error) {
-    document.getElementById("model").textContent = error.message;
+    document.getElementById("model").replaceChildren(message(error.message, "error"));
     return;
   }
   document.getElementById("model").textContent = `${server.served_model_name}, ${server.dimensions} dimensions${server.indexes.length ? `, searching ${server.indexes.join(", ")}` : ""}`;
