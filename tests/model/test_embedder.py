@@ -7,12 +7,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import transformers
 from sentence_transformers import SentenceTransformer, SparseEncoder, util
 
 from conftest import CORPUS, DECODERS, MASKED, SENTENCES, untrained
 from text2token import Embedder, UserError
 from text2token.model.correction import correction, spectral_filter
-from text2token.model.fingerprint import embedder_fingerprint
+from text2token.model.fingerprint import embedder_fingerprint, known_fingerprints
 from text2token.model.folders import dense_modules, head_modules
 from text2token.model.head import DecodingHead
 from text2token.model.spans import correction_sample
@@ -216,3 +217,14 @@ def test_the_head_of_a_saved_folder_has_the_norm_it_had(backbone, tmp_path):
     h = 1e-3 * embedder.embed(SENTENCES)  # so small that 1e-5 would count
     for loaded in (again, Embedder.open(tmp_path / "twice")):
         torch.testing.assert_close(loaded.logits(h), embedder.logits(h), atol=1e-4, rtol=1e-4)
+
+
+def test_a_fingerprint_survives_an_upgrade_and_old_ones_are_known(backbone, tmp_path, monkeypatch):
+    calibrated(backbone("llama")).save(tmp_path)
+    embedder = Embedder.open(tmp_path)
+    first, *earlier = known_fingerprints(embedder)
+    assert earlier == [embedder_fingerprint(embedder, transformers_version=transformers.__version__)]
+    monkeypatch.setattr(transformers.configuration_utils, "__version__", "99.0")  # what a configuration writes
+    assert embedder_fingerprint(embedder) == first
+    monkeypatch.setattr(transformers, "__version__", "99.0")
+    assert set(earlier) < set(known_fingerprints(embedder))

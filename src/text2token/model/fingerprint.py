@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 
+import transformers
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch.nn import ModuleList
 from transformers import PretrainedConfig
@@ -13,8 +15,14 @@ from text2token.model.embedder import Embedder
 from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 
-def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
-    """Return a SHA-256 of everything that a vector depends on: weights, module settings, tokenizer with template, prompts."""
+def content_hash(model: SentenceTransformer | SparseEncoder, *, transformers_version: str | None = None) -> str:
+    """Return a SHA-256 of everything that a vector depends on: weights, module settings, tokenizer with template, prompts.
+
+    Args:
+        model: Model to hash.
+        transformers_version: Version of transformers that the hash includes, as earlier versions of this package had it; None:
+            none, so that the hash survives an upgrade.
+    """
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
@@ -26,6 +34,8 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
         if isinstance(config := getattr(module, "config", None), PretrainedConfig):
             content = config.to_dict()
             content.pop("_name_or_path", None)  # the same model may be in another folder
+            content.pop("transformers_version", None)
+            content |= {} if transformers_version is None else {"transformers_version": transformers_version}
             digest.update(json.dumps(content, default=str, sort_keys=True).encode())
     tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
     digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
@@ -42,6 +52,17 @@ def content_hash(model: SentenceTransformer | SparseEncoder) -> str:
     return digest.hexdigest()
 
 
+def known_fingerprints(embedder: Embedder) -> Iterator[str]:
+    """Yield the fingerprint of an embedder, then those that earlier versions of this package gave it.
+
+    These included the version of transformers. It was the present one, or the one that saved the model.
+    """
+    yield embedder_fingerprint(embedder)
+    saved = getattr(getattr(embedder.encoder[0], "config", None), "transformers_version", None)
+    for version in dict.fromkeys(filter(None, (saved, transformers.__version__))):
+        yield embedder_fingerprint(embedder, transformers_version=version)
+
+
 def backbone_checksum(embedder: Embedder) -> str:
     """Return a SHA-256 of the weights of an untrained embedder, decoding head included.
 
@@ -50,9 +71,12 @@ def backbone_checksum(embedder: Embedder) -> str:
     return weights_checksum(ModuleList([embedder.encoder, embedder.decoding_head]))
 
 
-def embedder_fingerprint(embedder: Embedder) -> str:
-    """Return a SHA-256 of what embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out."""
-    digest = hashlib.sha256(content_hash(embedder.encoder).encode())
+def embedder_fingerprint(embedder: Embedder, *, transformers_version: str | None = None) -> str:
+    """Return a SHA-256 of what embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out.
+
+    ``transformers_version`` is that of :func:`content_hash`.
+    """
+    digest = hashlib.sha256(content_hash(embedder.encoder, transformers_version=transformers_version).encode())
     for part in (embedder.head, embedder.correction):
         if part is not None:
             digest.update(weights_checksum(part).encode())

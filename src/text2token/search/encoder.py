@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import embedder_fingerprint
+from text2token.model.fingerprint import known_fingerprints
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
 from text2token.search.vectors import TokenSpace
@@ -187,7 +187,7 @@ class IndexModel:
             ) from error
 
     def _checked(self, embedder: Embedder) -> Embedder:
-        if model_fingerprint(embedder) != self._settings.fingerprint:
+        if self._settings.fingerprint not in known_fingerprints(comparable(embedder)):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than the one in '{self._name}' now, "
                 "and vectors of different models cannot be compared: name the right model, or make the index again."
@@ -201,14 +201,14 @@ class IndexModel:
         return embedder
 
 
-def model_fingerprint(embedder: Embedder) -> str:
-    """SHA-256 of an embedder without corpus mean and correction, which the index keeps itself."""
+def comparable(embedder: Embedder) -> Embedder:
+    """The embedder without its correction, which the index keeps itself, and without leftovers in its tokenizer."""
     plain = copy.copy(embedder)
     plain.correction = None
     backend = embedder.tokenizer.backend_tokenizer
     backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
     backend.no_padding()
-    return embedder_fingerprint(plain)
+    return plain
 
 
 def save_calibration(embedder: Embedder, file: Path) -> None:

@@ -74,7 +74,8 @@ def create_index(
         uri = str(Path(uri).resolve())
     model = str(Path(model).resolve()) if Path(model).exists() else model
     from text2token.model.embedder import Embedder  # torch, which a search may not need
-    from text2token.search.encoder import model_fingerprint
+    from text2token.model.fingerprint import embedder_fingerprint
+    from text2token.search.encoder import comparable
 
     embedder = embedder or Embedder.open(model, **encoder)
     if not hasattr(embedder.tokenizer, "backend_tokenizer"):
@@ -97,7 +98,7 @@ def create_index(
         language=language,
         engine=engine,
         uri=uri,
-        fingerprint=model_fingerprint(embedder),
+        fingerprint=embedder_fingerprint(comparable(embedder)),
         collection=f"text2token_{uuid.uuid4().hex}",
         fields=[field for field, available in possible.items() if available],
         vocabulary=embedder.vocabulary_size if embedder.head is not None else 0,
