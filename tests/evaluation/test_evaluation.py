@@ -189,6 +189,23 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     assert not list((tmp_path / "r").glob("vectors*"))
 
 
+def test_without_memory_batches_are_halved_and_the_scores_stay(tasks, tmp_path, backbone, monkeypatch, caplog):
+    recipe = Recipe(backbone=backbone("llama"), template="none", pooling="mean", correction="none", max_length=64)
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+    expected = evaluate(untrained_model(recipe, LearnedCorrection()), selection, tmp_path / "calm")
+    plain = SentenceTransformer.encode
+
+    def narrow(self, texts, **settings):
+        if len(texts) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB")
+        return plain(self, texts, **settings)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", narrow)
+    found = evaluate(untrained_model(recipe, LearnedCorrection()), selection, tmp_path / "narrow")
+    assert found["tasks"][0]["score"] == pytest.approx(expected["tasks"][0]["score"], abs=1e-6)
+    assert sum("Memory ran out" in message for message in caplog.messages) == 1
+
+
 def test_a_killed_run_counts_the_texts_of_both_processes(results, model, tasks, tmp_path, monkeypatch):
     names = ("classes", "paired", "similar")
     whole = tmp_path / "whole"

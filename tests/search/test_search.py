@@ -7,10 +7,13 @@ import json
 import os
 import random
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Event
 
 import bm25s
 import numpy as np
@@ -208,6 +211,23 @@ def test_long_texts_without_any_boundary_are_cut_in_linear_work(embedder, monkey
     assert "".join(encoder.parts(text)) == text
     assert max(read) <= 10_000
     assert encoder.parts("word " * 9_000) == ["word " * 9_000]
+
+
+def test_ctrl_c_ends_the_cutting_of_a_long_text(embedder, monkeypatch):
+    """The splitter is compiled code, which no signal reaches; the stub does not let go either."""
+    encoder, end = TextEncoder(embedder), Event()
+
+    class Splitter:
+        def chunks(self, text):
+            os.kill(os.getpid(), signal.SIGINT)
+            with suppress(KeyboardInterrupt):
+                end.wait(10)
+            return [text]
+
+    monkeypatch.setattr(encoder, "_splitter", Splitter())
+    with pytest.raises(KeyboardInterrupt):
+        encoder.parts("word " * 20_000)
+    end.set()
 
 
 def test_the_dense_vector_of_a_long_text_is_the_mean_of_its_parts(embedder):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 
 import pytest
 from click.testing import CliRunner
 
 from conftest import SENTENCES, untrained
-from text2token import UserError
+from text2token import Recipe, UserError
 from text2token.cli import main
 from text2token.data.docstrings import Docstring
 from text2token.search import Index, read_documents
 from text2token.training import demo
+from text2token.utils import files
 
 ROWS = [
     Docstring(
@@ -46,6 +48,16 @@ def test_too_few_docstrings_is_one_sentence(monkeypatch):
     monkeypatch.setattr(demo, "installed_docstrings", lambda: ROWS[:10])
     with pytest.raises(UserError, match="Only 10 docstrings"):
         demo.demo_data()
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(backbone, tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(demo, "demo_data", lambda: pytest.fail("the work has begun"))
+    with pytest.raises(UserError, match=r"^Cannot write to '.*' \(Permission denied\): choose another folder\.$"):
+        demo.run_demo(tmp_path / "model", Recipe(backbone=backbone("llama")))
 
 
 def test_known_item_retrieval_of_a_perfect_embedder_is_perfect(backbone):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
+from threading import Thread
 from typing import Literal
 
 import numpy as np
@@ -34,6 +36,7 @@ _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "co
 
 _DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
 _LONG_RUN = regex.compile(r"[^\s\p{P}]{10000}")  # the splitter takes quadratic time where it finds no boundary
+_LONG_TEXT = 50_000  # characters; the splitter takes about half a second for them, and Ctrl-C waits for its end
 _UNLIMITED = 2**20  # tokens of a part, for a model without a limit
 
 
@@ -66,6 +69,11 @@ class TextEncoder:
 
     def parts(self, text: str) -> list[str]:
         """The parts of a text, in order. A short text is one part."""
+        if len(text) > _LONG_TEXT:
+            return _interruptible(lambda: self._cut(text))
+        return self._cut(text)
+
+    def _cut(self, text: str) -> list[str]:
         cuts = [0, *(run.end() for run in _LONG_RUN.finditer(text)), len(text)]
         return [part for start, end in pairwise(cuts) for part in self._splitter.chunks(text[start:end])]
 
@@ -237,3 +245,17 @@ def untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     whole.backend_tokenizer.no_truncation()
     whole.backend_tokenizer.no_padding()
     return whole
+
+
+def _interruptible(call: Callable[[], list[str]]) -> list[str]:
+    """Call a function in a thread of its own. Ctrl-C then ends the wait for it, even while compiled code runs."""
+    future: Future[list[str]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(call())
+        except BaseException as error:
+            future.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return future.result()

@@ -88,12 +88,20 @@ def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
 
     Raises:
         BusyError: Another process holds the lock.
+        UserError: The disk does not support locks, as some network disks.
     """
     lock = FileLock(file)
     try:
         lock.acquire(blocking=False)
     except Timeout:
         raise BusyError(refusal) from None
+    except OSError as error:
+        if error.filename:
+            raise
+        reason = error.strerror or first_line(error)
+        raise UserError(
+            f"The disk of '{file.parent}' has no file locks ({reason}): use a folder on a local disk."
+        ) from error
     try:
         yield
     finally:
