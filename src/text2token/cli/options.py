@@ -41,7 +41,11 @@ strict_option = click.option(
     "--strict", is_flag=True, help="Refuse a row without text.  [default: such rows are skipped and counted]"
 )
 batch_size_option = click.option(
-    "--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Number of texts encoded at once."
+    "--batch-size",
+    type=click.IntRange(1),
+    default=32,
+    show_default=True,
+    help="Texts in a batch; long texts make smaller ones.",
 )
 bf16_option = click.option(
     "--bf16",
