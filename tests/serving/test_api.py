@@ -13,14 +13,13 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 
-from conftest import SENTENCES, calibrated
+from conftest import SENTENCES, calibrated, refused
 from text2token import UserError
 from text2token.analysis.explain import explain_instructions, explain_pair
 from text2token.model.embedder import Embedder
 from text2token.search import Index
 from text2token.search.writer import write_lock
 from text2token.serving import worker
-from text2token.serving.tokens import TextEncoder
 from text2token.settings.templates import TEMPLATES
 
 MIXED = [*SENTENCES, "cat", "The cat sat on the mat. " * 3, "a b c d e f"]
@@ -257,11 +256,13 @@ def test_additions_at_the_same_time_wait_for_each_other(serve, model_folder, ind
     assert client.get("/indexes").json()["indexes"][0]["documents"] == len(SENTENCES) + 8
 
 
-def test_a_model_without_transformer_is_refused():
+def test_a_model_without_transformer_is_refused(tmp_path, monkeypatch):
     vocabulary = Tokenizer(WordLevel({"cat": 0, "[UNK]": 1}, unk_token="[UNK]"))
     static = SentenceTransformer(modules=[StaticEmbedding(vocabulary, embedding_weights=np.eye(2, dtype=np.float32))])
-    with pytest.raises(UserError, match="The server needs a transformer"):
-        TextEncoder(Embedder(static))
+    static.save(str(tmp_path / "static"))
+    for hardware in (True, False):
+        monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device, has=hardware: has)
+        assert "The server needs a transformer" in refused("serve", tmp_path / "static", "--port", "0")
 
 
 def test_read_only_indexes_refuse_changes(client):

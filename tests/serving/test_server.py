@@ -145,6 +145,19 @@ def test_an_index_of_another_model_is_refused(backbone, index_folder):
     assert "another model" in refused("serve", backbone("qwen3"), "--index", index_folder, "--port", "0")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--index", "nowhere"], "There is no index in 'nowhere'"),
+        (["--api-key-file", "nowhere"], "Cannot read the keys in 'nowhere' (No such file or directory)"),
+        (["--api-key-file", "."], "Cannot read the keys in '.' (Is a directory)"),
+        (["--api-key", " "], "The value of --api-key is empty"),
+    ],
+)
+def test_what_cannot_be_served_is_one_sentence(model_folder, arguments, said):
+    assert said in refused("serve", model_folder, *arguments, "--port", "0")
+
+
 def test_sigterm_finishes_what_was_asked(start, model_folder):
     server = start(model_folder, "--batch-tokens", "64")
     with concurrent.futures.ThreadPoolExecutor() as pool:

@@ -183,10 +183,11 @@ def _service(model: str, settings: ServerSettings, precision: str) -> Service:
 
     embedder = Embedder.open(model)
     against = Embedder.open(settings.against) if settings.against else None
+    service = Service(settings, embedder, against)  # refuses a model without a transformer, which has no bf16 either
     for opened in filter(None, (embedder, against)):
         if precision == "bf16" or (precision == "auto" and has_bf16(opened.encoder.device)):
             opened.use_bf16()
-    return Service(settings, embedder, against)
+    return service
 
 
 def _by_name(folders: tuple[Path, ...]) -> dict[str, Path]:
