@@ -7,16 +7,11 @@ abstract). Every function returns figures and details.
 from __future__ import annotations
 
 import json
-import multiprocessing
-import resource
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from itertools import islice, product
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -27,7 +22,6 @@ from torch.nn.functional import normalize
 from text2token import Recipe, fit
 from text2token.analysis.alignment import AlignmentSettings, align, align_embeddings
 from text2token.analysis.dynamics_report import StageDynamics, read_dynamics
-from text2token.analysis.spectrum_run import run_spectrum
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.model.vocabulary import read_vocabulary
@@ -71,12 +65,8 @@ NEGATION = "no never dislike hate don't doesn't without isn't nothing neither re
 THINGS = ("apple", "coffee", "football", "opera", "winter", "cats", "mathematics", "running", "jazz", "sushi")
 
 TIMED, REPEATS = 200, 3  # texts of a timing, and its repetitions
-MANY = 100_000  # texts whose memory is measured
 
-FITS = {
-    "data-driven, then combined": {"stage_1": 0.5, "mixing": 0.5},
-    "model-derived": {"stage_1": 0.0, "mixing": 0.0},
-}
+FITS = {"data-driven, then combined": {"stage_1": 0.5, "mixing": 0.5}, "model-derived": {"stage_1": 0.0, "mixing": 0.0}}
 SHORT: dict[str, Any] = {
     "max_texts": 512, "batch_size": 16, "held_out": 64, "calibration_texts": 64, "prior_texts": 128, "dynamics": 5,
 }  # fmt: skip
@@ -160,37 +150,12 @@ def _share_with(embedder: Embedder, embeddings: Tensor, mean: Tensor, wanted: st
 
 
 def cost(data: Path) -> Found:
-    """Measure ``align_over_encoding`` (a ratio, median of three), ``align_100k_gib`` and ``spectrum_100k_gib``."""
+    """Measure ``align_over_encoding``, the time of reading over that of encoding (median of three)."""
     embedder = open_model(Recipe().backbone, UNTRAINED["plain mean"])
     stream = iter(open_corpus(str(data / CORPUS)))
     seconds = [align(embedder, list(islice(stream, TIMED)))["seconds"] for _ in range(REPEATS)]
     ratios = [row["reading"] / row["encoding"] for row in seconds]
-    memory: dict[str, float] = {}
-    for name in ("align", "spectrum"):
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as apart:
-            memory[f"{name}_100k_gib"] = apart.submit(peak_memory, data, name).result()
-    return {"align_over_encoding": median(ratios)} | memory, {"texts": TIMED, "ratios": ratios, "seconds": seconds}
-
-
-class RandomEmbeddings(Embedder):
-    """An embedder whose embeddings are random: encoding many texts takes an hour, and real vectors have the same size."""
-
-    def embed(self, texts: Sequence[str], **_: Any) -> Tensor:
-        """Draw N×d normal numbers."""
-        return torch.randn(len(texts), self.encoder.get_embedding_dimension())
-
-
-def peak_memory(data: Path, name: str) -> float:
-    """Read many texts with ``align`` or ``spectrum``, and return the peak memory of this process in GiB."""
-    plain, prompted = (open_model(Recipe().backbone, UNTRAINED[way]) for way in ("plain mean", "PromptEOL"))
-    base, tuned = (RandomEmbeddings(embedder.encoder, embedder.head) for embedder in (plain, prompted))
-    corpus = open_corpus(str(data / CORPUS))
-    if name == "align":
-        align(base, list(islice(corpus, MANY)))
-    else:
-        with TemporaryDirectory() as folder:
-            run_spectrum((base, tuned), corpus, Path(folder) / "spectrum", {}, max_texts=MANY)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"align_over_encoding": median(ratios)}, {"texts": TIMED, "ratios": ratios, "seconds": seconds}
 
 
 def dynamics(data: Path, runs: Path) -> Found:

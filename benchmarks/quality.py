@@ -44,30 +44,18 @@ SETTINGS = {
 CORRECTIONS = {"": "none", FILTERED: "centre+filter", ", centred": "centre", ", first removed": "first-component"}
 ONE_PER_TYPE = ("STSBenchmark", "TweetSentimentExtractionClassification", "SciFact", "SearchSnippets", "PIT2015")
 DECODED = {"tsdae": 1.4 / 0.4}  # the trainer counts what the encoder reads, 40 % of a text; the decoder reads all of it
-QUICK = ("--held-out", "8", "--calibration-texts", "32", "--prior-texts", "16")
 
 
 class Contender(NamedTuple):
-    """One way to make vectors.
+    """One way to make vectors. ``vectors`` names the file that all corrections of an untrained setting share."""
 
-    Attributes:
-        model: What ``text2token evaluate`` scores. A trained contender trains this backbone first.
-        options: Options of ``evaluate``.
-        method: Method that trains the model; None: it is not trained.
-        correction: Key of :data:`CORRECTIONS`. The empty one leaves a trained model as it is.
-        seed: Seed of the training.
-        tasks: Names of the tasks; empty means all.
-        whole: Evaluate complete tasks, also in a benchmark that cuts them.
-        vectors: Name of the file of vectors, which all corrections of an untrained setting share.
-    """
-
-    model: str
+    model: str  # what 'text2token evaluate' scores; a method trains this backbone first
     options: tuple[str, ...] = ()
     method: str | None = None
-    correction: str = ""
+    correction: str = ""  # key of CORRECTIONS; the empty one leaves a trained model as it is
     seed: int = 0
-    tasks: tuple[str, ...] = ()
-    whole: bool = False
+    tasks: tuple[str, ...] = ()  # empty: all
+    whole: bool = False  # evaluate complete tasks, also in a benchmark that cuts them
     vectors: str | None = None
 
 
@@ -104,14 +92,12 @@ class Bench(NamedTuple):
         data: Folder with the corpus and the tasks.
         runs: Folder for models, vectors and results.
         share: Share of the texts of its recipe that each method gets.
-        training: Options of every training.
         evaluation: Options of every evaluation.
     """
 
     data: Path
     runs: Path
     share: float
-    training: tuple[str, ...]
     evaluation: tuple[str, ...]
 
     @property
@@ -152,7 +138,7 @@ class Bench(NamedTuple):
         texts = round(self.share * Recipe.load(recipe).max_texts)
         output = self.runs / "models" / f"{backbone}-{method}-{texts}-{rate}-{seed}"
         options = ["--recipe", str(recipe), "--backbone", backbone, "--max-texts", str(texts)]
-        options += ["--learning-rate", rate, "--seed", str(seed), *self.training, "--output", str(output)]
+        options += ["--learning-rate", rate, "--seed", str(seed), "--output", str(output)]
         if not output.is_dir():
             text2token(*verb, self.corpus, *options)
         return output
@@ -177,13 +163,11 @@ class Bench(NamedTuple):
 @click.option("--share", type=click.FloatRange(0, 1, min_open=True), default=1.0, help="share of the texts")
 @click.option("--max-docs", type=click.IntRange(2), help="cut each task to this number of texts")
 @click.option("--only", multiple=True, help="run contenders whose names start with this; may be repeated")
-@click.option("--quick", is_flag=True, help="few texts, to see whether everything runs; writes no results")
-def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple[str, ...], quick: bool) -> None:
+def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple[str, ...]) -> None:
     """Train, evaluate and compare all contenders."""
     quiet_libraries()
-    share, max_docs = (0.016, 60) if quick else (share, max_docs)
     evaluation = (*(["--bf16"] if bf16() else []), *(["--max-docs", str(max_docs)] if max_docs else []))
-    bench = Bench(data, runs, share, QUICK if quick else (), evaluation)
+    bench = Bench(data, runs, share, evaluation)
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
     details = earlier_details(share, max_docs)
     every = contenders()
@@ -195,8 +179,7 @@ def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple
             }
             details["not run"] = [each for each in every if each not in folders]
             details["comparison"] = comparison(folders)
-            if not quick:
-                click.echo(write_results("quality", 0, checksums, results(folders, details), details))
+            click.echo(write_results("quality", 0, checksums, results(folders, details), details))
 
 
 def earlier_details(share: float, max_docs: int | None) -> dict[str, Any]:

@@ -8,17 +8,16 @@ Writes docs/figures/before-after.svg and prints the tokens.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import click
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
+from text2token.settings.record import RunRecord
 from text2token.utils.figures import BLUES, INK, ORANGE, figure_style, write_figure
 from text2token.utils.page import bars
 
@@ -32,7 +31,7 @@ PLAIN = Recipe(pooling="mean", template="none")
 @click.option("--text", default=TEXT, show_default=True)
 def main(model: Path, text: str) -> None:
     """Draw the aligned tokens of a text before and after training."""
-    backbone = json.loads((model / "run.json").read_text(encoding="utf-8"))["recipe"]["backbone"]
+    backbone = RunRecord.read(model / "run.json").recipe.backbone
     embedders = {
         f"{backbone}, mean pooling": Embedder.open(backbone, **PLAIN.embedder_settings()),
         "the same model after text2token fit": Embedder.open(model),
@@ -44,25 +43,20 @@ def main(model: Path, text: str) -> None:
 
 
 def draw(tokens: Mapping[str, Sequence[AlignedToken]], text: str) -> Figure:
-    """Draw one panel of bars for each model."""
+    """Draw a panel of bars for each model, the heaviest on top. Tokens that are words of the text have another colour."""
     with figure_style():
         figure = Figure(figsize=(8.0, 3.4), layout="constrained")
         figure.suptitle(f"“{text}”", x=0.01, ha="left", color=INK, parse_math=False)
         for (title, found), axes in zip(tokens.items(), figure.subplots(1, 2), strict=True):
-            draw_bars(axes, title, found, text)
+            rows = list(bars(found, text))
+            colours = [BLUES[0] if row.in_text else ORANGE for row in rows]
+            axes.barh(range(len(rows)), [row.percent for row in rows], color=colours)
+            axes.set_yticks(range(len(rows)), [row.token for row in rows], parse_math=False)
+            axes.invert_yaxis()
+            axes.grid(axis="y", visible=False)
+            axes.set_title(title, loc="left", fontsize=10)
+            axes.set_xlabel("weight, % of the heaviest (blue: in the text)", fontsize=8)
     return figure
-
-
-def draw_bars(axes: Axes, title: str, tokens: Sequence[AlignedToken], text: str) -> None:
-    """Draw aligned tokens as bars, the heaviest on top. Tokens that are words of the text have another colour."""
-    rows = list(bars(tokens, text))
-    colours = [BLUES[0] if row.in_text else ORANGE for row in rows]
-    axes.barh(range(len(rows)), [row.percent for row in rows], color=colours)
-    axes.set_yticks(range(len(rows)), [row.token for row in rows], parse_math=False)
-    axes.invert_yaxis()
-    axes.grid(axis="y", visible=False)
-    axes.set_title(title, loc="left", fontsize=10)
-    axes.set_xlabel("weight, % of the heaviest (blue: in the text)", fontsize=8)
 
 
 if __name__ == "__main__":

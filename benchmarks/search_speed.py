@@ -6,7 +6,6 @@ do not disturb processor time. All engines get encoded queries.
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,9 +20,9 @@ from scipy.sparse import csr_array
 from text2token.search.engines.base import Engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
-from text2token.utils.resume import cached
 
 K = 10  # hits of a search
+BACKENDS = {"": "numpy", "_numba": "numba"}  # of bm25s
 ROUNDS = 5  # rounds in which two engines take turns
 SIZES = (10_000, 100_000, 1_000_000)
 ENGINES: dict[
@@ -47,28 +46,21 @@ class Vectors(NamedTuple):
     documents: csr_array
     queries: csr_array
 
-    def checksum(self) -> str:
-        """Return a short hash of all vectors."""
-        arrays = [array for rows in self for array in (rows.indptr, rows.indices, rows.data)]
-        return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:8]
-
 
 def measure(
-    runs: Path, vectors: Vectors, corpus: list[str], questions: list[str]
+    once: Callable[[str, Callable[[], Any]], Any], vectors: Vectors, corpus: list[str], questions: list[str]
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Measure everything: figures, and the numbers behind them.
 
     Args:
-        runs: Folder that keeps every finished measurement.
+        once: Takes the name of a measurement and a function that measures, and keeps the result.
         vectors: Sparse vectors of the texts.
         corpus: Texts of the documents.
         questions: Texts of the queries.
     """
-    folder = runs / "search_speed" / vectors.checksum()
-    against = cached(folder / "bm25s.json", lambda: beside_bm25s(vectors, corpus, questions))
+    against = once("speed-bm25s", lambda: beside_bm25s(vectors, corpus, questions))
     growth = [
-        {"engine": name, "documents": size}
-        | cached(folder / f"{name}-{size}.json", partial(grown, make, size, vectors))
+        {"engine": name, "documents": size} | once(f"speed-{name}-{size}", partial(grown, make, size, vectors))
         for size in SIZES
         for name, (make, largest) in ENGINES.items()
         if size <= largest
@@ -79,8 +71,7 @@ def measure(
         "tokens_a_query": vectors.queries.nnz / vectors.queries.shape[0],
     }
     figures = {
-        "sparse_p50_over_bm25s": against["over numpy"]["median"],
-        "sparse_p50_over_bm25s_numba": against["over numba"]["median"],
+        f"sparse_p50_over_bm25s{name}": against[f"over {backend}"]["median"] for name, backend in BACKENDS.items()
     }
     return figures, {"vectors": shape, "bm25s": against, "growth": growth}
 
@@ -90,25 +81,25 @@ def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> d
     tokens = bm25s.tokenize(corpus, stopwords="en", show_progress=False)
     asked = bm25s.tokenize(questions, stopwords="en", return_ids=False, show_progress=False)
     count = len(questions)
+
+    def search_words(index: Any, i: int) -> Sequence[str]:
+        found: Sequence[str] = index.retrieve([asked[i]], k=K, show_progress=False).documents[0]
+        return found
+
     with tempfile.TemporaryDirectory() as folder:
         searches = {"sparse": add_all(EmbeddedEngine(Path(folder)), [vectors.documents], vectors.queries)}
-        for backend in ("numpy", "numba"):
+        for backend in BACKENDS.values():
             index = bm25s.BM25(backend=backend)
             index.index(tokens, show_progress=False)
-            searches[backend] = partial(words_search, index, asked)
+            searches[backend] = partial(search_words, index)
         for search in searches.values():
             timed(search, count)  # warm-up
         rounds = [{name: timed(search, count) for name, search in searches.items()} for _ in range(ROUNDS)]
     result: dict[str, Any] = {"rounds": rounds}
-    for backend in ("numpy", "numba"):
+    for backend in BACKENDS.values():
         ratios = sorted(row["sparse"]["p50"] / row[backend]["p50"] for row in rounds)
         result[f"over {backend}"] = {"median": ratios[ROUNDS // 2], "min": ratios[0], "max": ratios[-1]}
     return result
-
-
-def words_search(index: Any, asked: list[list[str]], i: int) -> Sequence[str]:
-    """Search with bm25s."""
-    return index.retrieve([asked[i]], k=K, show_progress=False).documents[0]
 
 
 def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Search:

@@ -160,7 +160,7 @@ def main(data: Path, runs: Path, ours: str, llm2vec: str | None, documents: int 
     scifact = beir(data / SETS["SciFact"], "SciFact", None)
     index, _ = first.index(scifact)
     texts, queries = [document.content for document in scifact.documents], list(scifact.queries.values())
-    speed = search_speed.measure(runs, search_speed.Vectors(*sparse_vectors(index, queries)), texts, queries)
+    speed = search_speed.measure(first.once, search_speed.Vectors(*sparse_vectors(index, queries)), texts, queries)
     click.echo(write_results("search_speed", 0, checksums, *speed))
 
 
@@ -231,10 +231,7 @@ def tuned(model: Model, collection: Collection, others: list[Collection]) -> dic
             f"{d}, {q}": score(document_share=d, query_share=q) for d, q in product(SHARES, SHARES)
         },
         "sweep": {
-            "weighted": {
-                "K": {k: score(document_k=k) for k in SWEPT_K},
-                "M": {m: score(query_m=m) for m in SWEPT_M},
-            },
+            "weighted": {"K": {k: score(document_k=k) for k in SWEPT_K}, "M": {m: score(query_m=m) for m in SWEPT_M}},
             "paper": {
                 "K": {k: ndcg(collection, paper.rank(k, 16)) for k in SWEPT_K},
                 "M": {m: ndcg(collection, paper.rank(query_m=m)) for m in SWEPT_M},
