@@ -34,8 +34,8 @@ test-package: .venv/package  ## the wheel works in a clean environment outside t
 	cd build/package && env -u PYTHONPATH venv/bin/python ../../.ci/check_package.py
 
 test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow" \
-		--ignore tests/serving/test_explorer.py --ignore tests/serving/test_schema.py  # these need the tools of `dev`
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not serving" \
+		--ignore tests/serving/test_explorer.py --ignore tests/serving/test_schema.py --ignore tests/serving/test_server.py
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones
 	grep -E '^(torch|hypothesis|markdown-it-py|pytest|pytest-xdist)==' constraints.txt | \
