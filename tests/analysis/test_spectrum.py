@@ -21,6 +21,7 @@ from text2token.analysis.sts import EmbeddedPairs
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.data.sts import ScoredPairs
+from text2token.settings.record import RunRecord, SpectrumRecord
 
 
 @pytest.fixture
@@ -155,6 +156,16 @@ def test_a_run_is_tables_and_figures_of_the_same_numbers(models, corpus, tmp_pat
         assert (tmp_path / "out" / f"{name}.svg").read_text().startswith("<?xml")
         assert (tmp_path / "out" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
     assert result["tuned"]["sts"] == pytest.approx(EmbeddedPairs.embed(models[1], PAIRS).spearman())
+
+
+def test_a_run_writes_its_record(models, corpus, tmp_path):
+    run(models, corpus, tmp_path / "out")
+    file = tmp_path / "out" / "run.json"
+    record = SpectrumRecord.of(json.loads(file.read_text()))  # refuses unknown and missing keys
+    assert (record.settings["base"], record.settings["aligned"], len(record.models)) == ("b", 20, 2)
+    assert set(record.timings) >= {"encode", "read"}
+    with pytest.raises(UserError, match="not a record of fit, adapt or baseline"):
+        RunRecord.read(file)
 
 
 def test_figures_show_the_data(models, corpus, tmp_path):

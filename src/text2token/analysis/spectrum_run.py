@@ -31,6 +31,7 @@ from text2token.data.corpus import Corpus
 from text2token.data.sts import ScoredPairs
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import content_hash, embedder_fingerprint
+from text2token.settings.record import RECORD, SpectrumRecord
 from text2token.utils.errors import UserError
 from text2token.utils.figures import write_figure
 from text2token.utils.files import write_json
@@ -105,7 +106,7 @@ def run_spectrum(
             sts = [EmbeddedPairs.embed(model, pairs, progress=progress) for model in models] if pairs else None
             result = kept | analyse(models, embedded, moments, texts, centred=centred, shift=shift, pairs=sts)
         write_spectrum(result, run.result)
-        run.record({**kept, **content})
+        SpectrumRecord.of({**run.origin(), **content, "settings": kept}).write(run.result / RECORD)
         run.publish()
     return result
 

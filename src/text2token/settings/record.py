@@ -1,4 +1,4 @@
-"""The schema of ``run.json``, the record that ``fit``, ``adapt`` and ``baseline`` write beside a model.
+"""The schemas of ``run.json``, the record that ``fit``, ``adapt``, ``baseline`` and ``spectrum`` write beside their result.
 
 It lies in the settings room because it contains a recipe, and because the rooms above (model, analysis, training, cli) all read
 it. It imports no torch.
@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -108,11 +108,53 @@ class CandidateFacts(_Part):
     overlap: Number
 
 
-class RunRecord(_Part):
-    """The content of ``run.json``.
+class _Record(_Part):
+    """The attributes that the records of all commands have.
+
+    Attributes:
+        format: Version of the schema.
+        timings: Seconds of each step.
+        peak_rss_gib: Peak memory of the last process.
+        files: SHA-256 of each weights file, by its path in the folder.
+        text2token: Version of this package.
+        command: The command line.
+        created: When the run finished, ISO 8601 in UTC.
+        git: Revision of the source, if it is under version control.
+        versions: Versions of Python and of the libraries.
+        machine: Platform, processor and memory.
+    """
+
+    format: Literal[2] = FORMAT
+    timings: dict[str, Number]
+    peak_rss_gib: Number
+    files: dict[str, str]
+    text2token: str
+    command: str
+    created: str
+    git: str | None
+    versions: dict[str, str]
+    machine: dict[str, str | int | float | None]
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Self:
+        """Check the facts of a run. An unknown or missing key is an error of the program, a ``ValidationError``.
+
+        The facts go through JSON, so the record equals what a reader gets.
+        """
+        return cls.model_validate(_json_value(dict(facts)))
+
+    def write(self, file: Path) -> None:
+        """Write the record as JSON."""
+        with atomic_write(file) as part:
+            part.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+
+class RunRecord(_Record):
+    """The record of ``fit``, ``adapt`` and ``baseline``.
 
     Shares, rates and correlations go from 0 to 1 (correlations from −1), never to 100. Every part that only one command writes
-    has an empty default, so a reader never asks whether a key exists.
+    has an empty default, so a reader never asks whether a key exists. Every record also says where the run comes from:
+    ``timings``, ``versions``, ``machine`` and others.
 
     Attributes:
         format: Version of this schema. Version 1 had no number; :meth:`read` upgrades it.
@@ -129,18 +171,8 @@ class RunRecord(_Part):
         examples: Held-out texts and their aligned tokens (``fit``).
         chosen: Who chose the correction (``adapt``).
         judged: The corrections that were compared (``adapt``).
-        timings: Seconds of each step.
-        peak_rss_gib: Peak memory of the last process.
-        files: SHA-256 of each weights file, by its path in the folder.
-        text2token: Version of this package.
-        command: The command line.
-        created: When the run finished, ISO 8601 in UTC.
-        git: Revision of the source, if it is under version control.
-        versions: Versions of Python and of the libraries.
-        machine: Platform, processor and memory.
     """
 
-    format: Literal[2] = FORMAT
     verb: Literal["fit", "adapt", "baseline"]
     method: str | None = None
     recipe: Recipe
@@ -154,23 +186,6 @@ class RunRecord(_Part):
     examples: list[Example] = []
     chosen: str | None = None
     judged: list[CandidateFacts] = []
-    timings: dict[str, Number]
-    peak_rss_gib: Number
-    files: dict[str, str]
-    text2token: str
-    command: str
-    created: str
-    git: str | None
-    versions: dict[str, str]
-    machine: dict[str, str | int | float | None]
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> RunRecord:
-        """Check the facts of a run. An unknown or missing key is an error of the program, a ``ValidationError``.
-
-        The facts go through JSON, so the record equals what a reader gets.
-        """
-        return cls.model_validate(_json_value(dict(facts)))
 
     @classmethod
     def read(cls, file: Path) -> RunRecord:
@@ -199,10 +214,23 @@ class RunRecord(_Part):
                 f"'{file}' is not a record of fit, adapt or baseline: name the folder that one of them wrote."
             ) from error
 
-    def write(self, file: Path) -> None:
-        """Write the record as JSON."""
-        with atomic_write(file) as part:
-            part.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+
+class SpectrumRecord(_Record):
+    """The record of ``spectrum``. The result itself is in ``spectrum.json``.
+
+    Attributes:
+        verb: The command that wrote the record.
+        settings: Settings of the command by name.
+        models: Hashes of the base and of the tuned model.
+        corpus_fingerprint: SHA-256 of the texts.
+        pairs_fingerprint: SHA-256 of the scored pairs.
+    """
+
+    verb: Literal["spectrum"] = "spectrum"
+    settings: dict[str, Any]
+    models: list[str]
+    corpus_fingerprint: str
+    pairs_fingerprint: str
 
 
 def _json_value(content: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import check_writable, exclusive_lock, write_json
+from text2token.utils.files import check_writable, exclusive_lock
 from text2token.utils.resume import cached, load, save
 
 _SETTINGS = "settings.json"
@@ -129,10 +129,6 @@ class RunFolder:
                 for file in sorted(self.result.rglob("*.safetensors"))
             },
         }
-
-    def record(self, facts: dict[str, Any]) -> None:
-        """Write ``run.json`` into ``result``: the facts and the origin of the result."""
-        write_json(self.result / _RECORD, {**self.origin(), **facts})
 
     def publish(self) -> None:
         """Move ``result`` to ``output`` and delete the work folder."""
