@@ -37,7 +37,7 @@ from text2token.model.fingerprint import embedder_fingerprint
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
 ROUNDS = 5  # turns of two contenders
-TEXTS = 256  # of one turn
+TEXTS = 128  # of one turn
 CLIENTS = 64
 PEER = """
 import sys, threading, torch, uvicorn
