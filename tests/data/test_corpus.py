@@ -318,6 +318,12 @@ def test_parquet_columns_of_another_name_or_type(tmp_path):
     assert f"{path}, row 1: expected a text, found bool in 'n'" in read_error(path, text_column="n")
 
 
+@pytest.mark.parametrize("wrong", [None, 3, b"x", ["a"]])
+def test_an_item_in_memory_that_is_no_string_is_named(wrong):
+    with pytest.raises(UserError, match=r"^texts\[1\] is .*, not a string: give a list of strings\.$"):
+        Corpus.from_texts(["a", wrong])
+
+
 def test_texts_before_an_error_are_read(tmp_path):
     corpus = open_corpus(write(tmp_path / "a.jsonl", '{"text": "one"}\noops'))
     assert list(itertools.islice(corpus, 1)) == ["one"]

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from text2token.data.lines import file_format, read_lines
 from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
+from text2token.data.text import check_texts
 from text2token.utils.errors import UserError, first_line
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -62,8 +63,12 @@ class Corpus:
         Args:
             texts: In order.
             strict: Refuse an empty text instead of skipping it.
+
+        Raises:
+            UserError: An item is no string.
         """
         held = tuple(texts)
+        check_texts(held)
         label = "texts in memory"
         rows = partial(_rows, label, held)
         return cls(f"{len(held)} texts in memory", (_Source(label, _COLUMN, rows),), strict)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 from typing import Any
+
+from text2token.utils.errors import UserError
 
 
 def clean(text: str) -> str:
@@ -39,6 +42,20 @@ def cell_text(value: Any) -> str | None:
         if value.is_integer():
             value = int(value)
     return str(value)
+
+
+def check_texts(texts: Sequence[Any]) -> None:
+    """Make sure that ``texts`` is a sequence of strings.
+
+    Raises:
+        UserError: It is one string, or an item is not a string; the sentence gives its position.
+    """
+    if isinstance(texts, str):
+        raise UserError("A list of texts is expected, not a text alone: write [text].")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            what = "None" if text is None else f"of type {type(text).__name__}"
+            raise UserError(f"texts[{place}] is {what}, not a string: give a list of strings.")
 
 
 def _encodable(text: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from text2token.data.text import check_texts
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.progress import progress_bar
 
@@ -23,20 +24,6 @@ _TOKENISED_AT_ONCE = 1024
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 _LIMITS: WeakKeyDictionary[Model, int] = WeakKeyDictionary()  # padded tokens a batch may have, where memory ran out
 _LOGGER = logging.getLogger(__name__)
-
-
-def check_texts(texts: Sequence[Any]) -> None:
-    """Make sure that ``texts`` is a sequence of strings.
-
-    Raises:
-        UserError: It is one string, or an item is not a string; the sentence gives its position.
-    """
-    if isinstance(texts, str):
-        raise UserError("A list of texts is expected, not a text alone: write [text].")
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            what = "None" if text is None else f"of type {type(text).__name__}"
-            raise UserError(f"texts[{place}] is {what}, not a string: give a list of strings.")
 
 
 def encode_in_batches(
