@@ -146,7 +146,7 @@ FAMILIES: dict[str, tuple[str, str, dict]] = {
     ),
     "modernbert": ("ModernBertConfig", "ModernBertForMaskedLM", {**_SMALL, "local_attention": 16}),
 }
-# As published models name them; others have the general one. These make their post-processor anew when they are loaded.
+# As published models name them; others have the general one. These replace their post-processor when they are loaded.
 TOKENIZER_CLASSES = {
     "bert": "BertTokenizer",
     "distilbert": "DistilBertTokenizer",

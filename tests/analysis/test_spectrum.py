@@ -208,7 +208,7 @@ def test_killed_it_continues_where_it_was(models, corpus, tmp_path, monkeypatch)
 
 
 def test_an_unfinished_run_is_not_continued_with_other_content(models, corpus, tmp_path):
-    """Names stay the same when a model is trained anew, or when a file gets other texts at its end."""
+    """Names stay the same when a model is trained again, or when a file gets other texts at its end."""
 
     class Dies(Embedder):
         def embed(self, texts, **options):

@@ -153,7 +153,7 @@ def test_nothing_is_drawn(tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_cached_copy_is_made_once_and_anew_when_the_file_changes(tmp_path, monkeypatch):
+def test_the_cached_copy_is_made_once_and_again_when_the_file_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("TEXT2TOKEN_CACHE", str(tmp_path / "cache"))
     file = write_gguf(tmp_path / "tiny.gguf")
     first = dequantise_cached(file)

@@ -79,7 +79,7 @@ def test_many_small_additions_become_few_segments(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {embedded._MANIFEST, *engine._segments}
 
 
-def test_segments_with_many_deletions_are_written_anew(tmp_path):
+def test_segments_with_many_deletions_are_rewritten(tmp_path):
     engine = EmbeddedEngine(tmp_path)
     engine.add([f"d{i}" for i in range(10)], rows(10, 0))
     engine.delete(["d1", "d2", "d3"])
@@ -161,7 +161,7 @@ def test_a_reader_opens_while_a_writer_clears_away(tmp_path, monkeypatch):
 
     def late(engine, name, deletions):
         monkeypatch.setattr(EmbeddedEngine, "_open", opened)
-        writer.add(["a", "b"], rows(2, 1))  # too many dead documents: the first segment is written anew
+        writer.add(["a", "b"], rows(2, 1))  # too many dead documents: the first segment is rewritten
         return opened(engine, name, deletions)
 
     monkeypatch.setattr(EmbeddedEngine, "_open", late)

@@ -565,7 +565,7 @@ def test_a_reader_passes_over_what_was_deleted_since(index):
     assert reader.search("telescope stars", mode="bm25").hits[0].id == "6"
 
 
-def test_a_deletion_that_was_killed_is_mended_by_the_next_addition(index, monkeypatch):
+def test_a_deletion_that_was_killed_is_repaired_by_the_next_addition(index, monkeypatch):
     deleted = EmbeddedEngine.delete
 
     def killed(engine, ids):

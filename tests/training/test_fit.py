@@ -319,7 +319,7 @@ def test_an_unfinished_run_is_kept_from_other_settings(quick, tmp_path, monkeypa
     assert names(tmp_path) == ["m"]
 
 
-def test_a_backbone_that_has_changed_is_not_trained_on_nor_are_targets_counted_anew(
+def test_a_backbone_that_has_changed_is_not_trained_on_nor_are_targets_counted_again(
     quick, tmp_path, monkeypatch, backbone
 ):
     place = tmp_path / "backbone"
