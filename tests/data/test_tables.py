@@ -317,7 +317,7 @@ def test_a_key_that_other_rows_have_is_null(tmp_path, name):
     path = written(tmp_path, name, rows)
     found = [(row.id(), row.text("title"), row.text("text")) for row in read_table(path)]
     assert found == [("1", "T", ""), ("2", "", "a"), ("3", "", "")]
-    with pytest.raises(UserError, match=r"no column 'body' among its columns \(title, text, _id\)"):
+    with pytest.raises(UserError, match=r"no column 'body' among its columns \(_id, title, text\)"):
         next(iter(read_table(path))).text("body")
 
 

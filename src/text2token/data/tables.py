@@ -169,12 +169,12 @@ def _is_nan(value: Any) -> bool:
 
 def _complete(read: Callable[[], Iterator[Row]]) -> Iterator[Row]:
     """Give each row the keys that the first rows have, except ids: many programs leave out a key whose value is null."""
-    keys: dict[str, Any] = {}
+    keys: dict[str, None] = {}
     with suppress(UserError):  # the loop below comes to that row, too
         for row in islice(read(), _FIRST_ROWS):
             keys |= dict.fromkeys(key for key in row.values if key not in ID_COLUMNS)
     for row in read():
-        yield Row(row.place, {**keys, **row.values})
+        yield Row(row.place, {**row.values, **{key: None for key in keys if key not in row.values}})
 
 
 def _read_jsonl(path: Path, _: object) -> Iterator[Row]:
