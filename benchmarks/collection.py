@@ -20,7 +20,6 @@ from text2token.search import Document, ScoredId, read_documents
 
 MEASURES = {"ndcg_cut.10": "ndcg_cut_10", "recall.100": "recall_100"}
 DEPTH = 100  # documents of a ranking
-SPAN_DOCUMENT = 40  # words that a document needs so that a span can be cut out of it
 
 Ranking = Mapping[str, Sequence[ScoredId]]
 """Query id → hits, best first."""
@@ -82,25 +81,6 @@ def known_items(file: Path, size: int) -> Collection:
             documents.append(Document(name, "", rest))
     asked = dict(islice(queries.items(), size // 2))
     return Collection("known items", documents, asked, {key: {key: 1} for key in asked})
-
-
-def span_items(collection: Collection, size: int) -> Collection:
-    """Make a known-item search from the documents of a collection, without its queries and judgements.
-
-    A query is a span of 3 to 12 words, cut out of the document that it must find (inverse cloze task, Lee et al. 2019).
-    """
-    rng = random.Random(0)
-    documents = {document.id: document for document in collection.documents}
-    long = [document for document in collection.documents if len(document.text.split()) >= SPAN_DOCUMENT]
-    queries: dict[str, str] = {}
-    for document in rng.sample(long, min(size, len(long))):
-        words, length = document.text.split(), rng.randint(3, 12)
-        start = rng.randrange(5, len(words) - length)
-        queries[document.id] = " ".join(words[start : start + length])
-        rest = " ".join([*words[:start], *words[start + length :]])
-        documents[document.id] = Document(document.id, document.title, rest)
-    relevant = {query: {query: 1} for query in queries}
-    return Collection(f"spans of {collection.name}", list(documents.values()), queries, relevant)
 
 
 def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[ScoredId]]:

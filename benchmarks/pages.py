@@ -16,7 +16,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import page_alignment
 import page_quality
-import page_search
 import page_spectrum
 from runner import RESULTS, read_results
 from tables import FILTERS, FUNCTIONS
@@ -34,7 +33,11 @@ def main() -> None:
     main_job, quality, figures = results["main_job"], results["quality"], DOCS / "figures"
     pages = {
         "results": page_quality.context(main_job, quality, figures),
-        "results-search": page_search.context(results, figures),
+        "results-search": {
+            "result": results["sparse"],
+            "settings": results["search_settings"]["details"],
+            "speed": results["search_speed"],
+        },
         "results-alignment": page_alignment.context(results["alignment"], figures),
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }

@@ -45,10 +45,8 @@ from text2token.utils.resume import cached
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
 PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
-SWEPT_K, SWEPT_M = (8, 16, 32, 64, 128, 256, 512), (0, 4, 8, 16, 32, 64, 128)
+SWEPT = {"document_k": (8, 16, 32, 64, 128, 256, 512), "query_m": (0, 4, 8, 16, 32, 64, 128)}
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
-WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0)
-SPANS = 100  # known items of a collection in the comparison of fusions
 TIMED = 50  # queries that are timed
 ALWAYS = ("ours", "MiniLM")  # models of the first table, if there are two
 RECIPES = {  # models that learn the means of token logits from the documents
@@ -123,7 +121,7 @@ class Model:
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
         """Return a measurement that stays valid as long as the model and the default settings are the same."""
         click.echo(f"{name} …", err=True)
-        settings = [HYBRID, VectorSettings().model_dump(), WEIGHTS, SHARES, SWEPT_K, SWEPT_M, SPANS]
+        settings = [HYBRID, VectorSettings().model_dump(), SHARES, SWEPT]
         key = hash_key(self.embedder.key, json.dumps(settings)).hex()[:8]
         return cached(self.runs / "parts" / f"{name}-{key}.json", compute)
 
@@ -155,7 +153,7 @@ def main(data: Path, runs: Path, ours: str, llm2vec: str | None, documents: int 
     first = models["ours"]
     items = known_items(data / PARAGRAPHS, tuning)
     settings = {"settings": VectorSettings().model_dump(), "fusion": HYBRID._asdict()}
-    settings["tuning"] = first.once(f"tuning-{tuning}-{documents or 'all'}", partial(tuned, first, items, collections))
+    settings["tuning"] = first.once(f"tuning-{tuning}-{documents or 'all'}", partial(tuned, first, items))
     click.echo(write_results("search_settings", 0, checksums, {}, settings))
     scifact = beir(data / SETS["SciFact"], "SciFact", None)
     index, _ = first.index(scifact)
@@ -214,50 +212,17 @@ def bm25(collection: Collection) -> Ranking:
     }
 
 
-def tuned(model: Model, collection: Collection, others: list[Collection]) -> dict[str, Any]:
-    """Score settings by nDCG@10 on known items: shares, K, M and ways to fuse."""
+def tuned(model: Model, collection: Collection) -> dict[str, Any]:
+    """Score settings of sparse vectors by nDCG@10 on known items: both shares, K and M."""
 
     def score(**settings: Any) -> float:
         index, _ = model.index(collection, **settings)
         return ndcg(collection, rank(index, collection, mode="sparse"))
 
-    paper = PaperForm(model.index(collection)[0].embedder, collection)
-    items = [collection, *(span_items(other, SPANS) for other in (collection, *others))]
-    return {
-        "model": model.name,
-        "documents": len(collection.documents),
-        "queries": len(collection.queries),
-        "shares (document, query)": {
-            f"{d}, {q}": score(document_share=d, query_share=q) for d, q in product(SHARES, SHARES)
-        },
-        "sweep": {
-            "weighted": {"K": {k: score(document_k=k) for k in SWEPT_K}, "M": {m: score(query_m=m) for m in SWEPT_M}},
-            "paper": {
-                "K": {k: ndcg(collection, paper.rank(k, 16)) for k in SWEPT_K},
-                "M": {m: ndcg(collection, paper.rank(query_m=m)) for m in SWEPT_M},
-            },
-        },
-        "fusion": {known.name: fusions(model, known) for known in items},
-    }
-
-
-def fusions(model: Model, collection: Collection) -> dict[str, float]:
-    """Measure nDCG@10 of each field alone and of all ways to fuse them. BM25 weighs 1."""
-    index, _ = model.index(collection)
-    fields: dict[FieldName, Ranking] = {
-        "bm25": bm25(collection),
-        "dense": rank(index, collection, mode="dense"),
-        "sparse": rank(index, collection, mode="sparse"),
-    }
-    scores = {f"{field} alone": ndcg(collection, ranking) for field, ranking in fields.items()}
-    methods: tuple[FusionMethod, ...] = ("rrf", "scores")
-    for method, sparse, dense in product(methods, WEIGHTS, WEIGHTS):
-        fusion = Fusion(method, {"bm25": 1.0, "sparse": sparse, "dense": dense})
-        ranking = {
-            q: fuse({field: found[q] for field, found in fields.items()}, DEPTH, fusion) for q in collection.queries
-        }
-        scores[f"{method}, sparse {sparse}, dense {dense}"] = ndcg(collection, ranking)
-    return scores
+    shares = {d: {q: score(document_share=d, query_share=q) for q in SHARES} for d in SHARES}
+    sweep = {setting: {value: score(**{setting: value}) for value in values} for setting, values in SWEPT.items()}
+    sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
+    return {"model": model.name, **sizes, "shares": shares, "sweep": sweep}
 
 
 def summarise(table: dict[str, Any]) -> dict[str, float]:

@@ -72,4 +72,4 @@ def code(tokens: Iterable[str]) -> str:
 
 
 FILTERS: dict[str, Any] = {"fixed": fixed, "signed": signed, "percent": percent, "average": average, "code": code}
-FUNCTIONS: dict[str, Any] = {"head": head, "line": line}
+FUNCTIONS: dict[str, Any] = {"head": head, "line": line, "goals": goals}
