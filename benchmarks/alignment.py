@@ -57,7 +57,6 @@ def main(data: Path, runs: Path) -> None:
     parts: dict[str, tuple[str, Callable[[], Found]]] = {
         "adapt": ("spectrum", lambda: spectrum_claims.corrections(data, runs)),
         "cost": ("alignment", lambda: alignment_claims.cost(data)),
-        "reading": ("alignment", lambda: alignment_claims.instructions_and_opinions(data, models)),
         "spectrum": ("spectrum", lambda: spectrum_claims.shifts(data, runs, ours)),
         "dynamics": ("alignment", lambda: alignment_claims.dynamics(data, runs)),
         "study": ("alignment", studied),

@@ -6,25 +6,18 @@ abstract). Every function returns figures and details.
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from functools import partial
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import normalize
 
 from text2token import Recipe, fit
 from text2token.analysis.alignment import AlignmentSettings, align, align_embeddings
 from text2token.analysis.dynamics_report import StageDynamics, read_dynamics
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
-from text2token.model.vocabulary import read_vocabulary
 from text2token.utils.resume import cached
 
 Found = tuple[dict[str, float], dict[str, Any]]
@@ -48,21 +41,6 @@ READINGS = {
     "less the mean, forms merged": AlignmentSettings(centred=True, forms="merged"),
 }
 STUDIED = ("exact ids", "less the mean, forms merged")  # readings whose token categories the page shows
-
-TWEETS = 100
-DEPTH = 10  # aligned tokens that count, as in Hit@10
-INSTRUCTIONS = {
-    "topic": "Instruct: Name the topic of the text.\nText: ",
-    "sentiment": "Instruct: Tell the sentiment of the text.\nText: ",
-}
-# The lists leave out the words of the instructions and sentences: an embedder that repeats those does not follow them.
-SENTIMENT = """
-    happy sad good bad love hate joy anger angry fear great terrible awful wonderful positive negative glad sorry upset excited
-    bored hope worry worried delight disgust pleasure pain grateful lonely proud ashamed calm nervous emotion emotional feeling
-    feelings mood sadness happiness disappointment disappointed enthusiasm frustration
-"""
-NEGATION = "no never dislike hate don't doesn't without isn't nothing neither refuse lack avoid"
-THINGS = ("apple", "coffee", "football", "opera", "winter", "cats", "mathematics", "running", "jazz", "sushi")
 
 TIMED, REPEATS = 200, 3  # texts of a timing, and its repetitions
 
@@ -105,48 +83,6 @@ def study(data: Path, runs: Path, models: Models) -> Found:
         for rate, value in result["rates"].items()
     }
     return figures, {"texts": TEXTS, "seed": SEED, "readings": studied}
-
-
-def instructions_and_opinions(data: Path, models: Models) -> Found:
-    """Measure what an instruction changes in an embedding, and similarity against relatedness.
-
-    Args:
-        data: Folder with ``mteb/tweet_sentiment_extraction``; the first tweets of its train split are read.
-        models: Embedders to measure.
-
-    Returns:
-        Figures × 100: ``sentiment words, INSTRUCTION (MODEL)``, share of the tweets with a sentiment word among the first aligned
-        tokens; ``negation words (MODEL)``, the same for negated sentences; cosines ``like X, do not like X (MODEL)`` and
-        ``like X, like Y (MODEL)`` of centred embeddings.
-    """
-    lines = (data / "mteb" / "tweet_sentiment_extraction" / "train.jsonl").read_text().splitlines()[:TWEETS]
-    tweets = [json.loads(line)["text"] for line in lines]
-    likes, dislikes = ([f"I {verb} {thing}." for thing in THINGS] for verb in ("like", "do not like"))
-    figures: dict[str, float] = {}
-    for name, model in models.items():
-        embedder = open_model(*model)
-        mean = embedder.embed(tweets).mean(dim=0)
-        for instruction, prompt in INSTRUCTIONS.items():
-            asked = embedder.embed([prompt + tweet for tweet in tweets])
-            share = _share_with(embedder, asked, asked.mean(dim=0), SENTIMENT)
-            figures[f"sentiment words, {instruction} ({name})"] = 100 * share
-        like, dislike = embedder.embed(likes), embedder.embed(dislikes)
-        figures[f"negation words ({name})"] = 100 * _share_with(embedder, dislike, mean, NEGATION)
-        cosines = normalize(like - mean) @ normalize(torch.cat([like, dislike]) - mean).T
-        count = len(THINGS)
-        others = [float(cosines[i, j]) for i, j in product(range(count), repeat=2) if i != j]
-        figures[f"like X, do not like X ({name})"] = 100 * float(cosines.diagonal(count).mean())
-        figures[f"like X, like Y ({name})"] = 100 * float(np.mean(others))
-    return figures, {"instructions": INSTRUCTIONS, "tweets": TWEETS, "things": THINGS, "examples": list(models)}
-
-
-def _share_with(embedder: Embedder, embeddings: Tensor, mean: Tensor, wanted: str) -> float:
-    """Return the share of texts with a wanted word among their first meaningful tokens, less the logits of ``mean``."""
-    head, words = embedder.decoding_head, read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none")
-    logits = head.uncapped(embeddings) - head.uncapped(mean[None])
-    logits[:, torch.from_numpy(~words.meaningful)] = -torch.inf
-    rows = [[words.surfaces[i].strip().casefold() for i in row] for row in logits.topk(DEPTH, dim=1).indices]
-    return float(np.mean([not set(wanted.split()).isdisjoint(row) for row in rows]))
 
 
 def cost(data: Path) -> Found:

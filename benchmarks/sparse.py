@@ -27,20 +27,20 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 import search_speed
-from collection import DEPTH, Collection, Ranking, beir, known_items, measure, ndcg, span_items
-from paper_form import PaperForm
+from collection import DEPTH, Collection, Ranking, beir, known_items, measure, ndcg
+from paper_form import paper_form
 from runner import DATA, data_checksums, runs_option, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation.encoders import VectorStore, hash_key
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.packaged import REFERENCES
-from text2token.search import HYBRID, Fusion, Index, ScoredId
+from text2token.search import HYBRID, Index, ScoredId
 from text2token.search.encoder import TextEncoder
 from text2token.search.engines.base import Matrix
-from text2token.search.fusion import fuse, search
+from text2token.search.fusion import search
 from text2token.settings.recipe import Recipe
-from text2token.settings.search import Calibration, FieldName, FusionMethod, VectorSettings
+from text2token.settings.search import Calibration, FieldName, VectorSettings
 from text2token.utils.resume import cached
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
@@ -178,15 +178,13 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
     rankings = {"dense": ranked(mode="dense"), "hybrid": ranked(mode="hybrid")}
     cost: dict[str, Any] = {"index_seconds_beyond_encoding": seconds}
     if "sparse" in index.fields:
-        paper = PaperForm(index.embedder, collection)
         rankings |= {
             "sparse": ranked(mode="sparse"),
             "sparse, no model at the query": ranked(mode="sparse", inference_free=True),
             "hybrid, no model at the query": ranked(mode="hybrid", inference_free=True),
-            "sparse, paper's form": paper.rank(),
+            "sparse, paper's form": paper_form(index.embedder, collection),
         }
         cost["flops_over_dense"] = flops_over_dense(index, *sparse_vectors(index, queries))
-        cost["flops_over_dense, paper's form"] = flops_over_dense(index, *paper.vectors())
     cost["milliseconds"] = milliseconds(index, queries[:TIMED])
     index.close()  # this writes the log of the database into its file
     cost["bytes_a_document"] = sizes(model.folder(collection), len(collection.documents))
