@@ -1,7 +1,7 @@
 """Measure claims on the tokens of embeddings: parts of benchmarks/results/alignment.json.
 
 The claims are those of *A Text is Worth Several Tokens* (arXiv 2406.17378), and the last one of *Text2Token* (arXiv 2510.10224,
-abstract). Every function returns figures and details.
+abstract). ``data`` is the folder with corpus/ and mteb/; ``runs`` keeps embeddings and fits, so that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -60,13 +60,7 @@ def open_model(place: str, recipe: Recipe | None) -> Embedder:
 
 
 def study(data: Path, runs: Path, models: Models) -> Found:
-    """Measure the alignment rates of every embedder with every reading: ``align RATE (EMBEDDER)`` for exact ids.
-
-    Args:
-        data: Folder with ``corpus/wiki-sentences.txt``.
-        runs: Folder that keeps embeddings.
-        models: Embedders to study.
-    """
+    """Measure the alignment rates of every embedder with every reading: ``align RATE (EMBEDDER)`` for exact ids."""
     texts = sample(open_corpus(str(data / CORPUS)), TEXTS, SEED)
     studied: dict[str, dict[str, Any]] = {reading: {} for reading in READINGS}
     for name, model in models.items():
@@ -97,13 +91,8 @@ def cost(data: Path) -> Found:
 def dynamics(data: Path, runs: Path) -> Found:
     """Measure whether the vocabulary space and the representation space are optimised together, along short fits.
 
-    Args:
-        data: Folder with ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
-        runs: Folder that keeps the fits, which take about six minutes on two cores.
-
-    Returns:
-        Figures: the correlations of the target loss and of the local alignment rate with each quantity of the representation
-        space, by kind of target, and the share of them that reaches ``TOGETHER``. Details: all measurements.
+    The figures are the correlations of the target loss and of the local alignment rate with each quantity of the representation
+    space, by kind of target, and the share of them that reaches ``TOGETHER``. The fits take about six minutes on two cores.
     """
     sts = str(data / "mteb" / "stsbenchmark-sts" / "validation.jsonl")
     stages: list[StageDynamics] = []

@@ -68,8 +68,7 @@ def known_items(file: Path, size: int) -> Collection:
     Half of the queries are titles, half are first sentences. The document that a query must find is the rest of its paragraph.
     Each article gives one paragraph.
     """
-    rows = {row.text("title"): row.text("text") for row in islice(read_table(file), 20 * size)}
-    paragraphs = list(rows.items())
+    paragraphs = list({row.text("title"): row.text("text") for row in islice(read_table(file), 20 * size)}.items())
     random.Random(0).shuffle(paragraphs)
     documents: list[Document] = []
     queries: dict[str, str] = {}
@@ -83,20 +82,13 @@ def known_items(file: Path, size: int) -> Collection:
     return Collection("known items", documents, asked, {key: {key: 1} for key in asked})
 
 
-def best(collection: Collection, scores: NDArray[np.float32], *, negative: bool = False) -> dict[str, list[ScoredId]]:
-    """Return the best documents of every query.
-
-    Args:
-        collection: Collection with Q queries and D documents.
-        scores: Scores, Q×D.
-        negative: Whether a document with a score of 0 or less is a hit. Cosines can be negative; a sparse score of 0 means that
-            query and document share no token.
-    """
+def best(collection: Collection, scores: NDArray[np.float32]) -> dict[str, list[ScoredId]]:
+    """Return the best documents of every query, from scores Q×D. A score of 0 is no hit: the vectors share no token."""
     ids = [document.id for document in collection.documents]
     ranked = {}
     for query, row in zip(collection.queries, scores, strict=True):
         order = np.argsort(-row, kind="stable")[:DEPTH]
-        ranked[query] = [ScoredId(ids[i], float(row[i])) for i in order if negative or row[i] > 0]
+        ranked[query] = [ScoredId(ids[i], float(row[i])) for i in order if row[i] != 0]
     return ranked
 
 

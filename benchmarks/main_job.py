@@ -58,8 +58,8 @@ def main(data: Path, runs: Path) -> None:
         "peak_rss_gib": run["peak_rss_gib"],
         "targets_vs_tokenize": speed["median"],
     }
-    facts = ("recipe", "timings", "targets", "before", "after", "git")
-    details = {"targets_vs_tokenize": speed, "fit": {key: run[key] for key in facts}}
+    fitted = {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")}
+    details = {"targets_vs_tokenize": speed, "fit": fitted}
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
     evaluated = {"text2token": saved_model(str(model), bf16=bf16())}
     for name, recipe in UNTRAINED.items():

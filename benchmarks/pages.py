@@ -19,7 +19,7 @@ import page_quality
 import page_spectrum
 from runner import RESULTS, read_results
 from tables import FILTERS, FUNCTIONS
-from text2token.utils.files import atomic_write
+from text2token.utils.page import write_page
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -42,10 +42,10 @@ def main() -> None:
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }
     for page, context in pages.items():
-        replace_text(DOCS / f"{page}.md", render(f"{page}.md.j2", context) + "\n")
-    block = render("readme.md.j2", page_quality.front_page(quality))
+        write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
+    block = render("readme.md.j2", pages["results"])
     readme = README.read_text(encoding="utf-8")
-    replace_text(README, MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme))
+    write_page(MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme), README)
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
@@ -55,12 +55,6 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     environment.filters.update(FILTERS)
     environment.globals.update(FUNCTIONS, origin=origin)
     return environment.get_template(template).render(context).strip()
-
-
-def replace_text(file: Path, text: str) -> None:
-    """Write a text file as a whole."""
-    with atomic_write(file) as part:
-        part.write_text(text, encoding="utf-8")
 
 
 def origin(result: Mapping[str, Any]) -> str:

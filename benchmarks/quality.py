@@ -86,19 +86,12 @@ def contenders() -> dict[str, Contender]:
 
 
 class Bench(NamedTuple):
-    """Folders of the benchmark and the settings that all contenders share.
+    """Folders of the benchmark and the settings that all contenders share."""
 
-    Attributes:
-        data: Folder with the corpus and the tasks.
-        runs: Folder for models, vectors and results.
-        share: Share of the texts of its recipe that each method gets.
-        evaluation: Options of every evaluation.
-    """
-
-    data: Path
-    runs: Path
-    share: float
-    evaluation: tuple[str, ...]
+    data: Path  # corpus and tasks
+    runs: Path  # models, vectors and results
+    share: float  # share of the texts of its recipe that each method gets
+    evaluation: tuple[str, ...]  # options of every evaluation
 
     @property
     def corpus(self) -> str:
@@ -123,8 +116,7 @@ class Bench(NamedTuple):
             options += ["--corpus", self.corpus, "--vectors", str(file)]
         mirrored = [task.metadata.name for task in select_tasks(data_root=self.data / "mteb").tasks] + ["SciFact"]
         tasks = [task for task in mirrored if not contender.tasks or task in contender.tasks]
-        folders = [folder for folder in sorted((self.data / "extra").iterdir()) if folder.is_dir()]
-        for folder in folders:
+        for folder in sorted((self.data / "extra").glob("*/")):
             options += ["--data", str(folder)] if not contender.tasks or folder.name in contender.tasks else []
         options += ["--data-root", str(self.data / "mteb"), "--tasks", ",".join(tasks)]
         options += () if contender.whole else self.evaluation
@@ -144,7 +136,7 @@ class Bench(NamedTuple):
         return output
 
     def validation(self, model: Path, label: str) -> float:
-        """Score of a model on STSBenchmark validation, × 100. Learning rates are chosen by it."""
+        """Score a model on STSBenchmark validation, × 100. Learning rates are chosen by this score."""
         selection = select_tasks(data_root=self.data / "mteb", names=["STSBenchmark"])
         for task in selection.tasks:
             task.filter_eval_splits(["validation"])
@@ -174,16 +166,14 @@ def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple
     for name, contender in every.items():
         if name.startswith(only or ""):
             bench.run(name, contender, details)
-            folders = {
-                each: bench.result_folder(each) for each in every if (bench.result_folder(each) / SUMMARY).is_file()
-            }
+            folders = {each: folder for each in every if ((folder := bench.result_folder(each)) / SUMMARY).is_file()}
             details["not run"] = [each for each in every if each not in folders]
             details["comparison"] = comparison(folders)
             click.echo(write_results("quality", 0, checksums, results(folders, details), details))
 
 
 def earlier_details(share: float, max_docs: int | None) -> dict[str, Any]:
-    """Learning rates and costs in the results file, if they were measured with the same settings."""
+    """Read the learning rates and costs in the results file, if they were measured with the same settings."""
     details: dict[str, Any] = read_results("quality").get("details", {})
     if (details.get("share"), details.get("max_docs")) == (share, max_docs):
         return details
@@ -201,7 +191,7 @@ def learning_rates(bench: Bench, method: str, label: str) -> dict[str, float]:
 
 
 def cost(model: Path, factor: float) -> dict[str, float]:
-    """Texts, tokens and minutes of a training; the tokens are ``factor`` times those that the trainer counted."""
+    """Return the texts, tokens and minutes of a training. The tokens are ``factor`` times those that the trainer counted."""
     run = RunRecord.read(model / "run.json")
     timings = {step: float(seconds or 0) for step, seconds in run.timings.items()}
     last_rows = {row["stage"]: row for row in run.log if "num_input_tokens_seen" in row}
@@ -214,7 +204,7 @@ def cost(model: Path, factor: float) -> dict[str, float]:
 
 
 def results(folders: Mapping[str, Path], details: dict[str, Any]) -> dict[str, float]:
-    """Figures of the finished contenders, × 100. The scores of the model with known ones go into ``details``."""
+    """Compute the figures of the finished contenders, × 100. The scores of the model with known ones go into ``details``."""
     figures: dict[str, float] = {}
     for name, folder in folders.items():
         tasks = read_summary(folder)["tasks"]
@@ -230,7 +220,7 @@ def results(folders: Mapping[str, Path], details: dict[str, Any]) -> dict[str, f
 
 
 def evaluation_cost(folders: Mapping[str, Path]) -> dict[str, float]:
-    """Time that evaluating ours adds to encoding, as a share, and the peak memory on the whole of SciFact."""
+    """Compute the share of time that evaluating ours adds to encoding, and the peak memory on the whole of SciFact."""
 
     def tasks(name: str) -> list[dict[str, Any]]:
         return [json.loads(file.read_text(encoding="utf-8")) for file in (folders[name] / "tasks").glob("*.json")]
@@ -245,32 +235,31 @@ def evaluation_cost(folders: Mapping[str, Path]) -> dict[str, float]:
 
 
 def comparison(folders: Mapping[str, Path]) -> dict[str, Any] | None:
-    """Compare the first contender of :data:`COMPARED` with the others, task by task, as far as they are finished."""
+    """Compare the first contender of :data:`COMPARED` with the others that are finished, task by task; scores are × 100."""
     shown = {name: folders[name] for name in COMPARED if name in folders}
     if next(iter(COMPARED)) not in shown or len(shown) < 2:
         return None
     found = compare(list(shown.values()))
     names = dict(zip(found.measured, (COMPARED[name] for name in shown), strict=True))
-    tasks, means = ([in_points(row, names) for row in rows] for rows in (found.tasks, found.means))
+
+    def in_points(row: Row) -> dict[str, Any]:
+        return {
+            "label": row.label,
+            "type": row.type,
+            "scores": {names[column]: 100 * score for column, score in row.scores.items()},
+            "intervals": {names[column]: [100 * end for end in ends] for column, ends in row.intervals.items()},
+            "differences": {
+                names[column]: {"points": 100 * d.value, "low": 100 * d.low, "high": 100 * d.high, "clear": d.clear}
+                for column, d in row.differences.items()
+            },
+        }
+
+    tasks, means = (list(map(in_points, rows)) for rows in (found.tasks, found.means))
     return {"measured": list(names.values()), "tasks": tasks, "means": means}
 
 
-def in_points(row: Row, names: Mapping[str, str]) -> dict[str, Any]:
-    """Return a row of a comparison under names for readers, with scores, intervals and differences × 100."""
-    return {
-        "label": row.label,
-        "type": row.type,
-        "scores": {names[column]: 100 * score for column, score in row.scores.items()},
-        "intervals": {names[column]: [100 * end for end in ends] for column, ends in row.intervals.items()},
-        "differences": {
-            names[column]: {"points": 100 * d.value, "low": 100 * d.low, "high": 100 * d.high, "clear": d.clear}
-            for column, d in row.differences.items()
-        },
-    }
-
-
 def differences(figures: Mapping[str, float]) -> dict[str, float]:
-    """Ours minus LLM2Vec's recipe, means over seeds: over all tasks, and for the type of task where ours is worst.
+    """Subtract LLM2Vec's recipe from ours, means over seeds: over all tasks, and for the type of task where ours is worst.
 
     The recipe counts with or without the correction of ours, whichever is better overall.
     """

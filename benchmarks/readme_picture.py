@@ -28,27 +28,26 @@ PLAIN = Recipe(pooling="mean", template="none")
 
 @click.command()
 @click.argument("model", type=click.Path(exists=True, path_type=Path))
-@click.option("--text", default=TEXT, show_default=True)
-def main(model: Path, text: str) -> None:
-    """Draw the aligned tokens of a text before and after training."""
+def main(model: Path) -> None:
+    """Draw the aligned tokens of one text before and after training."""
     backbone = RunRecord.read(model / "run.json").recipe.backbone
     embedders = {
         f"{backbone}, mean pooling": Embedder.open(backbone, **PLAIN.embedder_settings()),
         "the same model after text2token fit": Embedder.open(model),
     }
-    tokens = {title: embedder.explain([text], k=10)[0] for title, embedder in embedders.items()}
+    tokens = {title: embedder.explain([TEXT], k=10)[0] for title, embedder in embedders.items()}
     for title, found in tokens.items():
         click.echo(f"{title}: " + "  ".join(f"{token.token!r} {token.weight:.1f}" for token in found))
-    write_figure(draw(tokens, text), FIGURES, "before-after", ("svg",))
+    write_figure(draw(tokens), FIGURES, "before-after", ("svg",))
 
 
-def draw(tokens: Mapping[str, Sequence[AlignedToken]], text: str) -> Figure:
+def draw(tokens: Mapping[str, Sequence[AlignedToken]]) -> Figure:
     """Draw a panel of bars for each model, the heaviest on top. Tokens that are words of the text have another colour."""
     with figure_style():
         figure = Figure(figsize=(8.0, 3.4), layout="constrained")
-        figure.suptitle(f"“{text}”", x=0.01, ha="left", color=INK, parse_math=False)
+        figure.suptitle(f"“{TEXT}”", x=0.01, ha="left", color=INK, parse_math=False)
         for (title, found), axes in zip(tokens.items(), figure.subplots(1, 2), strict=True):
-            rows = list(bars(found, text))
+            rows = list(bars(found, TEXT))
             colours = [BLUES[0] if row.in_text else ORANGE for row in rows]
             axes.barh(range(len(rows)), [row.percent for row in rows], color=colours)
             axes.set_yticks(range(len(rows)), [row.token for row in rows], parse_math=False)

@@ -1,4 +1,4 @@
-"""What every benchmark shares: options, commands of text2token, and the results file."""
+"""Helpers that all benchmarks share: options, commands of text2token, and the results file."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def bf16() -> bool:
 
 
 def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
-    """SHA-256 of each named file or folder below ``root``."""
+    """Return the SHA-256 of each named file or folder below ``root``."""
     return {name: provenance.data_checksum(root / name) for name in names}
 
 
@@ -64,8 +64,9 @@ def write_compact(result: Mapping[str, Any]) -> Path:
     file = RESULTS / f"{result['name']}.json"
     file.parent.mkdir(exist_ok=True)
     text = json.dumps(result, indent=1, ensure_ascii=False)
+    text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda innermost: re.sub(r"\n *", " ", innermost[0]), text)
     with atomic_write(file) as part:
-        part.write_text(re.sub(r"[\[{][^\[\]{}]*[\]}]", _one_line, text) + "\n", encoding="utf-8")
+        part.write_text(text + "\n", encoding="utf-8")
     return file
 
 
@@ -73,10 +74,6 @@ def read_results(name: str) -> dict[str, Any]:
     """Read ``results/NAME.json``. A file that is not there reads as an empty object."""
     file = RESULTS / f"{name}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def _one_line(match: re.Match[str]) -> str:
-    return re.sub(r"\n *", " ", match[0])
 
 
 @cache

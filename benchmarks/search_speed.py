@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -25,9 +25,7 @@ K = 10  # hits of a search
 BACKENDS = {"": "numpy", "_numba": "numba"}  # of bm25s
 ROUNDS = 5  # rounds in which two engines take turns
 SIZES = (10_000, 100_000, 1_000_000)
-ENGINES: dict[
-    str, tuple[Callable[[Path], Engine], int]
-] = {  # engine → how to make it, and the largest number of documents
+ENGINES: dict[str, tuple[Callable[[Path], Engine], int]] = {  # how to make it, and the largest number of documents
     "embedded": (EmbeddedEngine, 1_000_000),
     "milvus-lite": (lambda folder: MilvusEngine(str(folder / "m.db")), 100_000),  # more would take hours
 }
@@ -40,35 +38,31 @@ Search = Callable[[int], Sequence[str]]
 """Number of a query → ids of its hits."""
 
 
-class Vectors(NamedTuple):
-    """Sparse vectors of N documents and of queries."""
-
-    documents: csr_array
-    queries: csr_array
-
-
 def measure(
-    once: Callable[[str, Callable[[], Any]], Any], vectors: Vectors, corpus: list[str], questions: list[str]
+    once: Callable[[str, Callable[[], Any]], Any],
+    vectors: tuple[csr_array, csr_array],
+    texts: tuple[list[str], list[str]],
 ) -> tuple[dict[str, float], dict[str, Any]]:
     """Measure everything: figures, and the numbers behind them.
 
     Args:
         once: Takes the name of a measurement and a function that measures, and keeps the result.
-        vectors: Sparse vectors of the texts.
-        corpus: Texts of the documents.
-        questions: Texts of the queries.
+        vectors: Sparse vectors of the documents and of the queries.
+        texts: Texts of the documents and of the queries.
     """
-    against = once("speed-bm25s", lambda: beside_bm25s(vectors, corpus, questions))
+    documents, queries = vectors
+    against = once("speed-bm25s", lambda: beside_bm25s(documents, queries, *texts))
     growth = [
-        {"engine": name, "documents": size} | once(f"speed-{name}-{size}", partial(grown, make, size, vectors))
+        {"engine": name, "documents": size}
+        | once(f"speed-{name}-{size}", partial(grown, make, size, documents, queries))
         for size in SIZES
         for name, (make, largest) in ENGINES.items()
         if size <= largest
     ]
     shape = {
-        "documents": vectors.documents.shape[0],
-        "tokens_a_document": vectors.documents.nnz / vectors.documents.shape[0],
-        "tokens_a_query": vectors.queries.nnz / vectors.queries.shape[0],
+        "documents": documents.shape[0],
+        "tokens_a_document": documents.nnz / documents.shape[0],
+        "tokens_a_query": queries.nnz / queries.shape[0],
     }
     figures = {
         f"sparse_p50_over_bm25s{name}": against[f"over {backend}"]["median"] for name, backend in BACKENDS.items()
@@ -76,7 +70,7 @@ def measure(
     return figures, {"vectors": shape, "bm25s": against, "growth": growth}
 
 
-def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> dict[str, Any]:
+def beside_bm25s(documents: csr_array, queries: csr_array, corpus: list[str], questions: list[str]) -> dict[str, Any]:
     """Measure the median time of the embedded engine over that of bm25s, on the same documents, in turns."""
     tokens = bm25s.tokenize(corpus, stopwords="en", show_progress=False)
     asked = bm25s.tokenize(questions, stopwords="en", return_ids=False, show_progress=False)
@@ -87,7 +81,7 @@ def beside_bm25s(vectors: Vectors, corpus: list[str], questions: list[str]) -> d
         return found
 
     with tempfile.TemporaryDirectory() as folder:
-        searches = {"sparse": add_all(EmbeddedEngine(Path(folder)), [vectors.documents], vectors.queries)}
+        searches = {"sparse": add_all(EmbeddedEngine(Path(folder)), [documents], queries)}
         for backend in BACKENDS.values():
             index = bm25s.BM25(backend=backend)
             index.index(tokens, show_progress=False)
@@ -114,9 +108,9 @@ def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Sea
     return lambda i: [hit.id for hit in engine.search("sparse", asked[i], K)]
 
 
-def grown(make: Callable[[Path], Engine], size: int, vectors: Vectors) -> dict[str, float]:
+def grown(make: Callable[[Path], Engine], size: int, documents: csr_array, queries: csr_array) -> dict[str, float]:
     """Measure build time, size, search time and recall@10 (against exact search) of an engine with many documents."""
-    batches, queries = list(resampled(vectors.documents, size)), vectors.queries[:ASKED]
+    batches, queries = list(resampled(documents, size)), queries[:ASKED]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         started = time.process_time()

@@ -1,4 +1,4 @@
-"""The server beside the library it serves and beside a peer: overhead, fairness, memory, and answers to made requests.
+"""Measure the server against the library that it serves and against a peer: overhead, fairness, memory, generated requests.
 
     python benchmarks/serving.py --model model --data ../data
 
@@ -36,9 +36,9 @@ from text2token.model.fingerprint import embedder_fingerprint
 
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
-ROUNDS = 5  # turns of two contenders
-TEXTS = 128  # of one turn
-CLIENTS = 64
+ROUNDS = 5  # turns of each of two contenders
+TEXTS = 128  # texts of one turn
+CLIENTS = 64  # clients that send requests at the same time
 PEER = """
 import sys, threading, torch, uvicorn
 from fastapi import FastAPI
@@ -92,7 +92,7 @@ def _arguments() -> argparse.Namespace:
 
 @contextmanager
 def server(*command: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A server process; gives its address when it answers."""
+    """Start a server process, yield its address and the process once it answers, and end it after the block."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         process = subprocess.Popen([sys.executable, *command], stderr=log.open("w"))
@@ -117,26 +117,26 @@ def _address(log: Path, process: subprocess.Popen[bytes]) -> str:
 
 
 def in_turns(base: Callable[[], float], ours: Callable[[], float]) -> list[float]:
-    """Ratios of the rates of two contenders, measured in turns after one turn that does not count."""
+    """Measure the rate of ``ours`` over that of ``base``, in turns. The first turn of each is a warm-up and does not count."""
     base(), ours()
     pairs = [(base(), ours()) for _ in range(ROUNDS)]
     return [rate / reference for reference, rate in pairs]
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Smallest, median and largest value."""
+    """Return the smallest, the median and the largest value."""
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
 def library(embedder: Embedder, texts: Sequence[str]) -> float:
-    """Texts a second of the library."""
+    """Measure the texts per second that the library encodes."""
     started = time.perf_counter()
     embedder.encode(texts)
     return len(texts) / (time.perf_counter() - started)
 
 
 def over_http(url: str, texts: Sequence[str], batch: int) -> float:
-    """Texts a second of one client that sends batches, the next one while the last is in work."""
+    """Measure the texts per second of one client that sends batches and always has two requests open."""
     started = time.perf_counter()
     with httpx.Client(base_url=url, timeout=600) as client, ThreadPoolExecutor(2) as pool:
         parts = [list(texts[start : start + batch]) for start in range(0, len(texts), batch)]
@@ -146,7 +146,7 @@ def over_http(url: str, texts: Sequence[str], batch: int) -> float:
 
 
 def singles(url: str, texts: Sequence[str]) -> float:
-    """Texts a second of many clients that send one text each."""
+    """Measure the texts per second of many clients that send one text per request."""
     started = time.perf_counter()
     limits = httpx.Limits(max_connections=CLIENTS)
     with httpx.Client(base_url=url, timeout=600, limits=limits) as client, ThreadPoolExecutor(CLIENTS) as pool:
@@ -156,7 +156,7 @@ def singles(url: str, texts: Sequence[str]) -> float:
 
 
 def queries(url: str, embedder: Embedder, texts: Sequence[str], details: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of a short query through HTTP beyond those of the library, medians of 60 in turns."""
+    """Measure the milliseconds that HTTP adds to a short query: the difference of two medians over 60 queries, in turns."""
     short = [" ".join(text.split()[:5]) for text in texts[:60]]
     times: list[tuple[float, float]] = []
     with httpx.Client(base_url=url, timeout=600) as client:
@@ -172,7 +172,7 @@ def queries(url: str, embedder: Embedder, texts: Sequence[str], details: dict[st
 
 
 def under_load(url: str, embedder: Embedder, texts: Sequence[str], details: dict[str, Any]) -> dict[str, float]:
-    """Single queries while another client sends batches of 512 texts, and what is left to that client."""
+    """Measure how slow single queries get while another client sends batches of 512 texts, and how fast that client stays."""
     batch = list(texts[:512])
     alone = over_http(url, batch, 512)
     quiet = latencies(url, texts, 40)
@@ -201,7 +201,7 @@ def under_load(url: str, embedder: Embedder, texts: Sequence[str], details: dict
 
 
 def latencies(url: str, texts: Sequence[str], number: int) -> list[float]:
-    """Seconds of single short queries, one after another."""
+    """Measure the seconds of single short queries that are sent one after another."""
     found = []
     with httpx.Client(base_url=url, timeout=600) as client:
         for text in texts[:number]:
@@ -212,7 +212,7 @@ def latencies(url: str, texts: Sequence[str], number: int) -> list[float]:
 
 
 def batch_seconds(embedder: Embedder, texts: Sequence[str]) -> float:
-    """Seconds of one full batch of the server's default size."""
+    """Measure the seconds in which the library encodes one full batch of the server's default size."""
     tokens, taken = 0, []
     for text in sorted(texts, key=len):
         tokens += len(embedder.tokenizer(text)["input_ids"])
@@ -230,7 +230,10 @@ def batch_seconds(embedder: Embedder, texts: Sequence[str]) -> float:
 def memory_growth(
     url: str, process: subprocess.Popen[bytes], texts: Sequence[str], minutes: float
 ) -> tuple[float, list[float]]:
-    """Growth of the server's memory from the second minute to the end of a load of many clients, and its size each minute."""
+    """Measure the growth of the server's memory while many clients send requests.
+
+    Returns the growth from the second of ten samples to the last, as a share, and the ten samples in MiB.
+    """
     ends, sizes = time.monotonic() + 60 * minutes, []
 
     def ask(number: int) -> None:
@@ -250,12 +253,15 @@ def memory_growth(
 
 
 def resident_mib(pid: int) -> float:
-    """Memory of a process."""
+    """Return the resident memory of a process in MiB."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def made_requests(url: str, number: int) -> tuple[int, int]:
-    """How many requests made from the OpenAPI document were sent, valid and not, and how many met an error of the server."""
+    """Send valid and invalid requests that are generated from the OpenAPI document.
+
+    Returns the number of requests, and the number of answers with a status of 500 or more.
+    """
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
     steady = settings(

@@ -74,13 +74,7 @@ class KeptEmbedder(Embedder):
 
 
 class Model:
-    """A model of the benchmark.
-
-    Args:
-        name: Name for readers.
-        path: Folder or name, as ``text2token index`` takes it.
-        runs: Folder for its embeddings, its indexes and the finished parts.
-    """
+    """A model of the benchmark. ``runs`` keeps its embeddings, its indexes and the finished parts."""
 
     def __init__(self, name: str, path: str, runs: Path) -> None:
         self.name, self.path, self.runs = name, path, runs
@@ -152,13 +146,13 @@ def main(data: Path, runs: Path, ours: str, llm2vec: str | None, documents: int 
             click.echo(write_results("sparse", 0, checksums, summarise(tables[0]), {"tables": tables}))
     first = models["ours"]
     items = known_items(data / PARAGRAPHS, tuning)
-    settings = {"settings": VectorSettings().model_dump(), "fusion": HYBRID._asdict()}
-    settings["tuning"] = first.once(f"tuning-{tuning}-{documents or 'all'}", partial(tuned, first, items))
+    found = first.once(f"tuning-{tuning}", partial(tuned, first, items))
+    settings = {"settings": VectorSettings().model_dump(), "fusion": HYBRID._asdict(), "tuning": found}
     click.echo(write_results("search_settings", 0, checksums, {}, settings))
     scifact = beir(data / SETS["SciFact"], "SciFact", None)
     index, _ = first.index(scifact)
-    texts, queries = [document.content for document in scifact.documents], list(scifact.queries.values())
-    speed = search_speed.measure(first.once, search_speed.Vectors(*sparse_vectors(index, queries)), texts, queries)
+    texts = [document.content for document in scifact.documents], list(scifact.queries.values())
+    speed = search_speed.measure(first.once, sparse_vectors(index, texts[1]), texts)
     click.echo(write_results("search_speed", 0, checksums, *speed))
 
 
@@ -219,12 +213,12 @@ def tuned(model: Model, collection: Collection) -> dict[str, Any]:
 
     shares = {d: {q: score(document_share=d, query_share=q) for q in SHARES} for d in SHARES}
     sweep = {setting: {value: score(**{setting: value}) for value in values} for setting, values in SWEPT.items()}
-    sizes = {"documents": len(collection.documents), "queries": len(collection.queries)}
-    return {"model": model.name, **sizes, "shares": shares, "sweep": sweep}
+    known = {"documents": len(collection.documents), "queries": len(collection.queries)}
+    return {"model": model.name, **known, "shares": shares, "sweep": sweep}
 
 
 def summarise(table: dict[str, Any]) -> dict[str, float]:
-    """Figures of our model, from the collections that are finished."""
+    """Compute the figures of our model from the collections that are finished."""
     ours, bar = table["quality"].get("ours", {}), table["quality"]["BM25"]
     scores = {
         name: {way: row["ndcg_cut_10"]["score"] for way, row in (ours[name] | bar[name]).items()} for name in ours
@@ -242,14 +236,14 @@ def sparse_vectors(index: Index, queries: list[str]) -> tuple[csr_array, csr_arr
 
 
 def flops_over_dense(index: Index, documents: csr_array, queries: csr_array) -> float:
-    """Operations of an exact sparse search over those of an exact dense one, mean over queries."""
+    """Divide the operations of an exact sparse search by those of an exact dense one, mean over queries."""
     postings = np.bincount(documents.indices, minlength=queries.shape[1])
     dimension = index.embedder.encoder.get_embedding_dimension()
     return float(postings[queries.indices].sum() / queries.shape[0] / (documents.shape[0] * dimension))
 
 
 def sizes(folder: Path, documents: int) -> dict[str, float]:
-    """Bytes on disk per document, by field of the index."""
+    """Measure the bytes on disk per document, by field of the index."""
     found: dict[str, float] = {}
     for file in folder.rglob("*"):
         if file.is_file() and "tokenizer" not in file.parts:
@@ -259,7 +253,7 @@ def sizes(folder: Path, documents: int) -> dict[str, float]:
 
 
 def milliseconds(index: Index, queries: list[str]) -> dict[str, list[float]]:
-    """Median and largest milliseconds of processor time of each step of a search."""
+    """Measure the median and largest milliseconds of processor time of each step of a search."""
     taken: dict[str, list[float]] = {}
     for query in queries:
         vectors = index.query_vectors([query])

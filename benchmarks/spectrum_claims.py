@@ -1,6 +1,7 @@
 """Measure what changes of the spectrum do to a backbone without training: parts of benchmarks/results/spectrum.json.
 
 The shift along u₁ is a claim of *A Text is Worth Several Tokens* (arXiv 2406.17378). The corrections are ours.
+``data`` is the folder with corpus/ and mteb/; ``runs`` keeps embeddings, so that a stopped run continues.
 """
 
 from __future__ import annotations
@@ -61,12 +62,7 @@ def shifts(data: Path, runs: Path, tuned: Mapping[str, str]) -> Found:
     """Measure figures ``spectrum_{backbone}_{what}``, and the spectrum of each backbone beside its fitted model.
 
     Alignment rates and token kinds are those of Wikipedia sentences. Each shift is scored on STSBenchmark (test) and, by nDCG@10,
-    on a part of SciFact. Backbones have mean pooling and no template.
-
-    Args:
-        data: Folder with ``corpus/wiki-sentences.txt``, ``mteb/stsbenchmark-sts`` and ``mteb/scifact``.
-        runs: Folder that keeps embeddings, so that a stopped run continues.
-        tuned: Backbone → folder of an embedder made from it.
+    on a part of SciFact. Backbones have mean pooling and no template. ``tuned``: backbone → folder of an embedder made from it.
     """
     figures: dict[str, float] = {}
     details: dict[str, Any] = {}
@@ -101,7 +97,7 @@ def _shift(base: str, tuned: str, data: Path, folder: Path) -> dict[str, Any]:
     first = principal_components(moments).first
     for row in result["shift_rows"]:
         queries, documents = (normalize(side + row["shift"] * first, dim=1) for side in searched)
-        row["scifact"] = ndcg(scifact, best(scifact, (queries @ documents.T).numpy(), negative=True))
+        row["scifact"] = ndcg(scifact, best(scifact, (queries @ documents.T).numpy()))
     return result | {"searched": {side: len(rows) for side, rows in sides.items()}}
 
 
@@ -136,19 +132,13 @@ def corrections(data: Path, runs: Path) -> Found:
     """Score corrections on STSBenchmark: each alone, and the one that ``adapt`` chooses without labels.
 
     Figures are ``adapt_SETTING_stsb`` (test, the chosen one) with ``_before`` and ``_validation``. Every text is encoded once.
-
-    Args:
-        data: Folder with ``corpus/wiki-sentences.txt`` and ``mteb/stsbenchmark-sts``.
-        runs: Folder that keeps embeddings, so that a stopped run continues.
     """
+    details = {name: _corrections(recipe, data, runs / "adapt" / name) for name, recipe in SETTINGS.items()}
     figures: dict[str, float] = {}
-    details: dict[str, Any] = {}
-    for name, recipe in SETTINGS.items():
-        details[name] = _corrections(recipe, data, runs / "adapt" / name)
-        chosen, before = details[name]["chosen"], details[name]["alone"]["none"]
-        figures[f"adapt_{name}_stsb"] = chosen["test"]
-        figures[f"adapt_{name}_stsb_validation"] = chosen["validation"]
-        figures[f"adapt_{name}_stsb_before"] = before["test"]
+    for name, found in details.items():
+        figures[f"adapt_{name}_stsb"] = found["chosen"]["test"]
+        figures[f"adapt_{name}_stsb_validation"] = found["chosen"]["validation"]
+        figures[f"adapt_{name}_stsb_before"] = found["alone"]["none"]["test"]
     return figures, details
 
 
@@ -159,12 +149,10 @@ def _corrections(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     evidence = selection_data(
         embedder, texts, others, recipe.seed, lambda name, compute: cached(folder / name, compute)
     )
-    pairs = {
-        split: EmbeddedPairs.embed(
-            embedder, read_sts(data / STS / f"{split}.jsonl"), keep=partial(cached, folder / f"stsb-{split}.npy")
-        )
-        for split in ("validation", "test")
-    }
+    pairs = {}
+    for split in ("validation", "test"):
+        sts = read_sts(data / STS / f"{split}.jsonl")
+        pairs[split] = EmbeddedPairs.embed(embedder, sts, keep=partial(cached, folder / f"stsb-{split}.npy"))
 
     def scores(candidate: Candidate) -> dict[str, float]:
         """Score a correction that has learnt from the sample: Spearman × 100 by split."""

@@ -1,4 +1,4 @@
-"""What the templates of the results pages call: lines of tables, numbers, goals and verdicts."""
+"""Functions and filters of the templates of the results pages: lines of tables, numbers, goals and verdicts."""
 
 from __future__ import annotations
 

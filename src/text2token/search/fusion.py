@@ -31,7 +31,7 @@ class Fusion(NamedTuple):
 
 
 HYBRID = Fusion("scores", HYBRID_WEIGHTS)
-"""Default of hybrid searches. Fusing scores was some points better than fusing ranks on known items (docs/search.md)."""
+"""Default of hybrid searches. Fusing scores was some points better than fusing ranks on known items."""
 
 
 def fields_to_search(
