@@ -70,7 +70,7 @@ class KeptEmbedder(Embedder):
         for start in range(0, len(todo), _CHUNK):
             new = dict(todo[start : start + _CHUNK])
             self.store.put(list(new), list(super().embed(list(new.values()), prompt=prompt).numpy()))
-        return torch.from_numpy(np.stack(self.store.get(keys)))
+        return torch.from_numpy(np.stack(self.store.get(keys))) if keys else super().embed(texts)
 
 
 class Model:
