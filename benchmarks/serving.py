@@ -33,6 +33,7 @@ from runner import data_checksums, write_results
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
+from text2token.utils.resume import cached
 
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
@@ -60,24 +61,20 @@ def main() -> None:
     arguments = _arguments()
     texts = sample(open_corpus(arguments.data / CORPUS), 2_048, SEED)
     embedder = Embedder.open(arguments.model)
-    figures: dict[str, float] = {}
-    details: dict[str, Any] = {"model": embedder_fingerprint(embedder), "texts": TEXTS, "clients": CLIENTS}
-    with server("-m", "text2token", "serve", str(arguments.model), "--port", "0", "--precision", "fp32") as (
-        url,
-        process,
-    ):
-        ratios = in_turns(lambda: library(embedder, texts[:TEXTS]), lambda: over_http(url, texts[:TEXTS], 64))
-        figures["http_over_library"] = float(np.median(ratios))
-        details["http_over_library"] = spread(ratios)
-        figures |= queries(url, embedder, texts, details)
-        figures |= under_load(url, embedder, texts, details)
-        with server("-c", PEER, str(arguments.model / "dense"), "8765") as (peer, _):
-            ratios = in_turns(lambda: singles(peer, texts[:TEXTS]), lambda: singles(url, texts[:TEXTS]))
-            figures["peer_ratio"] = float(np.median(ratios))
-            details["peer_ratio"] = spread(ratios) | {"peer": "FastAPI around SentenceTransformer.encode"}
-        figures["memory_growth_10min"], details["memory_mib"] = memory_growth(url, process, texts, arguments.minutes)
-        seen, broken = made_requests(url, arguments.requests)
-    figures |= {"schemathesis_requests": seen, "schemathesis_500": broken}
+    with server("-m", "text2token", "serve", str(arguments.model), "--port", "0", "--precision", "fp32") as started:
+        url, process = started
+        parts: dict[str, Callable[[], dict[str, Any]]] = {
+            "library": lambda: beside_library(url, embedder, texts),
+            "queries": lambda: queries(url, embedder, texts),
+            "load": lambda: under_load(url, embedder, texts),
+            "peer": lambda: beside_peer(url, arguments.model / "dense", texts),
+            "memory": lambda: memory_growth(url, process, texts, arguments.minutes),
+            "requests": lambda: made_requests(url, arguments.requests),
+        }
+        measured = {name: cached(arguments.runs / f"{name}.json", measure) for name, measure in parts.items()}
+    figures = {name: value for part in measured.values() for name, value in part["figures"].items()}
+    details = {name: part["details"] for name, part in measured.items()}
+    details |= {"model": embedder_fingerprint(embedder), "texts": TEXTS, "clients": CLIENTS}
     print(write_results("serving", SEED, data_checksums(arguments.data, [CORPUS]), figures, details))
 
 
@@ -85,6 +82,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="folder that 'text2token fit' wrote")
     parser.add_argument("--data", type=Path, required=True, help="folder with corpus/")
+    parser.add_argument(
+        "--runs", type=Path, default=Path("runs/serving"), help="keeps finished parts; a new run continues"
+    )
     parser.add_argument("--minutes", type=float, default=10, help="length of the load for memory")
     parser.add_argument("--requests", type=int, default=5_000, help="requests made from the OpenAPI document")
     return parser.parse_args()
@@ -123,6 +123,20 @@ def in_turns(base: Callable[[], float], ours: Callable[[], float]) -> list[float
     return [rate / reference for reference, rate in pairs]
 
 
+def beside_library(url: str, embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
+    """Compare the texts per second through HTTP, in batches of 64, with those of the library."""
+    ratios = in_turns(lambda: library(embedder, texts[:TEXTS]), lambda: over_http(url, texts[:TEXTS], 64))
+    return {"figures": {"http_over_library": float(np.median(ratios))}, "details": spread(ratios)}
+
+
+def beside_peer(url: str, folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """Compare the texts per second of 64 clients with one text each with those of the peer."""
+    with server("-c", PEER, str(folder), "8765") as (peer, _):
+        ratios = in_turns(lambda: singles(peer, texts[:TEXTS]), lambda: singles(url, texts[:TEXTS]))
+    details = {"peer": "FastAPI around SentenceTransformer.encode", **spread(ratios)}
+    return {"figures": {"peer_ratio": float(np.median(ratios))}, "details": details}
+
+
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return the smallest, the median and the largest value."""
     return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
@@ -155,7 +169,7 @@ def singles(url: str, texts: Sequence[str]) -> float:
     return len(texts) / (time.perf_counter() - started)
 
 
-def queries(url: str, embedder: Embedder, texts: Sequence[str], details: dict[str, Any]) -> dict[str, float]:
+def queries(url: str, embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Measure the milliseconds that HTTP adds to a short query: the difference of two medians over 60 queries, in turns."""
     short = [" ".join(text.split()[:5]) for text in texts[:60]]
     times: list[tuple[float, float]] = []
@@ -167,11 +181,11 @@ def queries(url: str, embedder: Embedder, texts: Sequence[str], details: dict[st
             client.post("/embed", json={"inputs": query}).raise_for_status()
             times.append((middle - started, time.perf_counter() - middle))
     own, whole = 1_000 * np.median(np.array(times), axis=0)
-    details["query_ms"] = {"library": float(own), "http": float(whole)}
-    return {"query_overhead_ms": float(whole - own)}
+    details = {"library_ms": float(own), "http_ms": float(whole)}
+    return {"figures": {"query_overhead_ms": float(whole - own)}, "details": details}
 
 
-def under_load(url: str, embedder: Embedder, texts: Sequence[str], details: dict[str, Any]) -> dict[str, float]:
+def under_load(url: str, embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Measure how slow single queries get while another client sends batches of 512 texts, and how fast that client stays."""
     batch = list(texts[:512])
     alone = over_http(url, batch, 512)
@@ -191,13 +205,14 @@ def under_load(url: str, embedder: Embedder, texts: Sequence[str], details: dict
     thread.join()
     full = batch_seconds(embedder, batch)
     worst, best = np.percentile(busy, 99), np.percentile(quiet, 99)
-    details["under_load"] = {
+    details = {
         "batch_s": full, "p99_alone_s": float(best), "p99_busy_s": float(worst), "texts_s_alone": alone, "texts_s_busy": answered,
     }  # fmt: skip
-    return {
+    figures = {
         "query_p99_under_load_batches": float((worst - best) / full),
         "throughput_kept_under_queries": float(np.mean(answered) / alone),
     }
+    return {"figures": figures, "details": details}
 
 
 def latencies(url: str, texts: Sequence[str], number: int) -> list[float]:
@@ -227,13 +242,8 @@ def batch_seconds(embedder: Embedder, texts: Sequence[str]) -> float:
     return float(np.median(runs))
 
 
-def memory_growth(
-    url: str, process: subprocess.Popen[bytes], texts: Sequence[str], minutes: float
-) -> tuple[float, list[float]]:
-    """Measure the growth of the server's memory while many clients send requests.
-
-    Returns the growth from the second of ten samples to the last, as a share, and the ten samples in MiB.
-    """
+def memory_growth(url: str, process: subprocess.Popen[bytes], texts: Sequence[str], minutes: float) -> dict[str, Any]:
+    """Measure how much the server's memory grows from the second of ten samples to the last, while many clients send requests."""
     ends, sizes = time.monotonic() + 60 * minutes, []
 
     def ask(number: int) -> None:
@@ -249,7 +259,7 @@ def memory_growth(
             sizes.append(resident_mib(process.pid))
         for one in work:
             one.result()
-    return sizes[-1] / sizes[1] - 1, sizes
+    return {"figures": {"memory_growth_10min": sizes[-1] / sizes[1] - 1}, "details": {"minutes": minutes, "mib": sizes}}
 
 
 def resident_mib(pid: int) -> float:
@@ -257,11 +267,8 @@ def resident_mib(pid: int) -> float:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def made_requests(url: str, number: int) -> tuple[int, int]:
-    """Send valid and invalid requests that are generated from the OpenAPI document.
-
-    Returns the number of requests, and the number of answers with a status of 500 or more.
-    """
+def made_requests(url: str, number: int) -> dict[str, Any]:
+    """Send valid and invalid requests that are generated from the OpenAPI document, and count server errors."""
     schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
     operations: list[Any] = [result.ok() for result in schema.get_all_operations()]  # type: ignore[union-attr]
     steady = settings(
@@ -274,13 +281,14 @@ def made_requests(url: str, number: int) -> tuple[int, int]:
             @steady
             @given(operation.as_strategy(generation_mode=mode))
             def send(case: Any) -> None:
-                statuses.append(case.call().status_code)
+                statuses.append(case.call(timeout=300).status_code)
 
             try:
                 send()
             except Unsatisfiable:  # a route without parameters takes no wrong request
                 continue
-    return len(statuses), sum(status >= 500 for status in statuses)
+    broken = sum(status >= 500 for status in statuses)
+    return {"figures": {"schemathesis_500": broken}, "details": {"requests": len(statuses)}}
 
 
 if __name__ == "__main__":

@@ -92,7 +92,7 @@ def test_openais_client_as_it_is(server, model_folder):
     with pytest.raises(openai.NotFoundError, match="'gpt-5' is not served here") as error:
         client.embeddings.create(model="gpt-5", input="a")
     assert error.value.code == "model_not_found"
-    with pytest.raises(openai.BadRequestError, match="cannot be cut"):
+    with pytest.raises(openai.BadRequestError, match="cannot be shortened"):
         client.embeddings.create(model="tiny", input="a", dimensions=3)
 
 

@@ -38,7 +38,6 @@ _MATCHES = 10  # tokens listed for a reranked document
 
 
 @router.post("/embed", response_model=list[list[float]], responses=errors(TeiError))
-@router.post("/", response_model=list[list[float]], responses=errors(TeiError), include_in_schema=False)
 async def embed(request: Request, body: EmbedRequest) -> Response:
     """Dense vectors."""
     service, timing = service_of(request), Timing()
@@ -76,6 +75,12 @@ async def similarity(request: Request, body: SimilarityRequest) -> Response:
     ids = await run_in_threadpool(as_ids, service, [inputs.source_sentence, *inputs.sentences], timing)
     dense = service.model.plain.densify(await service.embed(request, ids, timing))
     return answer((dense[1:] @ dense[0]).numpy(), timing)
+
+
+@router.post("/", include_in_schema=False)
+async def embed_or_compare(request: Request, body: EmbedRequest | SimilarityRequest) -> Response:
+    """Answer as ``/embed`` or ``/similarity``: the client of the Hugging Face hub sends both here."""
+    return await (embed(request, body) if isinstance(body, EmbedRequest) else similarity(request, body))
 
 
 @router.post("/rerank", response_model=list[RerankRank], responses=errors(TeiError))
