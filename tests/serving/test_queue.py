@@ -104,6 +104,18 @@ def test_a_cancelled_request_frees_its_place():
     assert gone.done.cancelled()
 
 
+def test_a_failed_request_frees_its_place():
+    queue = TokenQueue(50, 10)
+    failed = job(10, 10, 10)
+    queue.submit(failed)
+    queue.take()
+    failed.fail(RuntimeError("broken"))
+    assert queue.waiting_tokens == 0
+    assert isinstance(failed.done.exception(), RuntimeError)
+    queue.close()
+    assert queue.take() == []
+
+
 def test_a_closed_queue_gives_what_waits_and_takes_no_more():
     queue = TokenQueue(50, 10)
     queue.submit(job(10))

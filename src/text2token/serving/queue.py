@@ -73,9 +73,10 @@ class Job:
 
     def fail(self, error: BaseException) -> None:
         """End the job with an error. Its waiting texts are dropped."""
-        self.waiting.clear()
         if not self.done.done():
             self.done.set_exception(error)
+        if self.queue:
+            self.queue.drop(self)
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,15 @@ class TokenQueue:
             self._changed.notify_all()
 
     def cancel(self, job: Job) -> None:
-        """Drop the waiting texts of a job whose client has gone."""
+        """Drop the waiting texts of a job, because nobody reads its answer."""
+        self.drop(job)
+        job.done.cancel()
+
+    def drop(self, job: Job) -> None:
+        """Drop the waiting texts of a job, and free their tokens."""
         with self._changed:
             self.waiting_tokens -= sum(len(job.ids[place]) for place in job.waiting)
             job.waiting.clear()
-            job.done.cancel()
 
     def close(self) -> None:
         """Accept no more jobs. Jobs in the queue are still done."""

@@ -37,6 +37,7 @@ class Worker:
 
     def __init__(self, embedder: Embedder, queue: TokenQueue, metrics: Metrics, turn: threading.Lock) -> None:
         self._embedder, self._queue, self._metrics, self._turn = embedder, queue, metrics, turn
+        self._probe = embedder.tokenizer("")["input_ids"] or [0]  # here, because other threads use the tokenizer later
         self._last = time.monotonic()
         self._rate = 0.0  # tokens per second, a moving average over the latest batches
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -79,7 +80,7 @@ class Worker:
             return False
         if time.monotonic() - self._last < _IDLE:
             return True
-        probe = Job([self._embedder.tokenizer("")["input_ids"] or [0]])
+        probe = Job([self._probe])
         try:
             self._queue.submit(probe)
             probe.done.result(_PATIENCE)
