@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: bench-serving demo test test-serving lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
+.PHONY: bench-serving demo test test-serving test-processes lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/serve
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -21,6 +21,9 @@ lint: .venv/dev
 test-serving: .venv/dev  ## real servers, clients and a browser; needs Debian's chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m serving
 
+test-processes: .venv/dev  ## training on two processes, started by torchrun and accelerate
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m processes
+
 docs: .venv/docs  ## the site, in site/; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	! grep -rlE '(src|href)="https?://[^"]*\.(js|css|woff2?)"' site --include='*.html'  # the site needs no other server
@@ -34,7 +37,7 @@ test-package: .venv/package  ## the wheel works in a clean environment outside t
 	cd build/package && env -u PYTHONPATH venv/bin/python ../../.ci/check_package.py
 
 test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
-	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not serving" \
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not serving and not processes" \
 		--ignore tests/serving/test_explorer.py --ignore tests/serving/test_schema.py --ignore tests/serving/test_server.py
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from text2token.cli.errors import COMMAND, DEBUG, error_border, library_notes
+from text2token.utils.processes import require_one_process
 
 _VERBS = {
     "backbones": "List the packaged language models.",
@@ -27,6 +28,7 @@ _VERBS = {
     "compare": "Compare evaluation results, with intervals, tables and a figure.",
     "demo": "Run everything on the docstrings of this Python environment.",
 }
+_ON_SEVERAL_PROCESSES = "fit"  # the one verb that torchrun and accelerate launch may start
 _DEBUG_HELP = "Show the traceback of an error. May also stand after the verb."
 
 
@@ -51,6 +53,14 @@ class _Verbs(click.Group):
             command.params.append(debug)
         ctx.meta[COMMAND] = command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        if name != _ON_SEVERAL_PROCESSES:
+            require_one_process(f"{ctx.command_path} {name}")
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -6,6 +6,7 @@ import logging
 import re
 import sqlite3
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from typing import Any
 import click
 
 from text2token.utils.errors import UserError, first_line, is_full_disk
+from text2token.utils.processes import is_main, local_rank
 
 DEBUG = "text2token.debug"
 """Key of ``click.Context.meta``: show the traceback of an error."""
@@ -23,6 +25,9 @@ COMMAND = "text2token.command"
 """Key of ``click.Context.meta``: the command that runs, for the names of its options."""
 
 _PACKAGE = Path(__file__).parents[1]
+_HEAD_START_S = (
+    10.0  # from the end of a process until its launcher has ended the others: a tenth of a second, more when busy
+)
 # `name` or `name=value`; and a bare name with an underscore, which no English word has, outside quotes and paths.
 _SETTING = re.compile(
     r"`(?P<quoted>\w+)(?:=(?P<value>[^`]*))?`|(?<![\w'\"/.`-])(?P<bare>[a-z]+(?:_[a-z0-9]+)+)(?![\w'\"/`])"
@@ -34,22 +39,34 @@ def error_border(context: click.Context) -> Iterator[None]:
     """Print an exception as one sentence and exit.
 
     The exit code is 2 for what the user can change, 1 for an error that nobody expected, 130 after Ctrl-C. With ``--debug`` the
-    traceback stands above the sentence. A closed pipe is left to click, which ends quietly.
+    traceback stands above the sentence. A closed pipe is left to click, which ends quietly. Of several processes that meet the
+    same error, only the first one prints it.
     """
     try:
         yield
     except KeyboardInterrupt:
+        _let_the_first_process_speak()
         click.echo("\nStopped. Repeat the command to continue.", err=True)
         sys.exit(130)
     except (click.exceptions.Exit, click.Abort, click.exceptions.NoArgsIsHelpError, BrokenPipeError):
         raise
     except Exception as error:
+        _let_the_first_process_speak()
         if context.meta.get(DEBUG) and not isinstance(error, click.UsageError):
             traceback.print_exception(error)
         expected = _expected_sentence(error, context.meta.get(COMMAND))
         said = expected or _unexpected_sentence(error)
         click.echo(f"Error: {' '.join(said.split())}".encode(errors="backslashreplace"), err=True)
         sys.exit(2 if expected else 1)
+
+
+def _let_the_first_process_speak() -> None:
+    """Wait so long that the launcher ends this process first, if the first process on this or another machine has failed too.
+
+    An error that this process alone has met is printed after the wait.
+    """
+    if not is_main():
+        time.sleep(_HEAD_START_S * (1 + local_rank()))
 
 
 def _expected_sentence(error: Exception, command: click.Command | None) -> str | None:
@@ -152,7 +169,7 @@ class _Notes(logging.Handler):
 
     def say(self, message: str) -> None:
         line = " ".join(message.split())
-        if line not in self._seen:
+        if line not in self._seen and is_main():
             self._seen.add(line)
             click.echo(f"Note: {line}".encode(errors="backslashreplace"), err=True)
 

@@ -17,6 +17,7 @@ from text2token.cli.options import (
     recipe_options,
 )
 from text2token.settings.recipe import Recipe
+from text2token.utils.processes import end, is_main
 
 
 @click.command("fit")
@@ -32,17 +33,22 @@ def fit_command(
     """Train an embedder from a language model and unlabelled texts.
 
     CORPUS is one or more .txt files (one text per line), .jsonl, .csv or .parquet files, folders or globs of such files, '-' for
-    standard input, or a dataset of the hub. If you stop the training, the same command continues it.
+    standard input, or a dataset of the hub. If you stop the training, the same command continues it. To train on several GPUs
+    or machines, start the command with torchrun or accelerate launch.
 
     \b
     Example:
       text2token fit notes.txt --output model
       text2token fit 'docs/*.jsonl' --text-column body --max-minutes 10 --output model
+      torchrun --nproc-per-node 4 -m text2token fit notes.txt --output model
     """
     quiet_libraries()
     from text2token.training.pipeline import fit
 
     fit(reader.open(corpus), output, recipe, overwrite=overwrite, progress=True)
+    end()
+    if not is_main():
+        return
     if as_json:
         parts = {"dense": "dense", "sparse": "sparse", "report": "report.html", "record": "run.json"}
         echo_json({name: str(output / part) for name, part in parts.items()})

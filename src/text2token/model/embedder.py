@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -292,6 +292,7 @@ class Embedder:
         *,
         seed: int = 0,
         progress: bool = False,
+        embed: Callable[[Sequence[str]], Tensor] | None = None,
     ) -> None:
         """Learn the corpus-mean token logits and the correction of dense vectors from a sample, in place.
 
@@ -303,9 +304,11 @@ class Embedder:
             keep: Part of the spectrum that the step ``filter`` keeps.
             seed: Seed of the sample that the correction is learned from.
             progress: Show a progress bar on a terminal.
+            embed: Embeds texts in place of :meth:`embed`, for a caller that shares them out over several processes.
         """
-        self.mean_logits = mean_logits(self.decoding_head, self.embed(texts, progress=progress))
-        sample = self.embed(correction_sample(texts, seed) if steps else [], progress=progress)
+        embed = embed or partial(self.embed, progress=progress)
+        self.mean_logits = mean_logits(self.decoding_head, embed(texts))
+        sample = embed(correction_sample(texts, seed) if steps else [])
         self.correction = correction(steps, sample, self.decoding_head, keep)
 
     def save(self, path: str | Path) -> None:

@@ -26,6 +26,7 @@ from text2token.targets.base import TargetBuilder, mass_beyond
 from text2token.targets.loss import pad_targets
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, write_json
+from text2token.utils.processes import on_main, own_part, wait_for_all, world_size
 from text2token.utils.progress import track
 
 _MANIFEST = "manifest.json"
@@ -85,7 +86,7 @@ def build_store(
     *,
     progress: bool = False,
 ) -> TargetStore:
-    """Build the targets of ``texts`` into ``path``, shard by shard.
+    """Build the targets of ``texts`` into ``path``, shard by shard. Several processes share out the shards.
 
     Args:
         path: Folder of the store. An incomplete store is continued, a complete one is returned unchanged.
@@ -103,24 +104,35 @@ def build_store(
         "tokenizer": tokenizer_fingerprint(embedder.tokenizer),
         "texts": len(texts),
     }
-    found = _manifest_of(path, wanted)
+    found = on_main(lambda: _manifest_of(path, wanted))
     if found.get("complete"):
         return TargetStore(path, found)
+    if not found and world_size() > 1:
+        on_main(lambda: _begin(path, wanted))
     groups = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size, "none").surface_groups
     starts = range(0, len(texts), _SHARD)
-    done = sum(1 for start in starts if _shard(path, start).is_file())
-    for start in track(starts[done:], "Targets", unit="texts", each=_SHARD, enabled=progress):
+    missing = on_main(lambda: [start for start in starts if not _shard(path, start).is_file()])
+    for start in track(own_part(missing), "Targets", unit="texts", each=_SHARD * world_size(), enabled=progress):
         shard = _build_shard(texts[start : start + _SHARD], builder, embedder.tokenizer, groups)
-        if not found:  # not earlier, so that settings which cannot work leave no folder behind
-            path.mkdir(parents=True, exist_ok=True)
-            write_json(path / _MANIFEST, wanted)
-            found = wanted
+        if not (path / _MANIFEST).is_file():  # not earlier, so that settings which cannot work leave no folder behind
+            _begin(path, wanted)
         with atomic_write(_shard(path, start)) as part:
             pq.write_table(shard, part)
+    wait_for_all()
+    return TargetStore(path, on_main(lambda: _complete(path, wanted, starts)))
+
+
+def _begin(path: Path, wanted: dict[str, Any]) -> None:
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / _MANIFEST, wanted)
+
+
+def _complete(path: Path, wanted: dict[str, Any], starts: Sequence[int]) -> dict[str, Any]:
+    """Write the manifest of a store that has all its shards, and return it."""
     beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"] for start in starts])
     manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}
     write_json(path / _MANIFEST, manifest)
-    return TargetStore(path, manifest)
+    return manifest
 
 
 def _manifest_of(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:

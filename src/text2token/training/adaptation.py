@@ -26,6 +26,7 @@ from text2token.training.choose import (
 from text2token.training.start import CorpusLike, Draw, start_run
 from text2token.training.trainer import pair_cosine
 from text2token.utils.errors import UserError
+from text2token.utils.processes import require_one_process
 
 Cache = Callable[[str, Callable[[], Tensor]], Tensor]
 _FEWEST_TEXTS = 48  # with fewer texts, a correction fits noise
@@ -63,6 +64,7 @@ def adapt(
     Raises:
         UserError: Corpus, recipe, backbone or output folder cannot be used.
     """
+    require_one_process("adapt")
     recipe = recipe or Recipe()
     if auto and {"keep_from", "keep_to"} & recipe.model_fields_set:
         raise UserError(

@@ -11,13 +11,14 @@ from rich.progress import Progress
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 
+from text2token.utils.processes import is_main, on_main, wait_for_all
 from text2token.utils.resume import load, save
 
 _SIZES = "sizes.json"
 
 
 class TimeLimit(TrainerCallback, ExportableState):
-    """Stop the training after some minutes. Minutes before a resume count.
+    """Stop the training after some minutes. Minutes before a resume count. Of several processes, the first one decides.
 
     Args:
         minutes: The limit. None means no limit.
@@ -35,7 +36,8 @@ class TimeLimit(TrainerCallback, ExportableState):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.spent += (time.monotonic() - self._since) / 60
-        if self.minutes is not None and self.spent >= self.minutes:
+        limit = self.minutes
+        if limit is not None and on_main(lambda: self.spent >= limit):
             control.should_training_stop = True
 
 
@@ -44,7 +46,9 @@ class CheckpointIntegrity(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        save(checkpoint / _SIZES, _sizes(checkpoint))
+        wait_for_all()  # each process has written its random state
+        if is_main():
+            save(checkpoint / _SIZES, _sizes(checkpoint))
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
@@ -84,6 +88,8 @@ class ShowProgress(TrainerCallback):
 class MeasureAlong(TrainerCallback):
     """Measure the model at evenly spaced steps of a stage, from its start to its end, without any effect on the training.
 
+    All of several processes measure, because each may hold a part of the weights, and the first one writes the file.
+
     Args:
         points: Number of measurements after the one at the start. 0 measures nothing.
         measure: Returns numbers of the model with its current weights.
@@ -118,5 +124,6 @@ class MeasureAlong(TrainerCallback):
         model.eval()
         self.rows.append({"step": step, **self._measure()})
         model.train()
-        save(self._file, self.rows)
+        if is_main():
+            save(self._file, self.rows)
         self._due.remove(step)

@@ -29,6 +29,7 @@ from text2token.training.start import CorpusLike, Draw, Run, as_corpus, open_bac
 from text2token.training.trainer import TrainingSettings, merge_adapters, pair_cosine, train_stage
 from text2token.utils.errors import UserError
 from text2token.utils.files import exclusive_lock
+from text2token.utils.processes import on_main, require_one_process, share_rows
 
 Stores = dict[int, tuple[TargetStore, TargetStore]]
 """For each stage, the targets to train on and the targets of the held-out texts."""
@@ -52,6 +53,9 @@ def fit(
     ours. Stage 1 learns data-driven targets. Stage 2 learns these mixed with model-derived targets. If the process was killed,
     the same call continues the run.
 
+    Several processes, started by ``torchrun`` or ``accelerate launch``, call this together. They share the texts of each step,
+    the model-derived targets and the calibration; the first one reads the corpus and writes the folder.
+
     Args:
         corpus: A file, folder, glob, hub name or ``-``; a list of texts; or an opened corpus.
         output: New folder for ``dense``, ``sparse``, ``run.json`` and ``report.html``.
@@ -73,7 +77,8 @@ def fit(
         dynamics = Dynamics.open(embedder, run.held_out, sts=recipe.sts, stop_words=recipe.stop_words)
         with folder.clock("statistics"):
             counts = folder.cached(
-                "statistics.npz", lambda: asdict(_statistics(run.corpus, embedder, recipe.train_length))
+                "statistics.npz",
+                lambda: on_main(lambda: asdict(_statistics(run.corpus, embedder, recipe.train_length))),
             )
             statistics = CorpusStatistics(**counts)
         stores = _build_stores(run, statistics, progress)
@@ -81,8 +86,9 @@ def fit(
         def measure() -> dict[str, Any]:
             sample = run.texts[: recipe.calibration_texts]
             keep = (recipe.keep_from, recipe.keep_to)
+            embed = partial(share_rows, compute=partial(embedder.embed, progress=progress))
             with mixed_precision(embedder.encoder[0].model):  # half the time; corrected vectors keep a cosine of 1.0000
-                embedder.calibrate(sample, recipe.correction_steps(), keep, seed=recipe.seed, progress=progress)
+                embedder.calibrate(sample, recipe.correction_steps(), keep, seed=recipe.seed, embed=embed)
                 return _measure(embedder, run.held_out, {stage: test for stage, (_, test) in stores.items()})
 
         with folder.clock("measure before"):
@@ -90,21 +96,18 @@ def fit(
         log, points = _train(run, stores, dynamics, progress)
         with folder.clock("measure after"):
             after = measure()
-        embedder.save(folder.result)
-        record = run.record(
-            targets=[_describe_targets(stage, train) for stage, (train, _) in stores.items()],
-            log=log,
-            dynamics=DynamicsFacts(positives=dynamics.positives, rows=points),
-            before=before["numbers"],
-            after=after["numbers"],
-            examples=[
+        facts = {
+            "targets": [_describe_targets(stage, train) for stage, (train, _) in stores.items()],
+            "log": log,
+            "dynamics": DynamicsFacts(positives=dynamics.positives, rows=points),
+            "before": before["numbers"],
+            "after": after["numbers"],
+            "examples": [
                 Example(text=text, before=old, after=new)
                 for text, old, new in zip(run.held_out, before["tokens"], after["tokens"], strict=False)
             ],
-        )
-        write_report(record, folder.result / "report.html")
-        write_cards(record, folder.result)
-        folder.publish()
+        }
+        on_main(lambda: _write(run, facts))
     return embedder
 
 
@@ -134,6 +137,7 @@ def build_targets(
         UserError: Corpus, recipe or backbone cannot be used, the recipe gives the stage no texts, or another process is
             building this store.
     """
+    require_one_process("targets")
     drawn, _ = read_corpus(opened := as_corpus(corpus, text_column), fit_draw(recipe), recipe.seed)
     stages = split_texts(drawn.texts, recipe.stage_1)
     if stage not in stages:
@@ -161,6 +165,16 @@ def split_texts(texts: list[str], stage_1: float) -> dict[int, list[str]]:
 def fit_draw(recipe: Recipe) -> Draw:
     """Number of texts that ``fit`` and its baselines draw. At most a tenth is held out."""
     return Draw("max_texts", recipe.max_texts, recipe.held_out, part=10, fewest=_FEWEST_TEXTS)
+
+
+def _write(run: Run, facts: dict[str, Any]) -> None:
+    """Write the embedder with its record, report and cards, and publish the run."""
+    folder = run.folder
+    run.embedder.save(folder.result)
+    record = run.record(**facts)
+    write_report(record, folder.result / "report.html")
+    write_cards(record, folder.result)
+    folder.publish()
 
 
 def _statistics(corpus: Corpus, embedder: Embedder, train_length: int) -> CorpusStatistics:

@@ -16,6 +16,7 @@ from text2token.model.fingerprint import backbone_checksum
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RECORD, BackboneFacts, CorpusFacts, RunRecord
 from text2token.utils.errors import UserError
+from text2token.utils.processes import on_main
 from text2token.utils.run_folder import RunFolder
 
 CorpusLike = Corpus | Sequence[str] | str | Path
@@ -114,11 +115,11 @@ def start_run(
     Raises:
         UserError: Output, corpus or backbone cannot be used, or the corpus has too few texts.
     """
-    folder = RunFolder.open(Path(output), overwrite=overwrite)
+    folder = on_main(lambda: RunFolder.open(Path(output), overwrite=overwrite))
     opened = as_corpus(corpus, text_column)
     embedder = open_backbone(recipe)
-    backbone = describe_backbone(embedder, recipe.backbone)
-    drawn, facts = read_corpus(opened, amount, recipe.seed)
+    backbone = on_main(lambda: describe_backbone(embedder, recipe.backbone))
+    drawn, facts = on_main(lambda: read_corpus(opened, amount, recipe.seed))
     content = {"corpus": facts.fingerprint, "backbone": backbone.model_dump(), "recipe": recipe.model_dump()}
     with folder.session({"verb": verb, **settings, **content}):
         yield Run(verb, folder, recipe, opened, facts, backbone, embedder, *drawn)

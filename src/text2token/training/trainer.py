@@ -25,6 +25,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from text2token.model.precision import mixed_precision
 from text2token.training.adapters import add_adapters
@@ -32,6 +33,7 @@ from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, Tim
 from text2token.training.objective import Objective
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_folder
+from text2token.utils.processes import on_cpu, on_main, world_size
 from text2token.utils.progress import progress_bar
 
 _EVALUATIONS = 4  # per stage: enough points for a curve, a few percent of the time
@@ -67,6 +69,8 @@ def train_stage(
 ) -> list[dict[str, float]]:
     """Train the body of ``encoder`` in place for one pass over ``texts``. A killed stage continues at its last checkpoint.
 
+    Several processes share each step: it has ``batch_size`` × ``accumulation`` texts of each.
+
     Args:
         encoder: Transformer and Pooling. Its body may already have adapters from an earlier stage.
         objective: Computes the loss.
@@ -85,7 +89,7 @@ def train_stage(
     """
     transformer = encoder[0]
     final = folder / "final"
-    if final.is_dir():
+    if on_main(final.is_dir):
         transformer.model = _load_final(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = transformer.model = _trainable(transformer.model, settings)
@@ -101,15 +105,15 @@ def train_stage(
             callbacks=[
                 TimeLimit(minutes),
                 CheckpointIntegrity(),
-                ShowProgress(bar, name, settings.batch_size * settings.accumulation),
+                ShowProgress(bar, name, _texts_per_step(settings)),
                 *callbacks,
             ],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.objective = on_device(objective, trainer.args.device)
-        trainer.train(resume_from_checkpoint=last_complete_checkpoint(folder))
+        trainer.train(resume_from_checkpoint=on_main(lambda: last_complete_checkpoint(folder)))
     log = _log(trainer.state.log_history, trainer.args.eval_steps)
-    _save_final(body, log, final)
+    on_main(lambda: _save_final(body, log, final))
     return log
 
 
@@ -137,6 +141,16 @@ class _ObjectiveTrainer(Trainer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean, so the Trainer must divide it by the accumulation
+
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> LengthGroupedSampler:
+        """Batches of texts of like length. The order depends on the seed alone, so all processes draw the same one.
+
+        Several processes take the batches in turn, so N processes see in a step what one with N times the accumulation sees.
+        """
+        texts = self.train_dataset if train_dataset is None else train_dataset
+        size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
+        order = torch.Generator().manual_seed(self.args.seed)
+        return LengthGroupedSampler(size, lengths=list(texts["length"]), generator=order)
 
     def compute_loss(
         self,
@@ -172,8 +186,12 @@ def _save_final(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], 
         (part / "log.json").write_text(json.dumps(log))
 
 
+def _texts_per_step(settings: TrainingSettings) -> int:
+    return settings.batch_size * settings.accumulation * world_size()
+
+
 def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> TrainingArguments:
-    steps = max(1, -(-texts // (settings.batch_size * settings.accumulation)))
+    steps = max(1, -(-texts // _texts_per_step(settings)))
     arguments = TrainingArguments(
         output_dir=str(folder),
         per_device_train_batch_size=settings.batch_size,
@@ -197,6 +215,7 @@ def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> Training
         remove_unused_columns=False,
         label_names=["labels"],
         include_num_input_tokens_seen="non_padding",
+        use_cpu=on_cpu(),
         disable_tqdm=True,
         report_to="none",
     )

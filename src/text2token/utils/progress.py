@@ -1,4 +1,7 @@
-"""Progress bars on a terminal: count, rate and time left. Nothing is shown if standard error is piped."""
+"""Progress bars on a terminal: count, rate and time left.
+
+Nothing is shown if standard error is piped. Of several processes, the first one shows them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from text2token.utils.processes import is_main
 
 T = TypeVar("T")
 
@@ -34,13 +39,13 @@ def progress_bar(*, enabled: bool = True) -> Progress:
         TimeRemainingColumn(),
         console=_CONSOLE,
         speed_estimate_period=1e9,  # estimate rate and time left from all of the work, because a step may take minutes
-        disable=not enabled or not sys.stderr.isatty(),
+        disable=not enabled or not _shown(),
     )
 
 
 def step(message: str, *, enabled: bool = True) -> AbstractContextManager[object]:
     """Show a message on a terminal during the block."""
-    return _CONSOLE.status(message) if enabled and sys.stderr.isatty() else nullcontext()
+    return _CONSOLE.status(message) if enabled and _shown() else nullcontext()
 
 
 def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, enabled: bool = True) -> Iterator[T]:
@@ -50,3 +55,7 @@ def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, ena
         for item in items:
             yield item
             progress.advance(task, each)
+
+
+def _shown() -> bool:
+    return is_main() and sys.stderr.isatty()

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from text2token.utils.files import atomic_write, write_json
+from text2token.utils.processes import on_main
 
 T = TypeVar("T")
 
@@ -30,14 +31,16 @@ def cached(file: Path, compute: Callable[[], T]) -> T:
     """Return the value in ``file``; if there is no such file, compute the value and write it first.
 
     The value is always read back from the file, so that a resumed run computes with exactly the same value as an
-    uninterrupted one. Processes that may write the same file need a lock.
+    uninterrupted one. Processes that may write the same file need a lock. The processes of one run call this together: all
+    compute, the first one writes, and all read the file.
 
     Args:
         file: ``.json``, ``.npy`` or ``.npz``. Its folder is created.
         compute: Returns a value that the format can hold, see above.
     """
-    if not file.is_file():
-        save(file, compute())
+    if not on_main(file.is_file):
+        value = compute()
+        on_main(lambda: save(file, value))
     return load(file)
 
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
 from text2token.utils.files import check_writable, exclusive_lock
+from text2token.utils.processes import is_main, on_main, world_size
 from text2token.utils.resume import cached, load, save
 
 _SETTINGS = "settings.json"
 _TIMINGS = "timings.json"
 _RECORD = "run.json"
+_PROCESSES = "processes"  # key of the settings
 
 T = TypeVar("T")
 
@@ -68,32 +70,47 @@ class RunFolder:
         """Hold the lock of the run. Continue an unfinished run with the same settings, or start a new one.
 
         A new run that ends in a :class:`UserError` is deleted: its settings cannot work, and a run with better settings
-        would otherwise be refused.
+        would otherwise be refused. Of several processes the first one holds the lock, and all call this.
 
         Args:
             settings: Everything that the result depends on, as JSON.
 
         Raises:
-            UserError: Another process holds the lock, or an unfinished run has other settings and ``overwrite`` is False.
+            UserError: Another process holds the lock, an unfinished run has other settings or another number of processes and
+                ``overwrite`` is False, or the machines of the run share no disk.
         """
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.work.with_suffix(".lock")
-        refusal = f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
-        with exclusive_lock(lock, refusal):
-            resumed = self._resumes(json.loads(json.dumps(settings)))
+        with ExitStack() as held:
+            resumed = on_main(lambda: self._enter(held, settings))
+            if not (self.work / _SETTINGS).is_file():
+                raise UserError(
+                    f"This machine does not see '{self.work}': choose an output on a disk that all machines share."
+                )
             try:
                 yield
             except UserError:
                 if not resumed:
-                    shutil.rmtree(self.work)
+                    shutil.rmtree(self.work, ignore_errors=True)  # several processes may delete it at once
                 raise
 
+    def _enter(self, held: ExitStack, settings: dict[str, Any]) -> bool:
+        """Take the lock and prepare the work folder; return whether it holds an unfinished run with these settings."""
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        refusal = f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
+        held.enter_context(exclusive_lock(self.work.with_suffix(".lock"), refusal))
+        return self._resumes(json.loads(json.dumps(settings)) | {_PROCESSES: world_size()})
+
     def _resumes(self, settings: dict[str, Any]) -> bool:
-        """Prepare the work folder; return whether it holds an unfinished run with these settings."""
         found = load(self.work / _SETTINGS)
+        if found is not None:
+            found = {_PROCESSES: 1} | found  # runs of older versions do not name it
         if found == settings:
             return True
         if found is not None:
+            if not self.overwrite and found | {_PROCESSES: world_size()} == settings:
+                raise UserError(
+                    f"The unfinished run for '{self.output}' was started with {found[_PROCESSES]} processes and this one has "
+                    f"{world_size()}, so its texts would be in another order: start as many, or set `overwrite`."
+                )
             if not self.overwrite:
                 raise UserError(
                     f"An unfinished run with other settings or texts waits for '{self.output}' (in '{self.work.name}'): "
@@ -105,14 +122,21 @@ class RunFolder:
 
     @contextmanager
     def clock(self, step: str) -> Iterator[None]:
-        """Add the duration of the block to the timings of the run. Only the time before a ``kill -9`` is not counted."""
+        """Add the duration of the block to the timings of the run. Only the time before a ``kill -9`` is not counted.
+
+        Several processes go through the block together, and the first one's time counts.
+        """
         started = time.monotonic()
         try:
             yield
         finally:
-            timings = load(self.work / _TIMINGS, {})
-            timings[step] = timings.get(step, 0.0) + time.monotonic() - started
-            save(self.work / _TIMINGS, timings)
+            if is_main():
+                self._add_time(step, time.monotonic() - started)
+
+    def _add_time(self, step: str, seconds: float) -> None:
+        timings = load(self.work / _TIMINGS, {})
+        timings[step] = timings.get(step, 0.0) + seconds
+        save(self.work / _TIMINGS, timings)
 
     def cached(self, name: str, compute: Callable[[], T]) -> T:
         """Compute a value once per run, see :func:`text2token.utils.resume.cached`; ``name`` is a file in the work folder."""

@@ -23,6 +23,7 @@ from text2token.training.pipeline import fit_draw, split_texts
 from text2token.training.start import CorpusLike, start_run
 from text2token.training.trainer import TrainingSettings, merge_adapters, train_stage
 from text2token.utils.errors import UserError
+from text2token.utils.processes import require_one_process
 
 
 class _Data(NamedTuple):
@@ -71,6 +72,7 @@ def fit_baseline(
     Raises:
         UserError: Method, corpus, recipe, backbone or output folder cannot be used.
     """
+    require_one_process("baseline")
     if method not in METHODS:
         raise UserError(f"There is no baseline '{method}': choose among {', '.join(METHODS)}.")
     amount = fit_draw(recipe)
