@@ -6,12 +6,16 @@ import json
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
+import time
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +35,8 @@ from text2token.settings.templates import TEMPLATES, Template
 
 if TYPE_CHECKING:
     from fastapi.testclient import TestClient
+
+    from postgres_server import PostgresServer
 
 # A background job of a shell ignores Ctrl-C and hands that on; the processes whose interruption we test must not.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -288,3 +294,34 @@ def serve() -> Iterator[Callable[..., TestClient]]:
 @pytest.fixture
 def client(serve, model_folder, index_folder) -> TestClient:
     return serve(Embedder.open(model_folder), indexes={"docs": index_folder})
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server with two databases; ``shards`` is the address of both."""
+    from postgres_server import servers
+
+    with servers() as (server, *_):
+        server.create().execute("CREATE DATABASE second")
+        server.shards = f"{server.uri};{server.uri.removesuffix('postgres')}second"
+        yield server
+
+
+@pytest.fixture(scope="session")
+def milvus_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server process of milvus-lite."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["milvus-lite", "server", "--port", str(port), "--data-dir", str(tmp_path_factory.mktemp("milvus"))]
+    process = subprocess.Popen([Path(sys.executable).with_name(command[0]), *command[1:]], stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(300):
+            with suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,19 +14,23 @@ from milvus_lite.server_manager import server_manager_instance
 from scipy import sparse
 
 from text2token import UserError
-from text2token.search.engines.base import ScoredId
+from text2token.search.engines.base import Engine, ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
+from text2token.search.engines.postgres import PostgresEngine
 from text2token.search.filters import Filter
 from text2token.search.fusion import Fusion, fuse, search
 
 
 class Kind(NamedTuple):
-    """How to open an engine in a folder, the fields it holds, and how far its scores may be off."""
+    """How to open an engine in a folder, and how far its dense scores may be off."""
 
-    open: object
-    fields: tuple[str, ...]
-    tolerance: float = 1e-5
+    open: Callable[[Path], Engine]
+    dense_tolerance: float = 1e-5
+    fields: tuple[str, ...] = ("sparse", "dense", "bm25")
+
+    def tolerance(self, *fields):
+        return self.dense_tolerance if "dense" in fields else 1e-5
 
 
 def milvus(folder):
@@ -31,17 +38,32 @@ def milvus(folder):
     return MilvusEngine(str(folder / "vectors.db"))
 
 
+def two_databases(request):
+    """Two databases of one PostgreSQL server as two shards. Its dense vectors have 16 bits a number."""
+    server = request.getfixturevalue("postgres")
+    return Kind(lambda folder: PostgresEngine(server.shards, f"suite_{zlib.crc32(str(folder).encode())}"), 2e-3)
+
+
+def milvus_server(request):
+    address = request.getfixturevalue("milvus_address")
+    return Kind(lambda folder: MilvusEngine(address, f"suite_{zlib.crc32(str(folder).encode())}"))
+
+
+MILVUS = Kind(milvus)
 KINDS = {
-    "embedded": Kind(lambda folder: EmbeddedEngine(folder / "embedded"), ("sparse", "dense", "bm25")),
-    "milvus": Kind(milvus, ("sparse", "dense", "bm25")),
+    "embedded": lambda request: Kind(lambda folder: EmbeddedEngine(folder / "embedded")),
+    "milvus": lambda request: MILVUS,
+    "milvus-server": milvus_server,
+    "postgres": two_databases,
 }
+SERVERS = ("milvus-server", "postgres")
 DOCUMENTS, TOKENS, DIMENSIONS = 60, 400, 16
 STRANGE = ["it's", 'say "so"', "back\\slash", "Größe 大きさ", "a,b]", "{id}", "new\nline", "% _", "7"]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[pytest.param(name, marks=[pytest.mark.serving] * (name in SERVERS)) for name in KINDS])
 def kind(request):
-    return KINDS[request.param]
+    return KINDS[request.param](request)
 
 
 @pytest.fixture
@@ -88,7 +110,7 @@ def agree(found, expected, tolerance):
     scores = {hit.id: hit.score for hit in expected}
     for column in (expected, [ScoredId(hit.id, scores[hit.id]) for hit in found]):
         np.testing.assert_allclose(
-            [hit.score for hit in found], [hit.score for hit in column], rtol=tolerance, atol=1e-6
+            [hit.score for hit in found], [hit.score for hit in column], rtol=tolerance, atol=tolerance / 2
         )
 
 
@@ -100,7 +122,7 @@ def test_each_field_ranks_by_inner_product(kind, engine):
         query = one(queries, number)
         for field in kind.fields:
             found = engine.search(field, query[field], 10)
-            agree(found, naive(ids, documents, query, field, 10), kind.tolerance)
+            agree(found, naive(ids, documents, query, field, 10), kind.tolerance(field))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +136,7 @@ def test_hybrid_fuses_the_rankings_of_the_fields(kind, engine, fusion):
         rankings = {field: naive(ids, documents, query, field, fusion.depth) for field in kind.fields}
         found = search(engine, query, 6, fusion)
         assert len(found) == 6
-        agree(found, fuse(rankings, 6, fusion), kind.tolerance)
+        agree(found, fuse(rankings, 6, fusion), kind.tolerance("dense"))
 
 
 def test_a_document_added_again_takes_its_own_place(kind, engine):
@@ -128,7 +150,7 @@ def test_a_document_added_again_takes_its_own_place(kind, engine):
     query = one(vectors(kind, 1, 1), 0)
     for field in kind.fields:
         expected = naive([*ids, "new"], now, query, field, 50)
-        agree(engine.search(field, query[field], 50), expected, kind.tolerance)
+        agree(engine.search(field, query[field], 50), expected, kind.tolerance(field))
 
 
 def test_finishing_changes_no_ranking(kind, engine):
@@ -139,7 +161,7 @@ def test_finishing_changes_no_ranking(kind, engine):
     engine.finish()
     assert engine.count() == 20
     for field in kind.fields:
-        agree(engine.search(field, query[field], 9), naive(ids, documents, query, field, 9), kind.tolerance)
+        agree(engine.search(field, query[field], 9), naive(ids, documents, query, field, 9), kind.tolerance(field))
 
 
 def test_deleted_documents_are_gone_and_may_return(kind, engine):
@@ -151,7 +173,7 @@ def test_deleted_documents_are_gone_and_may_return(kind, engine):
     query = one(vectors(kind, 1, 1), 0)
     left = {field: rows[15:] for field, rows in documents.items()}
     for field in kind.fields:
-        agree(engine.search(field, query[field], 9), naive(ids[15:], left, query, field, 9), kind.tolerance)
+        agree(engine.search(field, query[field], 9), naive(ids[15:], left, query, field, 9), kind.tolerance(field))
     engine.add(ids[:15], {field: rows[:15] for field, rows in documents.items()})
     assert engine.count() == 20
     engine.delete(ids)
@@ -171,7 +193,7 @@ def test_all_is_there_when_opened_again(kind, tmp_path):
     assert again.count() == 25
     left = {field: rows[5:] for field, rows in documents.items()}
     for field in kind.fields:
-        agree(again.search(field, query[field], 9), naive(ids[5:], left, query, field, 9), kind.tolerance)
+        agree(again.search(field, query[field], 9), naive(ids[5:], left, query, field, 9), kind.tolerance(field))
 
 
 def test_of_an_id_twice_in_one_call_the_last_counts(kind, engine):
@@ -180,7 +202,7 @@ def test_of_an_id_twice_in_one_call_the_last_counts(kind, engine):
     assert engine.count() == 2
     for field in kind.fields:
         expected = naive(["b", "a"], {field: documents[field][1:]}, query, field, 5)
-        agree(engine.search(field, query[field], 5), expected, kind.tolerance)
+        agree(engine.search(field, query[field], 5), expected, kind.tolerance(field))
 
 
 def test_equal_scores_come_by_id(kind, engine):
@@ -206,13 +228,13 @@ def test_empty_vectors_are_kept_and_never_hit(kind, engine):
     assert engine.count() == 12
     query = one(vectors(kind, 1, 1), 0)
     found = engine.search("sparse", query["sparse"], 12)
-    agree(found, naive(ids, documents, query, "sparse", 12), kind.tolerance)
+    agree(found, naive(ids, documents, query, "sparse", 12), kind.tolerance())
     nothing = nothing[:1]
     assert engine.search("sparse", nothing, 5) == []
     assert search(engine, {"sparse": nothing, "bm25": nothing}, 5, Fusion()) == []
     rest = {**query, "sparse": nothing}
     rankings = {field: naive(ids, documents, rest, field, 100) for field in kind.fields}
-    agree(search(engine, rest, 5, Fusion()), fuse(rankings, 5, Fusion()), kind.tolerance)
+    agree(search(engine, rest, 5, Fusion()), fuse(rankings, 5, Fusion()), kind.tolerance("dense"))
     engine.delete(ids[:3])
     assert engine.count() == 9
 
@@ -225,7 +247,7 @@ def test_before_any_document(kind, engine):
     assert engine.count() == 0
 
 
-@pytest.mark.parametrize("kind", [KINDS["milvus"]])
+@pytest.mark.parametrize("kind", [MILVUS])
 def test_other_fields_are_refused_in_one_sentence(kind, engine):
     documents = vectors(kind, 0, 3)
     engine.add(["a", "b", "c"], {"sparse": documents["sparse"]})
@@ -237,7 +259,7 @@ def test_other_fields_are_refused_in_one_sentence(kind, engine):
 
 
 def test_milvus_takes_many_documents_in_batches(tmp_path):
-    kind = KINDS["milvus"]
+    kind = MILVUS
     ids, documents = names(1_203), vectors(kind, 0, 1_203)
     engine = kind.open(tmp_path)
     engine.add(ids, documents)

@@ -104,10 +104,11 @@ def test_metadata_follow_their_documents_through_any_history(tmp_path_factory, h
         assert sorted(hit.id for hit in hits) == sorted(name for name, own in kept.items() if own.get("step") == step)
 
 
-@pytest.fixture(params=["embedded", "milvus"])
+@pytest.fixture(params=["embedded", "milvus", pytest.param("postgres", marks=pytest.mark.serving)])
 def index(request, tmp_path, backbone):
     """400 documents, of which one in a hundred is rare."""
-    made = Index.create(tmp_path / "index", backbone("llama"), engine=request.param, **SETTINGS)
+    uri = request.getfixturevalue("postgres").shards if request.param == "postgres" else None
+    made = Index.create(tmp_path / "index", backbone("llama"), engine=request.param, uri=uri, **SETTINGS)
     documents = []
     for i in range(400):
         kind = "rare" if i % 100 == 50 else "common"

@@ -927,10 +927,10 @@ def test_commands_refuse_in_one_sentence(files, backbone):
     assert "--text-column has no effect on --delete" in refused(
         "index", "-o", files / "index", "--delete", "1", "--text-column", "x"
     )
-    assert "--uri is the address of a Milvus" in refused(
+    assert "The embedded engine has no address: leave --uri out" in refused(
         "index", "m", files / "docs.jsonl", "-o", files / "i", "--uri", "file.db"
     )
-    assert "is not an address of Milvus" in refused(
+    assert "'localhost:1' is not an address of milvus: set --uri to http://host:19530" in refused(
         "index",
         backbone("llama"),
         files / "docs.jsonl",

@@ -26,6 +26,7 @@ from text2token.cli.options import (
     setting_options,
     strict_option,
 )
+from text2token.search.engines.addresses import stored_address
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
 from text2token.utils.errors import UserError, requires_extra
@@ -82,7 +83,7 @@ class Change:
     click.option(
         "--engine",
         type=click.Choice(get_args(EngineName)),
-        help="Where the vectors are stored: in the folder, or in Milvus.  [default: embedded]",
+        help="Where the vectors are stored: in the folder, or in a database.  [default: embedded]",
     ),
     click.option(
         "--language",
@@ -92,7 +93,8 @@ class Change:
     ),
     click.option(
         "--uri",
-        help="For --engine milvus: http://host:19530 (the variable MILVUS_TOKEN holds the login) or a .db file.",
+        help="Address of the engine, as --engine postgres --uri postgresql://user@host/database. Alone or with --add or "
+        "--delete: its new address. A password is not kept: set PGPASSWORD (milvus: MILVUS_TOKEN).",
     ),
 )
 @strict_option
@@ -125,9 +127,11 @@ def index_command(
       text2token index --output index --add more.jsonl --delete 17 --delete 18
     """
     given = {name: value for name, value in storage.items() if value is not None}
-    _check_arguments(model, docs, change, given.keys() | vectors.keys() | recipe.model_fields_set)
-    if storage["uri"] and storage["engine"] != "milvus":
-        raise UserError("--uri is the address of a Milvus server: add --engine milvus, or leave it out.")
+    changes = bool(change) or bool(storage["uri"] and not (model or docs))
+    fixed = given.keys() - {"uri"} if changes else given.keys()
+    _check_arguments(model, docs, fixed | vectors.keys() | recipe.model_fields_set, changes=changes)
+    if not changes:
+        stored_address(storage["engine"] or "embedded", storage["uri"])
     if change and not change.add:
         _check_deletion(model, columns, encoding)
     doomed = change.ids_to_delete()
@@ -138,8 +142,8 @@ def index_command(
         from text2token.search import Columns, Index, read_documents
     named = Columns(**columns)
     deleted = 0
-    if change:
-        opened = Index.open(output, model=model)
+    if changes:
+        opened = Index.open(output, model=model, uri=storage["uri"])
         if change.add:
             if encoding != Encoding():
                 encoding.apply(opened.embedder)
@@ -191,11 +195,11 @@ def _create(
     return opened
 
 
-def _check_arguments(model: str | None, docs: Path | None, change: Change, fixed: set[str]) -> None:
+def _check_arguments(model: str | None, docs: Path | None, fixed: set[str], *, changes: bool) -> None:
     """Refuse arguments that belong to the other use of the verb: creating an index, or changing one."""
-    if docs if change else not (model and docs):
+    if docs if changes else not (model and docs):
         raise UserError("Name MODEL and DOCS to build a new index, or use --add or --delete to change an existing one.")
-    if change and fixed:
+    if changes and fixed:
         raise UserError(
             f"{as_flag(min(fixed))} cannot change in an existing index: leave it out, or build a new index."
         )

@@ -123,6 +123,11 @@ class Ranking:
         help="Number of hits. Above 100, 'hybrid' reads more hits of each field, which can change the order.",
     ),
 )
+@click.option(
+    "--partial",
+    is_flag=True,
+    help="Search without the shards of a database that do not answer, and say which they are.",
+)
 @click.option("--model", metavar="MODEL", help="Where the model of the index is now, if it has moved.")
 @click.option("--queries", type=path_type, help="A .jsonl file of queries with _id (or id) and text. Needs --output.")
 @click.option(
@@ -138,6 +143,7 @@ def search_command(
     index: Path,
     query: str | None,
     ranking: Ranking,
+    partial: bool,
     model: str | None,
     queries: Path | None,
     output: Path | None,
@@ -165,7 +171,7 @@ def search_command(
         quiet_libraries()  # imports these libraries, which a search without the model does not need
     with requires_extra("search"):
         from text2token.search import Index
-    opened = Index.open(index, model=model)
+    opened = Index.open(index, model=model, partial=partial)
     if encoding != Encoding() and ranking.encodes:
         encoding.apply(opened.embedder)
     if waiting := opened.waiting:

@@ -29,9 +29,9 @@ class IndexSettings(BaseModel):
         columns: Columns of the tables that documents come from.
         language: Language of the BM25 field's words; see :class:`text2token.search.bm25.WordSplitter`.
         engine: The engine that holds the vectors.
-        uri: Address of a Milvus server or file; None for a file in the folder of the index.
+        uri: Address of the engine, without passwords; None for files in the folder of the index.
         fingerprint: SHA-256 of the model.
-        collection: Name of the collection in Milvus.
+        collection: Name of the collection or table that holds the vectors.
         fields: Fields of the index.
         vocabulary: V, rows of the decoding head; 0 if the model has none.
     """

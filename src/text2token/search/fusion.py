@@ -61,7 +61,12 @@ def fields_to_search(
 
 
 def search(
-    engine: Engine, query: Mapping[FieldName, Matrix], k: int, fusion: Fusion, filters: Sequence[Filter] = ()
+    engine: Engine,
+    query: Mapping[FieldName, Matrix],
+    k: int,
+    fusion: Fusion,
+    filters: Sequence[Filter] = (),
+    lost: list[str] | None = None,
 ) -> list[ScoredId]:
     """The ``k`` best documents of one field, or of several fields after fusion.
 
@@ -71,12 +76,13 @@ def search(
         k: Largest number of hits.
         fusion: How several fields are fused.
         filters: Conditions on the metadata of the documents.
+        lost: Ask for a partial answer, and receives the names of shards that did not answer; None: such a shard is an error.
     """
     if len(query) == 1:
         ((field, rows),) = query.items()
-        return engine.search(field, rows, k, filters)
+        return engine.search(field, rows, k, filters, lost)
     depth = max(fusion.depth, k)
-    return fuse({field: engine.search(field, rows, depth, filters) for field, rows in query.items()}, k, fusion)
+    return fuse({field: engine.search(field, rows, depth, filters, lost) for field, rows in query.items()}, k, fusion)
 
 
 def fuse(rankings: Mapping[FieldName, Sequence[ScoredId]], k: int, fusion: Fusion) -> list[ScoredId]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,11 @@ from scipy.sparse import csr_array
 
 from text2token.data.text import clean
 from text2token.search.documents import Columns, Document
+from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.engines.by_name import open_engine
 from text2token.search.filters import Filter, check_filters, parse_filter
-from text2token.search.format import read_settings
+from text2token.search.format import read_settings, write_settings
 from text2token.search.fusion import HYBRID, Fusion, fields_to_search, search
 from text2token.search.reasons import SearchHit, explain
 from text2token.search.sampling import sample_tokens
@@ -37,7 +39,7 @@ class SearchResults(NamedTuple):
 
     Attributes:
         hits: The hits.
-        note: A sentence if a part of the query could not be used; else None.
+        note: A sentence if a part of the query could not be used or a part of the documents not be searched; else None.
     """
 
     hits: list[SearchHit]
@@ -54,11 +56,22 @@ class Index:
         engine: Holds the vectors.
     """
 
-    def __init__(self, folder: Path, embedder: Embedder | None = None, model: str | None = None) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        embedder: Embedder | None = None,
+        model: str | None = None,
+        *,
+        uri: str | None = None,
+        partial: bool = False,
+    ) -> None:
+        self._folder, self._partial = folder, partial
         self._store = DocumentStore(folder / STORE)
         self.settings = read_settings(self._store, folder)
         self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model)
+        if uri is not None:
+            stored_address(self.settings.engine, uri)  # refuses what is not an address
+        self._uri = uri or self.settings.uri  # the former may hold a password, which is never kept
         self.engine = self._open_engine()
 
     @classmethod
@@ -88,12 +101,13 @@ class Index:
             language: Language of the BM25 field's stemmer and stop words, a key of
                 :data:`text2token.settings.search.LANGUAGES`; ``none`` neither stems nor removes words.
             engine: Where vectors are kept.
-            uri: Address of a Milvus server, or a file that ends in ``.db``; None: a file in the folder.
+            uri: Address of the engine; see docs/scale.md. A password in it is used but not kept with the index: later it comes
+                from ``PGPASSWORD`` or a pgpass file.
             embedder: The model, if it is open already.
 
         Raises:
-            UserError: The model cannot be loaded, the folder holds a finished index or something else, or another process is
-                writing the index.
+            UserError: The model cannot be loaded, the engine's server does not answer or lacks something, the folder holds a
+                finished index or something else, or another process is writing the index.
         """
         embedder = create_index(
             Path(folder),
@@ -107,16 +121,28 @@ class Index:
             uri=uri,
             embedder=embedder,
         )
-        return cls(Path(folder), embedder)
+        made = cls(Path(folder), embedder, uri=uri)
+        made.engine.check()
+        return made
 
     @classmethod
-    def open(cls, folder: str | Path, *, embedder: Embedder | None = None, model: str | None = None) -> Index:
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        embedder: Embedder | None = None,
+        model: str | None = None,
+        uri: str | None = None,
+        partial: bool = False,
+    ) -> Index:
         """Open a finished index.
 
         Args:
             folder: Folder of the index.
             embedder: The model of the index, if it is open already; None: it is opened at first use.
             model: Where the model is now; None: where it was when the index was made.
+            uri: New address of the engine, if its server has moved. The index keeps it, without a password.
+            partial: Search without the shards of a database that do not answer. The note of a search names them.
 
         Raises:
             UserError: There is no index, its first build is not finished, or it is damaged.
@@ -132,15 +158,17 @@ class Index:
                 raise UserError(
                     f"The index in '{folder}' is not finished: repeat the command that makes it, and it continues."
                 )
-            index = cls(folder, embedder, model)
+            index = cls(folder, embedder, model, uri=uri, partial=partial)
         except UserError:
             raise
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise UserError(f"The index in '{folder}' is damaged: make it again ({first_line(error)}).") from error
-        if not len(index) and index._store.get("documents", 0) > index._store.waiting_count():
+        if not partial and not len(index) and index._store.get("documents", 0) > index._store.waiting_count():
             raise UserError(
                 f"The vectors of the index in '{folder}' are missing from its engine: restore them, or make the index again."
             )
+        if uri is not None:
+            index._keep_address(uri)
         return index
 
     def __len__(self) -> int:
@@ -233,8 +261,14 @@ class Index:
                 f"The disk of the index '{self._folder}' is full. {state}: free some space and repeat the command."
             ) from error
 
+    def _keep_address(self, uri: str) -> None:
+        kept = stored_address(self.settings.engine, uri)
+        with write_lock(self._folder):
+            self.settings = self.settings.model_copy(update={"uri": kept})
+            write_settings(self._store, self.settings)
+
     def _open_engine(self) -> Engine:
-        return open_engine(self.settings.engine, self._folder / VECTORS, self.settings.uri, self.settings.collection)
+        return open_engine(self.settings.engine, self._folder / VECTORS, self._uri, self.settings.collection)
 
     def search(
         self,
@@ -267,9 +301,11 @@ class Index:
         conditions = self._conditions(filters)
         vectors = self.query_vectors([query], mode, inference_free=inference_free, fusion=fusion)
         empty = [field for field, rows in vectors.items() if abs(rows).sum() == 0]
-        hits = search(self.engine, vectors, k, fusion, conditions)
-        note = f"No word of the query is known in: {', '.join(empty)}." if empty else None
-        return SearchResults(explain(hits, self._store, self._vectorizer, vectors), note)
+        lost: list[str] = []
+        hits = search(self.engine, vectors, k, fusion, conditions, lost if self._partial else None)
+        notes = [f"No word of the query is known in: {', '.join(empty)}."] if empty else []
+        notes += [_partial_note(lost)] if lost else []
+        return SearchResults(explain(hits, self._store, self._vectorizer, vectors), " ".join(notes) or None)
 
     def rank(
         self,
@@ -286,6 +322,7 @@ class Index:
         conditions = self._conditions(filters)
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[ScoredId]] = [[] for _ in queries]
+        lost: list[str] = []
         batches = list(chunked(cleaned.items(), _QUERIES))
         for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
             vectors = self.query_vectors(
@@ -293,7 +330,9 @@ class Index:
             )
             for place, (row, _) in enumerate(batch):
                 query = {field: rows[[place]] for field, rows in vectors.items()}
-                ranked[row] = search(self.engine, query, k, fusion, conditions)
+                ranked[row] = search(self.engine, query, k, fusion, conditions, lost if self._partial else None)
+        if lost:
+            logging.getLogger(__name__).warning(_partial_note(lost))
         return ranked
 
     def query_vectors(
@@ -308,3 +347,7 @@ class Index:
         conditions = [parse_filter(own) if isinstance(own, str) else own for own in several]
         check_filters(conditions, self.metadata_columns)
         return conditions
+
+
+def _partial_note(lost: Sequence[str]) -> str:
+    return f"The answer is partial, because these shards did not answer: {', '.join(sorted(set(lost)))}."

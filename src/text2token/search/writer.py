@@ -15,6 +15,7 @@ from more_itertools import chunked
 from text2token.data.text import clean
 from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns, Document, simple_metadata
+from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine
 from text2token.search.format import IndexSettings, read_settings, write_settings
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
@@ -66,12 +67,7 @@ def create_index(
     """
     check_folder(folder)
     WordSplitter(language)  # refuses an unknown language before the model is opened
-    if uri is not None and "://" not in uri:
-        if not uri.endswith(".db"):
-            raise UserError(
-                f"'{uri}' is not an address of Milvus: set `uri` to http://host:19530, or to a file that ends in .db."
-            )
-        uri = str(Path(uri).resolve())
+    uri = stored_address(engine, uri)
     model = str(Path(model).resolve()) if Path(model).exists() else model
     from text2token.model.embedder import Embedder  # torch, which a search may not need
     from text2token.model.fingerprint import embedder_fingerprint

@@ -39,6 +39,13 @@ def best(hits: Sequence[ScoredId], k: int) -> list[ScoredId]:
 class Engine(Protocol):
     """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector."""
 
+    def check(self) -> None:
+        """Check that documents can be added, before a long work begins.
+
+        Raises:
+            UserError: The engine's server does not answer, or lacks something.
+        """
+
     def add(
         self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
     ) -> None:
@@ -58,7 +65,9 @@ class Engine(Protocol):
     def finish(self) -> None:
         """Prepare added documents for fast searches. Call it once after many additions."""
 
-    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
+    def search(
+        self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = (), lost: list[str] | None = None
+    ) -> list[ScoredId]:
         """The ``k`` best documents of one field that meet all filters, best first. Equal scores are ordered by id.
 
         In the sparse and BM25 fields a document that shares no term with the query is not a hit.
@@ -68,6 +77,7 @@ class Engine(Protocol):
             query: Vector of the query, one row.
             k: Largest number of hits.
             filters: Conditions on the metadata. They are applied before documents are ranked.
+            lost: Ask for a partial answer if a shard does not answer: its name is added to this list. None: that is an error.
         """
 
     def count(self) -> int:

@@ -17,15 +17,20 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
     Args:
         name: Name of the engine.
         folder: Folder for engines that keep their vectors with the index.
-        uri: Address of Milvus; None: a file in ``folder``. A server may ask for the environment variable ``MILVUS_TOKEN``
-            (``user:password`` or an API key).
-        collection: Name of the collection in Milvus.
+        uri: Address of the engine; see :data:`text2token.search.engines.addresses.EXAMPLES`. Milvus without an address is a file
+            in ``folder``. Logins may stand in the environment: ``MILVUS_TOKEN`` (``user:password`` or an API key),
+            ``PGPASSWORD``.
+        collection: Name of the collection or table.
 
     Raises:
         UserError: The package of the engine is not installed.
     """
     if name == "embedded":
         return EmbeddedEngine(folder)
+    if name == "postgres":
+        with requires_extra(name):
+            from text2token.search.engines.postgres import PostgresEngine
+        return PostgresEngine(uri or "", collection)
     with requires_extra(name):
         from text2token.search.engines.milvus import MilvusEngine
     folder.mkdir(parents=True, exist_ok=True)

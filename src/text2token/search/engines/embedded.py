@@ -45,6 +45,9 @@ class EmbeddedEngine:
         if (folder / _MANIFEST).is_file():
             self._read()
 
+    def check(self) -> None:
+        """Nothing can be missing in a folder."""
+
     def add(
         self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
     ) -> None:
@@ -66,7 +69,9 @@ class EmbeddedEngine:
         self._commit()
         self._compact()
 
-    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
+    def search(
+        self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = (), lost: list[str] | None = None
+    ) -> list[ScoredId]:
         """See the protocol."""
         segments = self._segments.values()
         found = [ScoredId(*hit) for segment in segments for hit in segment.search(field, query, k, filters)]

@@ -60,6 +60,9 @@ class MilvusEngine:
             self._client = MilvusClient(uri, token=token, timeout=_TIMEOUT)
             self._fields, self._has_metadata = self._read_fields()
 
+    def check(self) -> None:
+        """Nothing to do: the server was asked when the engine was opened."""
+
     def add(
         self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
     ) -> None:
@@ -96,7 +99,9 @@ class MilvusEngine:
     def finish(self) -> None:
         """Nothing to do: the server builds its indexes itself."""
 
-    def search(self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()) -> list[ScoredId]:
+    def search(
+        self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = (), lost: list[str] | None = None
+    ) -> list[ScoredId]:
         """See the protocol; the class documents the differences."""
         if not self._fields:
             return []

@@ -1,0 +1,297 @@
+"""The PostgreSQL engine: tables of pgvector in one or several databases, which are searched side by side."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from psycopg import Connection, sql
+from scipy.sparse import csr_array
+
+from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.search.engines.postgres_schema import (
+    MAX_DENSE_HNSW,
+    MAX_SPARSE_HNSW,
+    OPERATORS,
+    Table,
+    build_hnsw,
+    read_table,
+    require_pgvector,
+    upgrade_table,
+)
+from text2token.search.engines.postgres_shard import LostShardError, Shard
+from text2token.search.engines.postgres_values import (
+    MAX_SPARSE,
+    WORDS,
+    dense_binary,
+    numbers_binary,
+    query_text,
+    sparse_binary,
+    strongest,
+    texts_binary,
+    words_binary,
+)
+from text2token.search.filters import Filter, Metadata
+from text2token.settings.search import FieldName
+from text2token.utils.errors import UserError
+
+T = TypeVar("T")
+HNSW_FROM = 20_000
+"""Documents of a shard from which HNSW indexes are built. Up to there an exact search is about as fast."""
+EF_SEARCH = 400
+"""Candidates of an HNSW search (pgvector's ``hnsw.ef_search``); see docs/scale.md for the recall."""
+_SESSION = {
+    "hnsw.ef_search": str(EF_SEARCH),
+    "hnsw.iterative_scan": "strict_order",  # goes on until enough documents meet the filters
+    "jit": "off",  # compiling takes longer than a search
+}
+_TYPES: dict[FieldName, str] = {"sparse": "sparsevec", "bm25": "sparsevec", "dense": "halfvec"}
+_SEARCHES = 4  # searches of all shards at the same time
+
+
+class PostgresEngine:
+    """A table on each shard; see :class:`text2token.search.engines.base.Engine`.
+
+    The first :meth:`add` makes the tables. A hash of its id gives the shard of a document. A search asks all shards for their
+    ``k`` best documents at the same time and merges them. An addition is one transaction on each shard.
+
+    The BM25 field is exact. The sparse and dense fields are exact until a shard has :data:`HNSW_FROM` documents; from then on
+    HNSW indexes answer, and a search that finds fewer than ``k`` hits with them is repeated exactly.
+
+    Differences from the protocol: dense vectors have 16 bits a number; of a document's sparse weights the 1,000 largest are kept,
+    and of its BM25 weights 16,000, which are pgvector's limits; a document is a hit in these fields if its score is above 0.
+
+    Raises:
+        LostShardError: By every method: no server of a shard answers.
+        UserError: By every method: a server refuses the work, or holds something else.
+    """
+
+    def __init__(self, uri: str, table: str) -> None:
+        """Read the address. Servers are asked at first use.
+
+        Args:
+            uri: Addresses of the shards with ``;`` between them. Each is a libpq URI; hosts with ``,`` between them are replicas.
+            table: Name of the table.
+        """
+        addresses = uri.split(";")
+        self._name = table
+        self._shards = [Shard(address, i, len(addresses), _SESSION) for i, address in enumerate(addresses, 1)]
+        self._tables: dict[Shard, Table] = {}
+        self._threads = ThreadPoolExecutor(_SEARCHES * len(addresses))
+
+    def check(self) -> None:
+        """See the protocol. pgvector is installed in databases that lack it."""
+        self._each(lambda _, connection: require_pgvector(connection))
+
+    def add(
+        self, ids: Sequence[str], vectors: Mapping[FieldName, Matrix], metadata: Sequence[Metadata] | None = None
+    ) -> None:
+        """See the protocol."""
+        fields: dict[FieldName, int] = {
+            field: 0 if field == "bm25" else rows.shape[1] for field, rows in vectors.items()
+        }
+        rows_of = self._rows_by_shard(ids)
+
+        def add(shard: Shard, connection: Connection[Any]) -> None:
+            self._prepare(shard, connection, fields)
+            rows = rows_of[shard]
+            if not rows:
+                return
+            names, values = [ids[row] for row in rows], [metadata[row] if metadata else {} for row in rows]
+            columns: dict[str, Iterable[Any]] = {"id": names}
+            for field, matrix in vectors.items():
+                columns |= _columns(field, matrix[rows])
+            columns |= {"metadata": map(texts_binary, values), "numbers": map(numbers_binary, values)}
+            listed = sql.SQL(", ").join(map(sql.Identifier, columns))
+            statement = self._sql("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", columns=listed)
+            with connection.transaction(), connection.cursor() as cursor:
+                cursor.execute(self._sql("DELETE FROM {table} WHERE id = ANY(%s)"), (names,))
+                with cursor.copy(statement) as copy:
+                    copy.set_types(["text", *["bytea"] * (len(columns) - 1)])  # the bytes are what the columns read
+                    for row in zip(*columns.values(), strict=True):
+                        copy.write_row(row)
+
+        self._each(add)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        """See the protocol."""
+        rows_of = self._rows_by_shard(ids)
+
+        def delete(shard: Shard, connection: Connection[Any]) -> None:
+            if rows_of[shard] and self._table(shard, connection):
+                names = [ids[row] for row in rows_of[shard]]
+                connection.execute(self._sql("DELETE FROM {table} WHERE id = ANY(%s)"), (names,))
+
+        self._each(delete)
+
+    def finish(self) -> None:
+        """Build the HNSW indexes of shards that have grown large enough, and update the statistics of the planner."""
+
+        def finish(shard: Shard, connection: Connection[Any]) -> None:
+            table = self._table(shard, connection)
+            if table is None:
+                return
+            if self._count(shard, connection) >= HNSW_FROM:
+                for field in OPERATORS:
+                    if table.fields.get(field, 0) > 0 and (field != "dense" or table.fields[field] <= MAX_DENSE_HNSW):
+                        build_hnsw(connection, self._name, field)
+            connection.execute(self._sql("VACUUM (ANALYZE) {table}"))
+            self._tables.pop(shard, None)  # it says which indexes there are
+
+        self._each(finish)
+
+    def search(
+        self,
+        field: FieldName,
+        query: Matrix,
+        k: int,
+        filters: Sequence[Filter] = (),
+        lost: list[str] | None = None,
+    ) -> list[ScoredId]:
+        """See the protocol; the class documents the differences."""
+        if field != "dense" and abs(query).sum() == 0:
+            return []
+
+        def search(shard: Shard, connection: Connection[Any]) -> list[ScoredId]:
+            table = self._table(shard, connection)
+            if table is None:
+                return []
+            if field not in table.fields:
+                raise UserError(f"The table '{self._name}' has no {field} field, only {_described(table.fields)}.")
+            if field != "bm25" and query.shape[1] != table.fields[field]:
+                raise UserError(
+                    f"The table '{self._name}' holds {_described(table.fields)}, and the {field} vector of the query has "
+                    f"{query.shape[1]}: search with the model of the index."
+                )
+            if field in table.approximate:
+                hits = self._ranked(connection, field, query, k, filters, exact=False)
+                if len(hits) == k:
+                    return hits
+            return self._ranked(connection, field, query, k, filters, exact=True)
+
+        return best([hit for hits in self._each(search, lost) for hit in hits], k)
+
+    def count(self) -> int:
+        """See the protocol."""
+        return sum(self._each(self._count))
+
+    def _count(self, shard: Shard, connection: Connection[Any]) -> int:
+        if self._table(shard, connection) is None:
+            return 0
+        (number,) = connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone() or (0,)
+        return int(number)
+
+    def _ranked(
+        self,
+        connection: Connection[Any],
+        field: FieldName,
+        query: Matrix,
+        k: int,
+        filters: Sequence[Filter],
+        *,
+        exact: bool,
+    ) -> list[ScoredId]:
+        """The best documents of one shard.
+
+        PostgreSQL uses an HNSW index only if the distance alone orders the rows. An exact search orders them by score and id.
+        """
+        conditions, values = _conditions(filters)
+        if field == "bm25":
+            conditions, values = (
+                [*conditions, sql.SQL("words && %s::int[]")],
+                [*values, csr_array(query).indices.tolist()],
+            )
+        distance = sql.SQL("{} <#> %s::{}").format(sql.Identifier(field), sql.SQL(_TYPES[field]))
+        written = query_text(field, query)
+        statement = self._sql(
+            "SELECT id, -({distance}) AS score FROM {table} WHERE {conditions} ORDER BY {order} LIMIT %s",
+            distance=distance,
+            conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")]),
+            order=sql.SQL("score DESC, id") if exact else distance,
+        )
+        found = connection.execute(statement, [written, *values, *([] if exact else [written]), k])
+        return [ScoredId(name, score) for name, score in found if field == "dense" or score > 0]
+
+    def _prepare(self, shard: Shard, connection: Connection[Any], fields: Mapping[FieldName, int]) -> None:
+        """Make or upgrade the table of a shard, and check that it holds the fields."""
+        table = self._table(shard, connection)
+        if table is None or not table.complete:
+            upgrade_table(connection, self._name, fields, shard.number, shard.count)
+            self._tables.pop(shard, None)
+            table = self._table(shard, connection)
+        if table and fields != table.fields:
+            raise UserError(
+                f"The table '{self._name}' holds {_described(table.fields)}, not {_described(fields)}: make a new index."
+            )
+
+    def _table(self, shard: Shard, connection: Connection[Any]) -> Table | None:
+        """The table of a shard, if it has one. It is read once."""
+        if shard not in self._tables and (table := read_table(connection, self._name, shard.number, shard.count)):
+            self._tables[shard] = table
+        return self._tables.get(shard)
+
+    def _each(self, work: Callable[[Shard, Connection[Any]], T], lost: list[str] | None = None) -> list[T]:
+        """Do some work on all shards at the same time, and return the results in their order.
+
+        Args:
+            work: Gets a shard and a connection to it.
+            lost: Receives the names of shards that do not answer; None: such a shard is an error. So is the loss of all shards.
+        """
+        running = [(shard, self._threads.submit(shard.run, partial(work, shard))) for shard in self._shards]
+        done, failures = [], []
+        for shard, future in running:
+            try:
+                done.append(future.result())
+            except LostShardError as error:
+                failures.append((shard.name, error))
+        if failures and (lost is None or not done):
+            raise failures[0][1]
+        if lost is not None:
+            lost += [name for name, _ in failures]
+        return done
+
+    def _rows_by_shard(self, ids: Sequence[str]) -> dict[Shard, list[int]]:
+        """Rows of the ids of each shard; of an id that is given twice the last row."""
+        rows: dict[Shard, list[int]] = {shard: [] for shard in self._shards}
+        for name, row in {name: row for row, name in enumerate(ids)}.items():
+            rows[self._shards[zlib.crc32(name.encode()) % len(self._shards)]].append(row)
+        return rows
+
+    def _sql(self, text: str, **parts: sql.Composable) -> sql.Composed:
+        return sql.SQL(text).format(table=sql.Identifier(self._name), **parts)
+
+
+def _conditions(filters: Sequence[Filter]) -> tuple[list[sql.Composable], list[Any]]:
+    """Filters as SQL, and the values of its parameters."""
+    conditions: list[sql.Composable] = []
+    values: list[Any] = []
+    for column, operator, value in filters:
+        number = Filter(column, operator, value).number
+        if operator == "=":
+            conditions.append(sql.SQL("metadata @> %s::jsonb"))
+            values.append(json.dumps({column: value}))
+        elif number is None:
+            conditions.append(sql.SQL('(metadata ->> %s) COLLATE "C" {} %s').format(sql.SQL(operator)))
+            values += [column, value]
+        else:
+            conditions.append(sql.SQL("(numbers ->> %s)::float8 {} %s").format(sql.SQL(operator)))
+            values += [column, number]
+    return conditions, values
+
+
+def _columns(field: FieldName, rows: Matrix) -> dict[str, Iterable[bytes]]:
+    """The columns of the table that a field fills."""
+    if field == "dense":
+        return {"dense": dense_binary(rows)}
+    if field == "sparse":
+        return {"sparse": sparse_binary(strongest(csr_array(rows), MAX_SPARSE_HNSW), rows.shape[1])}
+    kept = strongest(csr_array(rows), MAX_SPARSE)
+    return {"bm25": sparse_binary(kept, WORDS), "words": words_binary(kept)}
+
+
+def _described(fields: Mapping[FieldName, int]) -> str:
+    return " and ".join(f"{field} of {size} columns" if size else field for field, size in sorted(fields.items()))

@@ -1,0 +1,199 @@
+"""Tables of the PostgreSQL engine. Each index has a table, and ``text2token_indexes`` lists the indexes of a database.
+
+A tool for migrations would need a project of its own for one table whose columns depend on the model. Here a version is the
+number of steps that were done, so a new table and an old one go the same way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from psycopg import Connection, errors, sql
+
+from text2token.settings.search import FieldName
+from text2token.utils.errors import UserError
+
+MIN_PGVECTOR = (0, 8)  # the first with iterative scans, which filters need
+MAX_SPARSE_HNSW = 1_000  # non-zeros of a sparsevec in an HNSW index
+MAX_DENSE_HNSW = 4_000  # dimensions of a halfvec in an HNSW index
+OPERATORS: dict[FieldName, str] = {"sparse": "sparsevec_ip_ops", "dense": "halfvec_ip_ops"}
+"""Operator class of the HNSW index of a field. The BM25 field has none: its search is exact, through an index of words."""
+_LIST = "text2token_indexes"
+_COMMENTS = {
+    "id": "Id of the document",
+    "sparse": "Weights of tokens: literal and aligned; columns are numbered from 1",
+    "bm25": "BM25 weights of words; idf comes with the query",
+    "words": "Columns of the words in bm25, for the search of words",
+    "dense": "Embedding",
+    "metadata": "Other columns of the document as text, for filters",
+    "numbers": "Those of the other columns that are numbers",
+}
+
+
+class Table(NamedTuple):
+    """The table of an index on one shard.
+
+    Attributes:
+        fields: Fields and the size of their vectors. The size of the BM25 field is 0, because its words grow in number.
+        complete: Whether it has the schema of this version of text2token.
+        approximate: Fields with an HNSW index.
+    """
+
+    fields: dict[FieldName, int]
+    complete: bool
+    approximate: frozenset[FieldName]
+
+
+def read_table(connection: Connection[Any], name: str, shard: int, shards: int) -> Table | None:
+    """Read what a shard holds of an index; None if it has no table.
+
+    Raises:
+        UserError: The table is of a later version, or belongs to another shard or another number of shards.
+    """
+    version = _version(connection, name)
+    if not version:
+        return None
+    found = connection.execute(f"SELECT shard, shards, fields FROM {_LIST} WHERE name = %s", (name,))
+    ((number, count, fields),) = found.fetchall()
+    if version > len(_STEPS):
+        raise UserError(
+            f"The table '{name}' was made by a later version of text2token (schema {version}, not {len(_STEPS)}): "
+            "update text2token."
+        )
+    if (number, count) != (shard, shards):
+        raise UserError(
+            f"Address {shard} of {shards} in `uri` leads to shard {number} of {count}: "
+            f"give all {count} shards, in the order in which the index was made."
+        )
+    valid = connection.execute(
+        "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid "
+        "WHERE i.indrelid = to_regclass(%s) AND i.indisvalid",
+        (name,),
+    )
+    there = {row[0] for row in valid}
+    return Table(fields, version == len(_STEPS), frozenset(field for field in OPERATORS if _hnsw(name, field) in there))
+
+
+def upgrade_table(
+    connection: Connection[Any], name: str, fields: Mapping[FieldName, int], shard: int, shards: int
+) -> None:
+    """Do the steps that a table lacks, in one transaction. At version 0 there is no table.
+
+    Raises:
+        UserError: The database has no pgvector, or too old a version of it.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (_LIST,))  # another index may be made now
+        version = _version(connection, name)
+        for step in _STEPS[version:]:
+            step(connection, name, fields, shard, shards)
+        connection.execute(f"UPDATE {_LIST} SET version = %s WHERE name = %s", (len(_STEPS), name))
+
+
+def _version(connection: Connection[Any], name: str) -> int:
+    """Number of steps that a table has; 0 if it is not there, or was removed by hand."""
+    (there,) = connection.execute(
+        "SELECT to_regclass(%s) IS NOT NULL AND to_regclass(%s) IS NOT NULL", (_LIST, name)
+    ).fetchone() or (False,)
+    found = connection.execute(f"SELECT version FROM {_LIST} WHERE name = %s", (name,)).fetchone() if there else None
+    return found[0] if found else 0
+
+
+def build_hnsw(connection: Connection[Any], name: str, field: FieldName) -> None:
+    """Build the HNSW index of a field, with pgvector's own settings (m 16, ef_construction 64). Searches go on meanwhile."""
+    statement = "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ({} {})"
+    connection.execute(
+        sql.SQL(statement).format(
+            sql.Identifier(_hnsw(name, field)), sql.Identifier(name), sql.Identifier(field), sql.SQL(OPERATORS[field])
+        )
+    )
+
+
+def _hnsw(name: str, field: FieldName) -> str:
+    return f"{name}_{field}"
+
+
+def _first(connection: Connection[Any], name: str, fields: Mapping[FieldName, int], shard: int, shards: int) -> None:
+    """Schema 1: the list of indexes, and a table with one row for each document."""
+    require_pgvector(connection)
+    connection.execute(
+        f"CREATE TABLE IF NOT EXISTS {_LIST} (name text PRIMARY KEY, version int NOT NULL, shard int NOT NULL, "
+        "shards int NOT NULL, fields jsonb NOT NULL, created timestamptz NOT NULL DEFAULT now())"
+    )
+    connection.execute(
+        f"COMMENT ON TABLE {_LIST} IS 'Indexes of text2token in this database: the table, the version of its schema, which shard "
+        "it is, and its fields with the size of their vectors'"
+    )
+    types = {
+        "id": 'text COLLATE "C" PRIMARY KEY',
+        **{field: _TYPES[field].format(size) for field, size in fields.items()},
+        **({"words": "int[] NOT NULL"} if "bm25" in fields else {}),
+        "metadata": "jsonb NOT NULL",
+        "numbers": "jsonb NOT NULL",
+    }
+    columns = sql.SQL(", ").join(
+        sql.SQL("{} {}").format(sql.Identifier(key), sql.SQL(kind)) for key, kind in types.items()
+    )
+    table = sql.Identifier(name)
+    # A row of a few kilobytes stays in one piece: an exact search reads all rows, and would fetch each vector from elsewhere.
+    connection.execute(sql.SQL("CREATE TABLE {} ({}) WITH (toast_tuple_target = 8160)").format(table, columns))
+    for column in types:
+        connection.execute(
+            sql.SQL("COMMENT ON COLUMN {}.{} IS {}").format(table, sql.Identifier(column), _COMMENTS[column])
+        )
+    connection.execute(
+        sql.SQL("COMMENT ON TABLE {} IS {}").format(
+            table,
+            f"Vectors of an index of text2token, shard {shard} of {shards}; the folder of the index holds the texts",
+        )
+    )
+    for column, kind in {"words": "gin ({})", "metadata": "gin ({} jsonb_path_ops)"}.items():
+        if column in types:
+            how = sql.SQL(kind).format(sql.Identifier(column))
+            connection.execute(
+                sql.SQL("CREATE INDEX {} ON {} USING {}").format(sql.Identifier(f"{name}_{column}"), table, how)
+            )
+    connection.execute(
+        f"INSERT INTO {_LIST} (name, version, shard, shards, fields) VALUES (%s, 1, %s, %s, %s) "
+        "ON CONFLICT (name) DO UPDATE SET shard = excluded.shard, shards = excluded.shards, fields = excluded.fields",
+        (name, shard, shards, json.dumps(fields)),
+    )
+
+
+_TYPES: dict[FieldName, str] = {
+    "sparse": "sparsevec({}) NOT NULL",
+    "bm25": "sparsevec NOT NULL",
+    "dense": "halfvec({}) NOT NULL",
+}
+_STEPS: tuple[Callable[[Connection[Any], str, Mapping[FieldName, int], int, int], None], ...] = (_first,)
+
+
+def require_pgvector(connection: Connection[Any]) -> None:
+    """Install pgvector in a database that lacks it.
+
+    Raises:
+        UserError: That is not possible, or the database has too old a version.
+    """
+    found = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    if found is None:
+        try:
+            with connection.transaction():
+                connection.execute("CREATE EXTENSION vector")
+        except (errors.FeatureNotSupported, errors.UndefinedFile) as error:
+            raise UserError(
+                "The PostgreSQL server has no pgvector: install it there (https://github.com/pgvector/pgvector)."
+            ) from error
+        except errors.InsufficientPrivilege as error:
+            raise UserError(
+                "The database has no extension 'vector', and this role may not create it: "
+                "ask its administrator for 'CREATE EXTENSION vector'."
+            ) from error
+        found = connection.execute("SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    version = found[0] if found else ""
+    if tuple(map(int, version.split(".")[:2])) < MIN_PGVECTOR:
+        wanted = ".".join(map(str, MIN_PGVECTOR))
+        raise UserError(
+            f"The database has pgvector {version}, and {wanted} is needed: update it and run 'ALTER EXTENSION vector UPDATE'."
+        )
