@@ -42,7 +42,7 @@ test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones
 	grep -E '^(torch|hypothesis|markdown-it-py|pytest|pytest-xdist)==' constraints.txt | \
-		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra serve --extra otel --extra milvus --extra postgres --quiet \
+		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra serve --extra otel --extra milvus --extra postgres --extra qdrant --quiet \
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
@@ -78,7 +78,7 @@ clean:
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,eval,search,serve,otel,milvus,postgres]'
+	$(PIP) --editable '.[dev,eval,search,serve,otel,milvus,postgres,qdrant]'
 	touch $@
 
 .venv/docs: .venv/dev
@@ -92,5 +92,5 @@ clean:
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints-lowest.txt \
-		--editable '.[eval,search,serve,otel,milvus,postgres]' hypothesis markdown-it-py pytest pytest-xdist
+		--editable '.[eval,search,serve,otel,milvus,postgres,qdrant]' hypothesis markdown-it-py pytest pytest-xdist
 	touch $@

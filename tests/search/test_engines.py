@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import pymilvus
 import pytest
 from milvus_lite.server_manager import server_manager_instance
+from qdrant_client import QdrantClient, models
 from scipy import sparse
 
 from text2token import UserError
@@ -18,6 +20,7 @@ from text2token.search.engines.base import Engine, ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
 from text2token.search.engines.postgres import PostgresEngine
+from text2token.search.engines.qdrant import QdrantEngine, connect
 from text2token.search.filters import Filter
 from text2token.search.fusion import Fusion, fuse, search
 
@@ -55,7 +58,9 @@ KINDS = {
     "milvus": lambda request: MILVUS,
     "milvus-server": milvus_server,
     "postgres": two_databases,
+    "qdrant": lambda request: Kind(lambda folder: QdrantEngine(CLIENTS[folder], "suite", "memory")),
 }
+CLIENTS = defaultdict(lambda: QdrantClient(":memory:"))
 SERVERS = ("milvus-server", "postgres")
 DOCUMENTS, TOKENS, DIMENSIONS = 60, 400, 16
 STRANGE = ["it's", 'say "so"', "back\\slash", "Größe 大きさ", "a,b]", "{id}", "new\nline", "% _", "7"]
@@ -303,3 +308,38 @@ def test_a_milvus_collection_of_an_earlier_version_is_searched_but_not_filtered(
     assert engine.search("dense", query, 1) == [ScoredId("b", 1.0)]
     with pytest.raises(UserError, match="made by an earlier version and has no metadata"):
         engine.search("dense", query, 1, [Filter("x", "=", "1")])
+
+
+def test_qdrant_filters_compare_as_the_other_engines_do():
+    engine, vectors = (
+        QdrantEngine(QdrantClient(":memory:"), "filters", "memory"),
+        {"dense": np.ones((4, 2), np.float32)},
+    )
+    metadata = [{"a.b": 1, "day": "2021-06-01"}, {"a.b": "x", "day": "2020-01-01"}, {"a.b": 2.0}, {}]
+    engine.add(["1", "2", "3", "4"], vectors, metadata)
+
+    def having(*filters):
+        return {hit.id for hit in engine.search("dense", vectors["dense"][:1], 9, [Filter(*own) for own in filters])}
+
+    assert having(("a.b", "=", "2")) == {"3"}
+    assert having(("a.b", ">=", "1")) == {"1", "3"}
+    assert having(("a.b", "<", "2"), ("day", ">", "2021-01-01")) == {"1"}
+    assert having(("no", "=", "2")) == set()
+    with pytest.raises(UserError, match="compares numbers and dates such as 2021-06-01, and 'b' is neither"):
+        having(("a.b", "<", "b"))
+
+
+def test_qdrant_that_is_not_there_is_one_sentence():
+    with pytest.raises(UserError, match=r"Qdrant at http://127.0.0.1:1: .*Check that it runs") as error:
+        QdrantEngine(connect("http://127.0.0.1:1"), "c", "http://127.0.0.1:1")
+    assert "\n" not in str(error.value)
+
+
+def test_qdrant_collections_of_another_kind_are_refused():
+    client = QdrantClient(":memory:")
+    client.create_collection("theirs", vectors_config=models.VectorParams(size=4, distance=models.Distance.DOT))
+    with pytest.raises(UserError, match="'theirs' was not made by text2token"):
+        QdrantEngine(client, "theirs", "memory")
+    QdrantEngine(client, "ours", "memory").add(["a"], {"dense": np.ones((1, 4), np.float32)})
+    with pytest.raises(UserError, match="'ours' holds dense of 4 dimensions, not dense of 8 dimensions"):
+        QdrantEngine(client, "ours", "memory").add(["a"], {"dense": np.ones((1, 8), np.float32)})

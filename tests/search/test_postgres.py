@@ -136,7 +136,9 @@ def test_weights_beyond_the_limits_of_pgvector_are_left_out(postgres, monkeypatc
 def test_what_a_server_refuses_is_one_sentence(postgres, monkeypatch):
     engine, vectors = PostgresEngine(postgres.shards, "refusals"), rows(3)
     engine.add(names(3), vectors)
-    with pytest.raises(UserError, match="holds dense of 8 columns and sparse of 200 columns, not dense of 9 columns"):
+    with pytest.raises(
+        UserError, match="holds dense of 8 dimensions and sparse of 200 dimensions, not dense of 9 dimensions"
+    ):
         engine.add(["x"], {"dense": np.ones((1, 9), np.float32)})
     with pytest.raises(UserError, match="the dense vector of the query has 9"):
         engine.search("dense", np.ones((1, 9), np.float32), 3)

@@ -94,7 +94,7 @@ class Change:
     click.option(
         "--uri",
         help="Address of the engine, as --engine postgres --uri postgresql://user@host/database. Alone or with --add or "
-        "--delete: its new address. A password is not kept: set PGPASSWORD (milvus: MILVUS_TOKEN).",
+        "--delete: its new address. A password is not kept: set PGPASSWORD, MILVUS_TOKEN or QDRANT_API_KEY.",
     ),
 )
 @strict_option

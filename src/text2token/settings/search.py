@@ -10,7 +10,7 @@ FieldName = Literal["sparse", "dense", "bm25"]
 """A field of an index: one kind of vectors, which can be searched alone."""
 Mode = Literal["hybrid", FieldName]
 FusionMethod = Literal["scores", "rrf"]
-EngineName = Literal["embedded", "milvus", "postgres"]
+EngineName = Literal["embedded", "milvus", "postgres", "qdrant"]
 
 HYBRID_WEIGHTS: dict[FieldName, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0.25}
 """Weights of the fields in a hybrid search.

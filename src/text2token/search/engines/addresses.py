@@ -13,11 +13,13 @@ _SECRETS = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*(&|$)")
 EXAMPLES: dict[EngineName, str] = {
     "milvus": "http://host:19530, or to a file that ends in .db",
     "postgres": "postgresql://user@host:5432/database (';' between shards, ',' between the hosts of a shard)",
+    "qdrant": "http://host:6333",
 }
 """How the address of each engine is written; the embedded engine has none."""
 _FORMS: dict[EngineName, re.Pattern[str]] = {
     "milvus": re.compile(r".+://.+|.+\.db"),
     "postgres": re.compile(r"(postgres(ql)?://[^;/?]*([/?][^;@]*)?)(;postgres(ql)?://[^;/?]*([/?][^;@]*)?)*"),
+    "qdrant": re.compile(r"https?://[^@]+"),
 }
 
 

@@ -36,6 +36,11 @@ def best(hits: Sequence[ScoredId], k: int) -> list[ScoredId]:
     return sorted(hits, key=lambda hit: (-hit.score, hit.id))[:k]
 
 
+def described(fields: Mapping[FieldName, int]) -> str:
+    """Fields and their dimensions in words, for messages. A size of 0 is not said."""
+    return " and ".join(f"{field} of {size} dimensions" if size else field for field, size in sorted(fields.items()))
+
+
 class Engine(Protocol):
     """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector."""
 

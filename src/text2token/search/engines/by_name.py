@@ -19,7 +19,7 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
         folder: Folder for engines that keep their vectors with the index.
         uri: Address of the engine; see :data:`text2token.search.engines.addresses.EXAMPLES`. Milvus without an address is a file
             in ``folder``. Logins may stand in the environment: ``MILVUS_TOKEN`` (``user:password`` or an API key),
-            ``PGPASSWORD``.
+            ``QDRANT_API_KEY``, ``PGPASSWORD``.
         collection: Name of the collection or table.
 
     Raises:
@@ -31,6 +31,10 @@ def open_engine(name: EngineName, folder: Path, uri: str | None, collection: str
         with requires_extra(name):
             from text2token.search.engines.postgres import PostgresEngine
         return PostgresEngine(uri or "", collection)
+    if name == "qdrant":
+        with requires_extra(name):
+            from text2token.search.engines.qdrant import QdrantEngine, connect
+        return QdrantEngine(connect(uri or "", os.environ.get("QDRANT_API_KEY")), collection, uri or "")
     with requires_extra(name):
         from text2token.search.engines.milvus import MilvusEngine
     folder.mkdir(parents=True, exist_ok=True)

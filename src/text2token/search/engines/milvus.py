@@ -11,7 +11,7 @@ from typing import Any, get_args
 from more_itertools import chunked
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.search.engines.base import Matrix, ScoredId, best, described
 from text2token.search.filters import Filter, Metadata, as_number, as_text
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
@@ -73,7 +73,7 @@ class MilvusEngine:
                 self._create(fields)
             if fields != self._fields:
                 raise UserError(
-                    f"The collection '{self._name}' holds {_described(self._fields)}, not {_described(fields)}: "
+                    f"The collection '{self._name}' holds {described(self._fields)}, not {described(fields)}: "
                     "choose another name."
                 )
             last = {name: row for row, name in enumerate(ids)}
@@ -106,7 +106,7 @@ class MilvusEngine:
         if not self._fields:
             return []
         if field not in self._fields:
-            raise UserError(f"The collection '{self._name}' has no {field} field, only {_described(self._fields)}.")
+            raise UserError(f"The collection '{self._name}' has no {field} field, only {described(self._fields)}.")
         (value,) = _values(field, query)
         if value is _EMPTY:
             return []
@@ -196,7 +196,3 @@ def _expression(condition: Filter) -> str:
     operator = "==" if condition.operator == "=" else condition.operator
     column = json.dumps(condition.column, ensure_ascii=False)
     return f'{_METADATA}["{kind}"][{column}] {operator} {json.dumps(value, ensure_ascii=False)}'
-
-
-def _described(fields: Mapping[FieldName, int]) -> str:
-    return " and ".join(f"{field} of {size} dimensions" if size else field for field, size in sorted(fields.items()))

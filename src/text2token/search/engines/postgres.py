@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from psycopg import Connection, sql
 from scipy.sparse import csr_array
 
-from text2token.search.engines.base import Matrix, ScoredId, best
+from text2token.search.engines.base import Matrix, ScoredId, best, described
 from text2token.search.engines.postgres_schema import (
     MAX_DENSE_HNSW,
     MAX_SPARSE_HNSW,
@@ -161,10 +161,10 @@ class PostgresEngine:
             if table is None:
                 return []
             if field not in table.fields:
-                raise UserError(f"The table '{self._name}' has no {field} field, only {_described(table.fields)}.")
+                raise UserError(f"The table '{self._name}' has no {field} field, only {described(table.fields)}.")
             if field != "bm25" and query.shape[1] != table.fields[field]:
                 raise UserError(
-                    f"The table '{self._name}' holds {_described(table.fields)}, and the {field} vector of the query has "
+                    f"The table '{self._name}' holds {described(table.fields)}, and the {field} vector of the query has "
                     f"{query.shape[1]}: search with the model of the index."
                 )
             if field in table.approximate:
@@ -225,7 +225,7 @@ class PostgresEngine:
             table = self._table(shard, connection)
         if table and fields != table.fields:
             raise UserError(
-                f"The table '{self._name}' holds {_described(table.fields)}, not {_described(fields)}: make a new index."
+                f"The table '{self._name}' holds {described(table.fields)}, not {described(fields)}: make a new index."
             )
 
     def _table(self, shard: Shard, connection: Connection[Any]) -> Table | None:
@@ -291,7 +291,3 @@ def _columns(field: FieldName, rows: Matrix) -> dict[str, Iterable[bytes]]:
         return {"sparse": sparse_binary(strongest(csr_array(rows), MAX_SPARSE_HNSW), rows.shape[1])}
     kept = strongest(csr_array(rows), MAX_SPARSE)
     return {"bm25": sparse_binary(kept, WORDS), "words": words_binary(kept)}
-
-
-def _described(fields: Mapping[FieldName, int]) -> str:
-    return " and ".join(f"{field} of {size} columns" if size else field for field, size in sorted(fields.items()))
