@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
@@ -29,6 +30,8 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from text2token.model.precision import mixed_precision
 from text2token.training.adapters import add_adapters
+from text2token.training.attention import attention_in_float32
+from text2token.training.bf16_adapters import adapters_in_bf16
 from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, TimeLimit, last_complete_checkpoint
 from text2token.training.objective import Objective
 from text2token.utils.errors import UserError
@@ -94,7 +97,7 @@ def train_stage(
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = transformer.model = _trainable(transformer.model, settings)
     tokenize = partial(_tokenize, encoder.tokenizer, settings.train_length)
-    with progress_bar(enabled=progress) as bar, mixed_precision(body):
+    with progress_bar(enabled=progress) as bar, _fast(body):
         trainer = _ObjectiveTrainer(
             model=body,
             args=_arguments(settings, folder, len(texts)),
@@ -170,6 +173,13 @@ def _trainable(body: PreTrainedModel | PeftModel, settings: TrainingSettings) ->
     if settings.full:
         return body.requires_grad_(True)
     return body if isinstance(body, PeftModel) else add_adapters(body, settings.lora_rank, settings.seed)
+
+
+@contextmanager
+def _fast(body: nn.Module) -> Iterator[None]:
+    """Train in bf16 inside the block where the hardware has it."""
+    with mixed_precision(body), adapters_in_bf16(body), attention_in_float32(body):
+        yield
 
 
 def _load_final(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel | PeftModel:
