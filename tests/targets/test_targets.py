@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import CORPUS, SENTENCES, byte_bpe, of_recipe, untrained
+from text2token.model.embedder import Embedder
 from text2token.model.probes import attends_ahead
 from text2token.model.vocabulary import count_tokens, read_vocabulary
 from text2token.settings.recipe import Recipe
@@ -26,7 +27,7 @@ from text2token.targets.data_driven import (
     corpus_statistics,
     form_sharing,
 )
-from text2token.targets.model_derived import ModelDerived
+from text2token.targets.model_derived import ModelDerived, Prior, estimate_prior
 from text2token.training.pipeline import build_targets
 from text2token.utils.errors import UserError
 
@@ -261,6 +262,17 @@ def test_priors_are_averaged_over_templates(backbone):
     both = (logits("eol") + logits("topic")) / 2
     np.testing.assert_allclose(logits("eol", "topic"), both, atol=1e-3)
     assert np.abs(logits("eol") - both).max() > 0.1
+
+
+def test_texts_of_the_mean_are_not_encoded_again(backbone, monkeypatch):
+    embedder, encoded = untrained(backbone("llama")), []
+    embed = Embedder.embed
+    monkeypatch.setattr(Embedder, "embed", lambda self, texts: encoded.extend(texts) or embed(self, texts))
+    prior = estimate_prior(embedder, CORPUS[:20])
+    fresh = Prior(embedder, prior.mean_logits, {})
+    mixed = [*CORPUS[10:20], *CORPUS[20:30], CORPUS[25]]
+    torch.testing.assert_close(prior(mixed), fresh(mixed), rtol=0, atol=1e-4)
+    assert encoded == [*CORPUS[:20], *CORPUS[20:30], *mixed[:20]]
 
 
 def test_over_frequent_tokens_are_dropped_without_a_stop_list(backbone):

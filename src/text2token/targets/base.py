@@ -46,6 +46,14 @@ def checksum(*arrays: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+def texts_checksum(texts: Sequence[str]) -> str:
+    """SHA-256 of texts in their order, with a null byte between them."""
+    digest = hashlib.sha256()
+    for number, text in enumerate(texts):
+        digest.update(f"\0{text}".encode() if number else text.encode())
+    return digest.hexdigest()
+
+
 def from_matrix(matrix: sparse.csr_matrix) -> Targets:
     """Scale each row of a non-negative B×V matrix to sum 1 and return its non-zero entries as targets."""
     matrix.eliminate_zeros()

@@ -42,7 +42,8 @@ def make_builders(
     Args:
         embedder: Untrained. Gives the tokenizer and the vocabulary size.
         statistics: Token counts of the corpus.
-        texts: A sample of the corpus. The first ``prior_texts`` show what all priors have in common.
+        texts: A sample of the corpus. The last ``prior_texts`` show what all priors have in common. They belong to the last
+            stage, whose targets need their priors anyway.
         settings: Weighting, filters and templates.
         weights: SHA-256 of the backbone's weights, :func:`text2token.model.fingerprint.backbone_checksum`.
     """
@@ -67,7 +68,7 @@ def make_builders(
         lambda: embedder if settings.attention == "own" else _with_own_attention(settings),
         weights,
         named_templates(settings.prior_templates),
-        tuple(texts[: settings.prior_texts]),
+        tuple(texts[-settings.prior_texts :]),
         allowed & ~vocabulary.fragment,
         settings.top_k,
         settings.temperature,

@@ -6,8 +6,7 @@ component and the filter are ours.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -19,7 +18,7 @@ from torch import Tensor
 from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
 from text2token.settings.templates import Template
-from text2token.targets.base import Targets, checksum
+from text2token.targets.base import Targets, checksum, texts_checksum
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,19 @@ class Prior:
     Attributes:
         embedder: The frozen backbone under an EOL-type template, with last-token pooling.
         mean_logits: V logits, the mean over a sample of the corpus.
+        known: Embeddings of the texts of that sample, d numbers each.
     """
 
     embedder: Embedder
     mean_logits: Tensor
+    known: Mapping[str, Tensor]
 
     @torch.no_grad()
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """N×V float32 logits."""
-        logits: Tensor = self.embedder.decoding_head(self.embedder.embed(texts))
+        new = [text for text in dict.fromkeys(texts) if text not in self.known]
+        embeddings = {**self.known, **dict(zip(new, self.embedder.embed(new), strict=True))}
+        logits: Tensor = self.embedder.decoding_head(torch.stack([embeddings[text] for text in texts]))
         return logits - self.mean_logits
 
 
@@ -50,7 +53,8 @@ def estimate_prior(embedder: Embedder, sample: Sequence[str]) -> Prior:
         sample: Some hundred texts are enough, because all texts share the mean.
     """
     embeddings = embedder.embed(sample)
-    return Prior(embedder, mean_logits(embedder.decoding_head, embeddings, capped=True))
+    known = dict(zip(sample, embeddings, strict=True))
+    return Prior(embedder, mean_logits(embedder.decoding_head, embeddings, capped=True), known)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class ModelDerived:
             "builder": "model-derived",
             "backbone": self.weights,
             "templates": [asdict(template) for template in self.templates],
-            "mean_of": hashlib.sha256("\0".join(self.sample).encode()).hexdigest(),
+            "mean_of": texts_checksum(self.sample),
             "top_k": self.top_k,
             "temperature": self.temperature,
             "max_length": self.max_length,

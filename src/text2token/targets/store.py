@@ -22,7 +22,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
 from text2token.model.vocabulary import count_tokens, read_vocabulary
-from text2token.targets.base import TargetBuilder, mass_beyond
+from text2token.targets.base import TargetBuilder, mass_beyond, texts_checksum
 from text2token.targets.loss import pad_targets
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, write_json
@@ -100,7 +100,7 @@ def build_store(
     """
     wanted = {
         "settings": builder.settings,
-        "corpus": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        "corpus": texts_checksum(texts),
         "tokenizer": tokenizer_fingerprint(embedder.tokenizer),
         "texts": len(texts),
     }

@@ -33,7 +33,7 @@ def adapters_in_bf16(body: nn.Module) -> Iterator[None]:
     layers = layers if precision.has_bf16(device) else []
     shared = _SharedInput()
     for layer in layers:
-        layer.forward = _Bf16Forward(layer, shared)  # type: ignore[method-assign]
+        layer.forward = _Bf16Forward(layer, shared)
     try:
         yield
     finally:
@@ -109,7 +109,7 @@ class _AdaptedLinear(torch.autograd.Function):
         return y.unflatten(0, x.shape[:-1])
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients of the arguments of :meth:`forward`."""
         rows, inner, weight, low, scaled = ctx.saved_tensors
         of_y = gradient.flatten(0, -2)

@@ -26,11 +26,11 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from text2token.model.precision import mixed_precision
 from text2token.training.adapters import add_adapters
 from text2token.training.attention import attention_in_float32
+from text2token.training.batches import SimilarLengths
 from text2token.training.bf16_adapters import adapters_in_bf16
 from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, TimeLimit, last_complete_checkpoint
 from text2token.training.objective import Objective
@@ -39,7 +39,7 @@ from text2token.utils.files import atomic_folder
 from text2token.utils.processes import on_cpu, on_main, world_size
 from text2token.utils.progress import progress_bar
 
-_EVALUATIONS = 4  # per stage: enough points for a curve, a few percent of the time
+_EVALUATIONS = 2  # per stage, after the one at its start: with the curve of the training loss they show a stall
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU, which is the most that a kill can lose
 
 
@@ -96,13 +96,13 @@ def train_stage(
         transformer.model = _load_final(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = transformer.model = _trainable(transformer.model, settings)
-    tokenize = partial(_tokenize, encoder.tokenizer, settings.train_length)
+    tokenized = partial(_tokenized, tokenizer=encoder.tokenizer, max_length=settings.train_length)
     with progress_bar(enabled=progress) as bar, _fast(body):
         trainer = _ObjectiveTrainer(
             model=body,
             args=_arguments(settings, folder, len(texts)),
-            train_dataset=texts.map(tokenize, batched=True, desc=None),
-            eval_dataset=held_out.map(tokenize, batched=True, desc=None),
+            train_dataset=tokenized(texts),
+            eval_dataset=tokenized(held_out).sort("length"),
             data_collator=lambda rows: objective.collate(rows, encoder.tokenizer.pad_token_id),
             compute_metrics=_metrics,
             callbacks=[
@@ -145,15 +145,14 @@ class _ObjectiveTrainer(Trainer):
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean, so the Trainer must divide it by the accumulation
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> LengthGroupedSampler:
-        """Batches of texts of like length. The order depends on the seed alone, so all processes draw the same one.
+    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> SimilarLengths:
+        """Each step has texts of similar length. The order depends on the seed alone, so all processes draw the same one.
 
         Several processes take the batches in turn, so N processes see in a step what one with N times the accumulation sees.
         """
         texts = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        order = torch.Generator().manual_seed(self.args.seed)
-        return LengthGroupedSampler(size, lengths=list(texts["length"]), generator=order)
+        return SimilarLengths(texts["length"][:], size, self.args.seed)
 
     def compute_loss(
         self,
@@ -212,7 +211,6 @@ def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> Training
         lr_scheduler_type="linear",
         warmup_steps=round(settings.warmup * steps),
         weight_decay=0.01,
-        train_sampling_strategy="group_by_length",
         seed=settings.seed,
         logging_steps=max(1, steps // 50),
         eval_strategy="steps",
@@ -233,9 +231,14 @@ def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> Training
     return arguments
 
 
-def _tokenize(tokenizer: PreTrainedTokenizerBase, max_length: int, rows: dict[str, list[str]]) -> dict[str, list[Any]]:
-    ids = tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
-    return {"input_ids": ids, "length": [len(row) for row in ids]}
+def _tokenized(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
+    """The texts with their token ids and the number of these. The rows stay on disk."""
+
+    def tokenize(rows: dict[str, list[str]]) -> dict[str, list[Any]]:
+        ids = tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
+        return {"input_ids": [np.array(row, np.int32) for row in ids], "length": [len(row) for row in ids]}
+
+    return texts.map(tokenize, batched=True, desc=None)
 
 
 def pair_cosine(vectors: Tensor) -> float:
