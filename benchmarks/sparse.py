@@ -76,8 +76,8 @@ class KeptEmbedder(Embedder):
 class Model:
     """A model of the benchmark. ``runs`` keeps its embeddings, its indexes and the finished parts."""
 
-    def __init__(self, name: str, path: str, runs: Path) -> None:
-        self.name, self.path, self.runs = name, path, runs
+    def __init__(self, name: str, path: str, runs: Path, query_model: str = "none") -> None:
+        self.name, self.path, self.runs, self.query_model = name, path, runs, query_model
         self.recipe = RECIPES.get(name, Recipe())
 
     @cached_property
@@ -107,6 +107,7 @@ class Model:
             calibration=Calibration(correction=self.recipe.correction, texts=self.recipe.calibration_texts),
             vectors=VectorSettings(**vectors),
             embedder=self.embedder,
+            query_model=self.query_model,
         )
         started = time.perf_counter()
         index.add(collection.documents)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 from typing import Any
 
@@ -20,6 +21,7 @@ _VERBS = {
     "spectrum": "Show what training changed in the principal components of a backbone.",
     "dynamics": "Show whether both spaces of an embedder improved together during training.",
     "adapt": "Correct the vectors of a language model without training.",
+    "distill": "Train a student without a transformer that imitates a model.",
     "index": "Build or change a search index: sparse, dense and BM25 vectors.",
     "search": "Search an index and show the tokens that matched.",
     "serve": "Serve a model and its indexes over HTTP, with an explorer in the browser.",
@@ -29,6 +31,7 @@ _VERBS = {
     "demo": "Run everything on the docstrings of this Python environment.",
 }
 _ON_SEVERAL_PROCESSES = "fit"  # the one verb that torchrun and accelerate launch may start
+_COLLECTED_AFTER = 50_000  # new objects; importing torch and transformers makes millions that all stay
 _DEBUG_HELP = "Show the traceback of an error. May also stand after the verb."
 
 
@@ -71,6 +74,7 @@ class _Verbs(click.Group):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
+        gc.set_threshold(_COLLECTED_AFTER)  # at the default of 700, collections take a tenth of the start-up
         with error_border(ctx), library_notes():
             return super().invoke(ctx)
 

@@ -92,6 +92,12 @@ class Change:
         help=f"Stemmer and stop words of the BM25 field: {', '.join(LANGUAGES)}.  [default: english]",
     ),
     click.option(
+        "--query-model",
+        metavar="STUDENT",
+        help="A folder that 'text2token distill' wrote: it encodes the queries, and search needs no transformer. 'none': MODEL "
+        "encodes them.  [default: MODEL/student, if there is one]",
+    ),
+    click.option(
         "--uri",
         help="Address of the engine, as --engine postgres --uri postgresql://user@host/database. Alone or with --add or "
         "--delete: its new address. A password is not kept: set PGPASSWORD, MILVUS_TOKEN or QDRANT_API_KEY.",
@@ -153,7 +159,7 @@ def index_command(
             deleted = opened.delete(doomed)
             click.echo(f"{deleted} of {len(doomed)} documents deleted", err=True)
     elif model is not None and docs is not None:
-        storage = {"engine": "embedded", "language": "english", "uri": None} | given
+        storage = {"engine": "embedded", "language": "english"} | given
         how = {"vectors": settings, "columns": named, **storage}
         opened = _create(output, model, docs, recipe, encoding, strict=strict, **how)
     if as_json:

@@ -129,6 +129,11 @@ class Ranking:
     help="Search without the shards of a database that do not answer, and say which they are.",
 )
 @click.option("--model", metavar="MODEL", help="Where the model of the index is now, if it has moved.")
+@click.option(
+    "--query-model",
+    metavar="STUDENT",
+    help="'none': encode the query with the model, although the index has a student.  [default: the student of the index]",
+)
 @click.option("--queries", type=path_type, help="A .jsonl file of queries with _id (or id) and text. Needs --output.")
 @click.option(
     "--output",
@@ -145,6 +150,7 @@ def search_command(
     ranking: Ranking,
     partial: bool,
     model: str | None,
+    query_model: str | None,
     queries: Path | None,
     output: Path | None,
     strict: bool,
@@ -167,13 +173,19 @@ def search_command(
     if encoding.bf16 and not ranking.encodes:
         raise UserError("--bf16 changes how the model encodes, and this search does not load it: leave it out.")
     ranking.check()
-    if ranking.encodes:
-        quiet_libraries()  # imports these libraries, which a search without the model does not need
     with requires_extra("search"):
         from text2token.search import Index
-    opened = Index.open(index, model=model, partial=partial)
-    if encoding != Encoding() and ranking.encodes:
-        encoding.apply(opened.embedder)
+    opened = Index.open(index, model=model, partial=partial, query_model=query_model)
+    if ranking.encodes and opened.has_student:
+        if encoding.bf16:
+            raise UserError("--bf16 changes how the model encodes, and here a student encodes the query: leave it out.")
+        click.echo(
+            "Note: the student of the index encodes the query; with --query-model none the model does.", err=True
+        )
+    elif ranking.encodes:
+        quiet_libraries()  # imports these libraries, which other searches do not need
+        if encoding != Encoding():
+            encoding.apply(opened.embedder)
     if waiting := opened.waiting:
         click.echo(f"Note: {waiting} documents cannot be found yet, because their addition is not finished.", err=True)
     if query is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Iterator
@@ -81,3 +82,16 @@ def embedder_fingerprint(embedder: Embedder, *, transformers_version: str | None
         if part is not None:
             digest.update(weights_checksum(part).encode())
     return digest.hexdigest()
+
+
+def comparable(embedder: Embedder) -> Embedder:
+    """Return the embedder without its correction, and without leftovers in its tokenizer.
+
+    Its fingerprint is that of the embeddings and token logits: an index and a student keep the correction themselves.
+    """
+    plain = copy.copy(embedder)
+    plain.correction = None
+    backend = embedder.tokenizer.backend_tokenizer
+    backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
+    backend.no_padding()
+    return plain

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from sentence_transformers import SentenceTransformer, SparseEncoder
-from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
+from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize, StaticEmbedding, Transformer
 from torch import Tensor, nn
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from text2token.model.head import DecodingHead
 from text2token.model.saved import PARTS, load_saved
@@ -20,7 +20,7 @@ from text2token.utils.errors import UserError
 from text2token.utils.files import write_json
 
 _CLASSIC_PACKAGE = "sentence_transformers.models"
-_CLASSIC_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
+_CLASSIC_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "StaticEmbedding")
 _POOLING_FLAGS = {
     "cls": "cls_token",
     "mean": "mean_tokens",
@@ -75,11 +75,12 @@ def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None
     the post-processor when they are loaded, so the tokenizer is saved under transformers' general class.
     """
     model.save(str(folder), create_model_card=False)
-    general = {
-        "tokenizer_class": PreTrainedTokenizerFast.__name__,
-        "model_input_names": model.tokenizer.model_input_names,  # a property of the class that was left out
-    }
-    _edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, **general})
+    if isinstance(model.tokenizer, PreTrainedTokenizerBase):  # a static encoder has the tokenizer inside it alone
+        general = {
+            "tokenizer_class": PreTrainedTokenizerFast.__name__,
+            "model_input_names": model.tokenizer.model_input_names,  # a property of the class that was left out
+        }
+        _edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, **general})
     _write_classic_form(model, folder)
 
 
@@ -102,7 +103,9 @@ def _write_classic_form(model: SentenceTransformer | SparseEncoder, folder: Path
             _edit_json(file, _classic_pooling)
         if kind == "Dense":
             _edit_json(file, lambda settings: {k: v for k, v in settings.items() if v != "sentence_embedding"})
-    if list(model[0].modality_config) == ["text"]:  # the only modality that older versions know
+    if isinstance(model[0], Transformer) and list(model[0].modality_config) == [
+        "text"
+    ]:  # the only modality that older versions know
         lengths = {"max_seq_length": model.tokenizer.model_max_length, "do_lower_case": False}
         write_json(folder / "sentence_bert_config.json", lengths)
 
@@ -170,9 +173,9 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
         return Parts(_pooled(load_saved(next((str(part) for part in parts if part.is_dir()), name)), name))
     if is_whole(path):
         sparse = load_saved(str(path / "sparse"))
-        transformer, pooling, *head = list(sparse)
+        body, head = _split(sparse)
         return Parts(
-            encoder=SentenceTransformer(modules=[transformer, pooling]).eval(),
+            encoder=SentenceTransformer(modules=body).eval(),
             head=_head_from_modules(head).cpu(),  # embeddings are decoded on the CPU, wherever the encoder runs
             correction=_load_correction(path / "dense"),
             mean_logits=torch.zeros(head[-1].out_features),  # the mean is part of the bias
@@ -189,13 +192,21 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
 
 
 def _pooled(model: SentenceTransformer | SparseEncoder, name: str) -> SentenceTransformer:
-    """Return a model's transformer and pooling as an encoder."""
-    if len(model) < 2 or not hasattr(model[1], "pooling_mode"):
+    """Return the modules of a model that make its embedding as an encoder."""
+    body, _ = _split(model)
+    if not isinstance(body[0], StaticEmbedding) and (len(body) < 2 or not hasattr(body[1], "pooling_mode")):
         raise UserError(
             f"'{name}' does not begin with a transformer and its pooling, so it has no embedding to decode."
         )
     prompts = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
-    return SentenceTransformer(modules=[model[0], model[1]], **prompts).eval()
+    return SentenceTransformer(modules=body, **prompts).eval()
+
+
+def _split(model: SentenceTransformer | SparseEncoder) -> tuple[list[nn.Module], list[Any]]:
+    """Split the modules into those that make the embedding (transformer and pooling, or a table), and the others."""
+    modules = list(model)
+    end = 1 if isinstance(modules[0], StaticEmbedding) else 2
+    return modules[:end], modules[end:]
 
 
 def _head_from_modules(modules: list[Any]) -> DecodingHead:

@@ -1,4 +1,7 @@
-"""The static baseline: the mean of the decoding head's rows for the tokens of a text, weighted by idf, without a transformer."""
+"""Static embedders: the vector of a text is the mean of one table row per token, without a transformer.
+
+The untrained baseline takes its table from the decoding head. ``distill`` trains a table (:mod:`text2token.training.student`).
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Prepend
+from tokenizers.normalizers import Sequence as Steps
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from text2token.model.backbone import load_head, resolve
 from text2token.model.embedder import Embedder
+from text2token.model.head import DecodingHead
 from text2token.model.loading import loading
 from text2token.utils.errors import UserError
 
@@ -39,13 +47,49 @@ def static_embedder(backbone: str, texts: Sequence[str]) -> Embedder:
     head = load_head(backbone)
     with loading(backbone):
         tokenizer = AutoTokenizer.from_pretrained(resolve(backbone))
-    rows = torch.nn.functional.normalize(head.weight - head.weight.mean(dim=0), dim=1)
-    encoder = StaticEmbedding(tokenizer, embedding_weights=rows)
-    ids = (row.ids for row in encoder.tokenizer.encode_batch(list(texts), add_special_tokens=False))
-    weights = torch.from_numpy(inverse_document_frequency(ids, len(texts), len(head.weight)))
-    with torch.no_grad():
-        encoder.embedding.weight.mul_(weights[:, None])
-    return Embedder(SentenceTransformer(modules=[encoder], device="cpu").eval(), head)
+    backend = tokenizer.backend_tokenizer
+    table = idf_table(head, token_ids(backend, texts))
+    return Embedder(static_encoder(backend, table), head)
+
+
+def static_encoder(tokenizer: Tokenizer, table: Tensor) -> SentenceTransformer:
+    """Build the encoder ``mean_i table[t_i]`` over the tokens ``t_i`` of a text, special tokens left out.
+
+    Args:
+        tokenizer: Reads texts of any length.
+        table: One row per vocabulary entry, V×d.
+    """
+    return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu").eval()
+
+
+def idf_table(head: DecodingHead, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Return the rows of a decoding head, centred, scaled to length 1 and weighted by idf, V×d.
+
+    Args:
+        head: The decoding head.
+        texts: The token ids of each text, for document frequencies.
+    """
+    weights = torch.from_numpy(inverse_document_frequency(texts, len(texts), len(head.weight)))
+    return torch.nn.functional.normalize(head.weight - head.weight.mean(dim=0), dim=1) * weights[:, None]
+
+
+def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Return the token ids of each text, without template and special tokens."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return [row.ids for row in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def spaced(tokenizer: Tokenizer) -> Tokenizer:
+    """Return a copy of a tokenizer that puts a space before each text.
+
+    The first word of a text then has the same tokens as inside a sentence, so both learn one row of a table.
+    """
+    copied = Tokenizer.from_str(tokenizer.to_str())
+    copied.normalizer = Steps([Prepend(" "), *([copied.normalizer] if copied.normalizer is not None else [])])
+    copied.no_truncation()
+    copied.no_padding()
+    return copied
 
 
 def inverse_document_frequency(texts: Iterable[Sequence[int]], number: int, size: int) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import known_fingerprints
+from text2token.model.fingerprint import comparable, known_fingerprints
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
 from text2token.search.vectors import TokenSpace
@@ -207,16 +207,6 @@ class IndexModel:
                 f"'{self._file}' is missing, and the model gives other vectors without it: make the index again."
             )
         return embedder
-
-
-def comparable(embedder: Embedder) -> Embedder:
-    """The embedder without its correction, which the index keeps itself, and without leftovers in its tokenizer."""
-    plain = copy.copy(embedder)
-    plain.correction = None
-    backend = embedder.tokenizer.backend_tokenizer
-    backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
-    backend.no_padding()
-    return plain
 
 
 def save_calibration(embedder: Embedder, file: Path) -> None:

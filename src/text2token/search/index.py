@@ -64,11 +64,12 @@ class Index:
         *,
         uri: str | None = None,
         partial: bool = False,
+        query_model: str | None = None,
     ) -> None:
         self._folder, self._partial = folder, partial
         self._store = DocumentStore(folder / STORE)
         self.settings = read_settings(self._store, folder)
-        self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model)
+        self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model, query_model)
         if uri is not None:
             stored_address(self.settings.engine, uri)  # refuses what is not an address
         self._uri = uri or self.settings.uri  # the former may hold a password, which is never kept
@@ -88,6 +89,7 @@ class Index:
         engine: EngineName = "embedded",
         uri: str | None = None,
         embedder: Embedder | None = None,
+        query_model: str | None = None,
     ) -> Index:
         """Make a new, empty index, or open the unfinished one in the folder if it has the same settings.
 
@@ -104,10 +106,13 @@ class Index:
             uri: Address of the engine; see docs/scale.md. A password in it is used but not kept with the index: later it comes
                 from ``PGPASSWORD`` or a pgpass file.
             embedder: The model, if it is open already.
+            query_model: Folder of a student that ``distill`` wrote, which then encodes the queries; ``none``: the model encodes
+                them; None: the student in ``model/student``, if there is one. The index keeps a copy: about 1.5 kB for each
+                vocabulary entry of a model with 576 dimensions, 75 MB in all for the default backbone.
 
         Raises:
-            UserError: The model cannot be loaded, the engine's server does not answer or lacks something, the folder holds a
-                finished index or something else, or another process is writing the index.
+            UserError: The model cannot be loaded, the student imitates another model, the engine's server does not answer or
+                lacks something, the folder holds a finished index or something else, or another process is writing the index.
         """
         embedder = create_index(
             Path(folder),
@@ -120,6 +125,7 @@ class Index:
             engine=engine,
             uri=uri,
             embedder=embedder,
+            query_model=query_model,
         )
         made = cls(Path(folder), embedder, uri=uri)
         made.engine.check()
@@ -134,6 +140,7 @@ class Index:
         model: str | None = None,
         uri: str | None = None,
         partial: bool = False,
+        query_model: str | None = None,
     ) -> Index:
         """Open a finished index.
 
@@ -143,6 +150,8 @@ class Index:
             model: Where the model is now; None: where it was when the index was made.
             uri: New address of the engine, if its server has moved. The index keeps it, without a password.
             partial: Search without the shards of a database that do not answer. The note of a search names them.
+            query_model: ``none`` encodes queries with the model; a folder must hold the student of the index; None: the student
+                of the index if it has one, else the model.
 
         Raises:
             UserError: There is no index, its first build is not finished, or it is damaged.
@@ -158,7 +167,7 @@ class Index:
                 raise UserError(
                     f"The index in '{folder}' is not finished: repeat the command that makes it, and it continues."
                 )
-            index = cls(folder, embedder, model, uri=uri, partial=partial)
+            index = cls(folder, embedder, model, uri=uri, partial=partial, query_model=query_model)
         except UserError:
             raise
         except (OSError, ValueError, KeyError, EOFError) as error:
@@ -184,6 +193,11 @@ class Index:
     def embedder(self) -> Embedder:
         """The model with the corpus mean and the correction of the index."""
         return self._vectorizer.model.open()
+
+    @property
+    def has_student(self) -> bool:
+        """Whether a student encodes the queries, and no model is loaded for them."""
+        return self._vectorizer.student is not None
 
     @property
     def metadata_columns(self) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
@@ -16,6 +17,7 @@ from text2token.search.bm25 import WordSplitter, idf, impacts
 from text2token.search.engines.base import Matrix
 from text2token.search.format import IndexSettings
 from text2token.search.store import TOKENIZER, DocumentStore, Word
+from text2token.search.student import open_student
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import FieldName
 from text2token.utils.errors import first_line
@@ -34,9 +36,14 @@ class Vectorizer:
         settings: Settings of the index.
         embedder: The model of the index, if the caller has opened it already.
         model: Where the model is now; None: where it was when the index was made.
+        query_model: See :func:`text2token.search.student.open_student`.
+
+    Attributes:
+        student: Encodes queries in place of the model, if the index has one.
 
     Raises:
         ValueError: The tokenizer of the index is damaged.
+        UserError: The student cannot be used.
     """
 
     def __init__(
@@ -46,7 +53,9 @@ class Vectorizer:
         settings: IndexSettings,
         embedder: Embedder | None = None,
         model: str | None = None,
+        query_model: str | None = None,
     ) -> None:
+        self.student = open_student(folder, store, query_model)
         self._store, self._model_arguments = store, (folder, store, settings, embedder, model)
         self._words = WordSplitter(settings.language, format_1=settings.format == 1)
         self._tokens = _token_vectors(folder, settings) if "sparse" in settings.fields else None
@@ -107,12 +116,10 @@ class Vectorizer:
         vectors: dict[FieldName, Matrix] = {}
         aligned, tokens = None, self._tokens if "sparse" in fields else None
         if not inference_free and ("dense" in fields or (tokens and tokens.settings.query_m)):
-            encoder = self.model.queries
-            embeddings, owners = encoder.embed(texts)
+            encode = self._queries_by_model if self.student is None else self._queries_by_student
+            dense, aligned = encode(texts, tokens)
             if "dense" in fields:
-                vectors["dense"] = encoder.dense(embeddings, owners, len(texts))
-            if tokens:
-                aligned = encoder.aligned(tokens.space, embeddings, owners, len(texts), tokens.settings.query_m)
+                vectors["dense"] = dense
         documents = self._store.get("documents", 0)  # read after encoding, together with the frequencies
         if "bm25" in fields:
             vectors["bm25"] = self._word_queries(self._words.split(texts), documents)
@@ -121,6 +128,27 @@ class Vectorizer:
             frequencies = self._store.column_frequencies(tokens.space.width)
             vectors["sparse"] = tokens.queries(counts, aligned, frequencies, documents)
         return vectors
+
+    def _queries_by_model(
+        self, texts: Sequence[str], tokens: TokenVectors | None
+    ) -> tuple[NDArray[np.float32], csr_array | None]:
+        """Dense vectors and aligned tokens of queries."""
+        encoder = self.model.queries
+        embeddings, owners = encoder.embed(texts)
+        dense = encoder.dense(embeddings, owners, len(texts))
+        if tokens is None:
+            return dense, None
+        return dense, encoder.aligned(tokens.space, embeddings, owners, len(texts), tokens.settings.query_m)
+
+    def _queries_by_student(
+        self, texts: Sequence[str], tokens: TokenVectors | None
+    ) -> tuple[NDArray[np.float32], csr_array | None]:
+        """The same as :meth:`_queries_by_model`, without torch."""
+        assert self.student is not None
+        dense = self.student.dense(texts)
+        if tokens is None:
+            return dense, None
+        return dense, tokens.space.strongest([self.student.aligned(text) for text in texts], tokens.settings.query_m)
 
     @property
     def column_names(self) -> Sequence[str]:

@@ -8,6 +8,7 @@ The idea of aligned tokens as sparse vectors is from arXiv 2406.17378; weights a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -83,6 +84,28 @@ class TokenSpace:
         merged = csr_array((counts.data[literal], (rows, columns)), shape=(len(texts), self.width))
         merged.sum_duplicates()
         return merged
+
+    def strongest(self, entries: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], k: int) -> csr_array:
+        """The ``k`` strongest columns of N texts, N×C, each row divided by its largest weight.
+
+        Args:
+            entries: For each text, vocabulary entries and their weights. Only meaningful entries count, and a column has the
+                largest weight of its entries.
+            k: Columns kept for each text.
+        """
+        rows = []
+        for ids, weights in entries:
+            meaningful = self.vocabulary.meaningful[ids]
+            columns, places = np.unique(self.columns[ids[meaningful]], return_inverse=True)
+            largest = np.zeros(len(columns), np.float32)
+            np.maximum.at(largest, places.ravel(), weights[meaningful])
+            top = np.argsort(-largest, kind="stable")[:k]
+            rows.append((columns[top], largest[top] / max(largest.max(initial=0), 1e-9)))
+        ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
+        columns, weights = (np.concatenate(parts) for parts in zip(*rows, strict=True))
+        found = csr_array((weights, columns, ends), shape=(len(rows), self.width))
+        found.eliminate_zeros()
+        return found
 
 
 @dataclass(frozen=True)

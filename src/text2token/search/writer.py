@@ -19,6 +19,7 @@ from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine
 from text2token.search.format import IndexSettings, read_settings, write_settings
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
+from text2token.search.student import check_teacher, find_student, keep_student
 from text2token.search.vectorizer import Vectorizer
 from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
 from text2token.utils.errors import UserError
@@ -57,6 +58,7 @@ def create_index(
     engine: EngineName,
     uri: str | None,
     embedder: Embedder | None,
+    query_model: str | None,
 ) -> Embedder:
     """Make the folder of a new index, or check that an unfinished index in it has the same settings.
 
@@ -69,9 +71,9 @@ def create_index(
     WordSplitter(language)  # refuses an unknown language before the model is opened
     uri = stored_address(engine, uri)
     model = str(Path(model).resolve()) if Path(model).exists() else model
+    student = find_student(model, query_model)
     from text2token.model.embedder import Embedder  # torch, which a search may not need
-    from text2token.model.fingerprint import embedder_fingerprint
-    from text2token.search.encoder import comparable
+    from text2token.model.fingerprint import comparable, embedder_fingerprint
 
     embedder = embedder or Embedder.open(model, **encoder)
     if not hasattr(embedder.tokenizer, "backend_tokenizer"):
@@ -84,6 +86,9 @@ def create_index(
             f"'{model}' was made for the similarity {embedder.similarity}, and an index ranks by cosine or dot product: "
             "choose another model."
         )
+    fingerprint = embedder_fingerprint(comparable(embedder))
+    if student:
+        check_teacher(student, fingerprint, model)
     possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": True, "bm25": True}
     settings = IndexSettings(
         model=model,
@@ -94,7 +99,7 @@ def create_index(
         language=language,
         engine=engine,
         uri=uri,
-        fingerprint=embedder_fingerprint(comparable(embedder)),
+        fingerprint=fingerprint,
         collection=f"text2token_{uuid.uuid4().hex}",
         fields=[field for field, available in possible.items() if available],
         vocabulary=embedder.vocabulary_size if embedder.head is not None else 0,
@@ -103,6 +108,7 @@ def create_index(
     with write_lock(folder):
         _check_settings(folder, settings)
         with closing(DocumentStore(folder / STORE)) as store, store.transaction():
+            keep_student(folder, store, student)
             if not store.get("documents", 0):
                 write_settings(store, settings)
         embedder.tokenizer.save_pretrained(folder / TOKENIZER)

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from text2token.settings.distillation import DistillSettings
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.files import atomic_write
@@ -231,6 +232,42 @@ class SpectrumRecord(_Record):
     models: list[str]
     corpus_fingerprint: str
     pairs_fingerprint: str
+
+
+class TeacherFacts(_Part):
+    """The model that a student was distilled from.
+
+    Attributes:
+        name: The name that the user gave.
+        fingerprint: SHA-256 of its embeddings and token logits; its correction is left out.
+    """
+
+    name: str
+    fingerprint: str
+
+
+class DistillRecord(_Record):
+    """The record of ``distill``.
+
+    Attributes:
+        verb: The command that wrote the record.
+        settings: All settings of the run.
+        teacher: The model that the student imitates.
+        corpus: The texts.
+        read: Number of texts and spans that the teacher encoded to learn from.
+        before: Mean cosine of the student's and the teacher's dense vectors of held-out texts and spans, before training.
+        after: The same after training.
+        query_table: Checksum of the student's query table.
+    """
+
+    verb: Literal["distill"] = "distill"
+    settings: DistillSettings
+    teacher: TeacherFacts
+    corpus: CorpusFacts
+    read: int
+    before: Number
+    after: Number
+    query_table: str
 
 
 def _json_value(content: Any) -> Any:

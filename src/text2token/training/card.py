@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from text2token.settings.record import RunRecord
+from text2token.settings.record import DistillRecord, RunRecord
 from text2token.training.report import measures, setting
 from text2token.utils.page import MISSING, page_environment, write_page
 
@@ -35,7 +34,7 @@ def write_cards(run: RunRecord, output: Path) -> None:
         card = template.render(
             kind=kind,
             other=other,
-            header=yaml.safe_dump(_front_matter(kind, run), sort_keys=False, allow_unicode=True),
+            header=_front_matter(kind, run.backbone.name),
             run=run.model_dump(),
             texts=sum(row.texts for row in run.targets),
             measures=measures(run),
@@ -43,14 +42,25 @@ def write_cards(run: RunRecord, output: Path) -> None:
         write_page(card, output / kind / "README.md")
 
 
-def _front_matter(kind: str, run: RunRecord) -> dict[str, Any]:
-    backbone = run.backbone.name
-    return {
+def write_student_cards(run: DistillRecord, output: Path) -> None:
+    """Write ``README.md`` into the folders ``output/dense`` and ``output/sparse`` of a student, which exist."""
+    environment = page_environment()
+    environment.filters |= {"code": _code}
+    template = environment.get_template("student.md.j2")
+    for kind in _PIPELINES:
+        card = template.render(kind=kind, header=_front_matter(kind, run.teacher.name), run=run.model_dump())
+        write_page(card, output / kind / "README.md")
+
+
+def _front_matter(kind: str, base: str) -> str:
+    """The YAML at the head of a card; ``base`` is the model that this one was made from."""
+    content = {
         "library_name": "sentence-transformers",
         "pipeline_tag": _PIPELINES[kind],
         "tags": ["sentence-transformers", "text2token", "unsupervised", *_TAGS[kind]],
-        **({"base_model": backbone} if _is_hub_id(backbone) else {}),
+        **({"base_model": base} if _is_hub_id(base) else {}),
     }
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 
 def _is_hub_id(backbone: str) -> bool:

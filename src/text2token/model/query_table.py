@@ -1,0 +1,110 @@
+"""A student as plain arrays: it encodes queries with NumPy alone, without torch and without a transformer (ours).
+
+Everything between the tokens of a text and its vectors is linear, so it is computed once for each vocabulary entry: the dense
+vector before normalisation, and the aligned tokens with their weights. A query only averages the rows of its tokens.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from text2token.utils.errors import UserError, first_line
+from text2token.utils.files import atomic_folder, read_json, write_json
+
+QUERY = "query"
+"""The folder of a query table, inside the folder of a student and of an index."""
+_ABOUT, _TOKENIZER = "table.json", "tokenizer.json"
+
+
+class TokenRows(NamedTuple):
+    """One row for each of V vocabulary entries.
+
+    Attributes:
+        dense: Dense vectors before normalisation, V×k; the correction is part of them.
+        ids: The aligned tokens of each entry, V×K, heaviest first.
+        weights: Their token logits above the corpus mean, V×K, 0 where there are fewer than K.
+    """
+
+    dense: NDArray[np.float16]
+    ids: NDArray[np.int32]
+    weights: NDArray[np.float16]
+
+
+@dataclass(frozen=True)
+class QueryTable:
+    """The query side of an index.
+
+    Attributes:
+        rows: The arrays; they stay on disk until a row is read.
+        tokenizer: Reads queries of any length.
+        sha256: Checksum of the arrays.
+        teacher: Fingerprint of the model whose vectors the student imitates.
+        folder: Where the table is.
+    """
+
+    rows: TokenRows
+    tokenizer: Tokenizer
+    sha256: str
+    teacher: str
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> QueryTable:
+        """Open what :func:`write_query_table` wrote.
+
+        Raises:
+            UserError: A file is missing or damaged.
+        """
+        about = read_json(folder / _ABOUT)
+        try:
+            arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in TokenRows._fields]
+            tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
+        except Exception as error:  # tokenizers raises bare exceptions
+            raise UserError(
+                f"The query model in '{folder}' is damaged: distil it again ({first_line(error)})."
+            ) from error
+        return cls(TokenRows(*arrays), tokenizer, about["sha256"], about["teacher"], folder)
+
+    def token_ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Token ids of each text."""
+        return [
+            np.array(row.ids, np.int64) for row in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        ]
+
+    def dense(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Dense vectors of length 1, N×k. A text without a token has the zero vector."""
+        vectors = np.zeros((len(texts), self.rows.dense.shape[1]), np.float32)
+        for vector, ids in zip(vectors, self.token_ids(texts), strict=True):
+            if len(ids):
+                vector[:] = self.rows.dense[ids].mean(axis=0, dtype=np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    def aligned(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Aligned tokens of a text in any order: distinct vocabulary ids, and the mean of their weights over the tokens."""
+        (ids,) = self.token_ids([text])
+        found, places = np.unique(self.rows.ids[ids], return_inverse=True)
+        weights = np.bincount(places.ravel(), self.rows.weights[ids].ravel(), minlength=len(found))
+        return found.astype(np.int64), (weights / max(len(ids), 1)).astype(np.float32)
+
+
+def write_query_table(folder: Path, rows: TokenRows, tokenizer: Tokenizer, sha256: str, teacher: str) -> None:
+    """Write a query table; its arguments are those of :class:`QueryTable`."""
+    with atomic_folder(folder) as part:
+        for name, array in rows._asdict().items():
+            np.save(part / f"{name}.npy", array)
+        tokenizer.save(str(part / _TOKENIZER))
+        write_json(part / _ABOUT, {"sha256": sha256, "teacher": teacher})
+
+
+def copy_query_table(source: Path, target: Path) -> None:
+    """Copy a query table completely or not at all."""
+    with atomic_folder(target) as part:
+        shutil.copytree(source, part, dirs_exist_ok=True)

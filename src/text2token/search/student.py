@@ -1,0 +1,98 @@
+"""The student of an index: it encodes queries in place of the model, without torch (ours).
+
+The index keeps a copy of the student's table, so a search needs neither the student's folder nor the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from text2token.model.query_table import QUERY, QueryTable, copy_query_table
+from text2token.search.store import DocumentStore
+from text2token.utils.errors import UserError
+
+NO_STUDENT = "none"
+_FACT = "student"  # the checksum of the student, in the database of the index
+
+
+def find_student(model: str, query_model: str | None) -> QueryTable | None:
+    """Return the student that is to encode the queries of a new index.
+
+    Args:
+        model: The model of the index.
+        query_model: Folder of the student; ``none``: the model encodes the queries; None: the student in ``model/student``, if
+            there is one.
+
+    Raises:
+        UserError: The folder holds no student.
+    """
+    if query_model == NO_STUDENT:
+        return None
+    folder = Path(model) / "student" if query_model is None else Path(query_model)
+    if not (folder / QUERY).is_dir():
+        if query_model is None:
+            return None
+        raise UserError(
+            f"'{folder}' holds no student: name a folder that 'text2token distill' wrote, or '{NO_STUDENT}'."
+        )
+    return QueryTable.open(folder / QUERY)
+
+
+def check_teacher(student: QueryTable, fingerprint: str, model: str) -> None:
+    """Check that a student imitates the model of the index.
+
+    Raises:
+        UserError: It imitates another one.
+    """
+    if student.teacher != fingerprint:
+        raise UserError(
+            f"The student in '{student.folder.parent}' was distilled from another model than '{model}', and their vectors cannot "
+            f"be compared: distil that one, or set the query model to '{NO_STUDENT}'."
+        )
+
+
+def keep_student(folder: Path, store: DocumentStore, student: QueryTable | None) -> None:
+    """Copy a student into the folder of an index, or check that an unfinished index has the same one.
+
+    Raises:
+        UserError: The unfinished index has another student.
+    """
+    checksum = student.sha256 if student else None
+    if store.get("documents", 0):
+        if store.get(_FACT) != checksum:
+            raise UserError(
+                f"'{folder}' holds an unfinished index with another query model: repeat the command that began it, or choose "
+                "another folder."
+            )
+        return
+    if student:
+        copy_query_table(student.folder, folder / QUERY)
+    else:
+        shutil.rmtree(folder / QUERY, ignore_errors=True)
+    store.set(**{_FACT: checksum})
+
+
+def open_student(folder: Path, store: DocumentStore, query_model: str | None) -> QueryTable | None:
+    """Return the student of an index; None if the model encodes the queries.
+
+    Args:
+        folder: Folder of the index.
+        store: Database of the index.
+        query_model: None: the student of the index, if it has one; ``none``: the model; or the folder of a student, which must be
+            that of the index.
+
+    Raises:
+        UserError: The index has another student, or its copy is missing or damaged.
+    """
+    checksum = store.get(_FACT)
+    if query_model == NO_STUDENT or (query_model is None and checksum is None):
+        return None
+    if query_model is not None:
+        given = find_student("", query_model)
+        if given is not None and given.sha256 != checksum:
+            raise UserError(
+                f"The student in '{query_model}' is not that of the index in '{folder}': make the index again with it, or leave "
+                "it out."
+            )
+    return QueryTable.open(folder / QUERY)
