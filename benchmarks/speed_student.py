@@ -3,8 +3,8 @@
     python benchmarks/speed_student.py --data DATA --model MODEL                    # whole collections: hours
     python benchmarks/speed_student.py --data DATA --model MODEL --documents 500    # cuts
 
-The student learns from Wikipedia texts and from documents of the collections, without queries or judgements. The teacher's vectors
-stay in ``--runs``, so a stopped run continues.
+The student learns from Wikipedia texts and from documents of the collections, without queries or judgements. The
+teacher's vectors stay in ``--runs``, so a stopped run continues.
 """
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+from .distillation import DistillSettings as DistillSettings
 from .recipe import Recipe as Recipe
 from .record import RunRecord as RunRecord
 from .record import SpectrumRecord as SpectrumRecord

@@ -101,7 +101,7 @@ def train_table(
     rate = settings.learning_rate * float((table - table.mean(dim=0)).std())
     reader = _TokenReader(teacher, lesson)
     optimizers = [torch.optim.SparseAdam([trained], rate), torch.optim.Adam(reader.parameters(), _PRIOR_RATE)]
-    steps = settings.epochs * -(-len(lesson.ids) // settings.batch_size)
+    steps = max(1, settings.epochs * -(-len(lesson.ids) // settings.batch_size))
     falling = [torch.optim.lr_scheduler.LambdaLR(own, lambda step: 1 - step / steps) for own in optimizers]
     dense = _corrected(teacher, lesson.embeddings)
     with progress_bar(enabled=progress) as bar:
