@@ -142,8 +142,8 @@ def latencies(taught: Model, collection: Collection) -> dict[str, float]:
     teacher.bf16 = bf16()
     queries = list(collection.queries.values())[:TIMED]
     found = {}
-    for name, options in {"teacher": {"query_model": "none"}, "student": {}}.items():
-        index = Index.open(taught.folder(collection), embedder=teacher, **options)
+    for name, query_model in {"teacher": "none", "student": None}.items():
+        index = Index.open(taught.folder(collection), embedder=teacher, query_model=query_model)
         index.rank(queries[:5], 10)  # warm-up
         found[name] = median(milliseconds(partial(index.rank, [query], 10)) for query in queries)
         index.close()
