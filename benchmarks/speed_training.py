@@ -1,0 +1,231 @@
+"""The part of benchmarks/speed.py on training: our fit beside SimCSE in sentence-transformers' trainer and LLM2Vec's recipe.
+
+All train adapters of one rank on the same texts, from the same backbone, in the same precision and with batches of one size.
+Ours and SimCSE read a text under the same template, cut at the same length; LLM2Vec's recipe has no template.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import datasets
+import torch
+import transformers
+from sentence_transformers import (
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from torch import nn
+
+from runner import bf16, text2token
+from text2token.data.corpus import open_corpus, sample
+from text2token.model.packaged import fetch
+from text2token.model.template import room_for_text
+from text2token.settings.recipe import Recipe
+from text2token.targets.builders import TargetSettings, make_builders
+from text2token.targets.data_driven import corpus_statistics
+from text2token.targets.store import build_store
+from text2token.training.adapters import add_adapters
+from text2token.training.baselines.run import fit_baseline
+from text2token.training.baselines.simcse import set_dropout
+from text2token.training.objective import TokenTargets
+from text2token.training.pipeline import split_texts
+from text2token.training.start import open_backbone
+from text2token.training.trainer import TrainingSettings, train_stage
+from text2token.utils.resume import cached
+
+SEED = 0
+CORPUS = "corpus/wiki-sentences.txt"
+RECIPE = Recipe()
+LLM2VEC = Path(__file__).parent.parent / "recipes" / "llm2vec.yaml"
+TEXTS = 384  # texts of a turn: three steps of stage 1 and nine of stage 2
+WARM_UP = 64  # texts of the first turn, which does not count
+ROUNDS = 3
+SMALL, LARGE = 20_000, 200_000  # texts of the two fits whose memory is compared
+
+
+class Turn(NamedTuple):
+    """Seconds of the training with its targets, seconds of these targets, and tokens that the body read in the training."""
+
+    seconds: float
+    targets: float
+    tokens: int
+
+
+def measure(data: Path, runs: Path, peak: float) -> dict[str, Any]:
+    """Return ``figures`` and ``details`` of training.
+
+    Args:
+        data: Folder with corpus/.
+        runs: Keeps the finished parts and fits.
+        peak: GFLOP/s of the machine, see :func:`beside_others`.
+    """
+    corpus = data / CORPUS
+    parts = {
+        "turns": cached(runs / "turns.json", lambda: beside_others(corpus, runs, peak)),
+        "fit": default_fit(corpus, runs),
+        "memory": memory(corpus, runs),
+    }
+    figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
+    return {"figures": figures, "details": {name: part["details"] for name, part in parts.items()}}
+
+
+def beside_others(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
+    """Measure the training of all contenders in turns on distinct texts.
+
+    Args:
+        corpus: Text file.
+        runs: Folder for what the contenders write.
+        peak: GFLOP/s of the machine's largest bf16 products, or of its float32 products if it has no bf16.
+    """
+    contenders: dict[str, Callable[[Sequence[str], Path], Turn]] = {
+        "text2token": fit_texts, "simcse": simcse, "llm2vec": llm2vec,
+    }  # fmt: skip
+    texts = sample(open_corpus(corpus), WARM_UP + ROUNDS * TEXTS, SEED)
+    turns: dict[str, list[Turn]] = {name: [] for name in contenders}
+    for number in range(ROUNDS + 1):
+        part = texts[WARM_UP + (number - 1) * TEXTS :][:TEXTS] if number else texts[:WARM_UP]
+        for name, contender in contenders.items():
+            shutil.rmtree(folder := runs / "turn", ignore_errors=True)
+            turns[name].append(contender(part, folder))
+    shutil.rmtree(runs / "turn")
+    texts_s = {name: [TEXTS / turn.seconds for turn in own[1:]] for name, own in turns.items()}
+    tokens_s = {name: [turn.tokens / turn.seconds for turn in own[1:]] for name, own in turns.items()}
+    own = turns["text2token"][1:]
+    gflops = [turn.tokens * gflop_per_token() / (turn.seconds - turn.targets) for turn in own]
+    figures = {
+        "train_texts_over_simcse": ratio(texts_s["text2token"], texts_s["simcse"]),
+        "train_tokens_over_simcse": ratio(tokens_s["text2token"], tokens_s["simcse"]),
+        "train_texts_over_llm2vec": ratio(texts_s["text2token"], texts_s["llm2vec"]),
+        "train_share_of_peak": median(gflops) / peak,
+        "train_texts_s": median(texts_s["text2token"]),
+        "targets_texts_s": median(TEXTS / turn.targets for turn in own),
+    }
+    details = {
+        "texts": TEXTS, "rounds": ROUNDS, "bf16": bf16(), "train_gflops": gflops, "texts_s": texts_s, "tokens_s": tokens_s,
+        "seconds": {name: [turn._asdict() for turn in all_turns] for name, all_turns in turns.items()},
+    }  # fmt: skip
+    return {"figures": figures, "details": details}
+
+
+def ratio(ours: Sequence[float], base: Sequence[float]) -> float:
+    """The median of the ratios within a turn."""
+    return median(rate / reference for rate, reference in zip(ours, base, strict=True))
+
+
+def gflop_per_token() -> float:
+    """Products of a token with all linear layers of the body, forward and for the gradient of the layer's input."""
+    body = open_backbone(RECIPE).encoder[0].model
+    return 4e-9 * sum(module.weight.numel() for module in body.modules() if isinstance(module, nn.Linear))
+
+
+def count_tokens(encoder: SentenceTransformer, texts: Sequence[str]) -> int:
+    """Tokens that a body reads in training, the template included."""
+    ids = encoder.tokenizer(list(texts), truncation=True, max_length=RECIPE.train_length)["input_ids"]
+    return sum(map(len, ids))
+
+
+def fit_texts(texts: Sequence[str], folder: Path) -> Turn:
+    """Build the targets of both stages and train on them as ``fit`` does. The sample of the priors is in its usual proportion."""
+    recipe = RECIPE.model_copy(update={"prior_texts": len(texts) * RECIPE.prior_texts // RECIPE.max_texts})
+    embedder = open_backbone(recipe)
+    encoder, tokenizer, targets = embedder.encoder, embedder.tokenizer, 0.0
+    started = time.perf_counter()
+    room = room_for_text(tokenizer, recipe.train_length)
+    statistics = corpus_statistics(texts, tokenizer, embedder.vocabulary_size, room)
+    builders = make_builders(embedder, statistics, texts, recipe.part(TargetSettings), "")
+    stages = split_texts(list(texts), recipe.stage_1)
+    stores = {stage: build_store(folder / f"{stage}", own, builders[stage], embedder) for stage, own in stages.items()}
+    targets = time.perf_counter() - started
+    for stage, store in stores.items():
+        rows = store.dataset()
+        train_stage(
+            encoder, TokenTargets(encoder[1], embedder.decoding_head), rows, rows.select(range(2)),
+            recipe.part(TrainingSettings), folder / f"stage-{stage}", name="", minutes=None, progress=False,
+        )  # fmt: skip
+    return Turn(time.perf_counter() - started, targets, count_tokens(encoder, texts))
+
+
+def simcse(texts: Sequence[str], folder: Path) -> Turn:
+    """Train with the in-batch contrast of two dropout views of each text."""
+    encoder = open_backbone(RECIPE).encoder
+    tokens = 2 * count_tokens(encoder, texts)
+    encoder.max_seq_length = RECIPE.train_length
+    set_dropout(encoder[0].model)
+    encoder[0].model = add_adapters(encoder[0].model, RECIPE.lora_rank, SEED)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(folder),
+        per_device_train_batch_size=RECIPE.batch_size,
+        num_train_epochs=1,
+        learning_rate=RECIPE.learning_rate,
+        bf16=bf16(),
+        use_cpu=not torch.accelerator.is_available(),  # without it, bf16 is refused on a CPU
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        report_to="none",
+        seed=SEED,
+    )
+    pairs = datasets.Dataset.from_dict({"anchor": list(texts), "positive": list(texts)})
+    loss = MultipleNegativesRankingLoss(encoder)
+    trainer = SentenceTransformerTrainer(model=encoder, args=arguments, train_dataset=pairs, loss=loss)
+    started = time.perf_counter()
+    trainer.train()
+    return Turn(time.perf_counter() - started, 0.0, tokens)
+
+
+def llm2vec(texts: Sequence[str], folder: Path) -> Turn:
+    """Train with ``text2token baseline llm2vec``: masked tokens on one half of the texts, SimCSE on the other one."""
+    recipe = Recipe.load(LLM2VEC, max_texts=len(texts) - 2, held_out=2)
+    encoder = fit_baseline("llm2vec", texts, folder, recipe)
+    timings = json.loads((folder / "run.json").read_text())["timings"]
+    seconds = sum(value for step, value in timings.items() if step.startswith("train"))
+    return Turn(seconds, 0.0, round(1.5 * count_tokens(encoder, texts)))
+
+
+def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
+    """Fit with the default recipe, and read from its record how long everything but the training took."""
+    if not (output := runs / "fit").is_dir():
+        text2token("fit", str(corpus), "--output", str(output))
+    run = json.loads((output / "run.json").read_text())
+    overhead = sum(seconds for step, seconds in run["timings"].items() if not step.startswith("train"))
+    figures = {"fit_overhead_s": overhead, "fit_s": sum(run["timings"].values())}
+    return {"figures": figures, "details": {"timings": run["timings"], "peak_rss_gib": run["peak_rss_gib"]}}
+
+
+def memory(corpus: Path, runs: Path) -> dict[str, Any]:
+    """Compare the peak memory of two fits, one with ten times the texts of the other one.
+
+    The backbone is tiny and random, with the vocabulary of the default one, since what grows with the texts is measured.
+    Nine tenths of the texts are in stage 1, which saves most of the time for priors; these are built shard by shard.
+    """
+    if not (tiny := runs / "tiny").is_dir():
+        _save_tiny(tiny)
+    peaks = {}
+    for number in (SMALL, LARGE):
+        if not (output := runs / f"memory-{number}").is_dir():
+            settings = ("--backbone", str(tiny), "--max-texts", str(number), "--stage-1", "0.9", "--batch-size", "128")
+            text2token("fit", str(corpus), "--output", str(output), *settings)
+        peaks[number] = json.loads((output / "run.json").read_text())["peak_rss_gib"]
+    details = {"texts": [SMALL, LARGE], "peak_rss_gib": list(peaks.values())}
+    return {"figures": {"memory_x10_fit": peaks[LARGE] / peaks[SMALL]}, "details": details}
+
+
+def _save_tiny(folder: Path) -> None:
+    """Write a random backbone of two narrow layers with the tokenizer of the default backbone."""
+    source = fetch(RECIPE.backbone)
+    config = transformers.LlamaConfig(
+        vocab_size=transformers.AutoConfig.from_pretrained(source).vocab_size,
+        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+    )  # fmt: skip
+    torch.manual_seed(SEED)
+    transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
