@@ -41,7 +41,7 @@ def test_depth_cuts_every_field_and_never_below_the_hits_asked_for(method, depth
     """The best of one field is the third of the other."""
 
     class Ranked:
-        def search(self, field, query, k, filters=()):
+        def search(self, field, query, k, filters=(), lost=None):
             return query[:k]
 
     fused = search(Ranked(), {"sparse": SPARSE, "dense": DENSE}, 2, Fusion(method, depth=depth))

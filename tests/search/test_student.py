@@ -66,7 +66,7 @@ def test_queries_have_the_students_vectors_and_documents_the_models(model, index
 def test_aligned_tokens_of_the_student_have_the_largest_weight_one(index):
     opened = Index.open(index)
     space = opened._vectorizer._tokens.space
-    found = space.strongest([opened._vectorizer.student.aligned(QUERY_TEXT)], 16)
+    found = space.strongest(opened._vectorizer.student.encode([QUERY_TEXT])[1], 16)
     assert found.nnz <= 16
     assert found.data.max() == pytest.approx(1)
     assert space.meaningful[found.indices].all()
@@ -139,3 +139,34 @@ def test_the_verbs(model, tmp_path):
     assert "student" not in text2token("search", tmp_path / "index", QUERY_TEXT, "--query-model", "none").stderr
     assert "--bf16" in refused("search", tmp_path / "index", QUERY_TEXT, "--bf16")
     assert "--query-model" in refused("index", "--output", tmp_path / "index", "--delete", "1", "--query-model", "none")
+
+
+def test_unchanged_files_are_not_read_for_a_checksum_again(model, tmp_path, monkeypatch):
+    from text2token.search import encoder
+
+    shutil.copytree(model, tmp_path / "model")
+    made = Index.create(tmp_path / "index", tmp_path / "model", query_model="none")
+    made.add(DOCUMENTS[:3])
+    made.close()
+    before = ranked(tmp_path / "index")  # reads the weights and keeps the stamps of their files
+
+    def read(_):
+        raise AssertionError("the weights are read")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(encoder, "known_fingerprints", read)
+        assert ranked(tmp_path / "index") == before
+    weights = tmp_path / "model" / "sparse" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 64  # the sign or size of one number
+    weights.write_bytes(content)
+    with pytest.raises(UserError, match="made by another model"):
+        ranked(tmp_path / "index")
+
+
+def test_a_short_query_needs_no_splitter_and_is_the_same_part(model):
+    from text2token.search.encoder import TextEncoder
+
+    texts = TextEncoder(Embedder.open(model), "query")
+    assert texts.parts("  the cat ") == texts._cut("  the cat ") == ["the cat"]
+    assert texts.parts("  ") == texts._cut("  ") == []

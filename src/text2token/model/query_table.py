@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,10 @@ from text2token.utils.files import atomic_folder, read_json, write_json
 QUERY = "query"
 """The folder of a query table, inside the folder of a student and of an index."""
 _ABOUT, _TOKENIZER = "table.json", "tokenizer.json"
+
+
+Entries: TypeAlias = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Vocabulary ids and their weights."""
 
 
 class TokenRows(NamedTuple):
@@ -65,7 +69,7 @@ class QueryTable:
         """
         about = read_json(folder / _ABOUT)
         try:
-            arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in TokenRows._fields]
+            arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in TokenRows._fields]
             tokenizer = Tokenizer.from_file(str(folder / _TOKENIZER))
         except Exception as error:  # tokenizers raises bare exceptions
             raise UserError(
@@ -73,26 +77,25 @@ class QueryTable:
             ) from error
         return cls(TokenRows(*arrays), tokenizer, about["sha256"], about["teacher"], folder)
 
-    def token_ids(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Token ids of each text."""
-        return [
-            np.array(row.ids, np.int64) for row in self.tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        ]
+    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[Entries]]:
+        """Encode N texts.
 
-    def dense(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Dense vectors of length 1, N×k. A text without a token has the zero vector."""
+        Returns:
+            Dense vectors of length 1, N×k (a text without a token has the zero vector); and for each text its aligned tokens in
+            any order: distinct vocabulary ids, and the mean of their weights over the tokens of the text.
+        """
         vectors = np.zeros((len(texts), self.rows.dense.shape[1]), np.float32)
-        for vector, ids in zip(vectors, self.token_ids(texts), strict=True):
+        entries = []
+        for vector, row in zip(
+            vectors, self.tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
+        ):
+            ids = np.array(row.ids, np.int64)
             if len(ids):
                 vector[:] = self.rows.dense[ids].mean(axis=0, dtype=np.float32)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-
-    def aligned(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Aligned tokens of a text in any order: distinct vocabulary ids, and the mean of their weights over the tokens."""
-        (ids,) = self.token_ids([text])
-        found, places = np.unique(self.rows.ids[ids], return_inverse=True)
-        weights = np.bincount(places.ravel(), self.rows.weights[ids].ravel(), minlength=len(found))
-        return found.astype(np.int64), (weights / max(len(ids), 1)).astype(np.float32)
+            found, places = np.unique(self.rows.ids[ids], return_inverse=True)
+            weights = np.bincount(places.ravel(), self.rows.weights[ids].ravel(), minlength=len(found))
+            entries.append((found.astype(np.int64), (weights / max(len(ids), 1)).astype(np.float32)))
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), entries
 
 
 def write_query_table(folder: Path, rows: TokenRows, tokenizer: Tokenizer, sha256: str, teacher: str) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
@@ -24,17 +26,20 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, known_fingerprints
+from text2token.model.saved import PARTS
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
 from text2token.search.vectors import TokenSpace
 from text2token.settings.corrections import split_steps
 from text2token.utils.errors import UserError
-from text2token.utils.files import atomic_write
+from text2token.utils.files import atomic_write, file_stamps
 
 Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
+_MODEL_FILES = "model_files"  # stamps of the model's files when its checksum was last found right, in the database
 _DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
+_MOST_TOKENS_PER_BYTE = 2  # a token has a byte or more; a normaliser may write some characters out
 _LONG_RUN = regex.compile(r"[^\s\p{P}]{10000}")  # the splitter takes quadratic time where it finds no boundary
 _LONG_TEXT = 50_000  # characters; the splitter takes about half a second for them, and Ctrl-C waits for its end
 _UNLIMITED = 2**20  # tokens of a part, for a model without a limit
@@ -64,11 +69,18 @@ class TextEncoder:
         room = min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED) - taken
         if room < 1:
             raise UserError(f"The prompt of the model, '{self._prompt}', leaves no room for text: shorten it.")
-        backend = untruncated(embedder.tokenizer).backend_tokenizer
-        self._splitter = TextSplitter.from_huggingface_tokenizer(backend, room)
+        self._room = room
+
+    @cached_property
+    def _splitter(self) -> TextSplitter:
+        """Cuts long texts. It copies the tokenizer, which takes a quarter of a second, and a short query does not need it."""
+        backend = untruncated(self._embedder.tokenizer).backend_tokenizer
+        return TextSplitter.from_huggingface_tokenizer(backend, self._room)
 
     def parts(self, text: str) -> list[str]:
         """The parts of a text, in order. A short text is one part."""
+        if _MOST_TOKENS_PER_BYTE * len(text.encode()) <= self._room:
+            return [text] if (text := text.strip()) else []
         if len(text) > _LONG_TEXT:
             return _interruptible(lambda: self._cut(text))
         return self._cut(text)
@@ -195,11 +207,18 @@ class IndexModel:
             ) from error
 
     def _checked(self, embedder: Embedder) -> Embedder:
-        if self._settings.fingerprint not in known_fingerprints(comparable(embedder)):
+        stamps = {} if self._given else model_stamps(self._name)
+        checked = bool(stamps) and stamps == self._store.get(
+            _MODEL_FILES
+        )  # then the weights need not be read for a checksum
+        if not checked and self._settings.fingerprint not in known_fingerprints(comparable(embedder)):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than the one in '{self._name}' now, "
                 "and vectors of different models cannot be compared: name the right model, or make the index again."
             )
+        if stamps and not checked:
+            with suppress(sqlite3.OperationalError):  # the index may not be written, or somebody else writes it
+                self._store.set(**{_MODEL_FILES: stamps})
         if self._file.is_file():
             restore_calibration(embedder, self._file)
         elif embedder.head is not None and self._store.get("finished"):
@@ -207,6 +226,11 @@ class IndexModel:
                 f"'{self._file}' is missing, and the model gives other vectors without it: make the index again."
             )
         return embedder
+
+
+def model_stamps(name: str) -> dict[str, list[int]]:
+    """Stamps of the files of the parts of a model that ``fit`` wrote; empty for any other model."""
+    return {f"{part}/{file}": stamp for part in PARTS for file, stamp in file_stamps(Path(name) / part).items()}
 
 
 def save_calibration(embedder: Embedder, file: Path) -> None:

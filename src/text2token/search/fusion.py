@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from text2token.search.engines.base import Engine, Matrix, ScoredId, best
+from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.filters import Filter
 from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
 from text2token.utils.errors import UserError
@@ -102,7 +103,8 @@ def fuse(rankings: Mapping[FieldName, Sequence[ScoredId]], k: int, fusion: Fusio
         for hit, value in zip(hits, _values(hits, fusion), strict=True):
             shares[hit.id][field] = weight * value
     # fsum is exact, so equal shares give equal sums in any order of the fields
-    return best([ScoredId(name, math.fsum(own.values()), own) for name, own in shares.items()], k)
+    totals = [(-math.fsum(own.values()), name) for name, own in shares.items()]
+    return [ScoredId(name, -total, shares[name]) for total, name in heapq.nsmallest(k, totals)]
 
 
 def _values(hits: Sequence[ScoredId], fusion: Fusion) -> list[float]:

@@ -145,10 +145,8 @@ class Vectorizer:
     ) -> tuple[NDArray[np.float32], csr_array | None]:
         """The same as :meth:`_queries_by_model`, without torch."""
         assert self.student is not None
-        dense = self.student.dense(texts)
-        if tokens is None:
-            return dense, None
-        return dense, tokens.space.strongest([self.student.aligned(text) for text in texts], tokens.settings.query_m)
+        dense, entries = self.student.encode(texts)
+        return dense, None if tokens is None else tokens.space.strongest(entries, tokens.settings.query_m)
 
     @property
     def column_names(self) -> Sequence[str]:

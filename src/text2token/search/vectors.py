@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
+from text2token.model.query_table import Entries
 from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary
 from text2token.search.bm25 import idf, impacts
 from text2token.settings.search import VectorSettings
@@ -85,7 +86,7 @@ class TokenSpace:
         merged.sum_duplicates()
         return merged
 
-    def strongest(self, entries: Sequence[tuple[NDArray[np.int64], NDArray[np.float32]]], k: int) -> csr_array:
+    def strongest(self, entries: Sequence[Entries], k: int) -> csr_array:
         """The ``k`` strongest columns of N texts, N×C, each row divided by its largest weight.
 
         Args:

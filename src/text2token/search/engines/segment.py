@@ -52,6 +52,13 @@ class Ids(Sequence[str]):
         start = self._ends[row - 1] if row else 0
         return bytes(self._bytes[start : self._ends[row]]).decode()
 
+    def take(self, rows: NDArray[Any]) -> list[str]:
+        """The ids of some rows, faster than one by one."""
+        ends = self._ends[rows].tolist()
+        starts = np.where(rows > 0, self._ends[rows - 1], 0).tolist()
+        read = memoryview(self._bytes)
+        return [str(read[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+
     def row(self, name: str) -> int | None:
         """Row of an id; None if the segment does not have it."""
         row = bisect.bisect_left(self, name)
@@ -106,7 +113,7 @@ class Segment:
             enough = scores >= np.partition(scores, -k)[-k]
             rows, scores = rows[enough], scores[enough]
         order = np.lexsort((rows, -scores))[:k]
-        return [(self.ids[int(rows[i])], float(scores[i])) for i in order]
+        return list(zip(self.ids.take(rows[order]), scores[order].tolist(), strict=True))
 
     def _allowed(self, filters: Sequence[Filter]) -> NDArray[np.bool_] | None:
         """N booleans, True for documents that were not deleted and meet all filters; None: all of them."""
