@@ -56,7 +56,7 @@ class Ids(Sequence[str]):
         """The ids of some rows, faster than one by one."""
         ends = self._ends[rows].tolist()
         starts = np.where(rows > 0, self._ends[rows - 1], 0).tolist()
-        read = memoryview(self._bytes)
+        read = self._bytes.data
         return [str(read[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
 
     def row(self, name: str) -> int | None:
