@@ -66,26 +66,20 @@ def measure(data: Path, runs: Path, peak: float) -> dict[str, Any]:
     Args:
         data: Folder with corpus/.
         runs: Keeps the finished parts and fits.
-        peak: GFLOP/s of the machine, see :func:`beside_others`.
+        peak: GFLOP/s of the machine's largest bf16 products, or of its float32 products if it has no bf16.
     """
     corpus = data / CORPUS
     parts = {
-        "turns": cached(runs / "turns.json", lambda: beside_others(corpus, runs, peak)),
-        "fit": default_fit(corpus, runs),
+        "turns": cached(runs / "turns.json", lambda: beside_others(corpus, runs)),
+        "fit": default_fit(corpus, runs, peak),
         "memory": memory(corpus, runs),
     }
     figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
     return {"figures": figures, "details": {name: part["details"] for name, part in parts.items()}}
 
 
-def beside_others(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
-    """Measure the training of all contenders in turns on distinct texts.
-
-    Args:
-        corpus: Text file.
-        runs: Folder for what the contenders write.
-        peak: GFLOP/s of the machine's largest bf16 products, or of its float32 products if it has no bf16.
-    """
+def beside_others(corpus: Path, runs: Path) -> dict[str, Any]:
+    """Measure the training of all contenders in turns on distinct texts."""
     contenders: dict[str, Callable[[Sequence[str], Path], Turn]] = {
         "text2token": fit_texts, "simcse": simcse, "llm2vec": llm2vec,
     }  # fmt: skip
@@ -100,17 +94,15 @@ def beside_others(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
     texts_s = {name: [TEXTS / turn.seconds for turn in own[1:]] for name, own in turns.items()}
     tokens_s = {name: [turn.tokens / turn.seconds for turn in own[1:]] for name, own in turns.items()}
     own = turns["text2token"][1:]
-    gflops = [turn.tokens * gflop_per_token() / (turn.seconds - turn.targets) for turn in own]
     figures = {
         "train_texts_over_simcse": ratio(texts_s["text2token"], texts_s["simcse"]),
         "train_tokens_over_simcse": ratio(tokens_s["text2token"], tokens_s["simcse"]),
         "train_texts_over_llm2vec": ratio(texts_s["text2token"], texts_s["llm2vec"]),
-        "train_share_of_peak": median(gflops) / peak,
         "train_texts_s": median(texts_s["text2token"]),
         "targets_texts_s": median(TEXTS / turn.targets for turn in own),
     }
     details = {
-        "texts": TEXTS, "rounds": ROUNDS, "bf16": bf16(), "train_gflops": gflops, "texts_s": texts_s, "tokens_s": tokens_s,
+        "texts": TEXTS, "rounds": ROUNDS, "bf16": bf16(), "texts_s": texts_s, "tokens_s": tokens_s,
         "seconds": {name: [turn._asdict() for turn in all_turns] for name, all_turns in turns.items()},
     }  # fmt: skip
     return {"figures": figures, "details": details}
@@ -191,14 +183,25 @@ def llm2vec(texts: Sequence[str], folder: Path) -> Turn:
     return Turn(seconds, 0.0, round(1.5 * count_tokens(encoder, texts)))
 
 
-def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
-    """Fit with the default recipe, and read from its record how long everything but the training took."""
+def default_fit(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
+    """Fit with the default recipe, and read from its record how fast the training was and how long all else took.
+
+    The seconds of the training include its evaluations and checkpoints.
+    """
     if not (output := runs / "fit").is_dir():
         text2token("fit", str(corpus), "--output", str(output))
     run = json.loads((output / "run.json").read_text())
-    overhead = sum(seconds for step, seconds in run["timings"].items() if not step.startswith("train"))
-    figures = {"fit_overhead_s": overhead, "fit_s": sum(run["timings"].values())}
-    return {"figures": figures, "details": {"timings": run["timings"], "peak_rss_gib": run["peak_rss_gib"]}}
+    training = sum(seconds for step, seconds in run["timings"].items() if step.startswith("train"))
+    seen = [(row["stage"], row["num_input_tokens_seen"]) for row in run["log"]]
+    tokens = sum(max(number for of, number in seen if of == stage) for stage in {stage for stage, _ in seen})
+    gflops = tokens * gflop_per_token() / training
+    figures = {
+        "fit_overhead_s": sum(run["timings"].values()) - training,
+        "train_share_of_peak": gflops / peak,
+        "train_tokens_s": tokens / training,
+    }
+    details = {"timings": run["timings"], "tokens": tokens, "gflops": gflops, "peak_rss_gib": run["peak_rss_gib"]}
+    return {"figures": figures, "details": details}
 
 
 def memory(corpus: Path, runs: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from text2token.analysis.dynamics import Dynamics
 from text2token.data.corpus import Corpus
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
-from text2token.model.precision import mixed_precision
 from text2token.model.template import room_for_text
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import DynamicsFacts, Example, Row, TargetFacts
@@ -89,10 +88,11 @@ def fit(
         def measure(calibration_texts: int) -> dict[str, Any]:
             sample = run.texts[:calibration_texts]
             keep = (recipe.keep_from, recipe.keep_to)
-            embed = partial(share_rows, compute=partial(embedder.embed, progress=progress))
-            with mixed_precision(embedder.encoder[0].model):  # half the time; corrected vectors keep a cosine of 1.0000
-                embedder.calibrate(sample, recipe.correction_steps(), keep, seed=recipe.seed, embed=embed)
-                return _measure(embedder, run.held_out, {stage: test for stage, (_, test) in stores.items()})
+            fast = replace(embedder, bf16=True)  # half the time; corrected vectors keep a cosine of 1.0000
+            embed = partial(share_rows, compute=partial(fast.embed, progress=progress))
+            fast.calibrate(sample, recipe.correction_steps(), keep, seed=recipe.seed, embed=embed)
+            embedder.mean_logits, embedder.correction = fast.mean_logits, fast.correction
+            return _measure(fast, run.held_out, {stage: test for stage, (_, test) in stores.items()})
 
         with folder.clock("measure before"):
             before = folder.cached("before.json", lambda: measure(-(-recipe.calibration_texts // _BEFORE)))
