@@ -21,7 +21,7 @@ lint: .venv/dev
 test-serving: .venv/dev  ## real servers, clients and a browser; needs Debian's chromium
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m serving
 
-test-processes: .venv/dev  ## training on two processes, started by torchrun and accelerate
+test-processes: .venv/dev  ## training and encoding on several processes: torchrun, accelerate, Ray
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m processes
 
 docs: .venv/docs  ## the site, in site/; a broken link or reference fails
@@ -42,7 +42,7 @@ test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones
 	grep -E '^(torch|hypothesis|markdown-it-py|pytest|pytest-xdist)==' constraints.txt | \
-		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra serve --extra otel --extra milvus --extra postgres --extra qdrant --quiet \
+		$(BIN)/uv pip compile pyproject.toml - --extra eval --extra search --extra serve --extra otel --extra milvus --extra postgres --extra qdrant --extra ray --extra s3 --quiet \
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
@@ -78,7 +78,7 @@ clean:
 	touch $@
 
 .venv/dev: .venv/core
-	$(PIP) --editable '.[dev,eval,search,serve,otel,milvus,postgres,qdrant]'
+	$(PIP) --editable '.[dev,eval,search,serve,otel,milvus,postgres,qdrant,ray,s3]'
 	touch $@
 
 .venv/docs: .venv/dev

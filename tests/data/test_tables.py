@@ -332,3 +332,27 @@ def test_rows_without_text_in_a_corpus_may_lack_the_key(tmp_path, caplog):
     assert caplog.messages == [f"Skipped 1 row without text in {path}"]
     with pytest.raises(UserError, match="line 2: a row without text"):
         list(open_corpus(path, strict=True))
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".json", ".csv", ".tsv", ".parquet", ".jsonl.gz", ".csv.zst"])
+def test_rows_left_out_at_the_beginning_change_no_other_row(tmp_path, ending):
+    values = [{"id": str(i), "text": f"text {i}"} for i in range(150)]
+    file = tmp_path / f"table{ending}"
+    if ending == ".parquet":
+        pq.write_table(pa.Table.from_pylist(values), file, row_group_size=40)
+    elif ending == ".json":
+        file.write_text(json.dumps(values))
+    else:
+        separator = "\t" if "tsv" in ending else ","
+        lines = [json.dumps(row) if "json" in ending else separator.join(row.values()) for row in values]
+        header = "" if "json" in ending else f"id{separator}text\n"
+        content = (header + "\n\n".join(lines)).encode()  # blank lines are no rows
+        if ending.endswith(".gz"):
+            content = gzip.compress(content)
+        if ending.endswith(".zst"):
+            content = pa.Codec("zstd").compress(content, asbytes=True)
+        file.write_bytes(content)
+    rows = list(read_table(file))
+    assert len(rows) == 150
+    for start in (0, 1, 39, 40, 41, 100, 149, 150, 200):
+        assert list(read_table(file, start=start)) == rows[start:]

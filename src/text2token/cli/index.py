@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -20,6 +20,7 @@ from text2token.cli.options import (
     json_option,
     output_option,
     path_type,
+    place_type,
     quiet_libraries,
     recipe_options,
     refuse_settings,
@@ -32,7 +33,8 @@ from text2token.settings.search import LANGUAGES, Calibration, EngineName, Vecto
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
-    from text2token.search import Index
+    from text2token.model.embedder import Embedder
+    from text2token.search import Columns, Index
 
 _SETTINGS = (*BACKBONE, *CORRECTION, "calibration_texts")
 
@@ -55,7 +57,7 @@ class Change:
 
 @click.command("index")
 @click.argument("model", required=False)
-@click.argument("docs", required=False, type=path_type)
+@click.argument("docs", required=False, type=place_type)
 @output_option("Folder of the index. Repeat the command to continue a stopped run.")
 @grouped(
     "change",
@@ -103,6 +105,12 @@ class Change:
         "--delete: its new address. A password is not kept: set PGPASSWORD, MILVUS_TOKEN or QDRANT_API_KEY.",
     ),
 )
+@click.option(
+    "--vectors",
+    "shards",
+    type=place_type,
+    help="Index the shards in this folder, which 'text2token encode --shards' wrote. No document is encoded again.",
+)
 @strict_option
 @encoding_options
 @setting_options("vectors", VectorSettings, *VectorSettings.model_fields)
@@ -115,6 +123,7 @@ def index_command(
     change: Change,
     columns: dict[str, str | None],
     storage: dict[str, Any],
+    shards: Path | None,
     strict: bool,
     encoding: Encoding,
     vectors: dict[str, Any],
@@ -125,68 +134,122 @@ def index_command(
 
     MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer (the index then has no sparse field), or a language model
     with the settings below. DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md files. If you stop the command,
-    repeat it to continue. With --add, give MODEL only if the model of the index has moved.
+    repeat it to continue. With --add and --vectors, give MODEL only if the model has moved.
 
     \b
     Example:
       text2token index model docs.jsonl --output index
+      text2token index --vectors shards --output index
       text2token index --output index --add more.jsonl --delete 17 --delete 18
     """
     given = {name: value for name, value in storage.items() if value is not None}
-    changes = bool(change) or bool(storage["uri"] and not (model or docs))
+    changes = bool(change) or bool(storage["uri"] and not (model or docs or shards))
     fixed = given.keys() - {"uri"} if changes else given.keys()
-    _check_arguments(model, docs, fixed | vectors.keys() | recipe.model_fields_set, changes=changes)
+    if shards:
+        _check_shards(docs, change, columns, recipe, strict=strict)
+    else:
+        _check_arguments(model, docs, fixed | vectors.keys() | recipe.model_fields_set, changes=changes)
     if not changes:
         stored_address(storage["engine"] or "embedded", storage["uri"])
     if change and not change.add:
         _check_deletion(model, columns, encoding)
-    doomed = change.ids_to_delete()
     with one_sentence("Index", VectorSettings):
         settings = VectorSettings(**vectors)
     quiet_libraries()
     with requires_extra("search"):
-        from text2token.search import Columns, Index, read_documents
+        from text2token.search import Columns
     named = Columns(**columns)
     deleted = 0
     if changes:
-        opened = Index.open(output, model=model, uri=storage["uri"])
-        if change.add:
-            if encoding != Encoding():
-                encoding.apply(opened.embedder)
-            chosen = named if named != Columns() else opened.settings.columns
-            opened.add(read_documents(change.add, chosen, strict=strict), progress=True)
-        if doomed:
-            deleted = opened.delete(doomed)
-            click.echo(f"{deleted} of {len(doomed)} documents deleted", err=True)
-    elif model is not None and docs is not None:
-        storage = {"engine": "embedded", "language": "english"} | given
-        how = {"vectors": settings, "columns": named, **storage}
-        opened = _create(output, model, docs, recipe, encoding, strict=strict, **how)
+        opened, deleted = _change(output, model, change, storage["uri"], named, encoding, strict=strict)
+    else:
+        how = {"engine": "embedded", "language": "english", **given, "vectors": settings}
+        if shards:
+            opened = _index_shards(output, model, shards, recipe, encoding, how)
+        elif model and docs:
+            opened = _index_documents(output, model, docs, recipe, encoding, {**how, "columns": named}, strict=strict)
     if as_json:
         echo_json({"index": str(output), "documents": len(opened), "deleted": deleted})
     else:
         click.echo(f"{len(opened)} documents in {output}", err=True)
 
 
-def _create(
-    output: Path, model: str, docs: Path, recipe: Recipe, encoding: Encoding, *, strict: bool, **settings: Any
+def _change(
+    output: Path,
+    model: str | None,
+    change: Change,
+    uri: str | None,
+    columns: Columns,
+    encoding: Encoding,
+    *,
+    strict: bool,
+) -> tuple[Index, int]:
+    """Add and delete documents, or change the address of the engine. Returns the index and how many were deleted."""
+    from text2token.search import Columns, Index, read_documents
+
+    doomed, deleted = change.ids_to_delete(), 0
+    opened = Index.open(output, model=model, uri=uri)
+    if change.add:
+        if encoding != Encoding():
+            encoding.apply(opened.embedder)
+        chosen = columns if columns != Columns() else opened.settings.columns
+        opened.add(read_documents(change.add, chosen, strict=strict), progress=True)
+    if doomed:
+        deleted = opened.delete(doomed)
+        click.echo(f"{deleted} of {len(doomed)} documents deleted", err=True)
+    return opened, deleted
+
+
+def _index_documents(
+    output: Path, model: str, docs: Path, recipe: Recipe, encoding: Encoding, how: dict[str, Any], *, strict: bool
 ) -> Index:
-    """Build an index, or continue an unfinished one."""
     from text2token.model.embedder import Embedder
     from text2token.model.saved import is_saved
-    from text2token.search import Index, read_documents
-    from text2token.search.writer import rollback_on_error
+    from text2token.search import read_documents
 
     if not docs.exists():
         raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
     if is_saved(model):
         refuse_settings(model, recipe.model_fields_set & set(_SETTINGS))
     embedder = encoding.apply(Embedder.open(model, **recipe.embedder_settings()))
-    if embedder.head is None and (sparse := settings["vectors"].model_fields_set):
+    encoder = {name: value for name, value in recipe.embedder_settings().items() if name != "top_k"}
+
+    def add(index: Index) -> None:
+        index.add(read_documents(docs, how["columns"], strict=strict), progress=True)
+
+    return _create(output, model, embedder, recipe, add, {**how, "encoder": encoder})
+
+
+def _index_shards(
+    output: Path, model: str | None, folder: Path, recipe: Recipe, encoding: Encoding, how: dict[str, Any]
+) -> Index:
+    from text2token.model.saved import is_saved
+    from text2token.search import EncodedShards
+
+    shards = EncodedShards.open(folder)
+    model = model or shards.record.model
+    if is_saved(model):
+        refuse_settings(model, recipe.model_fields_set & set(_SETTINGS))
+    embedder = encoding.apply(shards.open_model(model))
+
+    def add(index: Index) -> None:
+        index.add_encoded(shards, progress=True)
+
+    how = {**how, "encoder": shards.record.encoder, "columns": shards.record.columns}
+    return _create(output, model, embedder, recipe, add, how)
+
+
+def _create(
+    output: Path, model: str, embedder: Embedder, recipe: Recipe, add: Callable[[Index], None], how: dict[str, Any]
+) -> Index:
+    """Build an index, or continue an unfinished one."""
+    from text2token.search import Index
+    from text2token.search.writer import rollback_on_error
+
+    if embedder.head is None and (sparse := how["vectors"].model_fields_set):
         raise UserError(
             f"{as_flag(min(sparse))} changes the sparse field, and '{model}' has no decoding head: leave it out."
         )
-    encoder = {name: value for name, value in recipe.embedder_settings().items() if name != "top_k"}
     calibration = Calibration(
         correction=recipe.correction,
         keep_from=recipe.keep_from,
@@ -194,17 +257,30 @@ def _create(
         texts=recipe.calibration_texts,
     )
     with rollback_on_error(output):
-        opened = Index.create(output, model, encoder=encoder, calibration=calibration, embedder=embedder, **settings)
+        opened = Index.create(output, model, calibration=calibration, embedder=embedder, **how)
         if "sparse" not in opened.fields:
             click.echo(f"Note: '{model}' has no decoding head, so the index has no sparse field.", err=True)
-        opened.add(read_documents(docs, settings["columns"], strict=strict), progress=True)
+        add(opened)
     return opened
+
+
+def _check_shards(
+    docs: Path | None, change: Change, columns: Mapping[str, str | None], recipe: Recipe, *, strict: bool
+) -> None:
+    """Refuse arguments that were settled when the shards were encoded."""
+    idle = ["DOCS"] if docs else ["--add, --delete"] if change else ["--strict"] if strict else []
+    idle += [f"--{name}-column" for name, value in columns.items() if value is not None]
+    idle += [as_flag(name) for name in sorted(recipe.model_fields_set.intersection(BACKBONE))]
+    if idle:
+        raise UserError(f"{idle[0]} does not go together with --vectors: leave one of them out.")
 
 
 def _check_arguments(model: str | None, docs: Path | None, fixed: set[str], *, changes: bool) -> None:
     """Refuse arguments that belong to the other use of the verb: creating an index, or changing one."""
     if docs if changes else not (model and docs):
-        raise UserError("Name MODEL and DOCS to build a new index, or use --add or --delete to change an existing one.")
+        raise UserError(
+            "Name MODEL and DOCS or --vectors to build a new index, or use --add or --delete to change an existing one."
+        )
     if changes and fixed:
         raise UserError(
             f"{as_flag(min(fixed))} cannot change in an existing index: leave it out, or build a new index."

@@ -29,6 +29,20 @@ CORRECTION = ("correction", "keep_from", "keep_to")
 Command = Callable[..., Any]
 
 path_type = click.Path(path_type=Path)
+
+
+class _Place(click.ParamType[Path]):
+    """A local path, or a URL that fsspec knows, as ``s3://bucket/folder``."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        from text2token.utils.places import open_place
+
+        return value if isinstance(value, Path) else open_place(value)
+
+
+place_type = _Place()
 file_type = click.Path(path_type=Path, dir_okay=False)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 text_column_option = click.option(
@@ -55,9 +69,9 @@ bf16_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def output_option(help_text: str) -> Callable[[Command], Command]:
+def output_option(help_text: str, kind: click.ParamType[Any] = path_type) -> Callable[[Command], Command]:
     """Make the required option ``--output``; its value is a path."""
-    return click.option("--output", "-o", type=path_type, required=True, help=help_text)
+    return click.option("--output", "-o", type=kind, required=True, help=help_text)
 
 
 def grouped(

@@ -8,6 +8,7 @@ import io
 import lzma
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,15 +17,15 @@ from text2token.utils.errors import UserError, first_line
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
 
 
-def _open_zstd(path: Path) -> IO[bytes]:
+def _zstd(file: IO[bytes]) -> IO[bytes]:
     import pyarrow as pa  # a moment to import, which text files need not wait for
 
-    return io.BufferedReader(pa.input_stream(str(path), compression="zstd"))
+    return io.BufferedReader(pa.input_stream(file, compression="zstd"))
 
 
-_COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
+_COMPRESSIONS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": gzip.open,
-    ".zst": _open_zstd,
+    ".zst": _zstd,
     ".bz2": bz2.open,
     ".xz": lzma.open,
 }
@@ -38,9 +39,12 @@ def file_format(path: Path) -> str:
     return Path(path.stem).suffix.lower() if suffix in _COMPRESSIONS else suffix
 
 
-def open_bytes(path: Path) -> IO[bytes]:
+@contextmanager
+def open_bytes(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for reading, and decompress it if its ending says that it is compressed."""
-    return _COMPRESSIONS.get(path.suffix.lower(), lambda file: file.open("rb"))(path)
+    decompress = _COMPRESSIONS.get(path.suffix.lower(), nullcontext)
+    with path.open("rb") as file, decompress(file) as content:
+        yield content
 
 
 def read_lines(path: Path) -> Iterator[str]:

@@ -22,7 +22,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,20 +146,21 @@ def find_table(folder: Path, stem: str) -> Path | None:
     return next((file for file in files if file.is_file() and is_table(file)), None)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+def read_table(path: Path, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Row]:
     """Yield the rows of a table. Only a JSON array is read into memory as a whole.
 
     Args:
         path: ``.jsonl`` (an object per line), ``.json`` (the same, or an array of objects), ``.csv``, ``.tsv`` (both with a
             header) or ``.parquet``; all but the last also compressed, as ``.csv.gz``, ``.zst``, ``.bz2`` or ``.xz``.
         columns: The columns wanted: a Parquet file is read faster without the others. Those that are missing are left out.
+        start: Rows left out at the beginning. They are not decoded, so this is much faster than reading them.
 
     Raises:
         UserError: There is no such file, its format is another, or it is malformed; the message gives the line.
     """
     if not path.is_file() or not is_table(path):
         raise UserError(f"{path} is not a table; give one of {TABLE_FORMATS}")
-    for row in _READERS[file_format(path)](path, columns):
+    for row in _READERS[file_format(path)](path, columns, start):
         yield Row(row.place, {name: None if _is_nan(value) else value for name, value in row.values.items()})
 
 
@@ -167,36 +168,39 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _complete(read: Callable[[], Iterator[Row]]) -> Iterator[Row]:
+def _complete(read: Callable[[int], Iterator[Row]], start: int) -> Iterator[Row]:
     """Give each row the keys that the first rows have, except ids: many programs leave out a key whose value is null."""
     keys: dict[str, None] = {}
     with suppress(UserError):  # the loop below comes to that row, too
-        for row in islice(read(), _FIRST_ROWS):
+        for row in islice(read(0), _FIRST_ROWS):
             keys |= dict.fromkeys(key for key in row.values if key not in ID_COLUMNS)
-    for row in read():
+    for row in read(start):
         yield Row(row.place, {**row.values, **{key: None for key in keys if key not in row.values}})
 
 
-def _read_jsonl(path: Path, _: object) -> Iterator[Row]:
-    return _complete(partial(_json_lines, path))
+def _read_jsonl(path: Path, _: object, start: int) -> Iterator[Row]:
+    return _complete(partial(_json_lines, path), start)
 
 
-def _json_lines(path: Path) -> Iterator[Row]:
-    for number, line in enumerate(read_lines(path), start=1):
-        if line.strip():
-            place = f"{path}, line {number}"
-            yield _json_row(place, _parse_json(place, line, "write one whole object per line"))
+def _json_lines(path: Path, start: int) -> Iterator[Row]:
+    lines = ((number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip())
+    for number, line in islice(lines, start, None):
+        place = f"{path}, line {number}"
+        yield _json_row(place, _parse_json(place, line, "write one whole object per line"))
 
 
-def _read_json(path: Path, columns: object) -> Iterator[Row]:
+def _read_json(path: Path, columns: object, start: int) -> Iterator[Row]:
     lines = read_lines(path)
     first = next((line.lstrip() for line in lines if line.strip()), "")
     lines.close()  # type: ignore[attr-defined]  # it is a generator, and holds the file open
     if not first.startswith("["):
-        yield from _read_jsonl(path, columns)
+        yield from _read_jsonl(path, columns, start)
         return
     values = _parse_json(str(path), "".join(read_lines(path)), "write an array of objects, or one object per line")
-    yield from _complete(lambda: (_json_row(f"{path}, row {n}", value) for n, value in enumerate(values, start=1)))
+    rows = partial(enumerate, values, 1)
+    yield from _complete(
+        lambda skipped: (_json_row(f"{path}, row {n}", value) for n, value in islice(rows(), skipped, None)), start
+    )
 
 
 def _parse_json(place: str, text: str, advice: str) -> Any:
@@ -214,7 +218,7 @@ def _json_row(place: str, value: Any) -> Row:
     return Row(place, value)
 
 
-def _read_csv(path: Path, columns: Sequence[str] | None, delimiter: str = ",") -> Iterator[Row]:
+def _read_csv(path: Path, columns: Sequence[str] | None, start: int, delimiter: str = ",") -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # a setting of the process, not of a reader; the default refuses a text of 128 KiB
     rows = csv.reader(read_lines(path), delimiter=delimiter, strict=True)
     try:
@@ -223,30 +227,35 @@ def _read_csv(path: Path, columns: Sequence[str] | None, delimiter: str = ",") -
             return
         if double := sorted({name for name in header if header.count(name) > 1 and name in (columns or header)}):
             raise UserError(f"{path}: two columns are called {double[0]!r}; rename one")
-        for cells in rows:
+        for cells in islice(filter(None, rows), start, None):
             if len(cells) > len(header):
                 message = f"{len(cells)} cells under {len(header)} columns; quote cells that hold the separator"
                 raise UserError(f"{path}, line {rows.line_num}: {message}")
-            if cells:
-                yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
+            yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: malformed table ({error}); check its quotes") from None
 
 
-def _read_tsv(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
-    return _read_csv(path, columns, delimiter="\t")
+def _read_tsv(path: Path, columns: Sequence[str] | None, start: int) -> Iterator[Row]:
+    return _read_csv(path, columns, start, delimiter="\t")
 
 
-def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
+def _read_parquet(path: Path, columns: Sequence[str] | None, start: int) -> Iterator[Row]:
     import pyarrow as pa  # both take a moment to import, which other formats need not wait for
     import pyarrow.parquet as pq
 
     number = 0
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+            sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+            ends = list(accumulate(sizes))
+            groups = [group for group, end in enumerate(ends) if end > start]
+            number = sum(sizes) - sum(sizes[group] for group in groups)
             wanted = [name for name in file.schema_arrow.names if name in (columns or [name])]
-            for batch in file.iter_batches(_PARQUET_BATCH, columns=wanted or None):
-                for values in batch.to_pylist():
+            for batch in file.iter_batches(_PARQUET_BATCH, row_groups=groups, columns=wanted or None):
+                skipped = min(max(start - number, 0), len(batch))
+                number += skipped
+                for values in batch.slice(skipped).to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", values)
     except UnicodeDecodeError:
@@ -257,7 +266,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[Row]:
         raise UserError(f"{path}: not a readable Parquet file ({first_line(error)}); write it again") from None
 
 
-_READERS: dict[str, Callable[[Path, Sequence[str] | None], Iterator[Row]]] = {
+_READERS: dict[str, Callable[[Path, Sequence[str] | None, int], Iterator[Row]]] = {
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,

@@ -10,3 +10,6 @@ from .index import Index as Index
 from .index import SearchResults as SearchResults
 from .reasons import Match as Match
 from .reasons import SearchHit as SearchHit
+from .shards.encode import ShardJob as ShardJob
+from .shards.encode import encode_shards as encode_shards
+from .shards.reader import EncodedShards as EncodedShards

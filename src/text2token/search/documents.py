@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -76,9 +76,17 @@ def read_documents(
         UserError: There is no such source or column, no document has text, an id is missing or occurs twice, or ``strict`` is set
             and a document has no text.
     """
+    rows = read_rows(source, columns or Columns())
+    return checked_documents(rows, source, noun, strict=strict)
+
+
+def checked_documents(
+    rows: Iterable[tuple[str, Document]], source: Path, noun: str = "document", *, strict: bool = False
+) -> Iterator[Document]:
+    """Leave out documents without text, and refuse an id that occurs twice; the arguments are those of :func:`read_documents`."""
     seen: set[bytes] = set()
     check = TextCheck(noun, strict=strict)
-    for place, document in _read(source, columns or Columns()):
+    for place, document in rows:
         if not check.has_text(place, document.title, document.text):
             continue
         if (key := document.id.encode()) in seen:
@@ -90,25 +98,35 @@ def read_documents(
     check.report(source)
 
 
-def _read(source: Path, columns: Columns) -> Iterator[tuple[str, Document]]:
+def read_rows(source: Path, columns: Columns, start: int = 0) -> Iterator[tuple[str, Document]]:
+    """Read the documents of all rows, or of all files in a folder, each with its place; some may have no text.
+
+    Args:
+        source: See :func:`read_documents`.
+        columns: Names of the columns in a table.
+        start: Rows left out at the beginning.
+    """
     if source.is_dir():
-        yield from _read_folder(source)
+        yield from _read_folder(source, start)
     elif not source.is_file():
         raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
     elif is_table(source):
-        for row in read_table(source):
+        for row in read_table(source, start=start):
             yield row.place, _document(row, columns)
     else:
         raise UserError(f"'{source}' is neither a folder nor one of {TABLE_FORMATS}: convert the documents.")
 
 
-def _read_folder(folder: Path) -> Iterator[tuple[str, Document]]:
-    """Text files at any depth, sorted by path. An empty one has neither title nor text."""
+def text_files(folder: Path) -> list[Path]:
+    """Return the text files of a folder at any depth, sorted by path; hidden ones are left out."""
     files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _TEXT_FILES and file.is_file())
-    for file in files:
+    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def _read_folder(folder: Path, start: int) -> Iterator[tuple[str, Document]]:
+    """Text files. An empty one has neither title nor text."""
+    for file in text_files(folder)[start:]:
         name = file.relative_to(folder)
-        if any(part.startswith(".") for part in name.parts):
-            continue
         if clean_id(str(name)) != str(name):
             raise UserError(
                 f"{os.fsencode(file)!r}: this name is not UTF-8 text, so it cannot be an id; rename the file."

@@ -92,7 +92,7 @@ class TextEncoder:
     def embed(self, texts: Sequence[str], *, progress: bool = False) -> tuple[Tensor, NDArray[np.int64]]:
         """Embeddings of all parts, P×d, and for each part the number of its text, P."""
         parts = [self.parts(text) for text in texts]
-        owners = np.repeat(np.arange(len(texts)), [len(own) for own in parts])
+        owners = np.repeat(np.arange(len(texts)), np.array([len(own) for own in parts], np.int64))
         flat = [part for own in parts for part in own]
         return self._embedder.embed(flat, prompt=self._prompt, progress=progress), owners
 
@@ -231,6 +231,23 @@ class IndexModel:
 def model_stamps(name: str) -> dict[str, list[int]]:
     """Stamps of the files of the parts of a model that ``fit`` wrote; empty for any other model."""
     return {f"{part}/{file}": stamp for part in PARTS for file, stamp in file_stamps(Path(name) / part).items()}
+
+
+def check_indexable(embedder: Embedder, name: str) -> None:
+    """Check that an index can use a model.
+
+    Raises:
+        UserError: Its tokenizer cannot cut documents, or it was made for another similarity than cosine or dot product.
+    """
+    if not hasattr(embedder.tokenizer, "backend_tokenizer"):
+        raise UserError(
+            f"'{name}' has no fast tokenizer of transformers, which is needed to cut long documents: choose another model."
+        )
+    if embedder.similarity not in ("cosine", "dot"):
+        raise UserError(
+            f"'{name}' was made for the similarity {embedder.similarity}, and an index ranks by cosine or dot product: "
+            "choose another model."
+        )
 
 
 def save_calibration(embedder: Embedder, file: Path) -> None:

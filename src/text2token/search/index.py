@@ -30,6 +30,7 @@ from text2token.utils.progress import track
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
+    from text2token.search.shards.reader import EncodedShards
 
 _QUERIES = 64  # queries encoded at once
 
@@ -244,6 +245,24 @@ class Index:
         """
         with self._writing() as writer:
             return writer.add(documents, progress=progress)
+
+    def add_encoded(self, shards: EncodedShards, *, progress: bool = False) -> int:
+        """Add the documents of encoded shards as :meth:`add` does, without encoding them again.
+
+        Args:
+            shards: Shards that the model of the index has encoded; see :func:`text2token.search.encode_shards`.
+            progress: Show a progress bar.
+
+        Returns:
+            Number of documents whose vectors were added.
+
+        Raises:
+            UserError: The shards are of another model or do not hold the whole corpus (then none is added), or an error of
+                :meth:`add`.
+        """
+        shards.check_model(self.settings.fingerprint)
+        with self._writing() as writer:
+            return writer.add_encoded(shards, progress=progress)
 
     def delete(self, ids: Sequence[str]) -> int:
         """Delete documents. Unknown ids are ignored.

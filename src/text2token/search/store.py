@@ -121,6 +121,11 @@ class DocumentStore:
         """Number of documents that wait to be encoded."""
         return int(self._connection.execute("SELECT count(*) FROM documents WHERE columns IS NULL").fetchone()[0])
 
+    def still_waiting(self, ids: Sequence[str]) -> list[str]:
+        """Those of some documents that wait to be encoded."""
+        select = "SELECT id FROM documents WHERE columns IS NULL AND id IN"
+        return [name for (name,) in select_in(self._connection, select, ids)]
+
     def sample(self, size: int) -> list[Document]:
         """Documents from all over the store, the same at each call."""
         query = f"SELECT {self._columns} FROM documents ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"

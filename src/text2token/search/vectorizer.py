@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
+from text2token.search.batches import Batch
 from text2token.search.bm25 import WordSplitter, idf, impacts
 from text2token.search.engines.base import Matrix
 from text2token.search.format import IndexSettings
@@ -67,14 +68,15 @@ class Vectorizer:
 
         return IndexModel(*self._model_arguments)
 
-    def count(self, texts: Sequence[str], sign: int) -> None:
-        """Add texts to the frequencies of the index (``sign`` 1), or subtract them (``sign`` -1)."""
+    def count(self, batch: Batch, sign: int) -> None:
+        """Add documents to the frequencies of the index (``sign`` 1), or subtract them (``sign`` -1)."""
+        texts = batch.texts
         words = self._words.split(texts)
         frequencies = Counter(word for own in words for word in set(own))
         self._store.count_words({word: sign * number for word, number in frequencies.items()})
         changes = {"documents": len(texts), "words": sum(map(len, words)), "tokens": 0}
         if self._tokens is not None:
-            counts = self._tokens.space.count(list(texts))
+            counts = self._literal_tokens(self._tokens, batch)
             changes["tokens"] = int(counts.sum())
             self._store.count_columns(sign * np.bincount(counts.indices, minlength=self._tokens.space.width))
         self._store.set(**{name: self._store.get(name, 0) + sign * change for name, change in changes.items()})
@@ -89,16 +91,17 @@ class Vectorizer:
         """See :meth:`text2token.search.encoder.IndexModel.calibrate`."""
         self.model.calibrate(sample, progress=progress)
 
-    def documents(self, texts: Sequence[str]) -> dict[FieldName, Matrix]:
-        """Vectors of documents in all fields, from one pass of the model."""
-        encoder = self.model.documents
-        embeddings, owners = encoder.embed(texts)
+    def documents(self, batch: Batch) -> dict[FieldName, Matrix]:
+        """Vectors of documents in all fields, from their embeddings or else from one pass of the model."""
+        encoder, texts = self.model.documents, batch.texts
+        embedded = batch.embedded
+        embeddings, owners = encoder.embed(texts) if embedded is None else (embedded.rows, embedded.owners)
         vectors: dict[FieldName, Matrix] = {
             "dense": encoder.dense(embeddings, owners, len(texts)),
             "bm25": self._word_impacts(self._words.split(texts)),
         }
         if (tokens := self._tokens) is not None:
-            counts = tokens.space.count(list(texts))
+            counts = self._literal_tokens(tokens, batch)
             aligned = encoder.aligned(tokens.space, embeddings, owners, len(texts), tokens.settings.document_k)
             vectors["sparse"] = tokens.documents(counts, aligned, self._store.get("average_tokens"))
         return vectors
@@ -160,6 +163,11 @@ class Vectorizer:
         row = self._word_impacts([words])
         weights = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
         return weights, {number: word for word, (number, _) in known.items()}
+
+    @staticmethod
+    def _literal_tokens(tokens: TokenVectors, batch: Batch) -> csr_array:
+        """Literal tokens of documents, N×C; they are counted if the batch does not have them."""
+        return tokens.space.count(batch.texts) if batch.tokens is None else tokens.space.merge(batch.tokens)
 
     def _word_impacts(self, words: Sequence[Sequence[str]]) -> csr_array:
         counts = _counts(words, self._store.words(_distinct(words)), self._store.word_count())

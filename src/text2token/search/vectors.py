@@ -73,16 +73,15 @@ class TokenSpace:
         return ~self.vocabulary.special & np.array([bool(surface.strip()) for surface in self.vocabulary.surfaces])
 
     def count(self, texts: list[str]) -> csr_array:
-        """Number of occurrences of each column in each text, N×C, without control tokens and white space.
+        """Number of occurrences of each column in each text, N×C, without control tokens and white space."""
+        return self.merge(raw_counts(self.tokenizer, texts, self.size))
 
-        A space is put before each text, so that its first word has the same tokens as inside a sentence. Texts are lower-cased,
-        since words in capitals are cut into other tokens and the columns ignore case.
-        """
-        counts = count_tokens(self.tokenizer, [f" {text.lower()}" for text in texts], self.size, None)
+    def merge(self, counts: csr_array) -> csr_array:
+        """The counts of columns, N×C, from those of vocabulary entries, N×V; see :func:`raw_counts`."""
         literal = self._literal[counts.indices]
-        rows = np.repeat(np.arange(len(texts)), np.diff(counts.indptr))[literal]
+        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[literal]
         columns = self.columns[counts.indices[literal]]
-        merged = csr_array((counts.data[literal], (rows, columns)), shape=(len(texts), self.width))
+        merged = csr_array((counts.data[literal], (rows, columns)), shape=(counts.shape[0], self.width))
         merged.sum_duplicates()
         return merged
 
@@ -107,6 +106,15 @@ class TokenSpace:
         found = csr_array((weights, columns, ends), shape=(len(rows), self.width))
         found.eliminate_zeros()
         return found
+
+
+def raw_counts(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> csr_array:
+    """Number of occurrences of each of ``size`` vocabulary entries in each text, N×V.
+
+    A space is put before each text, so that its first word has the same tokens as inside a sentence. Texts are lower-cased,
+    since words in capitals are cut into other tokens and the columns ignore case.
+    """
+    return csr_array(count_tokens(tokenizer, [f" {text.lower()}" for text in texts], size, None))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from more_itertools import chunked
 
 from text2token.data.text import clean
+from text2token.search.batches import Batch
 from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns, Document, simple_metadata
 from text2token.search.engines.addresses import stored_address
@@ -24,10 +25,11 @@ from text2token.search.vectorizer import Vectorizer
 from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
 from text2token.utils.errors import UserError
 from text2token.utils.files import exclusive_lock
-from text2token.utils.progress import step, track
+from text2token.utils.progress import progress_bar, step
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
+    from text2token.search.shards.reader import EncodedShards
 
 _LOCK = "write.lock"
 _READ = 512  # documents counted at once
@@ -74,18 +76,10 @@ def create_index(
     student = find_student(model, query_model)
     from text2token.model.embedder import Embedder  # torch, which a search may not need
     from text2token.model.fingerprint import comparable, embedder_fingerprint
+    from text2token.search.encoder import check_indexable
 
     embedder = embedder or Embedder.open(model, **encoder)
-    if not hasattr(embedder.tokenizer, "backend_tokenizer"):
-        raise UserError(
-            f"'{model}' has no fast tokenizer of transformers, which is needed to cut long documents: "
-            "choose another model."
-        )
-    if embedder.similarity not in ("cosine", "dot"):
-        raise UserError(
-            f"'{model}' was made for the similarity {embedder.similarity}, and an index ranks by cosine or dot product: "
-            "choose another model."
-        )
+    check_indexable(embedder, model)
     fingerprint = embedder_fingerprint(comparable(embedder))
     if student:
         check_teacher(student, fingerprint, model)
@@ -187,16 +181,29 @@ class IndexWriter:
 
     def add(self, documents: Iterable[Document], *, progress: bool) -> int:
         """See :meth:`text2token.search.index.Index.add`."""
+        return self._add((Batch(read) for read in chunked(documents, _READ)), self._waiting, progress)
+
+    def add_encoded(self, shards: EncodedShards, *, progress: bool) -> int:
+        """See :meth:`text2token.search.index.Index.add_encoded`."""
+        return self._add(shards.documents(_READ), lambda: self._waiting_in(shards), progress)
+
+    def _add(self, read: Iterable[Batch], waiting: Callable[[], Iterable[Batch]], progress: bool) -> int:
+        """Count all documents, fix what depends on all of them, then index those that wait; their number is returned."""
         self.vectorizer.model.open()  # refuses another model before anything is written
-        self._count(documents, progress)
+        self._count(read, progress)
         if not self.store.get("documents", 0):
             return 0
         self.vectorizer.fix_averages()
         self.vectorizer.calibrate(self._sample, progress=progress)
-        encoded = self._encode(progress)
+        total = self.store.waiting_count()
+        with progress_bar(enabled=progress) as bar:
+            task = bar.add_task("Indexing", total=total, unit="documents", note="")
+            for batch in waiting():
+                self._index(batch)
+                bar.advance(task, len(batch.documents))
         self.engine.finish()
         self.store.set(finished=True)
-        return encoded
+        return total
 
     def delete(self, ids: Sequence[str]) -> int:
         """See :meth:`text2token.search.index.Index.delete`."""
@@ -207,14 +214,14 @@ class IndexWriter:
             )  # if the process is killed before the end, the next addition encodes them again
         self.engine.delete(list(known))
         with self.store.transaction():
-            self.vectorizer.count([document.content for document in known.values()], -1)
+            self.vectorizer.count(Batch(list(known.values())), -1)
             self.store.remove(list(known))
         return len(known)
 
     def _sample(self, size: int) -> list[str]:
         return [document.content for document in self.store.sample(size)]
 
-    def _count(self, documents: Iterable[Document], progress: bool) -> None:
+    def _count(self, batches: Iterable[Batch], progress: bool) -> None:
         """Read and check all documents in one transaction.
 
         When an unfinished first build is repeated, documents that are not in the new input are removed.
@@ -222,40 +229,50 @@ class IndexWriter:
         resumed = self.store.get("documents", 0) > 0 and not self.store.get("finished")
         read: set[str] = set()
         with step("Reading documents", enabled=progress), self.store.transaction():
-            for batch in chunked(documents, _READ):
+            for batch in batches:
                 self._read(batch)
-                read.update(document.id for document in batch if resumed)
+                read.update(document.id for document in batch.documents if resumed)
         if read and (gone := [name for name in self.store.ids() if name not in read]):
             self.delete(gone)
 
-    def _read(self, batch: list[Document]) -> None:
+    def _read(self, batch: Batch) -> None:
         """Store and count documents that are new or have changed."""
-        if empty := next((document for document in batch if not document.content), None):
+        if empty := next((document for document in batch.documents if not document.content), None):
             raise UserError(f"The document '{empty.id}' has no text: leave it out.")
-        last = {document.id: _cleaned(document) for document in batch}
+        cleaned = [_cleaned(document) for document in batch.documents]
+        last = {document.id: place for place, document in enumerate(cleaned)}
         known = self.store.documents(list(last))
-        new = [document for document in last.values() if known.get(document.id) != document]
-        replaced = [known[document.id].content for document in new if document.id in known]
-        self.vectorizer.count(replaced, -1)
-        self.vectorizer.count([document.content for document in new], 1)
-        self.store.put(new)
-        columns = {name for document in new for name in document.metadata}
+        new = [place for name, place in last.items() if known.get(name) != cleaned[place]]
+        replaced = [known[cleaned[place].id] for place in new if cleaned[place].id in known]
+        self.vectorizer.count(Batch(replaced), -1)
+        self.vectorizer.count(Batch(cleaned, batch.tokens).select(new), 1)
+        self.store.put(cleaned[place] for place in new)
+        columns = {name for place in new for name in cleaned[place].metadata}
         if columns - set(known_columns := self.store.get("metadata_columns", [])):
             self.store.set(metadata_columns=sorted(columns.union(known_columns)))
 
-    def _encode(self, progress: bool) -> int:
-        """Give the engine the vectors of all waiting documents. Returns their number."""
-        total = self.store.waiting_count()
-        starts = range(0, total, _ENCODED)
-        for _ in track(starts, "Indexing", unit="documents", each=_ENCODED, enabled=progress):
-            batch = self.store.waiting(_ENCODED)
-            ids = [document.id for document in batch]
-            vectors = self.vectorizer.documents([document.content for document in batch])
-            metadata = [document.metadata for document in batch]
-            self.engine.add(ids, {field: vectors[field] for field in self.fields}, metadata)
-            with self.store.transaction():
-                self.store.mark_encoded(ids, vectors.get("sparse"))
-        return total
+    def _waiting(self) -> Iterator[Batch]:
+        """Documents that wait to be encoded, until there are none."""
+        while documents := self.store.waiting(_ENCODED):
+            yield Batch(documents)
+
+    def _waiting_in(self, shards: EncodedShards) -> Iterator[Batch]:
+        """Documents of encoded shards that wait for their vectors."""
+        for batch in shards.batches(_ENCODED):
+            waiting = set(self.store.still_waiting([document.id for document in batch.documents]))
+            places = [place for place, document in enumerate(batch.documents) if document.id in waiting]
+            if places:
+                yield batch.select(places)
+        yield from self._waiting()  # of an addition that was killed before
+
+    def _index(self, batch: Batch) -> None:
+        """Give the engine the vectors of documents."""
+        vectors = self.vectorizer.documents(batch)
+        ids = [document.id for document in batch.documents]
+        metadata = [document.metadata for document in batch.documents]
+        self.engine.add(ids, {field: vectors[field] for field in self.fields}, metadata)
+        with self.store.transaction():
+            self.store.mark_encoded(ids, vectors.get("sparse"))
 
 
 def _cleaned(document: Document) -> Document:

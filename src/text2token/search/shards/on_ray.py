@@ -1,0 +1,122 @@
+"""Encode the shards of a corpus with Ray Data: actors that own the model, each with its CPUs or GPUs."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from text2token.search.shards.encode import ShardEncoder, ShardJob
+from text2token.utils.errors import UserError, first_line, requires_extra
+from text2token.utils.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class RayCluster:
+    """What runs the shards.
+
+    Attributes:
+        address: Address of a running cluster, as ``ray://host:10001`` or ``auto``; None: one on this machine is started.
+        actors: Number of actors. Each holds the model and encodes one shard at a time.
+        cpus: CPUs of an actor, and its threads.
+        gpus: GPUs of an actor; a fraction shares one.
+    """
+
+    address: str | None = None
+    actors: int = 1
+    cpus: int = 1
+    gpus: float = 0.0
+
+
+def encode_shards_on_ray(job: ShardJob, cluster: RayCluster, *, progress: bool = False) -> int:
+    """Encode all shards that have no file yet. Returns the number of documents that were encoded.
+
+    When an actor dies, Ray starts another one, which encodes the shard again. When this process dies, call the function again:
+    finished shards are not encoded a second time.
+
+    Args:
+        job: What to encode. Model, documents and folder have the same names on all machines.
+        cluster: What runs the shards.
+        progress: Show a progress bar.
+
+    Raises:
+        UserError: Ray is not installed or its cluster is not there, or the errors of
+            :class:`text2token.search.shards.encode.ShardEncoder`.
+    """
+    with requires_extra("ray"):
+        import ray
+        import ray.data
+    missing = ShardEncoder(job).missing()
+    if not missing:
+        return 0
+    with _connected(cluster), progress_bar(enabled=progress) as bar:
+        task = bar.add_task("Shards", total=len(missing), unit="shards", note="")
+        encoded = 0
+        shards = ray.data.from_items([{"shard": shard} for shard in missing], override_num_blocks=len(missing))
+        finished = shards.map_batches(
+            _Actor,
+            fn_constructor_args=(job, cluster.cpus),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(size=min(cluster.actors, len(missing))),
+            num_cpus=cluster.cpus,
+            num_gpus=cluster.gpus,
+        )
+        for row in finished.iter_rows():
+            encoded += row["documents"]
+            bar.advance(task)
+    return encoded
+
+
+class _Actor:
+    """A process of the cluster that holds the model."""
+
+    def __init__(self, job: ShardJob, threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self._job = job
+
+    @cached_property
+    def _encoder(self) -> ShardEncoder:
+        """The model. It is opened with the first shard, since Ray does not hand on what went wrong in a constructor."""
+        return ShardEncoder(self._job)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
+        return {"documents": [self._encoder.encode_if_missing(int(shard)) for shard in batch["shard"]]}
+
+
+@contextmanager
+def _connected(cluster: RayCluster) -> Iterator[None]:
+    """Connect to the cluster, or start one. What the user did wrong inside an actor becomes a sentence again."""
+    import ray
+    import ray.data
+
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else it warns of what Ray Data itself does
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if cluster.address is None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would be sent over the network
+        cpus = cluster.actors * cluster.cpus + 1  # one more for Ray Data itself
+        quiet |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+    else:
+        quiet |= {"address": cluster.address}
+    try:
+        ray.init(**quiet)
+    except (ConnectionError, OSError, ValueError) as error:
+        reason = first_line(error).rstrip(".")
+        raise UserError(f"There is no Ray cluster at '{cluster.address}' ({reason}): check its address.") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.raise_original_map_exception = True
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the exception says what its log says
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        if isinstance(cause := getattr(error, "cause", None), UserError):
+            raise UserError(str(cause)) from error
+        raise
+    finally:
+        ray.shutdown()

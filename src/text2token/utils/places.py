@@ -1,0 +1,104 @@
+"""Files on this machine and on object stores (``s3://``, ``gs://`` and whatever else fsspec reads), as paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+from uuid import uuid4
+
+from text2token.utils.errors import UserError, first_line
+from text2token.utils.files import check_writable
+
+_PACKAGES = {
+    "s3fs": "text2token[s3]",
+    "upath": "text2token[search]",
+}  # what to install for the packages that are missing
+
+
+def open_place(name: str) -> Path:
+    """Return the path of a file or folder. The path of a URL has the methods of :class:`pathlib.Path`.
+
+    Args:
+        name: A local path, or a URL such as ``s3://bucket/folder``. Credentials and the address of the store come from the
+            environment, as the packages of the stores read them.
+
+    Raises:
+        UserError: The kind of URL is unknown, or its package is not installed.
+    """
+    if "://" not in name:
+        return Path(name)
+    try:
+        from upath import UPath  # a moment to import, which local paths need not wait for
+
+        path = UPath(name)
+        if path.protocol in ("", "file", "local"):
+            return Path(path.path)
+        _file_system(path)  # imports the package of the store
+    except (ImportError, ValueError) as error:
+        package = next((package for package in _PACKAGES if package in str(error)), None)
+        advice = f"pip install '{_PACKAGES[package]}'" if package else "check the first part of the address"
+        raise UserError(f"'{name}' cannot be opened ({first_line(error).rstrip('.')}): {advice}.") from error
+    return cast(Path, path)
+
+
+def write_whole(file: Path, content: bytes | memoryview) -> None:
+    """Write a file that other processes see complete or not at all, also when several of them write it.
+
+    A local file is written under a temporary name and renamed. An object store gets the whole file in one request.
+    """
+    if not is_local(file):
+        _file_system(file).pipe_file(cast(Any, file).path, bytes(content))
+        return
+    part = file.with_name(
+        f".{file.name}.{uuid4().hex}.part"
+    )  # a name of its own, since no lock keeps other writers away
+    try:
+        part.write_bytes(content)
+        part.replace(file)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def check_folder_writable(folder: Path) -> None:
+    """Check that files can be written to a folder here or on an object store.
+
+    Raises:
+        UserError: They cannot: the bucket is not there, or the login is wrong.
+    """
+    if is_local(folder):
+        check_writable(folder / "file")
+        return
+    probe = folder / f".{uuid4().hex}"
+    with reaching(folder):
+        write_whole(probe, b"")
+        probe.unlink()
+
+
+class reaching:  # noqa: N801  # used like a function, as the context managers of contextlib
+    """Turn the errors of an object store into a :class:`UserError`; those of local files stay as they are.
+
+    Args:
+        place: The file or folder that the block uses.
+    """
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # Each store has its own exceptions: s3fs alone raises those of the operating system, botocore and aiohttp.
+        if isinstance(error, Exception) and not isinstance(error, UserError) and not is_local(self._place):
+            reason = first_line(error).rstrip(".")
+            raise UserError(
+                f"'{self._place}' cannot be reached ({reason}): check its name, the address of the store and your login."
+            ) from error
+
+
+def is_local(place: Path) -> bool:
+    """Return True for a path on this machine."""
+    return isinstance(place, Path)
+
+
+def _file_system(place: Any) -> Any:
+    return place.fs

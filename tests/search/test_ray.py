@@ -1,0 +1,95 @@
+"""Shards on a Ray cluster: the files of one process, also after the death of a worker and of the driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from conftest import SENTENCES, done, refused, write_lines
+
+pytestmark = pytest.mark.processes
+SHARDS = 12
+SETTINGS = ["--template", "none", "--pooling", "mean", "--max-length", "300"]
+
+
+@pytest.fixture
+def arguments(backbone, tmp_path):
+    rows = [{"id": i, "text": " ".join(SENTENCES[i % 10 :] * 4) + f" {i}", "number": i} for i in range(60 * SHARDS)]
+    write_lines(tmp_path / "docs.jsonl", rows)
+    return [backbone("llama"), str(tmp_path / "docs.jsonl"), "--shards", str(SHARDS), *SETTINGS]
+
+
+def start(*arguments):
+    """A driver in a process of its own, with one thread."""
+    command = [sys.executable, "-m", "text2token", "encode", *map(str, arguments)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+
+
+def finish(driver):
+    _, said = driver.communicate()
+    assert driver.returncode == 0, said
+
+
+def wait_for(found, driver):
+    while not (result := found()):
+        assert driver.poll() is None, driver.stderr.read()
+        time.sleep(0.02)
+    return result
+
+
+def actors(driver):
+    processes = [child for child in psutil.Process(driver.pid).children(recursive=True) if child.is_running()]
+    return [process for process in processes if "MapWorker" in " ".join(process.cmdline())]
+
+
+def finished(folder):
+    """Finished shards and when they were written."""
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("shard-*.parquet")}
+
+
+def test_two_actors_give_the_files_of_one_process_also_after_kills(arguments, tmp_path):
+    finish(start(*arguments, "-o", tmp_path / "one"))
+    expected = {file.name: file.read_bytes() for file in (tmp_path / "one").iterdir()}
+    assert len(expected) == SHARDS + 1
+    on_ray = ["--actors", "2", "--ray", "local"]
+
+    folder = tmp_path / "worker"
+    driver = start(*arguments, "-o", folder, *on_ray)
+    wait_for(lambda: finished(folder), driver)
+    before = finished(folder)
+    actors(driver)[0].send_signal(signal.SIGKILL)
+    assert len(before) < SHARDS
+    finish(driver)
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
+    assert before.items() <= finished(folder).items()  # no finished shard was encoded a second time
+
+    folder = tmp_path / "driver"
+    driver = start(*arguments, "-o", folder, *on_ray)
+    wait_for(lambda: finished(folder), driver)
+    workers = actors(driver)
+    driver.kill()
+    driver.communicate()
+    psutil.wait_procs(workers, timeout=60)  # they end with the driver
+    before = finished(folder)
+    assert len(before) < SHARDS
+    finish(start(*arguments, "-o", folder, *on_ray))
+    assert before.items() <= finished(folder).items()
+    assert {file.name: file.read_bytes() for file in folder.glob("s*")} == expected
+
+
+def test_a_cluster_that_is_not_there_is_refused(arguments, tmp_path):
+    said = refused("encode", *arguments, "-o", tmp_path / "s", "--ray", "127.0.0.1:1")
+    assert "There is no Ray cluster at '127.0.0.1:1'" in said
+
+
+def test_an_error_in_an_actor_is_a_sentence(arguments, tmp_path):
+    done("encode", *arguments, "-o", tmp_path / "s", "--shard", "0")
+    rows = (tmp_path / "docs.jsonl").read_text()
+    (tmp_path / "docs.jsonl").write_text(rows[:-3] + "  \n")  # the same size, and no object at the end
+    assert "malformed JSON" in refused("encode", *arguments, "-o", tmp_path / "s", "--ray", "local")
