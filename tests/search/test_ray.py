@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from conftest import SENTENCES, done, refused, write_lines
+from conftest import SENTENCES, done, write_lines
 
 pytestmark = pytest.mark.processes
 SHARDS = 12
@@ -83,13 +83,19 @@ def test_two_actors_give_the_files_of_one_process_also_after_kills(arguments, tm
     assert {file.name: file.read_bytes() for file in folder.glob("s*")} == expected
 
 
-def test_a_cluster_that_is_not_there_is_refused(arguments, tmp_path):
-    said = refused("encode", *arguments, "-o", tmp_path / "s", "--ray", "127.0.0.1:1")
-    assert "There is no Ray cluster at '127.0.0.1:1'" in said
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
+def test_a_cluster_that_is_not_there_is_refused(arguments, tmp_path, address):
+    driver = start(*arguments, "-o", tmp_path / "s", "--ray", address)
+    _, said = driver.communicate()
+    assert (driver.returncode, said.count("\n")) == (2, 1)
+    assert f"Error: There is no Ray cluster at '{address}'" in said
 
 
 def test_an_error_in_an_actor_is_a_sentence(arguments, tmp_path):
     done("encode", *arguments, "-o", tmp_path / "s", "--shard", "0")
     rows = (tmp_path / "docs.jsonl").read_text()
     (tmp_path / "docs.jsonl").write_text(rows[:-3] + "  \n")  # the same size, and no object at the end
-    assert "malformed JSON" in refused("encode", *arguments, "-o", tmp_path / "s", "--ray", "local")
+    driver = start(*arguments, "-o", tmp_path / "s", "--ray", "local")
+    _, said = driver.communicate()
+    assert driver.returncode == 2
+    assert "malformed JSON" in said

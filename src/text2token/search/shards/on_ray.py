@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from typing import Any
 from text2token.search.shards.encode import ShardEncoder, ShardJob
 from text2token.utils.errors import UserError, first_line, requires_extra
 from text2token.utils.progress import progress_bar
+
+_PATIENCE = 10  # seconds to wait for a cluster
 
 
 @dataclass(frozen=True)
@@ -104,8 +107,9 @@ def _connected(cluster: RayCluster) -> Iterator[None]:
     else:
         quiet |= {"address": cluster.address}
     try:
+        _check_answers(cluster.address or "")
         ray.init(**quiet)
-    except (ConnectionError, OSError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = first_line(error).rstrip(".")
         raise UserError(f"There is no Ray cluster at '{cluster.address}' ({reason}): check its address.") from error
     context = ray.data.DataContext.get_current()
@@ -120,3 +124,14 @@ def _connected(cluster: RayCluster) -> Iterator[None]:
         raise
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Check that something answers at ``host:port`` or ``ray://host:port``: where nothing does, Ray ends the whole process.
+
+    Raises:
+        OSError: Nothing answers.
+    """
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _PATIENCE).close()
