@@ -15,6 +15,7 @@ from conftest import SENTENCES, done, write_lines
 
 pytestmark = pytest.mark.processes
 SHARDS = 12
+LIMIT = 120  # seconds for a driver; half a minute is usual
 SETTINGS = ["--template", "none", "--pooling", "mean", "--max-length", "300"]
 
 
@@ -32,15 +33,27 @@ def start(*arguments):
 
 
 def finish(driver):
-    _, said = driver.communicate()
-    assert driver.returncode == 0, said
+    assert end(driver)[0] == 0
+
+
+def end(driver):
+    """Exit code and standard error. A cluster that hangs is ended."""
+    try:
+        _, said = driver.communicate(timeout=LIMIT)
+    except subprocess.TimeoutExpired:
+        driver.kill()
+        raise
+    return driver.returncode, said
 
 
 def wait_for(found, driver):
-    while not (result := found()):
+    last = time.monotonic() + LIMIT
+    while not found():
         assert driver.poll() is None, driver.stderr.read()
+        if time.monotonic() > last:
+            driver.kill()
+            pytest.fail("nothing happened")
         time.sleep(0.02)
-    return result
 
 
 def actors(driver):
@@ -75,7 +88,7 @@ def test_two_actors_give_the_files_of_one_process_also_after_kills(arguments, tm
     workers = actors(driver)
     driver.kill()
     driver.communicate()
-    psutil.wait_procs(workers, timeout=60)  # they end with the driver
+    assert not psutil.wait_procs(workers, timeout=60)[1]  # they end with the driver
     before = finished(folder)
     assert len(before) < SHARDS
     finish(start(*arguments, "-o", folder, *on_ray))
@@ -85,9 +98,8 @@ def test_two_actors_give_the_files_of_one_process_also_after_kills(arguments, tm
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
 def test_a_cluster_that_is_not_there_is_refused(arguments, tmp_path, address):
-    driver = start(*arguments, "-o", tmp_path / "s", "--ray", address)
-    _, said = driver.communicate()
-    assert (driver.returncode, said.count("\n")) == (2, 1)
+    code, said = end(start(*arguments, "-o", tmp_path / "s", "--ray", address))
+    assert (code, said.count("\n")) == (2, 1), said
     assert f"Error: There is no Ray cluster at '{address}'" in said
 
 
@@ -95,7 +107,6 @@ def test_an_error_in_an_actor_is_a_sentence(arguments, tmp_path):
     done("encode", *arguments, "-o", tmp_path / "s", "--shard", "0")
     rows = (tmp_path / "docs.jsonl").read_text()
     (tmp_path / "docs.jsonl").write_text(rows[:-3] + "  \n")  # the same size, and no object at the end
-    driver = start(*arguments, "-o", tmp_path / "s", "--ray", "local")
-    _, said = driver.communicate()
-    assert driver.returncode == 2
+    code, said = end(start(*arguments, "-o", tmp_path / "s", "--ray", "local"))
+    assert (code, said.count("\n")) == (2, 1), said
     assert "malformed JSON" in said

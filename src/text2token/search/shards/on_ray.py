@@ -16,6 +16,7 @@ from text2token.utils.errors import UserError, first_line, requires_extra
 from text2token.utils.progress import progress_bar
 
 _PATIENCE = 10  # seconds to wait for a cluster
+_STORE = 100 * 2**20  # bytes of memory that processes share, about the least that Ray takes; only numbers go through it
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def encode_shards_on_ray(job: ShardJob, cluster: RayCluster, *, progress: bool =
             num_gpus=cluster.gpus,
         )
         for row in finished.iter_rows():
+            if row["refusal"]:
+                raise UserError(row["refusal"])
             encoded += row["documents"]
             bar.advance(task)
     return encoded
@@ -85,16 +88,21 @@ class _Actor:
 
     @cached_property
     def _encoder(self) -> ShardEncoder:
-        """The model. It is opened with the first shard, since Ray does not hand on what went wrong in a constructor."""
+        """The model. It is opened with the first shard, where an error can be handed on."""
         return ShardEncoder(self._job)
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, list[int]]:
-        return {"documents": [self._encoder.encode_if_missing(int(shard)) for shard in batch["shard"]]}
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Encode one shard. What the user did wrong is returned as a sentence, which survives the way to the caller."""
+        try:
+            documents, refusal = self._encoder.encode_if_missing(int(batch["shard"][0])), ""
+        except UserError as error:
+            documents, refusal = 0, str(error)
+        return {"documents": [documents], "refusal": [refusal]}
 
 
 @contextmanager
 def _connected(cluster: RayCluster) -> Iterator[None]:
-    """Connect to the cluster, or start one. What the user did wrong inside an actor becomes a sentence again."""
+    """Connect to the cluster, or start one."""
     import ray
     import ray.data
 
@@ -103,7 +111,7 @@ def _connected(cluster: RayCluster) -> Iterator[None]:
     if cluster.address is None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would be sent over the network
         cpus = cluster.actors * cluster.cpus + 1  # one more for Ray Data itself
-        quiet |= {"address": "local", "num_cpus": cpus, "include_dashboard": False}
+        quiet |= {"address": "local", "num_cpus": cpus, "include_dashboard": False, "object_store_memory": _STORE}
     else:
         quiet |= {"address": cluster.address}
     try:
@@ -112,16 +120,10 @@ def _connected(cluster: RayCluster) -> Iterator[None]:
     except (OSError, ValueError) as error:
         reason = first_line(error).rstrip(".")
         raise UserError(f"There is no Ray cluster at '{cluster.address}' ({reason}): check its address.") from error
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.raise_original_map_exception = True
+    ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the exception says what its log says
     try:
         yield
-    except ray.exceptions.RayError as error:
-        if isinstance(cause := getattr(error, "cause", None), UserError):
-            raise UserError(str(cause)) from error
-        raise
     finally:
         ray.shutdown()
 
