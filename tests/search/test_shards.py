@@ -215,9 +215,9 @@ def bucket(monkeypatch):
 def test_a_corpus_on_s3_by_command(job, bucket, tmp_path):
     write_whole(open_place(f"{bucket}/docs.jsonl"), job.source.read_bytes())
     command = ["encode", job.model, f"{bucket}/docs.jsonl", "--shards", "2", "-o", f"{bucket}/a/shards", *SETTINGS]
-    assert json.loads(done(*command, "--shard", "1", "--json"))["documents"] == 12
+    assert json.loads(done(*command, "--shard", "1", "--json"))["documents"] == 13
     assert "numbers 0)" in refused("index", "--vectors", f"{bucket}/a/shards", "-o", tmp_path / "i")
-    assert json.loads(done(*command, "--json")) == {"output": f"{bucket}/a/shards", "documents": 12}
+    assert json.loads(done(*command, "--json")) == {"output": f"{bucket}/a/shards", "documents": 11}
     calibration = ["--correction", "centre", "--calibration-texts", "5"]
     done("index", "--vectors", f"{bucket}/a/shards", "-o", tmp_path / "i", *calibration)
     done("index", job.model, f"{bucket}/docs.jsonl", "-o", tmp_path / "j", *SETTINGS, *calibration)
