@@ -176,13 +176,17 @@ def test_the_seed_decides(quick, tmp_path):
 
 @pytest.mark.parametrize("full", [False, True])
 def test_mixed_precision_learns_the_same(quick, tmp_path, monkeypatch, full):
-    exact = fit(TEXTS, tmp_path / "exact", quick(full=full)).encode(SENTENCES)
+    exact = fit(TEXTS, tmp_path / "exact", quick(full=full, dynamics=1)).encode(SENTENCES)
     monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device: True)
-    fitted = fit(TEXTS, tmp_path / "mixed", quick(full=full))
+    fitted = fit(TEXTS, tmp_path / "mixed", quick(full=full, dynamics=1))
     assert not fitted.bf16  # what is handed out encodes in float32
     mixed = fitted.encode(SENTENCES)
     assert (exact * mixed).sum(axis=1).min() > 0.99
     assert not np.array_equal(exact, mixed)
+    losses = [
+        [row["target_loss"] for row in read_run(tmp_path / name)["dynamics"]["rows"]] for name in ("exact", "mixed")
+    ]
+    np.testing.assert_allclose(*losses, rtol=0.01)
 
 
 @pytest.mark.parametrize(("share", "stages"), [(0.0, {2}), (1.0, {1})])

@@ -59,6 +59,8 @@ class _SharedInput:
         self._last: tuple[Tensor, int, Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
+        if x.is_inference():  # of a measurement along the training; it does not tell whether it was changed in place
+            return x.to(torch.bfloat16)
         if self._last is None or self._last[0] is not x or self._last[1] != x._version:
             self._last = x, x._version, x.to(torch.bfloat16)
         return self._last[2]
