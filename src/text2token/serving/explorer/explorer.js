@@ -2,6 +2,7 @@
 
 const PAUSE = 250; // milliseconds without a key before a text is sent
 const COLOURS = ["#2f55c9", "#1a7f4b", "#b3401f", "#8a4fbf", "#b08900", "#0f8a9d", "#c2378a", "#5b7d1e"];
+const hue = (token) => [...token].reduce((sum, letter) => (31 * sum + letter.codePointAt(0)) % 360, 0);
 const VIEWS = ["read", "compare", "search", "map"];
 const panel = (view) => document.getElementById(view);
 const form = (view) => panel(view).querySelector("form");
@@ -197,7 +198,7 @@ function plot(map, index) {
   const counts = new Map();
   for (const point of map.points) if (point.token) counts.set(point.token, (counts.get(point.token) ?? 0) + 1);
   const frequent = [...counts].sort((a, b) => b[1] - a[1]).slice(0, COLOURS.length).map(([token]) => token);
-  const colour = (point) => COLOURS[frequent.indexOf(point.token)] ?? "var(--training)";
+  const colour = ({ token }) => COLOURS[frequent.indexOf(token)] ?? `hsl(${hue(token)} 35% 58%)`;
   const tip = element("div", { class: "tip", "aria-live": "polite" }, element("p", { class: "muted" }, "Point at a document, or move with the arrow keys; Enter searches near it."));
   const svg = element("svg", { viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": `${map.points.length} documents of ${index} on a plane` });
   const places = map.points.map((point) => [scale(point.x, rangeX, width), scale(point.y, rangeY, height)]);
@@ -229,7 +230,7 @@ function plot(map, index) {
   });
   const legend = element("ul", { class: "legend" }, ...frequent.map((token, place) => element("li", { style: { "--colour": COLOURS[place] } }, visible(token.trim() || token))));
   const note = map.documents > map.points.length ? `${map.points.length} of ${map.documents} documents` : `${map.documents} documents`;
-  return [element("p", { class: "muted" }, `${note}, coloured by their strongest token; grey: any other`), legend, element("div", { class: "plot" }, svg), tip];
+  return [element("p", { class: "muted" }, `${note}, coloured by their strongest token; the most frequent ones are named`), legend, element("div", { class: "plot" }, svg), tip];
 }
 
 function neighbour(places, from, [dx, dy]) {
