@@ -46,8 +46,8 @@ lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and 
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
-bench-serving: .venv/dev  ## needs DATA and MODEL=folder that fit wrote; twenty minutes on a quiet machine
-	$(BIN)/python benchmarks/serving.py --data $(DATA) --model $(MODEL)
+bench-serving: .venv/dev .venv-infinity/ready  ## needs DATA and MODEL=folder that fit wrote; half an hour on a quiet machine
+	$(BIN)/python benchmarks/serving.py --data $(DATA) --model $(MODEL) --peer .venv-infinity/bin/infinity_emb
 	$(BIN)/python benchmarks/pages.py
 
 bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
@@ -66,7 +66,7 @@ bench-sparse: .venv/dev  ## needs DATA, and models of bench-quality: OURS=folder
 	$(BIN)/python benchmarks/pages.py
 
 clean:
-	rm -rf .venv .venv-lowest build demo site
+	rm -rf .venv .venv-infinity .venv-lowest build demo site
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -87,6 +87,12 @@ clean:
 
 .venv/package: .venv/dev
 	$(PIP) --editable '.[package]'
+	touch $@
+
+.venv-infinity/ready: constraints.txt  ## the peer of bench-serving; it needs older versions than ours
+	$(PYTHON) -m venv .venv-infinity
+	.venv-infinity/bin/python -m pip install --quiet --disable-pip-version-check \
+		"infinity-emb[torch,server]==0.0.78" "$$(grep '^torch==' constraints.txt)"
 	touch $@
 
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt
