@@ -9,6 +9,8 @@ many threads, in an environment of its own, which ``make bench-serving`` makes.
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
 import os
 import re
 import subprocess
@@ -180,11 +182,13 @@ def singles(texts: Sequence[str], address: str, body: Callable[[str], dict[str, 
 def queries(url: str, texts: Sequence[str]) -> dict[str, Any]:
     """Measure the milliseconds of short queries beyond the model's own time, which the server states: median over 200 queries."""
     times: list[tuple[float, float]] = []
-    with httpx.Client(base_url=url, timeout=600) as client:
-        for text in texts[:200]:
-            started = time.perf_counter()
-            answer = client.post("/embed", json={"inputs": short(text)}).raise_for_status()
-            times.append((1_000 * (time.perf_counter() - started), float(answer.headers["x-inference-time"])))
+    client = http.client.HTTPConnection(url.removeprefix("http://"))  # the client with the least time of its own
+    for text in texts[:200]:
+        started = time.perf_counter()
+        client.request("POST", "/embed", json.dumps({"inputs": short(text)}), {"Content-Type": "application/json"})
+        answer = client.getresponse()
+        answer.read()
+        times.append((1_000 * (time.perf_counter() - started), float(answer.headers["x-inference-time"])))
     whole, own = np.array(times).T
     details = {"http_ms": float(np.median(whole)), "model_ms": float(np.median(own)), **spread((whole - own).tolist())}
     return {"figures": {"query_overhead_ms": float(np.median(whole - own))}, "details": details}
