@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: bench-serving demo test test-serving test-processes lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
+.PHONY: bench-scale bench-serving demo test test-serving test-processes lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/serve
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -63,6 +63,10 @@ bench-alignment: .venv/dev  ## needs DATA; an hour or two, continues when repeat
 
 bench-sparse: .venv/dev  ## needs DATA, and models of bench-quality: OURS=folder LLM2VEC=folder; continues when repeated
 	$(BIN)/python benchmarks/sparse.py --data $(DATA) --ours $(OURS) $(if $(LLM2VEC),--llm2vec $(LLM2VEC)) $(SPARSE)
+	$(BIN)/python benchmarks/pages.py
+
+bench-scale: .venv/dev  ## needs DATA and MODEL=folder that fit wrote, and a quiet machine; continues when repeated
+	$(BIN)/python benchmarks/scale.py --data $(DATA) --model $(MODEL) $(SCALE)
 	$(BIN)/python benchmarks/pages.py
 
 clean:

@@ -41,6 +41,8 @@ def main() -> None:
         "results-alignment": page_alignment.context(results["alignment"], figures),
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }
+    if "scale" in results:
+        pages["results-scale"] = {"result": results["scale"]}
     for page, context in pages.items():
         write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
     block = render("readme.md.j2", pages["results"])

@@ -40,7 +40,7 @@ from text2token.search.encoder import TextEncoder
 from text2token.search.engines.base import Matrix
 from text2token.search.fusion import search
 from text2token.settings.recipe import Recipe
-from text2token.settings.search import Calibration, FieldName, VectorSettings
+from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
 from text2token.utils.resume import cached
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
@@ -91,13 +91,15 @@ class Model:
         kept.store, kept.key, kept.bf16 = VectorStore(file), embedder_fingerprint(opened), True
         return kept
 
-    def folder(self, collection: Collection) -> Path:
+    def folder(self, collection: Collection, engine: EngineName = "embedded") -> Path:
         """Folder of the index of a collection."""
-        return self.runs / "index" / f"{self.name}-{collection.name}"
+        return self.runs / "index" / "-".join([self.name, collection.name, *([engine] if engine != "embedded" else [])])
 
-    def index(self, collection: Collection, **vectors: Any) -> tuple[Index, float]:
+    def index(
+        self, collection: Collection, *, engine: EngineName = "embedded", uri: str | None = None, **vectors: Any
+    ) -> tuple[Index, float]:
         """Build an index with settings of its sparse vectors, and measure the seconds of the build without encoding."""
-        folder = self.folder(collection)
+        folder = self.folder(collection, engine)
         shutil.rmtree(folder, ignore_errors=True)
         TextEncoder(self.embedder, "document").embed([d.content for d in collection.documents], progress=True)
         index = Index.create(
@@ -106,6 +108,8 @@ class Model:
             encoder=self.recipe.embedder_settings(),
             calibration=Calibration(correction=self.recipe.correction, texts=self.recipe.calibration_texts),
             vectors=VectorSettings(**vectors),
+            engine=engine,
+            uri=uri,
             embedder=self.embedder,
             query_model=self.query_model,
         )

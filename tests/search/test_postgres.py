@@ -78,8 +78,8 @@ def test_the_missing_package_is_named(monkeypatch, tmp_path, backbone):
 
 
 @serving
-def test_large_shards_are_searched_with_hnsw_and_filters_still_give_k_hits(postgres, monkeypatch):
-    monkeypatch.setattr(module, "HNSW_FROM", 1_000)
+def test_large_shards_are_searched_approximately_and_filters_still_give_k_hits(postgres, monkeypatch):
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 1_000)
     engine, number = PostgresEngine(postgres.uri, "large"), 2_000
     vectors = rows(number)
     metadata = [{"kind": "rare" if i % 100 == 7 else "common", "number": i} for i in range(number)]
@@ -112,7 +112,7 @@ def test_psql_users_find_comments_and_a_list_of_indexes(postgres):
         "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
         "WHERE attrelid = 'commented'::regclass AND attnum > 0"
     )
-    assert [name for name, _ in columns] == ["id", "sparse", "dense", "bm25", "words", "metadata", "numbers"]
+    assert [name for name, _ in columns] == ["id", "sparse", "dense", "bm25", "tokens", "words", "metadata", "numbers"]
     assert all(comment for _, comment in columns)
     listed = postgres.execute("SELECT version, shard, shards, fields FROM text2token_indexes WHERE name = 'commented'")
     assert listed == [(1, 1, 1, {"sparse": 200, "dense": 8, "bm25": 0})]
@@ -120,14 +120,14 @@ def test_psql_users_find_comments_and_a_list_of_indexes(postgres):
 
 @serving
 def test_weights_beyond_the_limits_of_pgvector_are_left_out(postgres, monkeypatch):
-    monkeypatch.setattr(module, "HNSW_FROM", 1)
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 1)
     wide = sparse.csr_array(np.linspace(1, 2, 17_000, dtype=np.float32)[None])
     engine = PostgresEngine(postgres.uri, "wide")
     engine.add(["a"], {"sparse": wide, "bm25": wide})
     engine.finish()
     ones = sparse.csr_array(np.r_[np.zeros(1_000), np.ones(16_000)].astype(np.float32)[None])
     (hit,) = engine.search("sparse", ones, 1)
-    assert hit.score == pytest.approx(wide.data[-1_000:].sum(), rel=1e-4)
+    assert hit.score == pytest.approx(wide.data[-16_000:].sum(), rel=1e-4)
     (hit,) = engine.search("bm25", ones, 1)
     assert hit.score == pytest.approx(wide.data[-16_000:].sum(), rel=1e-4)
 

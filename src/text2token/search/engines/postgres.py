@@ -14,11 +14,11 @@ from scipy.sparse import csr_array
 
 from text2token.search.engines.base import Matrix, ScoredId, best, described
 from text2token.search.engines.postgres_schema import (
+    APPROXIMATE,
     MAX_DENSE_HNSW,
-    MAX_SPARSE_HNSW,
-    OPERATORS,
+    TERMS,
     Table,
-    build_hnsw,
+    build_index,
     read_table,
     require_pgvector,
     upgrade_table,
@@ -32,16 +32,18 @@ from text2token.search.engines.postgres_values import (
     query_text,
     sparse_binary,
     strongest,
+    terms_binary,
     texts_binary,
-    words_binary,
 )
 from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 
 T = TypeVar("T")
-HNSW_FROM = 20_000
-"""Documents of a shard from which HNSW indexes are built. Up to there an exact search is about as fast."""
+APPROXIMATE_FROM = 20_000
+"""Documents of a shard from which sparse and dense searches are approximate. Up to there an exact search is about as fast."""
+DOCUMENT_TOKENS, QUERY_TOKENS = 32, 6
+"""A sparse search scores documents that have one of the query's strongest tokens among their own strongest."""
 EF_SEARCH = 400
 """Candidates of an HNSW search (pgvector's ``hnsw.ef_search``); see docs/scale.md for the recall."""
 _SESSION = {
@@ -59,11 +61,12 @@ class PostgresEngine:
     The first :meth:`add` makes the tables. A hash of its id gives the shard of a document. A search asks all shards for their
     ``k`` best documents at the same time and merges them. An addition is one transaction on each shard.
 
-    The BM25 field is exact. The sparse and dense fields are exact until a shard has :data:`HNSW_FROM` documents; from then on
-    HNSW indexes answer, and a search that finds fewer than ``k`` hits with them is repeated exactly.
+    The BM25 field is exact. The sparse and dense fields are exact until a shard has :data:`APPROXIMATE_FROM` documents. From then
+    on a dense search uses an HNSW index, and a sparse search scores only documents that have one of the query's strongest tokens
+    among their own strongest. A search that finds fewer than ``k`` hits in this way is repeated exactly.
 
-    Differences from the protocol: dense vectors have 16 bits a number; of a document's sparse weights the 1,000 largest are kept,
-    and of its BM25 weights 16,000, which are pgvector's limits; a document is a hit in these fields if its score is above 0.
+    Differences from the protocol: dense vectors have 16 bits a number; of a document's sparse or BM25 weights the 16,000 largest
+    are kept, which is pgvector's limit; a document is a hit in these fields if its score is above 0.
 
     Raises:
         LostShardError: By every method: no server of a shard answers.
@@ -129,16 +132,16 @@ class PostgresEngine:
         self._each(delete)
 
     def finish(self) -> None:
-        """Build the HNSW indexes of shards that have grown large enough, and update the statistics of the planner."""
+        """Build the indexes of shards that have grown large enough, and update the statistics of the planner."""
 
         def finish(shard: Shard, connection: Connection[Any]) -> None:
             table = self._table(shard, connection)
             if table is None:
                 return
-            if self._count(shard, connection) >= HNSW_FROM:
-                for field in OPERATORS:
-                    if table.fields.get(field, 0) > 0 and (field != "dense" or table.fields[field] <= MAX_DENSE_HNSW):
-                        build_hnsw(connection, self._name, field)
+            if self._count(shard, connection) >= APPROXIMATE_FROM:
+                for field in APPROXIMATE:
+                    if field in table.fields and (field != "dense" or table.fields[field] <= MAX_DENSE_HNSW):
+                        build_index(connection, self._name, field)
             connection.execute(self._sql("VACUUM (ANALYZE) {table}"))
             self._tables.pop(shard, None)  # it says which indexes there are
 
@@ -197,23 +200,24 @@ class PostgresEngine:
     ) -> list[ScoredId]:
         """The best documents of one shard.
 
-        PostgreSQL uses an HNSW index only if the distance alone orders the rows. An exact search orders them by score and id.
+        PostgreSQL uses an HNSW index only if the distance alone orders the rows. Other searches order them by score and id.
+        A filter may leave out the documents of the strongest tokens, so with filters all tokens of a query count.
         """
         conditions, values = _conditions(filters)
-        if field == "bm25":
-            conditions, values = (
-                [*conditions, sql.SQL("words && %s::int[]")],
-                [*values, csr_array(query).indices.tolist()],
-            )
+        if field == "bm25" or (field == "sparse" and not exact):
+            number = QUERY_TOKENS if field == "sparse" and not filters else MAX_SPARSE
+            conditions.append(sql.SQL("{} && %s::int[]").format(sql.Identifier(TERMS[field])))
+            values.append(strongest(csr_array(query), number).indices.tolist())
+        by_distance = field == "dense" and not exact
         distance = sql.SQL("{} <#> %s::{}").format(sql.Identifier(field), sql.SQL(_TYPES[field]))
         written = query_text(field, query)
         statement = self._sql(
             "SELECT id, -({distance}) AS score FROM {table} WHERE {conditions} ORDER BY {order} LIMIT %s",
             distance=distance,
             conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")]),
-            order=sql.SQL("score DESC, id") if exact else distance,
+            order=distance if by_distance else sql.SQL("score DESC, id"),
         )
-        found = connection.execute(statement, [written, *values, *([] if exact else [written]), k])
+        found = connection.execute(statement, [written, *values, *([written] if by_distance else []), k])
         return [ScoredId(name, score) for name, score in found if field == "dense" or score > 0]
 
     def _prepare(self, shard: Shard, connection: Connection[Any], fields: Mapping[FieldName, int]) -> None:
@@ -287,7 +291,7 @@ def _columns(field: FieldName, rows: Matrix) -> dict[str, Iterable[bytes]]:
     """The columns of the table that a field fills."""
     if field == "dense":
         return {"dense": dense_binary(rows)}
-    if field == "sparse":
-        return {"sparse": sparse_binary(strongest(csr_array(rows), MAX_SPARSE_HNSW), rows.shape[1])}
     kept = strongest(csr_array(rows), MAX_SPARSE)
-    return {"bm25": sparse_binary(kept, WORDS), "words": words_binary(kept)}
+    if field == "sparse":
+        return {"sparse": sparse_binary(kept, rows.shape[1]), "tokens": terms_binary(strongest(kept, DOCUMENT_TOKENS))}
+    return {"bm25": sparse_binary(kept, WORDS), "words": terms_binary(kept)}

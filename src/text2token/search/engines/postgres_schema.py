@@ -16,20 +16,28 @@ from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 
 MIN_PGVECTOR = (0, 8)  # the first with iterative scans, which filters need
-MAX_SPARSE_HNSW = 1_000  # non-zeros of a sparsevec in an HNSW index
 MAX_DENSE_HNSW = 4_000  # dimensions of a halfvec in an HNSW index
-OPERATORS: dict[FieldName, str] = {"sparse": "sparsevec_ip_ops", "dense": "halfvec_ip_ops"}
-"""Operator class of the HNSW index of a field. The BM25 field has none: its search is exact, through an index of words."""
+APPROXIMATE: dict[FieldName, str] = {"sparse": "gin (tokens)", "dense": "hnsw (dense halfvec_ip_ops)"}
+"""Index for the approximate search of a field. HNSW indexes have pgvector's own settings (m 16, ef_construction 64).
+
+An HNSW index of sparse vectors (``sparsevec_ip_ops``) was tried in place of that of tokens. It missed more hits in the same
+time, took much longer to build, and refuses rows of more than 1,000 weights.
+"""
 _LIST = "text2token_indexes"
 _COMMENTS = {
     "id": "Id of the document",
     "sparse": "Weights of tokens: literal and aligned; columns are numbered from 1",
+    "tokens": "Columns of the largest weights in sparse, numbered from 0, for approximate search",
     "bm25": "BM25 weights of words; idf comes with the query",
-    "words": "Columns of the words in bm25, for the search of words",
+    "words": "Columns of the words in bm25, numbered from 0, for the search of words",
     "dense": "Embedding",
     "metadata": "Other columns of the document as text, for filters",
     "numbers": "Those of the other columns that are numbers",
 }
+
+
+TERMS: dict[FieldName, str] = {"sparse": "tokens", "bm25": "words"}
+"""The column with the terms of a sparse field, by which its documents are found."""
 
 
 class Table(NamedTuple):
@@ -38,7 +46,7 @@ class Table(NamedTuple):
     Attributes:
         fields: Fields and the size of their vectors. The size of the BM25 field is 0, because its words grow in number.
         complete: Whether it has the schema of this version of text2token.
-        approximate: Fields with an HNSW index.
+        approximate: Fields with an index for approximate search.
     """
 
     fields: dict[FieldName, int]
@@ -73,7 +81,9 @@ def read_table(connection: Connection[Any], name: str, shard: int, shards: int) 
         (name,),
     )
     there = {row[0] for row in valid}
-    return Table(fields, version == len(_STEPS), frozenset(field for field in OPERATORS if _hnsw(name, field) in there))
+    return Table(
+        fields, version == len(_STEPS), frozenset(field for field in APPROXIMATE if _index_name(name, field) in there)
+    )
 
 
 def upgrade_table(
@@ -101,17 +111,16 @@ def _version(connection: Connection[Any], name: str) -> int:
     return found[0] if found else 0
 
 
-def build_hnsw(connection: Connection[Any], name: str, field: FieldName) -> None:
-    """Build the HNSW index of a field, with pgvector's own settings (m 16, ef_construction 64). Searches go on meanwhile."""
-    statement = "CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ({} {})"
+def build_index(connection: Connection[Any], name: str, field: FieldName) -> None:
+    """Build the index for the approximate search of a field. Searches go on meanwhile."""
     connection.execute(
-        sql.SQL(statement).format(
-            sql.Identifier(_hnsw(name, field)), sql.Identifier(name), sql.Identifier(field), sql.SQL(OPERATORS[field])
+        sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING {}").format(
+            sql.Identifier(_index_name(name, field)), sql.Identifier(name), sql.SQL(APPROXIMATE[field])
         )
     )
 
 
-def _hnsw(name: str, field: FieldName) -> str:
+def _index_name(name: str, field: FieldName) -> str:
     return f"{name}_{field}"
 
 
@@ -129,7 +138,7 @@ def _first(connection: Connection[Any], name: str, fields: Mapping[FieldName, in
     types = {
         "id": 'text COLLATE "C" PRIMARY KEY',
         **{field: _TYPES[field].format(size) for field, size in fields.items()},
-        **({"words": "int[] NOT NULL"} if "bm25" in fields else {}),
+        **{column: "int[] NOT NULL" for field, column in TERMS.items() if field in fields},
         "metadata": "jsonb NOT NULL",
         "numbers": "jsonb NOT NULL",
     }

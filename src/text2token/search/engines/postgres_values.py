@@ -38,7 +38,7 @@ def sparse_binary(rows: csr_array, width: int) -> Iterator[bytes]:
         yield pack(">iii", width, end - start, 0) + columns[start:end].tobytes() + weights[start:end].tobytes()
 
 
-def words_binary(rows: csr_array) -> Iterator[bytes]:
+def terms_binary(rows: csr_array) -> Iterator[bytes]:
     """The columns of each row as an ``int[]``: dimensions, no nulls, type, size, first index; then each length and value."""
     values = np.stack([np.full_like(rows.indices, 4), rows.indices], axis=1).astype(">i4")
     for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):

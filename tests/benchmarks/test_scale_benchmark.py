@@ -1,0 +1,50 @@
+"""The estimates of the benchmark on scale, its drawn vectors, and its page."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pages import render
+from scale_capacity import capacity
+from scale_engines import drawn_dense
+
+DETAILS = {
+    "embedded": {"documents": 1_000_000, "milliseconds": [10.0] * 99 + [50.0]},
+    "quality": {"bytes_a_document": {"embedded": 2_000.0, "postgres": 5_000.0}, "ndcg": {}},
+}
+
+
+def test_a_fan_out_waits_for_its_slowest_shard():
+    one, ten, hundred, thousand = capacity(DETAILS)
+    assert [row["shards"] for row in (one, ten, hundred, thousand)] == [1, 1, 10, 100]
+    assert one["gigabytes"] == {"embedded": 2.0, "postgres": 5.0}
+    assert one["milliseconds"]["p50"] == pytest.approx(10)
+    assert ten["milliseconds"]["p50"] == pytest.approx(100)  # ten times as many documents on one shard
+    assert hundred["milliseconds"]["p50"] == pytest.approx(100)
+    assert thousand["milliseconds"]["p50"] == pytest.approx(500)  # one of a hundred shards is slow in most searches
+    assert hundred["milliseconds_slow"]["p50"] == pytest.approx(500)
+
+
+def test_drawn_vectors_are_near_the_real_ones_and_repeatable():
+    real = np.eye(16, dtype=np.float32)
+    first, again = (np.concatenate(list(drawn_dense(real, 300))) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, rtol=1e-5)
+    assert (first @ real.T).max(axis=1).min() > 0.9
+    assert len(np.unique(first, axis=0)) == 300
+
+
+def test_the_page_shows_what_is_missing():
+    result = {
+        "figures": {"failover_s": 0.5},
+        "details": {**DETAILS, "recall": {}, "capacity": capacity(DETAILS)},
+        "machine": {"cores": 2, "cpu": "a processor"},
+        "git": "0123456789abcdef",
+        "seed": 0,
+        "command": "python benchmarks/scale.py",
+    }
+    page = render("results-scale.md.j2", {"result": result})
+    assert "| 0.5 | ≤ 2 | reached |" in page
+    assert "not measured" in page
+    assert "| 1,000,000,000 | 100 | 2000 | 5000 |" in page
