@@ -185,7 +185,9 @@ def embedded(model: Model, collection: Collection, size: int) -> dict[str, Any]:
             engine.search("sparse", query, K)
             wall.append(1000 * (time.perf_counter() - started))
         started = time.perf_counter()
-        engine.add([f"new {number}" for number in range(100)], {"sparse": documents[:100]})
+        engine.add(
+            [f"new {number}" for number in range(100)], {"sparse": documents[np.arange(100) % documents.shape[0]]}
+        )
         engine.finish()
         added = time.perf_counter() - started
     millions = "1m" if size == 1_000_000 else str(size)
