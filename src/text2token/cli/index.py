@@ -268,7 +268,7 @@ def _check_shards(
     docs: Path | None, change: Change, columns: Mapping[str, str | None], recipe: Recipe, *, strict: bool
 ) -> None:
     """Refuse arguments that were settled when the shards were encoded."""
-    idle = ["DOCS"] if docs else ["--add, --delete"] if change else ["--strict"] if strict else []
+    idle = ["DOCS"] if docs else ["--add" if change.add else "--delete"] if change else ["--strict"] if strict else []
     idle += [f"--{name}-column" for name, value in columns.items() if value is not None]
     idle += [as_flag(name) for name in sorted(recipe.model_fields_set.intersection(BACKBONE))]
     if idle:
