@@ -96,7 +96,7 @@ def test_two_actors_give_the_files_of_one_process_also_after_kills(arguments, tm
     assert {file.name: file.read_bytes() for file in folder.glob("s*")} == expected
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "auto"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
 def test_a_cluster_that_is_not_there_is_refused(arguments, tmp_path, address):
     code, said = end(start(*arguments, "-o", tmp_path / "s", "--ray", address))
     assert (code, said.count("\n")) == (2, 1), said
