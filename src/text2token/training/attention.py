@@ -19,9 +19,9 @@ _SDPA = "sdpa"  # the name that transformers gives to torch's scaled_dot_product
 def attention_in_float32(body: nn.Module) -> Iterator[None]:
     """Compute torch's scaled dot-product attention in float32 inside the block, wherever autocast is on and the device is a CPU.
 
-    On a CPU, the backward pass of torch's fused attention is several times slower in bf16 than in float32, and it takes as long
-    as half of the matrix products. Queries, keys and values are small beside the weights, so their conversion costs little.
-    The products of the linear layers stay in bf16. Without bf16 in hardware nothing is on autocast, and nothing changes.
+    On a CPU, the backward pass of torch's fused attention is several times slower in bf16 than in float32 for short texts.
+    Queries, keys and values are small, so their conversion costs little. Products of the linear layers stay in bf16. Without bf16
+    in hardware nothing is on autocast, and nothing changes.
 
     Args:
         body: The body that trains.
