@@ -116,7 +116,7 @@ def _texts() -> list[str]:
         f"The {a} and the {b} met a {c}, {i}."
         for i, a in enumerate(_WORDS)
         for b in _WORDS
-        for c in _WORDS[:4]
+        for c in _WORDS[:6]
         if a != b
     ]
 

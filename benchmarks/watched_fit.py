@@ -14,12 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from accelerate.state import AcceleratorState, DistributedType, PartialState
+from transformers import Trainer
+
 from text2token.cli import main
 from text2token.model import precision
 from text2token.training import trainer
 from text2token.training.callbacks import CheckpointIntegrity
 from text2token.training.objective import TokenTargets
-from text2token.utils.processes import rank
+from text2token.utils.processes import rank, splits_weights
 
 
 def watch(folder: Path, kill: str) -> None:
@@ -32,8 +35,8 @@ def watch(folder: Path, kill: str) -> None:
             file.write(json.dumps([row["text"] for row in rows]) + "\n")
         return inner(self, rows, pad)
 
-    def save_final(inner: Callable[..., Any], body: Any, log: Any, final: Path) -> None:
-        inner(body, log, final)
+    def save_final(inner: Callable[..., Any], body: Any, weights: Any, log: Any, final: Path) -> None:
+        inner(body, weights, log, final)
         shutil.copytree(final, folder / final.parent.name)
 
     def on_save(inner: Callable[..., Any], self: Any, args: Any, state: Any, control: Any, **more: Any) -> None:
@@ -41,7 +44,21 @@ def watch(folder: Path, kill: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         inner(self, args, state, control, **more)
 
+    def state(inner: Callable[..., Any], self: AcceleratorState, *arguments: Any, **more: Any) -> None:
+        """On CPUs accelerate ignores FSDP and trains with DDP, so it is told that this is a GPU while it decides."""
+        if PartialState(cpu=True).distributed_type == DistributedType.MULTI_CPU:
+            PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+        inner(self, *arguments, **more)
+
+    def train(inner: Callable[..., Any], self: Trainer, *arguments: Any, **more: Any) -> None:
+        inner(self, *arguments, **more)
+        kinds = sorted({type(parameter).__name__ for parameter in self.model.parameters()})
+        (folder / f"parameters-{rank()}.json").write_text(json.dumps(kinds))
+
+    if splits_weights():
+        AcceleratorState.__init__ = _around(AcceleratorState.__init__, state)
     for owner, name, around in (
+        (Trainer, "train", train),
         (TokenTargets, "collate", collate),
         (trainer, "_save_final", save_final),
         (CheckpointIntegrity, "on_save", on_save),

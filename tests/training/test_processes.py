@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 
 from conftest import SENTENCES
 from scale_training import SETTINGS, TORCHRUN, adapters, batches, largest_difference, start
+from text2token import UserError
+from text2token.utils.processes import splits_weights
 
 pytestmark = pytest.mark.processes
 
@@ -27,6 +29,13 @@ ACCELERATE = (
     "--num_machines",
     "1",
 )
+FSDP = {  # what `accelerate launch --use_fsdp --fsdp_version 2` sets
+    "ACCELERATE_USE_FSDP": "true",
+    "FSDP_VERSION": "2",
+    "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP",
+    "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+    "FSDP_RESHARD_AFTER_FORWARD": "true",
+}
 ONE = (sys.executable,)
 
 
@@ -102,6 +111,16 @@ def test_a_killed_process_ends_all_and_the_same_command_goes_on(settings, corpus
     assert names(tmp_path) == ["m", "m-watched"]
 
 
+def test_fsdp_trains_what_one_process_trains(settings, corpus, alone, tmp_path):
+    output = tmp_path / "m"
+    done = start(TORCHRUN, output, settings, corpus, **FSDP)
+    assert done.returncode == 0, done.stderr
+    for rank in (0, 1):
+        assert json.loads((tmp_path / "m-watched" / f"parameters-{rank}.json").read_text()) == ["DTensor"]
+    assert largest_difference(adapters(alone), adapters(output)) <= 1e-5
+    assert names(tmp_path) == ["m", "m-watched"]
+
+
 def test_a_refusal_is_one_sentence_of_the_first_process(settings, corpus, tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "run.json").touch()
@@ -117,6 +136,15 @@ def test_accelerate_launches_a_run_whose_time_limit_ends_all_processes(settings,
     assert done.returncode == 0, done.stderr
     run = json.loads((tmp_path / "m" / "run.json").read_text())
     assert {row["step"] for row in run["log"]} == {0, 1}
+
+
+def test_the_first_version_of_fsdp_is_refused(monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", **FSDP}.items():
+        monkeypatch.setenv(name, value)
+    assert splits_weights()
+    monkeypatch.setenv("FSDP_VERSION", "1")
+    with pytest.raises(UserError, match="Only version 2 of FSDP"):
+        splits_weights()
 
 
 @pytest.mark.parametrize("verb", ["index", "baseline", "adapt"])

@@ -62,7 +62,8 @@ def _is_complete(checkpoint: Path) -> bool:
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:
-    return {file.name: file.stat().st_size for file in checkpoint.iterdir() if file.name != _SIZES}
+    files = (file for file in checkpoint.rglob("*") if file.is_file() and file.name != _SIZES)
+    return {str(file.relative_to(checkpoint)): file.stat().st_size for file in files}
 
 
 class ShowProgress(TrainerCallback):

@@ -23,6 +23,7 @@ from text2token.training.card import write_student_cards
 from text2token.training.start import CorpusLike, Draw, Drawn, as_corpus, read_corpus
 from text2token.training.student import Lesson, pool, start_table, train_table
 from text2token.utils.errors import UserError
+from text2token.utils.processes import require_one_process
 from text2token.utils.progress import track
 from text2token.utils.run_folder import RunFolder
 
@@ -64,6 +65,7 @@ def distill(
     Raises:
         UserError: Teacher, corpus or output folder cannot be used.
     """
+    require_one_process("distill")
     settings = settings or DistillSettings()
     folder = RunFolder.open(Path(output), overwrite=overwrite)
     name = str(teacher) if isinstance(teacher, str | Path) else (teacher.backbone or "an embedder")

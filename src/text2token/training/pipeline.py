@@ -28,7 +28,7 @@ from text2token.training.start import CorpusLike, Draw, Run, as_corpus, open_bac
 from text2token.training.trainer import TrainingSettings, merge_adapters, pair_cosine, train_stage
 from text2token.utils.errors import UserError
 from text2token.utils.files import exclusive_lock
-from text2token.utils.processes import on_main, require_one_process, share_rows
+from text2token.utils.processes import on_main, require_one_process, share_rows, splits_weights
 
 Stores = dict[int, tuple[TargetStore, TargetStore]]
 """For each stage, the targets to train on and the targets of the held-out texts."""
@@ -72,6 +72,7 @@ def fit(
     Raises:
         UserError: Corpus, recipe, backbone or output folder cannot be used.
     """
+    splits_weights()  # raises an error before any work
     recipe = recipe or Recipe()
     amount = fit_draw(recipe)
     with start_run("fit", corpus, output, recipe, amount, text_column=text_column, overwrite=overwrite) as run:

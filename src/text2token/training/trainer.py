@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, Tim
 from text2token.training.objective import Objective
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_folder
-from text2token.utils.processes import on_cpu, on_main, world_size
+from text2token.utils.processes import on_cpu, on_main, splits_weights, world_size
 from text2token.utils.progress import progress_bar
 
 _EVALUATIONS = 2  # per stage, after the one at its start: with the curve of the training loss they show a stall
@@ -96,6 +96,7 @@ def train_stage(
         transformer.model = _load_final(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = transformer.model = _trainable(transformer.model, settings)
+    spare = copy.deepcopy(body).cpu() if splits_weights() else None
     tokenized = partial(_tokenized, tokenizer=encoder.tokenizer, max_length=settings.train_length)
     with progress_bar(enabled=progress) as bar, _fast(body):
         trainer = _ObjectiveTrainer(
@@ -115,8 +116,11 @@ def train_stage(
         trainer.remove_callback(PrinterCallback)
         trainer.objective = on_device(objective, trainer.args.device)
         trainer.train(resume_from_checkpoint=on_main(lambda: last_complete_checkpoint(folder)))
+        weights = trainer.whole_weights()
     log = _log(trainer.state.log_history, trainer.args.eval_steps)
-    on_main(lambda: _save_final(body, log, final))
+    on_main(lambda: _save_final(body, weights, log, final))
+    if spare is not None:  # `body` has parts of the weights from now on, and all that follows needs whole ones
+        transformer.model = _load_final(spare, final).to(trainer.args.device)
     return log
 
 
@@ -144,6 +148,10 @@ class _ObjectiveTrainer(Trainer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.model_accepts_loss_kwargs = False  # our loss is a mean, so the Trainer must divide it by the accumulation
+
+    def whole_weights(self) -> dict[str, Tensor] | None:
+        """All weights, if each process has a part of them (FSDP). All processes call this, and the first one gets the weights."""
+        return self.accelerator.get_state_dict(self.model) if splits_weights() else None
 
     def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> SimilarLengths:
         """Each step has texts of similar length. The order depends on the seed alone, so all processes draw the same one.
@@ -177,7 +185,11 @@ def _trainable(body: PreTrainedModel | PeftModel, settings: TrainingSettings) ->
 @contextmanager
 def _fast(body: nn.Module) -> Iterator[None]:
     """Train in bf16 inside the block where the hardware has it."""
-    with mixed_precision(body), adapters_in_bf16(body), attention_in_float32(body):
+    with ExitStack() as stack:
+        stack.enter_context(mixed_precision(body))
+        stack.enter_context(attention_in_float32(body))
+        if not splits_weights():  # it holds the weights that a layer has now, which FSDP replaces by parts of them
+            stack.enter_context(adapters_in_bf16(body))
         yield
 
 
@@ -189,9 +201,11 @@ def _load_final(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedMod
     return PeftModel.from_pretrained(base, final, is_trainable=True)
 
 
-def _save_final(body: PreTrainedModel | PeftModel, log: list[dict[str, float]], final: Path) -> None:
+def _save_final(
+    body: PreTrainedModel | PeftModel, weights: dict[str, Tensor] | None, log: list[dict[str, float]], final: Path
+) -> None:
     with atomic_folder(final) as part:
-        body.save_pretrained(part)
+        body.save_pretrained(part, state_dict=weights)
         (part / "log.json").write_text(json.dumps(log))
 
 

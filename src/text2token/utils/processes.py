@@ -119,6 +119,19 @@ def on_cpu() -> bool:
     return world_size() > 1 and not torch.accelerator.is_available()
 
 
+def splits_weights() -> bool:
+    """Whether ``accelerate launch`` was told to split the weights over the processes (FSDP).
+
+    Raises:
+        UserError: It was told to use the first version of FSDP, which replaces the parameters of a model by flat ones.
+    """
+    if world_size() == 1 or os.environ.get("ACCELERATE_USE_FSDP", "").lower() != "true":
+        return False
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UserError("Only version 2 of FSDP works here: launch with --fsdp_version 2.")
+    return True
+
+
 def started() -> PartialState:
     """The group of the processes. The first call starts it."""
     from accelerate import PartialState
