@@ -112,7 +112,7 @@ def test_http_in_bf16_gives_almost_the_vectors_of_fp32(serve, texts):
     expected = embedder.encode(mixed)
     if not has_bf16(embedder.encoder.device):
         pytest.skip("no bf16 here")
-    embedder.use_bf16()
+    embedder.use_precision("bf16")
     client = serve(embedder)
     given = np.array(client.post("/embed", json={"inputs": mixed}).json())
     alone = np.array([client.post("/embed", json={"inputs": text}).json()[0] for text in mixed[-2:]])

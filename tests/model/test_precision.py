@@ -126,11 +126,11 @@ def test_an_embedder_in_bf16_gives_nearly_the_same_vectors(
     embedder = untrained(backbone("llama"))
     exact = embedder.embed(SENTENCES)
     with pytest.raises(UserError, match="no bf16"):  # as tests have it
-        embedder.use_bf16()
+        embedder.use_precision("bf16")
     embedder.bf16 = True  # asks for what the hardware has, which is nothing
     assert torch.equal(embedder.embed(SENTENCES), exact)
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    embedder.use_bf16()
+    embedder.use_precision("bf16")
     mixed = embedder.embed(SENTENCES)
     assert mixed.dtype == torch.float32
     assert not torch.equal(mixed, exact)

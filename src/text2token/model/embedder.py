@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from text2token.model.encoding import encode_in_batches
 from text2token.model.folders import is_whole, load_parts, save_parts
 from text2token.model.head import DecodingHead, mean_logits
 from text2token.model.original_head import open_head
-from text2token.model.precision import body_in_bf16, mixed_precision
+from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
 from text2token.utils.errors import UserError
@@ -41,7 +40,7 @@ class Embedder:
         correction: Affine map from ``h`` to the dense vector before it is normalised; None leaves ``h`` as it is.
         mean_logits: Corpus-mean token logits, V numbers; sparse vectors and explanations subtract them. None until learnt.
         top_k: Tokens in a sparse vector. 128 (ours): a short text aligns with far fewer, a paragraph with about as many.
-        bf16: Embed in mixed precision, see :meth:`use_bf16`.
+        bf16: Encode in bfloat16 where the hardware has it, see :meth:`use_precision`.
         batch_size: Size of a batch in texts of 128 tokens; a call can name another.
         backbone: Name of the language model. None for a finished embedder.
         settings: Attention, pooling, template and length of that language model. None for a finished embedder.
@@ -169,14 +168,22 @@ class Embedder:
             )
         return self.mean_logits
 
-    def use_bf16(self) -> None:
-        """Embed in mixed precision from now on: about half the time, and vectors differ in the third digit.
+    @property
+    def precision(self) -> Literal["fp32", "bf16"]:
+        """The precision in which texts are encoded here: bf16 only if :attr:`bf16` is set and the hardware has it."""
+        return "bf16" if self.bf16 and use_of_bf16(self.encoder, "auto") else "fp32"
+
+    def use_precision(self, precision: Precision) -> None:
+        """Encode in a precision from now on. A new embedder encodes in fp32, so that its vectors do not depend on the hardware.
+
+        Args:
+            precision: ``bf16`` takes about half the time on hardware that has it, and vectors differ in the third digit. ``auto``
+                is bf16 where the hardware has it, else fp32.
 
         Raises:
-            UserError: The hardware has no bf16, or the model has no transformer body.
+            UserError: ``bf16`` is asked for, but the hardware has no bf16 or the model has no transformer body.
         """
-        body_in_bf16(self.encoder)
-        self.bf16 = True
+        self.bf16 = use_of_bf16(self.encoder, precision)
 
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int | None = None, progress: bool = False
@@ -196,7 +203,7 @@ class Embedder:
         if prompt is None and self.encoder.default_prompt_name is not None:
             prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
         encode = partial(self.encoder.encode, prompt=prompt, show_progress_bar=False, convert_to_tensor=True)
-        with mixed_precision(self.encoder[0].model) if self.bf16 else nullcontext():
+        with encoding(self.encoder, bf16=self.bf16):
             return encode_in_batches(
                 self.encoder,
                 texts,

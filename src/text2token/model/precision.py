@@ -1,20 +1,24 @@
-"""Mixed precision: the matrix products of a transformer body in bfloat16, where the hardware has it."""
+"""Precision: the matrix products of a transformer body in bfloat16, where the hardware has it."""
 
 from __future__ import annotations
 
 import functools
-from collections import Counter
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import Any
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import torch
 from accelerate.utils import convert_to_fp32
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
 
+from text2token.model.encoding_body import encoding_body, forget
 from text2token.utils.errors import UserError
+
+Model: TypeAlias = SentenceTransformer | SparseEncoder
+Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 
 # CPU features of x86 (two) and ARM. Without one of them bf16 is emulated, which is many times slower than float32.
 _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")
@@ -31,63 +35,114 @@ def has_bf16(device: torch.device) -> bool:
     return any(capabilities.get(feature) for feature in _CPU_FEATURES)
 
 
-def body_in_bf16(model: SentenceTransformer | SparseEncoder) -> nn.Module:
-    """Return the transformer body of a model, for :func:`mixed_precision`.
+def use_of_bf16(model: Model, precision: Precision) -> bool:
+    """Return whether a model computes in bfloat16 when ``precision`` is asked for.
+
+    ``auto`` takes bfloat16 for a transformer body on hardware that has it.
 
     Raises:
-        UserError: The model has no transformer, or its device has no bf16.
+        UserError: ``bf16`` is asked for, but the model has no transformer body, or its device has no bfloat16.
     """
-    body = getattr(model[0], "model", None)
-    if not isinstance(body, nn.Module) or not has_bf16(model.device):
-        raise UserError("This model or machine has no bf16: leave bf16 out.")
-    return body
+    can = has_body(model) and has_bf16(model.device)
+    if precision == "bf16" and not can:
+        raise UserError("This model or machine has no bf16: set precision to auto or fp32.")
+    return can and precision != "fp32"
+
+
+def has_body(model: Model) -> bool:
+    """Return whether a model begins with a transformer body."""
+    return isinstance(getattr(model[0], "model", None), nn.Module)
+
+
+@contextmanager
+def encoding(model: Model, *, bf16: bool = False) -> Iterator[None]:
+    """Run the body of a model in its encoding form inside the block, see :mod:`text2token.model.encoding_body`.
+
+    The vectors are those of the plain body: to 1e-6 in float32, to the third digit in bf16. Only the thread that entered the block
+    is affected, and only calls without gradients.
+
+    Args:
+        model: A model of sentence-transformers. Nothing changes for one without a transformer body.
+        bf16: Compute in bfloat16 where the hardware has it.
+    """
+    if not has_body(model):
+        yield
+        return
+    last_row = len(model) > 1 and getattr(model[1], "pooling_mode", None) == "lasttoken"
+    with _replaced_forward(model[0].model, _Mode(half=bf16 and has_bf16(model.device), last_row=last_row)):
+        yield
 
 
 @contextmanager
 def mixed_precision(body: nn.Module) -> Iterator[None]:
-    """Run the forward passes of ``body`` under bf16 autocast inside the block; their outputs are float32.
+    """Run the forward passes of ``body`` in bf16 inside the block; their outputs are float32.
 
-    Only the thread that entered the block is affected. Blocks may be nested, and several threads may be inside at once.
-    Weights, norms and everything that follows the body (pooling, loss) stay float32. On a CPU with AVX512-BF16 this is about
-    twice as fast. Without bf16 in hardware the block changes nothing.
+    Passes with gradients run under autocast, others in the encoding form of the body, see
+    :mod:`text2token.model.encoding_body`. Only the thread that entered the block is affected. Blocks may be nested, and several
+    threads may be inside at once. Weights, norms and everything that follows the body (pooling, loss) stay float32. Without
+    bf16 in hardware the block changes nothing.
     """
     if not has_bf16(next(body.parameters()).device):
         yield
         return
+    with _replaced_forward(body, _Mode(half=True, last_row=False)):
+        yield
+
+
+class _Mode(NamedTuple):
+    """How a block computes: in bfloat16, and whether only the row of the last token is read."""
+
+    half: bool
+    last_row: bool
+
+
+@contextmanager
+def _replaced_forward(body: nn.Module, mode: _Mode) -> Iterator[None]:
     with _LOCK:
-        mixed = vars(body).get("forward")
-        if not isinstance(mixed, _MixedForward):
-            mixed = body.forward = _MixedForward(body)
-        mixed.threads[get_ident()] += 1
+        forward = vars(body).get("forward")
+        if not isinstance(forward, _Forward):
+            forward = body.forward = _Forward(body)
+        forward.modes.setdefault(get_ident(), []).append(mode)
     try:
         yield
     finally:
         with _LOCK:
-            mixed.threads[get_ident()] -= 1
-            if not mixed.threads.total():
-                mixed.restore(body)
+            forward.modes[get_ident()].pop()
+            if not any(forward.modes.values()):
+                forward.restore(body)
 
 
-class _MixedForward:
-    """Stands in for the ``forward`` of a body while at least one thread is inside :func:`mixed_precision`.
+class _Forward:
+    """Stands in for the ``forward`` of a body while at least one thread is inside a block.
 
     Attributes:
-        threads: Blocks that each thread is inside of, by thread id.
+        modes: The blocks that each thread is inside of, outermost first, by thread id.
     """
 
     def __init__(self, body: nn.Module) -> None:
-        self.threads: Counter[int] = Counter()
+        self.modes: dict[int, list[_Mode]] = {}
+        self._body = weakref.ref(body)
         self._plain = body.forward
-        self._of_instance = "forward" in vars(body)  # another library may have replaced it already
+        self._of_instance = "forward" in vars(body)  # another library has replaced it already
         self._device = next(body.parameters()).device.type
         functools.update_wrapper(self, body.forward)  # transformers reads the signature
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not self.threads[get_ident()]:
+        modes, body = self.modes.get(get_ident()), self._body()
+        if not modes or body is None:
             return self._plain(*args, **kwargs)
-        with torch.autocast(self._device, dtype=torch.bfloat16):
-            outputs = self._plain(*args, **kwargs)
-        return convert_to_fp32(outputs)
+        half = any(mode.half for mode in modes)
+        form = None
+        if torch.is_grad_enabled():
+            forget(body)  # a training: its next step makes packed weights old
+        elif not body.training and not self._of_instance:
+            form = encoding_body(body, half=half)
+        if form is not None:
+            outputs = form(*args, last_row=modes[-1].last_row, **kwargs)
+        else:
+            with torch.autocast(self._device, dtype=torch.bfloat16, enabled=half or torch.is_autocast_enabled(self._device)):
+                outputs = self._plain(*args, **kwargs)
+        return convert_to_fp32(outputs) if half else outputs
 
     def restore(self, body: nn.Module) -> None:
         """Give the body its own ``forward`` back."""

@@ -7,14 +7,13 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 from sentence_transformers.util import batch_to_device
 from torch import Tensor
 
 from text2token.model.embedder import Embedder
-from text2token.model.precision import mixed_precision
+from text2token.model.precision import encoding
 from text2token.serving.errors import ApiError
 from text2token.serving.metrics import Metrics
 from text2token.serving.queue import Entry, Job, QueueFullError, TokenQueue
@@ -144,6 +143,6 @@ def forward(embedder: Embedder, ids: Sequence[Sequence[int]]) -> Tensor:
     encoder = embedder.encoder
     padded = embedder.tokenizer.pad({"input_ids": [list(row) for row in ids]}, return_tensors="pt")
     features = {name: padded[name] for name in ("input_ids", "attention_mask")}
-    with mixed_precision(encoder[0].model) if embedder.bf16 else nullcontext():
+    with encoding(encoder, bf16=embedder.bf16):
         vectors = encoder(batch_to_device(features, encoder.device))["sentence_embedding"]
     return vectors.float().cpu()

@@ -1,0 +1,123 @@
+"""A second form of a transformer body that only encodes: same weights, less work."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from text2token.model import grouped_attention
+from text2token.model.half_layers import replace_layers
+from text2token.model.last_row import LastRow
+
+_BODIES: WeakKeyDictionary[nn.Module, dict[bool, EncodingBody]] = WeakKeyDictionary()
+_LOCK = threading.RLock()
+_SAMPLED = 4  # numbers of each parameter that are compared with those at the time of packing
+
+
+def encoding_body(body: nn.Module, *, half: bool) -> EncodingBody | None:
+    """Return the encoding form of a body. It is made at the first call, and again after the weights have changed.
+
+    A body has none while another library, or a training, has replaced the ``forward`` of one of its modules: a copy of such a
+    module would not do what the replacement does.
+
+    Args:
+        body: A transformer body.
+        half: Compute in bfloat16. The packed weights take half of the memory of the float32 weights, in addition to them.
+    """
+    with _LOCK:
+        made = _BODIES.setdefault(body, {})
+        if half not in made or not made[half].is_current(body):
+            made.pop(half, None)  # free the old weights first
+            if any("forward" in vars(module) for module in body.modules() if module is not body):
+                return None
+            made[half] = EncodingBody(body, half=half)
+        return made[half]
+
+
+def forget(body: nn.Module) -> None:
+    """Free the encoding forms of a body."""
+    with _LOCK:
+        _BODIES.pop(body, None)
+
+
+class EncodingBody:
+    """The encoding form of a body: a copy of its modules around the same parameters.
+
+    Linear layers compute in bfloat16 if asked for. Attention is that of :mod:`text2token.model.grouped_attention` where the body uses
+    torch's on a CPU. Keys and values are not kept. The last layer can be told to finish the row of the last token alone.
+
+    Args:
+        body: A transformer body in evaluation mode.
+        half: Compute linear layers in bfloat16.
+    """
+
+    def __init__(self, body: nn.Module, *, half: bool) -> None:
+        self._weights = _Weights(body)
+        self._half, self._device = half, next(body.parameters()).device.type
+        self._modules: Any = _copy(body)
+        config = getattr(self._modules, "config", None)
+        if config is not None:
+            config.use_cache = False
+            if self._device == "cpu" and getattr(config, "_attn_implementation", None) == "sdpa":
+                config._attn_implementation = grouped_attention.NAME
+        self._last = LastRow(self._modules)  # tries its parts out, in float32
+        if half:
+            replace_layers(self._modules)
+        self._last.install()
+
+    def is_current(self, body: nn.Module) -> bool:
+        """Return whether modules and weights of the body are those that this form was made from."""
+        return self._weights.are_those_of(body)
+
+    def __call__(self, *args: Any, last_row: bool = False, **kwargs: Any) -> Any:
+        """Run the body.
+
+        Args:
+            args: Arguments of the body.
+            last_row: Only the row of the last token of each text will be read; the others are undefined.
+            kwargs: Arguments of the body.
+        """
+        mask = kwargs.get("attention_mask") if last_row else None
+        with self._last.alone(mask), torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half):
+            return self._modules(*args, **kwargs)
+
+
+def _copy(body: nn.Module) -> nn.Module:
+    """Return a copy of the modules of a body around the same parameters and buffers, with the forward of its class."""
+    kept = {id(tensor): tensor for tensor in (*body.parameters(), *body.buffers())}
+    wrapper = vars(body).get("forward")
+    copied = copy.deepcopy(body, kept if wrapper is None else {**kept, id(wrapper): wrapper})
+    vars(copied).pop("forward", None)
+    return copied
+
+
+class _Weights:
+    """Tells whether the parameters of a body have changed.
+
+    Addresses and versions show an optimiser's step and a loaded checkpoint. Changes through ``.data`` have no version, so some
+    numbers of each parameter are compared too.
+    """
+
+    def __init__(self, body: nn.Module) -> None:
+        self._state = self._read(body)
+        flat = [parameter.detach().view(-1) for parameter in body.parameters() if parameter.is_contiguous()]
+        self._views = [part[:: max(1, len(part) // _SAMPLED)][:_SAMPLED] for part in flat]
+        self._values = self._sample()
+
+    def are_those_of(self, body: nn.Module) -> bool:
+        return self._read(body) == self._state and torch.equal(self._sample(), self._values)
+
+    def _sample(self) -> Tensor:
+        return torch.cat(self._views) if self._views else torch.empty(0)
+
+    @staticmethod
+    def _read(body: nn.Module) -> list[tuple[int, int]]:
+        return [
+            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
+            for parameter in body.parameters()
+        ]

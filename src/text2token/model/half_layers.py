@@ -1,0 +1,127 @@
+"""Layers that compute in bfloat16 with weights that were cast and packed once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.pytorch_utils import Conv1D
+
+_BATCH = 1024  # rows that the packed layout is chosen for; other numbers of rows give the same result
+# Activations that oneDNN applies inside a product, by their arguments there.
+_FUSED: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
+    ("swish", ""): functional.silu,
+    ("gelu", "none"): functional.gelu,
+    ("gelu", "tanh"): lambda inputs: functional.gelu(inputs, approximate="tanh"),
+    ("relu", ""): functional.relu,
+}
+
+
+def replace_layers(module: nn.Module) -> int:
+    """Replace the linear layers below ``module``, and the gated feed-forward layers that are made of them, in place.
+
+    Returns:
+        Number of linear layers that were replaced.
+    """
+    count = 0
+    for name, child in module.named_children():
+        if type(child) in (nn.Linear, Conv1D):
+            setattr(module, name, HalfLinear(child))
+            count += 1
+            continue
+        gated = HalfGated.of(child)
+        count += replace_layers(child)
+        if gated is not None:
+            setattr(module, name, HalfGated(child, *gated))
+    return count
+
+
+class HalfLinear(nn.Linear):
+    """A linear layer in bfloat16. It keeps the float32 parameters of the layer that it stands for, and adds a packed copy.
+
+    On a CPU oneDNN packs the weights in the order in which its product reads them. On other devices the copy is plain bfloat16.
+
+    Args:
+        layer: Its weights are read now; later changes do not reach this layer.
+    """
+
+    def __init__(self, layer: nn.Module) -> None:
+        nn.Module.__init__(self)
+        self.weight, self.bias = layer.weight, layer.bias
+        weight = layer.weight.detach()
+        weight = (weight.t() if isinstance(layer, Conv1D) else weight).to(torch.bfloat16)
+        self.out_features, self.in_features = weight.shape
+        self.onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        half = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _BATCH) if self.onednn else weight
+        # An attribute of the instance, and no buffer: nobody saves or hashes it.
+        self.half, self.half_bias = half, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+
+    def forward(self, inputs: Tensor)  -> Tensor:
+        """Return the product in bfloat16."""
+        if not self.onednn:
+            return functional.linear(inputs.to(torch.bfloat16), self.half, self.half_bias)
+        return self.activated(inputs, "none", "")
+
+    def activated(self, inputs: Tensor, activation: str, algorithm: str) -> Tensor:
+        """Return the activation of the product; names are those of oneDNN in torch."""
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs.to(torch.bfloat16), self.half, self.half_bias, activation, [], algorithm
+        )
+        return outputs
+
+    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
+        """Return the product, multiplied number by number with ``other``."""
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs.to(torch.bfloat16), other, self.half, self.half_bias, "mul"
+        )
+        return outputs
+
+
+class HalfGated(nn.Module):
+    """A gated feed-forward layer, ``down(act(gate(x)) · up(x))``, whose activation and gate are computed inside the products.
+
+    Args:
+        layer: Its three linear layers are :class:`HalfLinear` already.
+        activation: Name of the activation in oneDNN.
+        algorithm: Its variant.
+    """
+
+    def __init__(self, layer: Any, activation: str, algorithm: str) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = layer.gate_proj, layer.up_proj, layer.down_proj
+        self._activation = (activation, algorithm)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the output in bfloat16."""
+        hidden = hidden.to(torch.bfloat16)
+        gate = self.gate_proj.activated(hidden, *self._activation)
+        outputs: Tensor = self.down_proj(self.up_proj.times(hidden, gate))
+        return outputs
+
+    @staticmethod
+    def of(layer: Any) -> tuple[str, str] | None:
+        """Return the activation of a gated feed-forward layer on a CPU; None if ``layer`` is none, which is tried out."""
+        linears = [getattr(layer, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+        if not all(type(linear) is nn.Linear for linear in linears) or not torch.backends.mkldnn.is_available():
+            return None
+        gate, up, down = linears
+        if gate.weight.device.type != "cpu" or gate.weight.shape != up.weight.shape:
+            return None
+        inputs = torch.linspace(-2, 2, 2 * gate.in_features).view(2, -1)
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+            expected = layer(inputs)
+            for name, activation in _matching(getattr(layer, "act_fn", None)):
+                if torch.allclose(down(activation(gate(inputs)) * up(inputs)), expected, rtol=1e-4, atol=1e-5):
+                    return name
+        return None
+
+
+def _matching(activation: Any) -> Iterator[tuple[tuple[str, str], Callable[[Tensor], Tensor]]]:
+    """Yield the fused activations that give the values of ``activation``."""
+    points = torch.linspace(-6, 6, 49)
+    for name, fused in _FUSED.items():
+        if callable(activation) and torch.allclose(activation(points), fused(points), atol=1e-5):
+            yield name, fused
