@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from runner import DATA, bf16, data_checksums, runs_option, text2token, write_results
+from runner import DATA, data_checksums, runs_option, text2token, write_results
 from text2token import Embedder, Recipe
 from text2token.cli.options import quiet_libraries
 from text2token.data.corpus import open_corpus
@@ -61,9 +61,9 @@ def main(data: Path, runs: Path) -> None:
     fitted = {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")}
     details = {"targets_vs_tokenize": speed, "fit": fitted}
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
-    evaluated = {"text2token": saved_model(str(model), bf16=bf16())}
+    evaluated = {"text2token": saved_model(str(model), precision="auto")}
     for name, recipe in UNTRAINED.items():
-        evaluated[name] = untrained_model(recipe, LearnedCorrection.of_recipe(recipe, corpus), bf16=bf16())
+        evaluated[name] = untrained_model(recipe, LearnedCorrection.of_recipe(recipe, corpus), precision="auto")
     for key, (task, split) in TASKS.items():
         selection = select_tasks(data_root=data / "mteb", names=[task])
         for selected in selection.tasks:

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 import page_alignment
 import page_quality
 import page_spectrum
+import page_speed
 from runner import RESULTS, read_results
 from tables import FILTERS, FUNCTIONS
 from text2token.utils.page import write_page
@@ -41,8 +42,13 @@ def main() -> None:
         "results-alignment": page_alignment.context(results["alignment"], figures),
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }
+<<<<<<< HEAD
     if "scale" in results:
         pages["results-scale"] = {"result": results["scale"]}
+=======
+    if speed := results.get("speed") or results.get("speed-avx2"):
+        pages["results-speed"] = page_speed.context(speed)
+>>>>>>> 10d2a9b (Encoding in bf16 by default on the command line: packed weights, grouped heads, one row in the last layer)
     for page, context in pages.items():
         write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
     block = render("readme.md.j2", pages["results"])

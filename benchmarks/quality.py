@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import click
 
 from contenders import COMPARED, FILTERED, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, WHOLE, by_contender
-from runner import DATA, bf16, data_checksums, read_results, runs_option, text2token, write_results
+from runner import DATA, data_checksums, read_results, runs_option, text2token, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import LearnedCorrection, compare, evaluate, read_summary, recorrected_model, saved_model
 from text2token.evaluation.comparison import Row
@@ -142,9 +142,9 @@ class Bench(NamedTuple):
             task.filter_eval_splits(["validation"])
         if label:
             correction = LearnedCorrection.of_recipe(Recipe(correction=CORRECTIONS[label]), self.corpus)
-            evaluated = recorrected_model(str(model), correction, bf16=bf16())
+            evaluated = recorrected_model(str(model), correction, precision="auto")
         else:
-            evaluated = saved_model(str(model), bf16=bf16())
+            evaluated = saved_model(str(model), precision="auto")
         output = self.runs / "validation" / f"{model.name}{label.replace(', ', '-')}"
         return 100 * float(evaluate(evaluated, selection, output)["tasks"][0]["score"])
 
@@ -158,7 +158,7 @@ class Bench(NamedTuple):
 def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple[str, ...]) -> None:
     """Train, evaluate and compare all contenders."""
     quiet_libraries()
-    evaluation = (*(["--bf16"] if bf16() else []), *(["--max-docs", str(max_docs)] if max_docs else []))
+    evaluation = ("--max-docs", str(max_docs)) if max_docs else ()
     bench = Bench(data, runs, share, evaluation)
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
     details = earlier_details(share, max_docs)

@@ -54,7 +54,7 @@ def measure(data: Path, runs: Path, model: str, limit: int | None = None) -> dic
     student = runs / "student"
     if not student.is_dir():
         texts = write_texts(data, collections, runs / "texts.jsonl")
-        text2token("distill", model, str(texts), "--output", str(student), *(["--bf16"] if bf16() else []))
+        text2token("distill", model, str(texts), "--output", str(student))
     taught = Model("teacher", model, runs, query_model=str(student))
     alone = Embedder.open(student)
 

@@ -211,7 +211,7 @@ def memory(corpus: Path, runs: Path) -> dict[str, Any]:
     Nine tenths of the texts are in stage 1, which saves most of the time for priors; these are built shard by shard.
     """
     if not (tiny := runs / "tiny").is_dir():
-        _save_tiny(tiny)
+        save_tiny(tiny)
     peaks = {}
     for number in (SMALL, LARGE):
         if not (output := runs / f"memory-{number}").is_dir():
@@ -222,7 +222,7 @@ def memory(corpus: Path, runs: Path) -> dict[str, Any]:
     return {"figures": {"memory_x10_fit": peaks[LARGE] / peaks[SMALL]}, "details": details}
 
 
-def _save_tiny(folder: Path) -> None:
+def save_tiny(folder: Path) -> None:
     """Write a random backbone of two narrow layers with the tokenizer of the default backbone."""
     source = fetch(RECIPE.backbone)
     config = transformers.LlamaConfig(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean
+from statistics import mean, median
 from typing import Any
 
 from text2token.utils.page import markdown_table, visible
@@ -71,5 +71,12 @@ def code(tokens: Iterable[str]) -> str:
     return " ".join(f"`{visible(token).replace('`', '´')}`" for token in tokens)
 
 
-FILTERS: dict[str, Any] = {"fixed": fixed, "signed": signed, "percent": percent, "average": average, "code": code}
+FILTERS: dict[str, Any] = {
+    "median": median,
+    "fixed": fixed,
+    "signed": signed,
+    "percent": percent,
+    "average": average,
+    "code": code,
+}
 FUNCTIONS: dict[str, Any] = {"head": head, "line": line, "goals": goals}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import page_speed
 from page_alignment import dynamics
 from page_quality import quality_part
 from pages import main, render, short
@@ -160,3 +161,28 @@ def test_committed_pages_follow_from_the_committed_results(monkeypatch, tmp_path
         assert (tmp_path / f"{name}.md").read_text() == (ROOT / "docs" / f"{name}.md").read_text()
     for figure in (tmp_path / "figures").iterdir():
         assert (ROOT / "docs" / "figures" / figure.name).is_file()
+
+
+def test_the_page_on_speed_shows_missed_goals_and_ratios():
+    rates = {"text2token": [80.0, 100.0, 120.0], "sentence-transformers fp32": [40.0, 50.0, 60.0]}
+    encoding = {
+        "tokens_s": {"mix": rates, "256": rates},
+        "gflops": {"mix": {"text2token": 200.0, "sentence-transformers fp32": 90.0}},
+        "peak_rss_gib": {"text2token": 1.25, "sentence-transformers fp32": 1.0},
+        "over_sentence_transformers": {"mix": {"sentence-transformers fp32": {"min": 1.9, "median": 2.0, "max": 2.1}}},
+        "gflop_a_token": 0.212,
+        "peak_gflops": {"fp32": 130.0, "bf16": 340.0},
+        "not_run": {"a peer": "it does not install"},
+    }
+    result = {
+        "name": "speed", "figures": {"encode_over_st_fp32": 2.0}, "details": {"encoding": encoding}, "seed": 0,
+        "machine": {"cores": 2, "cpu": "a processor"}, "git": "0123456789abcdef", "command": "python benchmarks/speed.py",
+    }  # fmt: skip
+    page = render("results-speed.md.j2", page_speed.context(result))
+    assert "| 2 | ≥ 2.6 | **missed** |" in page
+    assert "| text2token | 100 | 100 | 1.2 |" in page
+    assert "2.00 (1.90 to 2.10)" in page
+    assert "- a peer: it does not install." in page
+    assert (
+        "bf16" not in render("results-speed.md.j2", page_speed.context(result | {"name": "speed-avx2"})).split("## ")[0]
+    )

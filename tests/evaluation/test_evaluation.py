@@ -297,7 +297,7 @@ def test_the_revision_is_the_content(backbone, model, tmp_path, monkeypatch):
     assert len({untrained_model(views["plain"], correction).revision for correction in centred}) == 2
     with monkeypatch.context() as patch:
         patch.setattr("text2token.model.precision.has_bf16", lambda device: True)
-        assert saved_model(str(model), bf16=True).revision != first.revision
+        assert saved_model(str(model), precision="bf16").revision != first.revision
     shutil.copytree(model / "dense", tmp_path / "elsewhere")
     assert content_hash(SentenceTransformer(str(tmp_path / "elsewhere"))) == first.revision
     changed = SentenceTransformer(str(model / "dense"))

@@ -24,7 +24,7 @@ def in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plain(embedder, texts=LONG_AND_SHORT):
-    return torch.cat([embedder.encoder.encode([text], convert_to_tensor=True) for text in texts])
+    return embedder.encoder.encode(texts, batch_size=len(texts), convert_to_tensor=True)
 
 
 @pytest.mark.parametrize(("pooling", "side"), [("last", "left"), ("last", "right"), ("mean", "right")])
@@ -123,10 +123,14 @@ def test_dropout_of_a_body_in_training_stays(backbone: Callable[[str], str]) -> 
 
 
 def test_threads_share_a_body_in_both_precisions(backbone: Callable[[str], str], in_bf16: None) -> None:
-    exact, half = untrained(backbone("llama"), pooling="last"), None
-    half = exact.with_settings()
-    half.use_precision("bf16")
-    expected = {False: exact.embed(SENTENCES), True: half.embed(SENTENCES)}
+    encoder = untrained(backbone("llama"), pooling="last").encoder
+    features = encoder.preprocess(SENTENCES)
+
+    def embed(bf16: bool) -> torch.Tensor:
+        with encoding(encoder, bf16=bf16), torch.no_grad():
+            return encoder(dict(features))["sentence_embedding"]
+
+    expected = {bf16: embed(bf16) for bf16 in (False, True)}
+    assert not torch.equal(*expected.values())
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda i: (i % 2 == 1, (half if i % 2 else exact).embed(SENTENCES)), range(12)))
-    assert all(torch.equal(vectors, expected[mixed]) for mixed, vectors in found)
+        assert all(pool.map(lambda number: torch.equal(embed(number % 2 == 1), expected[number % 2 == 1]), range(40)))

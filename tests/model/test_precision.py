@@ -7,16 +7,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner
 from torch import nn
 
-from conftest import SENTENCES, untrained
-from text2token import UserError
+from conftest import CORPUS, SENTENCES, done, refused, untrained
+from text2token import Embedder, UserError
 from text2token.cli import main
 from text2token.model import precision
+from text2token.model.half_layers import HalfLinear
 from text2token.model.precision import mixed_precision
+from text2token.search import Index
+from text2token.settings.record import RunRecord
 
 HAS_BF16 = precision.has_bf16  # before the tests have their own
 
@@ -137,45 +141,93 @@ def test_an_embedder_in_bf16_gives_nearly_the_same_vectors(
     assert (nn.functional.cosine_similarity(mixed, exact) > 0.999).all()
 
 
-@pytest.mark.parametrize("verb", ["encode", "align", "index", "evaluate"])
-def test_bf16_of_a_verb_reaches_the_body_or_is_refused(
-    verb: str, backbone: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file, task = tmp_path / "docs.jsonl", str(tmp_path / "task")
-    file.write_text("\n".join(json.dumps({"id": str(i), "text": text}) for i, text in enumerate(SENTENCES)))
-    arguments = {
-        "encode": ["encode", backbone("llama"), str(file), "--output", str(tmp_path / "v.npy")],
-        "align": ["align", backbone("llama"), "--corpus", str(file), "--output", str(tmp_path / "align")],
-        "index": ["index", backbone("llama"), str(file), "--output", str(tmp_path / "index")],
-        "evaluate": [
-            "evaluate",
-            backbone("llama"),
-            "--correction",
-            "none",
-            "--data",
-            task,
-            "--output",
-            str(tmp_path / "r"),
-        ],
-    }[verb]
-    (tmp_path / "task").mkdir()
+@pytest.fixture
+def arguments(backbone: Callable[[str], str], tmp_path: Path) -> Callable[[str], list[str]]:
+    """The command line of a verb on a few texts; it writes into tmp_path."""
+    model, docs, task = backbone("llama"), tmp_path / "docs.jsonl", tmp_path / "task"
+    docs.write_text("\n".join(json.dumps({"id": str(i), "text": text}) for i, text in enumerate(CORPUS[:60])))
+    task.mkdir()
     pairs = [{"sentence1": SENTENCES[0], "sentence2": text, "score": i} for i, text in enumerate(SENTENCES)]
-    (tmp_path / "task" / "test.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (task / "test.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+
+    def line(verb: str) -> list[str]:
+        output = ["--output", str(tmp_path / verb)]
+        corpus = ["--corpus", str(docs)]
+        return {
+            "encode": ["encode", model, str(docs), "--output", str(tmp_path / "v.parquet")],
+            "align": ["align", model, *corpus, *output],
+            "index": ["index", model, str(docs), *output],
+            "evaluate": ["evaluate", model, "--correction", "none", "--data", str(task), *output],
+            "explain": ["explain", model, "A cat."],
+            "adapt": ["adapt", model, *corpus, "--correction", "centre", *output],
+            "spectrum": ["spectrum", model, model, *corpus, "--shift", "zero", *output],
+        }[verb]
+
+    return line
+
+
+@pytest.mark.parametrize("verb", ["encode", "align", "index", "evaluate", "explain", "adapt", "spectrum"])
+def test_precision_of_a_verb_reaches_the_body_or_is_refused(
+    verb: str, arguments: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = arguments(verb)
     before = sorted(tmp_path.rglob("*"))
-    refused = CliRunner().invoke(main, [*arguments, "--bf16"])
-    assert refused.exit_code == 2
-    assert "no bf16" in refused.output
+    assert "no bf16" in refused(*line, "--precision", "bf16")
     assert sorted(tmp_path.rglob("*")) == before
-    seen = set()
-    plain = nn.Linear.forward
-
-    def watched(layer: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-        outputs = plain(layer, inputs)
-        seen.add(outputs.dtype)
-        return outputs
-
-    monkeypatch.setattr(nn.Linear, "forward", watched)
+    products = []
+    plain = HalfLinear.activated
+    monkeypatch.setattr(HalfLinear, "activated", lambda *given: products.append(1) or plain(*given))
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
-    result = CliRunner().invoke(main, [*arguments, "--bf16"])
-    assert result.exit_code == 0, result.output
-    assert torch.bfloat16 in seen  # the linear layers of the body computed in bf16
+    done(*line)
+    assert products  # auto takes what the hardware has
+    del products[:]
+    overwrite = ["--overwrite"] if verb in ("encode", "adapt", "spectrum") else []
+    if verb not in ("index", "evaluate"):  # these keep to one precision in a folder
+        done(*line, "--precision", "fp32", *overwrite)
+        assert not products
+
+
+def test_what_is_written_says_in_which_precision(
+    arguments: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for has, used in ((False, "fp32"), (True, "bf16")):
+        monkeypatch.setattr(precision, "has_bf16", lambda device, has=has: has)
+        done(*arguments("encode"), "--overwrite")
+        assert pq.read_schema(tmp_path / "v.parquet").metadata[b"precision"].decode() == used
+        done(*arguments("adapt"), "--overwrite")
+        assert RunRecord.read(tmp_path / "adapt" / "run.json").precision == used
+        done(*arguments("align"))
+        assert f'"precision": "{used}"' in (tmp_path / "align" / "align.json").read_text()
+        done(*arguments("evaluate")[:-1], str(tmp_path / f"evaluate-{used}"))
+        assert json.loads((tmp_path / f"evaluate-{used}" / "summary.json").read_text())["precision"] == used
+
+
+def test_an_index_keeps_its_precision_for_queries(
+    arguments: Callable[[str], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done(*arguments("index"))  # on a machine without bf16
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    assert Index.open(tmp_path / "index").embedder.precision == "fp32"
+    done("index", *arguments("index")[1:-1], str(tmp_path / "half"))
+    assert Index.open(tmp_path / "half").embedder.precision == "bf16"
+    monkeypatch.setattr(precision, "has_bf16", lambda device: False)
+    assert Index.open(tmp_path / "half").embedder.precision == "fp32"  # what this machine can
+    assert "cat" in done("search", tmp_path / "half", "cat", "--precision", "fp32")
+
+
+def test_the_old_option_is_an_alias(arguments: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: True)
+    result = CliRunner().invoke(main, [*arguments("encode"), "--bf16", "--json"])
+    assert "--precision bf16" in result.stderr
+    assert json.loads(result.stdout)["precision"] == "bf16"
+    assert "--precision fp32" in refused(*arguments("encode"), "--overwrite", "--bf16", "--precision", "fp32")
+    assert "--bf16" not in done("encode", "--help")
+
+
+def test_a_model_saved_in_bf16_is_computed_in_float32(backbone: Callable[[str], str], tmp_path: Path) -> None:
+    embedder = untrained(backbone("llama"))
+    embedder.encoder.bfloat16().save(str(tmp_path / "half"))
+    opened = Embedder.open(tmp_path / "half")
+    assert opened.precision == "fp32"
+    assert {parameter.dtype for parameter in opened.encoder.parameters()} == {torch.float32}
+    assert opened.embed(SENTENCES).dtype == torch.float32

@@ -941,7 +941,9 @@ def test_commands_refuse_in_one_sentence(files, backbone):
         "--uri",
         "localhost:1",
     )
-    assert "this search does not load it" in refused("search", files / "index", "cat", "--mode", "bm25", "--bf16")
+    assert "this search does not load it" in refused(
+        "search", files / "index", "cat", "--mode", "bm25", "--precision", "bf16"
+    )
     assert "--weight needs a number" in refused("search", files / "index", "cat", "--weight", "bm25", "nan")
     assert "is a folder: name a file" in refused(
         "search", files / "index", "--queries", files / "docs.jsonl", "-o", files

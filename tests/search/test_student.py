@@ -137,7 +137,7 @@ def test_the_verbs(model, tmp_path):
     assert "student of the index" in said.stderr
     assert json.loads(said.stdout)
     assert "student" not in text2token("search", tmp_path / "index", QUERY_TEXT, "--query-model", "none").stderr
-    assert "--bf16" in refused("search", tmp_path / "index", QUERY_TEXT, "--bf16")
+    assert "--precision" in refused("search", tmp_path / "index", QUERY_TEXT, "--precision", "bf16")
     assert "--query-model" in refused("index", "--output", tmp_path / "index", "--delete", "1", "--query-model", "none")
 
 

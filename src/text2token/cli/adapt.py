@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
 from text2token.cli.options import (
     BACKBONE,
     CorpusReader,
-    batch_size_option,
+    Encoding,
     corpus_options,
     echo_json,
+    encoding_options,
     json_option,
     output_option,
     overwrite_option,
@@ -35,7 +37,7 @@ _SETTINGS = (*BACKBONE, "keep_from", "keep_to", "calibration_texts", "sparse_k",
     "  [default: that of the recipe file, else auto]",
 )  # fmt: skip
 @corpus_options
-@batch_size_option
+@encoding_options
 @overwrite_option
 @json_option
 @recipe_options(*_SETTINGS)
@@ -45,7 +47,7 @@ def adapt_command(
     output: Path,
     correction: str | None,
     reader: CorpusReader,
-    batch_size: int,
+    encoding: Encoding,
     overwrite: bool,
     as_json: bool,
     recipe: Recipe,
@@ -74,7 +76,8 @@ def adapt_command(
     auto = correction == _AUTO
     recipe = Recipe.load(None, **given | {"backbone": backbone} | ({} if auto else {"correction": correction}))
     opened = reader.open(corpus)
-    adapt(opened, output, recipe, auto=auto, batch_size=batch_size, overwrite=overwrite, progress=True)
+    how: dict[str, Any] = {"batch_size": encoding.batch_size, "precision": encoding.precision or "auto"}
+    adapt(opened, output, recipe, auto=auto, overwrite=overwrite, progress=True, **how)
     record = RunRecord.read(output / RECORD)
     if as_json:
         echo_json(record.model_dump(mode="json", include={"recipe", "chosen", "before", "after", "judged"}))

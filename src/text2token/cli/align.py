@@ -97,7 +97,7 @@ def align_command(
         for model in models:
             embedder = Embedder.open(model, head=head or "original", corrected=False, **recipe.embedder_settings())
             found = align(encoding.apply(embedder), drawn, settings, progress=True)
-            alignments[model] = {"head": embedder.decoding_head.source, **found}
+            alignments[model] = {"head": embedder.decoding_head.source, "precision": embedder.precision, **found}
         if output:
             source = {"name": corpus, "text_column": reader.text_column, "fingerprint": opened.fingerprint()}
             asked = {

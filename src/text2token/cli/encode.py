@@ -125,21 +125,23 @@ def encode_command(
     if cut.shards is not None:
         cut.check(sparse=sparse, overwrite=overwrite)
         encoded = _encode_shards(model, file, output, reader, encoding, cut, recipe)
+        facts: dict[str, Any] = {"documents": encoded}
         said = f"{encoded} documents encoded in {output}"
     else:
         if idle := [*cut.given(), *recipe.model_fields_set.intersection(BACKBONE)]:
             raise UserError(f"{as_flag(min(idle))} applies to shards only: add --shards, or leave it out.")
-        encoded = _encode_file(model, file, output, reader, encoding, sparse=sparse, overwrite=overwrite)
+        encoded, used = _encode_file(model, file, output, reader, encoding, sparse=sparse, overwrite=overwrite)
+        facts = {"texts": encoded, "precision": used}
         said = f"{encoded} vectors in {output}"
     if as_json:
-        echo_json({"output": str(output), "documents" if cut.shards else "texts": encoded})
+        echo_json({"output": str(output), **facts})
     else:
         click.echo(said, err=True)
 
 
 def _encode_file(
     model: str, file: str, output: Path, reader: CorpusReader, encoding: Encoding, *, sparse: bool, overwrite: bool
-) -> int:
+) -> tuple[int, str]:
     if output.suffix not in ({".parquet"} if sparse else {".npy", ".parquet"}):
         needed = "a .parquet file for sparse vectors." if sparse else "a .parquet file or a .npy file."
         raise UserError(f"Cannot write '{output}': name {needed}")
@@ -154,7 +156,7 @@ def _encode_file(
     embedder = encoding.apply(Embedder.open(model))
     size = encoding.batch_size
     encode_file(embedder, texts, output, sparse=sparse, batch_size=size, overwrite=overwrite, progress=True)
-    return len(texts)
+    return len(texts), embedder.precision
 
 
 def _encode_shards(
@@ -175,7 +177,7 @@ def _encode_shards(
         encoder={name: value for name, value in settings.items() if name != "top_k"},
         columns=Columns(cut.id_column, cut.title_column, reader.text_column),
         batch_size=encoding.batch_size,
-        bf16=encoding.bf16,
+        precision=encoding.precision or "auto",
         strict=reader.strict,
     )
     if cut.ray is None:

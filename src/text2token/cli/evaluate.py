@@ -177,7 +177,7 @@ def _evaluated_model(
         raise UserError(f"'{model}' has no {mode} vectors: leave --mode out, or fit the model first.")
     if model == evaluated_model.BM25:
         return evaluated_model.bm25_model()
-    how: dict[str, Any] = {"bf16": encoding.bf16, "batch_size": encoding.batch_size}
+    how: dict[str, Any] = {"precision": encoding.precision or "auto", "batch_size": encoding.batch_size}
     if saved and not corrects:
         return evaluated_model.saved_model(str(fetch(model)) if model in REFERENCES else model, mode, **how)
     correction = evaluated_model.LearnedCorrection.of_recipe(

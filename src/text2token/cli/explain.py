@@ -13,7 +13,16 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from text2token.cli.options import CorpusReader, corpus_options, echo_json, grouped, json_option, quiet_libraries
+from text2token.cli.options import (
+    CorpusReader,
+    Encoding,
+    corpus_options,
+    echo_json,
+    grouped,
+    json_option,
+    precision_options,
+    quiet_libraries,
+)
 from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,6 +66,7 @@ class Other:
     "--corpus", help="Texts whose mean logits are subtracted, for a model that has no corpus mean of its own."
 )
 @corpus_options
+@precision_options
 @grouped(
     "shown",
     dict,
@@ -83,6 +93,7 @@ def explain_command(
     other: Other,
     corpus: str | None,
     reader: CorpusReader,
+    encoding: Encoding,
     shown: dict[str, Any],
     as_json: bool,
     html: Path | None,
@@ -111,11 +122,11 @@ def explain_command(
 
     texts, instructions = _clean(texts), _clean(instructions, "instruction")
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
-    embedders = {model: _open(model, other.head, corpus, reader)}
+    embedders = {model: _open(model, other.head, corpus, reader, encoding)}
     if other.against:
         same = other.against == model
         beside = f"{model}, read by {other.against_head or 'its own head'}" if same else other.against
-        embedders[beside] = _open(other.against, other.against_head, corpus, reader)
+        embedders[beside] = _open(other.against, other.against_head, corpus, reader, encoding)
     explained = [
         *_explain_texts(embedders, texts, instructions, **shown),
         *_explain_pairs(embedders, cleaned_pairs, **shown),
@@ -168,13 +179,13 @@ def _clean(texts: Sequence[str], noun: str = "text") -> tuple[str, ...]:
     return cleaned
 
 
-def _open(name: str, head: str | None, corpus: str | None, reader: CorpusReader) -> Embedder:
+def _open(name: str, head: str | None, corpus: str | None, reader: CorpusReader, encoding: Encoding) -> Embedder:
     """Open a model with its corpus mean, or with the head of another model, for which the stored mean does not hold."""
     from text2token.data.corpus import sample
     from text2token.model.embedder import Embedder
     from text2token.model.head import mean_logits
 
-    embedder = Embedder.open(name, head=head or "original", corrected=head is None)
+    embedder = encoding.apply(Embedder.open(name, head=head or "original", corrected=head is None))
     if corpus and embedder.mean_logits is None:
         drawn = sample(reader.open(corpus), _SAMPLE, seed=0)
         embedder.mean_logits = mean_logits(embedder.decoding_head, embedder.embed(drawn, progress=True))

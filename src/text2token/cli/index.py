@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -34,6 +34,7 @@ from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
+    from text2token.model.precision import Precision
     from text2token.search import Columns, Index
 
 _SETTINGS = (*BACKBONE, *CORRECTION, "calibration_texts")
@@ -190,8 +191,7 @@ def _change(
     doomed, deleted = change.ids_to_delete(), 0
     opened = Index.open(output, model=model, uri=uri)
     if change.add:
-        if encoding != Encoding():
-            encoding.apply(opened.embedder)
+        encoding.change(opened)
         chosen = columns if columns != Columns() else opened.settings.columns
         opened.add(read_documents(change.add, chosen, strict=strict), progress=True)
     if doomed:
@@ -230,7 +230,8 @@ def _index_shards(
     model = model or shards.record.model
     if is_saved(model):
         refuse_settings(model, recipe.model_fields_set & set(_SETTINGS))
-    embedder = encoding.apply(shards.open_model(model))
+    there: Precision = "fp32" if shards.record.precision == "fp32" else "auto"
+    embedder = replace(encoding, precision=encoding.precision or there).apply(shards.open_model(model))
 
     def add(index: Index) -> None:
         index.add_encoded(shards, progress=True)
@@ -290,7 +291,7 @@ def _check_arguments(model: str | None, docs: Path | None, fixed: set[str], *, c
 def _check_deletion(model: str | None, columns: Mapping[str, str | None], encoding: Encoding) -> None:
     """Refuse arguments that only matter when documents are added."""
     idle = [f"--{name}-column" for name, value in columns.items() if value is not None]
-    idle += ["--bf16"] if encoding.bf16 else []
+    idle += ["--precision"] if encoding.precision else []
     idle += ["MODEL"] if model else []
     if idle:
         raise UserError(f"{idle[0]} has no effect on --delete: leave it out.")

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from text2token.data.corpus import Corpus
     from text2token.model.embedder import Embedder
+    from text2token.model.precision import Precision
+    from text2token.search import Index
 
 BACKBONE = ("attention", "pooling", "template", "prefix", "suffix", "max_length")
 """Settings of a recipe that make an encoder of a language model."""
@@ -61,11 +63,13 @@ batch_size_option = click.option(
     show_default=True,
     help="Texts in a batch; long texts make smaller ones.",
 )
-bf16_option = click.option(
-    "--bf16",
-    is_flag=True,
-    help="Encode with bfloat16 where the hardware has it: twice as fast, scores move by hundredths.",
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16"]),
+    help="Number format of the model. bf16 takes about half the time where the hardware has it, and auto takes it there. "
+    "An existing index keeps its own.  [default: auto]",
 )
+_bf16_option = click.option("--bf16", is_flag=True, hidden=True, help="Old name of --precision bf16.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -119,22 +123,48 @@ class Encoding:
     """The options that say how texts are encoded. They change the speed, and the vectors only by rounding."""
 
     batch_size: int = 32
-    bf16: bool = False
+    precision: Precision | None = None
+
+    @classmethod
+    def of_options(cls, precision: Precision | None, *, bf16: bool, batch_size: int = 32) -> Encoding:
+        """Return the options of a command line, on which ``--bf16`` is the old name of ``--precision bf16``.
+
+        Raises:
+            UserError: Both are given, and they differ.
+        """
+        if bf16:
+            if precision not in (None, "bf16"):
+                raise UserError(
+                    f"--bf16 is the old name of --precision bf16, and --precision {precision} is given too."
+                )
+            click.echo("Note: --bf16 is now --precision bf16; the next version removes the old name.", err=True)
+        return cls(batch_size, "bf16" if bf16 else precision)
 
     def apply(self, embedder: Embedder) -> Embedder:
         """Set the options on an embedder, and return it.
 
         Raises:
-            UserError: The hardware does not support bfloat16.
+            UserError: bf16 is asked for, and the hardware does not have it.
         """
+        embedder.use_precision(self.precision or "auto")
         embedder.batch_size = self.batch_size
-        if self.bf16:
-            embedder.use_bf16()
         return embedder
+
+    def change(self, index: Index) -> None:
+        """Set the options that differ from the defaults on the model of an index, which has a precision of its own.
+
+        Raises:
+            UserError: bf16 is asked for, and the hardware does not have it.
+        """
+        if self != Encoding():
+            index.embedder.batch_size = self.batch_size
+        if self.precision is not None:
+            index.embedder.use_precision(self.precision)
 
 
 corpus_options = grouped("reader", CorpusReader, text_column_option, strict_option)
-encoding_options = grouped("encoding", Encoding, batch_size_option, bf16_option)
+precision_options = grouped("encoding", Encoding.of_options, precision_option, _bf16_option)
+encoding_options = grouped("encoding", Encoding.of_options, batch_size_option, precision_option, _bf16_option)
 
 
 def recipe_options(*names: str) -> Callable[[Command], Command]:

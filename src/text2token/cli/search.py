@@ -170,22 +170,23 @@ def search_command(
     """
     if (query is None) == (queries is None) or (queries is None) != (output is None) or (as_json and queries):
         raise UserError("Give one QUERY (and --json, if you like), or --queries with --output.")
-    if encoding.bf16 and not ranking.encodes:
-        raise UserError("--bf16 changes how the model encodes, and this search does not load it: leave it out.")
+    if encoding.precision and not ranking.encodes:
+        raise UserError("--precision changes how the model encodes, and this search does not load it: leave it out.")
     ranking.check()
     with requires_extra("search"):
         from text2token.search import Index
     opened = Index.open(index, model=model, partial=partial, query_model=query_model)
     if ranking.encodes and opened.has_student:
-        if encoding.bf16:
-            raise UserError("--bf16 changes how the model encodes, and here a student encodes the query: leave it out.")
+        if encoding.precision:
+            raise UserError(
+                "--precision changes how the model encodes, and here a student encodes the query: leave it out."
+            )
         click.echo(
             "Note: the student of the index encodes the query; with --query-model none the model does.", err=True
         )
     elif ranking.encodes:
         quiet_libraries()  # imports these libraries, which other searches do not need
-        if encoding != Encoding():
-            encoding.apply(opened.embedder)
+        encoding.change(opened)
     if waiting := opened.waiting:
         click.echo(f"Note: {waiting} documents cannot be found yet, because their addition is not finished.", err=True)
     if query is not None:

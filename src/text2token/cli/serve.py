@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from text2token.cli.options import grouped, path_type, quiet_libraries
+from text2token.cli.options import grouped, path_type, precision_option, quiet_libraries
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
+    from text2token.model.precision import Precision
     from text2token.serving import ServerSettings, Service
 
 
@@ -77,13 +78,7 @@ class Access:
         help="Port to listen on. 0 takes any free port.",
     ),
 )
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    default="auto",
-    show_default=True,
-    help="Number format of the model. bf16 is twice as fast where the hardware has it; auto takes it there.",
-)
+@precision_option
 @click.option("--against", help="Language model that explanations show beside MODEL.")
 @grouped(
     "access",
@@ -135,7 +130,7 @@ def serve_command(
     model: str,
     folders: tuple[Path, ...],
     address: Address,
-    precision: str,
+    precision: Precision | None,
     against: str | None,
     access: Access,
     limits: dict[str, int],
@@ -167,7 +162,7 @@ def serve_command(
         against=against,
         **limits,
     )
-    app = create_app(_service(model, settings, precision), trace if traces else None)
+    app = create_app(_service(model, settings, precision or "auto"), trace if traces else None)
     own = listener.getsockname()
     shown = f"[{own[0]}]" if ":" in own[0] else own[0]
     click.echo(f"Serving {settings.model} at http://{shown}:{own[1]}", err=True)
@@ -175,18 +170,16 @@ def serve_command(
     uvicorn.Server(config).run(sockets=[listener])
 
 
-def _service(model: str, settings: ServerSettings, precision: str) -> Service:
+def _service(model: str, settings: ServerSettings, precision: Precision) -> Service:
     """Open the models and indexes of a server."""
     from text2token.model.embedder import Embedder
-    from text2token.model.precision import has_bf16
     from text2token.serving import Service
 
     embedder = Embedder.open(model)
     against = Embedder.open(settings.against) if settings.against else None
     service = Service(settings, embedder, against)  # refuses a model without a transformer, which has no bf16 either
     for opened in filter(None, (embedder, against)):
-        if precision == "bf16" or (precision == "auto" and has_bf16(opened.encoder.device)):
-            opened.use_bf16()
+        opened.use_precision(precision)
     return service
 
 

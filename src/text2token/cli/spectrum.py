@@ -86,6 +86,7 @@ def spectrum_command(
         encoding.apply(Embedder.open(tuned, corrected=False, **backbone)),
     )
     settings = {"base": base, "tuned": tuned, "corpus": opened.name, "head": head, "recipe": recipe.model_dump()}
+    settings["precision"] = models[0].precision
     result = run_spectrum(models, opened, output, settings, pairs=pairs, progress=True, **options)
     if as_json:
         echo_json(result)

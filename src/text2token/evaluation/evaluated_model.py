@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import mteb
 import numpy as np
@@ -27,7 +26,7 @@ from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.encoding import encode_in_batches
 from text2token.model.fingerprint import content_hash
-from text2token.model.precision import body_in_bf16, mixed_precision
+from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_model, load_saved
 from text2token.model.spans import correction_sample
 from text2token.settings.recipe import Recipe
@@ -49,12 +48,14 @@ class EvaluatedModel:
         revision: SHA-256 of everything that the vectors depend on, so that no two checkpoints share a revision.
         task_types: The task types that the model can do; None: all.
         prepare: Makes the object that mteb evaluates.
+        precision: The precision in which it encodes.
     """
 
     name: str
     revision: str
     task_types: frozenset[str] | None
     prepare: Callable[[Session], Any]
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,9 @@ def bm25_model() -> EvaluatedModel:
     return EvaluatedModel(BM25, str(mteb.get_model_meta(name).revision), _RANKING, lambda _: mteb.get_model(name))
 
 
-def saved_model(name: str, mode: str = "dense", *, bf16: bool = False, batch_size: int = _BATCH) -> EvaluatedModel:
+def saved_model(
+    name: str, mode: str = "dense", *, precision: Precision = "fp32", batch_size: int = _BATCH
+) -> EvaluatedModel:
     """A saved model with its own vectors.
 
     Args:
@@ -115,7 +118,7 @@ def saved_model(name: str, mode: str = "dense", *, bf16: bool = False, batch_siz
             hub id.
         mode: Which vectors of a folder of ``fit`` are evaluated: ``dense``, ``sparse``, or ``dense+sparse``, which fuses both
             rankings by reciprocal rank (k = 60).
-        bf16: Encode in mixed precision.
+        precision: See :meth:`text2token.Embedder.use_precision`.
         batch_size: Size of a batch in texts of 128 tokens; longer texts make smaller batches.
 
     Raises:
@@ -129,12 +132,12 @@ def saved_model(name: str, mode: str = "dense", *, bf16: bool = False, batch_siz
         if not is_model(folder):
             raise UserError(f"There is no {mode} model in '{name}': name a folder that 'text2token fit' wrote.")
     shown = path.resolve().name if mode == "dense" else f"{path.resolve().name} {mode}"
-    models = [_of_sentence_transformer(load_saved(folder), shown, bf16, batch_size) for folder in folders]
+    models = [_of_sentence_transformer(load_saved(folder), shown, precision, batch_size) for folder in folders]
     return models[0] if len(models) == 1 else _fused(shown, models)
 
 
 def untrained_model(
-    recipe: Recipe, correction: LearnedCorrection, *, bf16: bool = False, batch_size: int = _BATCH
+    recipe: Recipe, correction: LearnedCorrection, *, precision: Precision = "fp32", batch_size: int = _BATCH
 ) -> EvaluatedModel:
     """A backbone without training.
 
@@ -142,7 +145,7 @@ def untrained_model(
         recipe: Its backbone, attention, pooling, template and length are used. The templates ``echo`` and ``static`` stand for
             the baselines of these names.
         correction: The correction of the vectors. ``static`` also counts document frequencies in its texts.
-        bf16: Encode in mixed precision.
+        precision: See :meth:`text2token.Embedder.use_precision`.
         batch_size: Size of a batch in texts of 128 tokens; longer texts make smaller batches.
 
     Raises:
@@ -160,11 +163,16 @@ def untrained_model(
     parts = [Path(recipe.backbone).name, pooling, template, recipe.correction]
     if recipe.attention != "own":
         parts.append(recipe.attention)
-    return _corrected(embedder, ", ".join(parts), correction, bf16, batch_size)
+    return _corrected(embedder, ", ".join(parts), correction, precision, batch_size)
 
 
 def recorrected_model(
-    name: str, correction: LearnedCorrection, *, head: str | None = None, bf16: bool = False, batch_size: int = _BATCH
+    name: str,
+    correction: LearnedCorrection,
+    *,
+    head: str | None = None,
+    precision: Precision = "fp32",
+    batch_size: int = _BATCH,
 ) -> EvaluatedModel:
     """A saved model under another correction, which replaces its own.
 
@@ -172,7 +180,7 @@ def recorrected_model(
         name: The model, as :meth:`text2token.Embedder.open` takes it.
         correction: The new correction of the dense vectors.
         head: The decoding head for a ``filter`` step, as :meth:`text2token.Embedder.open` takes it. None: found by itself.
-        bf16: Encode in mixed precision.
+        precision: See :meth:`text2token.Embedder.use_precision`.
         batch_size: Size of a batch in texts of 128 tokens; longer texts make smaller batches.
 
     Raises:
@@ -180,14 +188,15 @@ def recorrected_model(
     """
     shown = f"{Path(name).resolve().name}, {'+'.join(correction.steps) or 'none'}"
     found = "original" if "filter" in correction.steps else "own"
-    return _corrected(Embedder.open(name, head=head or found, corrected=False), shown, correction, bf16, batch_size)
+    embedder = Embedder.open(name, head=head or found, corrected=False)
+    return _corrected(embedder, shown, correction, precision, batch_size)
 
 
 def _corrected(
-    embedder: Embedder, name: str, learned: LearnedCorrection, bf16: bool, batch_size: int
+    embedder: Embedder, name: str, learned: LearnedCorrection, precision: Precision, batch_size: int
 ) -> EvaluatedModel:
     """The store keeps uncorrected vectors, so that models that differ in the correction alone can share them."""
-    uncorrected = _of_sentence_transformer(embedder.encoder.eval(), name, bf16, batch_size)
+    uncorrected = _of_sentence_transformer(embedder.encoder.eval(), name, precision, batch_size)
 
     spans = correction_sample(learned.texts, learned.seed) if learned.steps else []
 
@@ -202,13 +211,14 @@ def _corrected(
     # A hash of what the correction is learned from: the last bits of the correction itself differ between machines.
     keep = learned.keep if "filter" in learned.steps else None
     inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, spans])
-    return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare)
+    return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare, uncorrected.precision)
 
 
 def _of_sentence_transformer(
-    model: SentenceTransformer | SparseEncoder, name: str, bf16: bool, batch_size: int
+    model: SentenceTransformer | SparseEncoder, name: str, precision: Precision, batch_size: int
 ) -> EvaluatedModel:
-    body = body_in_bf16(model) if bf16 else None
+    bf16 = use_of_bf16(model, precision)
+    used: Literal["fp32", "bf16"] = "bf16" if bf16 else "fp32"
     revision = content_hash(model) + (" bf16" if bf16 else "")
     sparse = isinstance(model, SparseEncoder)
     options: dict[str, bool] = {"show_progress_bar": False, "convert_to_tensor": True}
@@ -220,7 +230,7 @@ def _of_sentence_transformer(
             vectors: Tensor = calls[role](batch, batch_size=len(batch), prompt=prompt, **options)
             return vectors
 
-        with mixed_precision(body) if body is not None else nullcontext():
+        with encoding(model, bf16=bf16):
             vectors = encode_in_batches(model, texts, encode_batch, prompt=prompt, batch_size=batch_size)
         return pack(vectors) if sparse else list(vectors.numpy())
 
@@ -230,11 +240,15 @@ def _of_sentence_transformer(
     )
     meta = ModelMeta.create_empty({"name": f"text2token/{name}", "revision": revision})
     wrapper = CachingSparseEncoder if sparse else CachingEncoder
-    return EvaluatedModel(name, revision, None, lambda session: wrapper(model, meta, encode, by_role, session))
+    return EvaluatedModel(name, revision, None, lambda session: wrapper(model, meta, encode, by_role, session), used)
 
 
 def _fused(name: str, models: list[EvaluatedModel]) -> EvaluatedModel:
     revision = hashlib.sha256("".join(model.revision for model in models).encode()).hexdigest()
     return EvaluatedModel(
-        name, revision, _RANKING, lambda session: HybridSearch([model.prepare(session) for model in models])
+        name,
+        revision,
+        _RANKING,
+        lambda session: HybridSearch([model.prepare(session) for model in models]),
+        models[0].precision,
     )

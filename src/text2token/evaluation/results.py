@@ -18,7 +18,7 @@ BENCHMARK = "MTEB(eng, v2)"
 
 _VERSION = 2  # since version 2 the means are between 0 and 1, as scores always were; before they were × 100
 _MEANS = ("mean_over_types", "mean_over_tasks")
-_OWNER_FIELDS = ("model", "revision", "max_docs", "instructions")
+_OWNER_FIELDS = ("model", "precision", "revision", "max_docs", "instructions")
 _TASK_FIELDS = (
     "task",
     "type",

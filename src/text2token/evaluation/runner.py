@@ -65,7 +65,8 @@ def evaluate(
         UserError: ``output`` holds results of another model, the data of a task is incomplete, or the model returns no
             usable vectors.
     """
-    owner = {"model": model.name, "revision": model.revision, "max_docs": max_docs, "instructions": instructions}
+    owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
+    owner |= {"max_docs": max_docs, "instructions": instructions}
     lock = output.absolute().with_name(f".{output.absolute().name}.lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process writes results to '{output}': wait until it is done, or choose another `output`."
@@ -117,7 +118,7 @@ def _claim_folder(output: Path, owner: dict[str, Any]) -> str:
     before: dict[str, Any] = {}
     if file.is_file():
         before = json.loads(file.read_text())
-        different = [name for name in owner if name != "model" and before[name] != owner[name]]
+        different = [name for name in owner if name != "model" and before.get(name, owner[name]) != owner[name]]
         if different and any((output / "tasks").glob("*.json")):
             what = different[0].replace("revision", "model")
             raise UserError(f"'{output}' holds results of another {what}: choose another `output`.")

@@ -39,7 +39,8 @@ def encode_file(
     Args:
         embedder: Sparse vectors need its decoding head and corpus mean.
         texts: N texts, at least one.
-        output: ``.npy``: N×k float32. ``.parquet``: ``text`` and ``vector``, or ``ids`` and ``weights``.
+        output: ``.npy``: N×k float32. ``.parquet``: ``text`` and ``vector``, or ``ids`` and ``weights``; its metadata
+            hold the ``precision`` of the encoding.
         sparse: Write aligned tokens with positive weight, heaviest first, instead of dense vectors; needs Parquet.
         batch_size: Size of a batch in texts of 128 tokens.
         overwrite: Replace an existing ``output``.
@@ -67,7 +68,11 @@ def encode_file(
         else:
             columns = _sparse_columns if sparse else _dense_columns
             rows = zip(chunks, kept, strict=True)
-            tables = (pa.table({"text": pa.array(own, pa.string()), **columns(embedder, part)}) for own, part in rows)
+            about = {"precision": embedder.precision}
+            tables = (
+                pa.table({"text": pa.array(own, pa.string()), **columns(embedder, part)}, metadata=about)
+                for own, part in rows
+            )
             _write_tables(run.result, peekable(tables))
         run.publish()
 

@@ -48,8 +48,8 @@ def forget(body: nn.Module) -> None:
 class EncodingBody:
     """The encoding form of a body: a copy of its modules around the same parameters.
 
-    Linear layers compute in bfloat16 if asked for. Attention is that of :mod:`text2token.model.grouped_attention` where the body uses
-    torch's on a CPU. Keys and values are not kept. The last layer can be told to finish the row of the last token alone.
+    If asked for, linear layers compute in bfloat16, and so does :mod:`text2token.model.grouped_attention` where the body
+    uses torch's attention on a CPU. Keys and values are not kept. The last layer can be told to finish one row of each text.
 
     Args:
         body: A transformer body in evaluation mode.
@@ -63,11 +63,11 @@ class EncodingBody:
         config = getattr(self._modules, "config", None)
         if config is not None:
             config.use_cache = False
-            if self._device == "cpu" and getattr(config, "_attn_implementation", None) == "sdpa":
-                config._attn_implementation = grouped_attention.NAME
         self._last = LastRow(self._modules)  # tries its parts out, in float32
         if half:
             replace_layers(self._modules)
+            if self._device == "cpu" and config is not None and config._attn_implementation == "sdpa":
+                config._attn_implementation = grouped_attention.NAME
         self._last.install()
 
     def is_current(self, body: nn.Module) -> bool:

@@ -48,34 +48,34 @@ class HalfLinear(nn.Linear):
         layer: Its weights are read now; later changes do not reach this layer.
     """
 
-    def __init__(self, layer: nn.Module) -> None:
+    def __init__(self, layer: Any) -> None:
         nn.Module.__init__(self)
         self.weight, self.bias = layer.weight, layer.bias
-        weight = layer.weight.detach()
+        weight: Tensor = layer.weight.detach()
         weight = (weight.t() if isinstance(layer, Conv1D) else weight).to(torch.bfloat16)
         self.out_features, self.in_features = weight.shape
         self.onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        half = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _BATCH) if self.onednn else weight
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _BATCH) if self.onednn else weight
         # An attribute of the instance, and no buffer: nobody saves or hashes it.
-        self.half, self.half_bias = half, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+        self.packed, self.packed_bias = packed, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
 
-    def forward(self, inputs: Tensor)  -> Tensor:
+    def forward(self, inputs: Tensor) -> Tensor:
         """Return the product in bfloat16."""
         if not self.onednn:
-            return functional.linear(inputs.to(torch.bfloat16), self.half, self.half_bias)
+            return functional.linear(inputs.to(torch.bfloat16), self.packed, self.packed_bias)
         return self.activated(inputs, "none", "")
 
     def activated(self, inputs: Tensor, activation: str, algorithm: str) -> Tensor:
         """Return the activation of the product; names are those of oneDNN in torch."""
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs.to(torch.bfloat16), self.half, self.half_bias, activation, [], algorithm
+            inputs.to(torch.bfloat16), self.packed, self.packed_bias, activation, [], algorithm
         )
         return outputs
 
     def times(self, inputs: Tensor, other: Tensor) -> Tensor:
         """Return the product, multiplied number by number with ``other``."""
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs.to(torch.bfloat16), other, self.half, self.half_bias, "mul"
+            inputs.to(torch.bfloat16), other, self.packed, self.packed_bias, "mul"
         )
         return outputs
 
@@ -104,7 +104,7 @@ class HalfGated(nn.Module):
     @staticmethod
     def of(layer: Any) -> tuple[str, str] | None:
         """Return the activation of a gated feed-forward layer on a CPU; None if ``layer`` is none, which is tried out."""
-        linears = [getattr(layer, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
+        linears: list[Any] = [getattr(layer, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
         if not all(type(linear) is nn.Linear for linear in linears) or not torch.backends.mkldnn.is_available():
             return None
         gate, up, down = linears
@@ -114,7 +114,8 @@ class HalfGated(nn.Module):
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
             expected = layer(inputs)
             for name, activation in _matching(getattr(layer, "act_fn", None)):
-                if torch.allclose(down(activation(gate(inputs)) * up(inputs)), expected, rtol=1e-4, atol=1e-5):
+                difference = down(activation(gate(inputs)) * up(inputs)) - expected
+                if difference.abs().max() <= 1e-4 * expected.abs().max():
                     return name
         return None
 

@@ -58,8 +58,8 @@ def has_body(model: Model) -> bool:
 def encoding(model: Model, *, bf16: bool = False) -> Iterator[None]:
     """Run the body of a model in its encoding form inside the block, see :mod:`text2token.model.encoding_body`.
 
-    The vectors are those of the plain body: to 1e-6 in float32, to the third digit in bf16. Only the thread that entered the block
-    is affected, and only calls without gradients.
+    The vectors are those of the plain body: to 1e-6 in float32, to the third digit in bf16. Only the thread that entered the
+    block is affected, and only calls without gradients.
 
     Args:
         model: A model of sentence-transformers. Nothing changes for one without a transformer body.
@@ -140,7 +140,9 @@ class _Forward:
         if form is not None:
             outputs = form(*args, last_row=modes[-1].last_row, **kwargs)
         else:
-            with torch.autocast(self._device, dtype=torch.bfloat16, enabled=half or torch.is_autocast_enabled(self._device)):
+            with torch.autocast(
+                self._device, dtype=torch.bfloat16, enabled=half or torch.is_autocast_enabled(self._device)
+            ):
                 outputs = self._plain(*args, **kwargs)
         return convert_to_fp32(outputs) if half else outputs
 

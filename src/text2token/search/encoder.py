@@ -161,13 +161,16 @@ class IndexModel:
         self._opened: Embedder | None = None
 
     def open(self) -> Embedder:
-        """The model with the corpus mean and the correction of the index. It is a copy, so the caller's model does not change.
+        """The model with the corpus mean, the correction and the precision of the index.
+
+        It is a copy, so the caller's model does not change.
 
         Raises:
             UserError: The model cannot be opened, it differs from the one that made the index, or its calibration is missing.
         """
         if self._opened is None:
             self._opened = self._checked(copy.copy(self._given or self._load()))
+            self._opened.bf16 = self._settings.precision == "bf16"
         return self._opened
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -34,6 +34,8 @@ class IndexSettings(BaseModel):
         collection: Name of the collection or table that holds the vectors.
         fields: Fields of the index.
         vocabulary: V, rows of the decoding head; 0 if the model has none.
+        precision: Precision in which the documents were encoded; queries and later documents use it too, where the hardware can.
+            An index of an earlier version does not know it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +53,7 @@ class IndexSettings(BaseModel):
     collection: str
     fields: list[FieldName]
     vocabulary: int
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 def write_settings(store: DocumentStore, settings: IndexSettings) -> None:

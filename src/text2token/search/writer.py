@@ -97,6 +97,7 @@ def create_index(
         collection=f"text2token_{uuid.uuid4().hex}",
         fields=[field for field, available in possible.items() if available],
         vocabulary=embedder.vocabulary_size if embedder.head is not None else 0,
+        precision=embedder.precision,
     )
     folder.mkdir(parents=True, exist_ok=True)
     with write_lock(folder):

@@ -172,6 +172,7 @@ class RunRecord(_Record):
         examples: Held-out texts and their aligned tokens (``fit``).
         chosen: Who chose the correction (``adapt``).
         judged: The corrections that were compared (``adapt``).
+        precision: The precision in which texts were encoded (``adapt``). None: not known.
     """
 
     verb: Literal["fit", "adapt", "baseline"]
@@ -187,6 +188,7 @@ class RunRecord(_Record):
     examples: list[Example] = []
     chosen: str | None = None
     judged: list[CandidateFacts] = []
+    precision: Literal["fp32", "bf16"] | None = None
 
     @classmethod
     def read(cls, file: Path) -> RunRecord:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
+from text2token.model.precision import Precision
 from text2token.model.spans import correction_sample
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import CandidateFacts
@@ -40,6 +42,7 @@ def adapt(
     auto: bool = False,
     text_column: str = "text",
     batch_size: int = 32,
+    precision: Precision = "fp32",
     overwrite: bool = False,
     progress: bool = False,
 ) -> Embedder:
@@ -55,6 +58,7 @@ def adapt(
             ``keep_from`` and ``keep_to`` must not be set.
         text_column: Column of the texts in a table.
         batch_size: Number of texts encoded at once.
+        precision: See :meth:`text2token.Embedder.use_precision`.
         overwrite: Replace ``output`` if it holds a run, and discard an unfinished run with other settings.
         progress: Show progress bars on a terminal.
 
@@ -71,11 +75,11 @@ def adapt(
             "The correction 'auto' chooses the part of the spectrum itself: leave out `keep_from` and `keep_to`, or name the "
             "steps of the correction."
         )
-    with start_run(
-        "adapt", corpus, output, recipe, adapt_draw(recipe), text_column=text_column, overwrite=overwrite, auto=auto
-    ) as run:
+    how: dict[str, Any] = {"text_column": text_column, "overwrite": overwrite, "auto": auto, "precision": precision}
+    with start_run("adapt", corpus, output, recipe, adapt_draw(recipe), **how) as run:
         embedder, folder = run.embedder, run.folder
         embedder.batch_size = batch_size
+        embedder.use_precision(precision)
         head = embedder.decoding_head
         with folder.clock("encode"):
             whole = folder.cached("whole.npy", lambda: embedder.embed(run.texts, progress=progress))
@@ -95,6 +99,7 @@ def adapt(
             after={"overlap": best.agreement, "pair_cosine": cosine, "pair_cosine_dense": dense_cosine},
             chosen="by agreement with known overlaps" if auto else "by hand",
             judged=[_describe(score) for score in scores],
+            precision=embedder.precision,
         )
         write_cards(record, folder.result)
         folder.publish()

@@ -14,6 +14,7 @@ from scipy.sparse import csr_array
 from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
+from text2token.model.precision import Precision
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Columns, checked_documents, read_rows
 from text2token.search.encoder import TextEncoder, check_indexable, untruncated
@@ -44,7 +45,7 @@ class ShardJob:
         encoder: How an untrained backbone is used: keyword arguments of :meth:`text2token.Embedder.open`.
         columns: Columns of the table that the documents come from.
         batch_size: Size of a batch in texts of 128 tokens.
-        bf16: Encode in mixed precision.
+        precision: See :meth:`text2token.Embedder.use_precision`.
         strict: Refuse a document without text instead of skipping it.
     """
 
@@ -55,7 +56,7 @@ class ShardJob:
     encoder: Mapping[str, Any] = field(default_factory=dict)
     columns: Columns = field(default_factory=Columns)
     batch_size: int = 32
-    bf16: bool = False
+    precision: Precision = "fp32"
     strict: bool = False
 
 
@@ -127,7 +128,7 @@ class ShardEncoder:
         wanted = {
             "shards": job.shards,
             "fingerprint": embedder_fingerprint(comparable(embedder)),
-            "precision": "bf16" if job.bf16 else "float32",
+            "precision": embedder.precision,
             "columns": job.columns,
             "corpus_bytes": corpus_size(job.source),
         }
@@ -171,8 +172,7 @@ def _open(job: ShardJob) -> Embedder:
     embedder = Embedder.open(job.model, **job.encoder)
     check_indexable(embedder, job.model)
     embedder.batch_size = job.batch_size
-    if job.bf16:
-        embedder.use_bf16()
+    embedder.use_precision(job.precision)
     return embedder
 
 

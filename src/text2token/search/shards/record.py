@@ -50,7 +50,7 @@ class ShardRecord(BaseModel):
     model: str
     encoder: dict[str, Any]
     fingerprint: str
-    precision: Literal["float32", "bf16"]
+    precision: Literal["fp32", "bf16"]
     dimension: int
     vocabulary: int
     columns: Columns
