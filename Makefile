@@ -46,17 +46,12 @@ lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and 
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
-<<<<<<< HEAD
-bench-serving: .venv/dev .venv-infinity/ready  ## needs DATA and MODEL=folder that fit wrote; half an hour on a quiet machine
-	$(BIN)/python benchmarks/serving.py --data $(DATA) --model $(MODEL) --peer .venv-infinity/bin/infinity_emb
-=======
 bench-speed: .venv/dev  ## needs DATA and MODEL=folder that fit wrote; continues when repeated; SPEED=--documents 500 cuts the student's collections
 	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL) $(SPEED)
 	$(BIN)/python benchmarks/pages.py
 
-bench-serving: .venv/dev  ## needs DATA and MODEL=folder that fit wrote; twenty minutes on a quiet machine
-	$(BIN)/python benchmarks/serving.py --data $(DATA) --model $(MODEL)
->>>>>>> 10d2a9b (Encoding in bf16 by default on the command line: packed weights, grouped heads, one row in the last layer)
+bench-serving: .venv/dev .venv-infinity/ready  ## needs DATA and MODEL=folder that fit wrote; half an hour on a quiet machine
+	$(BIN)/python benchmarks/serving.py --data $(DATA) --model $(MODEL) --peer .venv-infinity/bin/infinity_emb
 	$(BIN)/python benchmarks/pages.py
 
 bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/

@@ -42,13 +42,10 @@ def main() -> None:
         "results-alignment": page_alignment.context(results["alignment"], figures),
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }
-<<<<<<< HEAD
     if "scale" in results:
         pages["results-scale"] = {"result": results["scale"]}
-=======
     if speed := results.get("speed") or results.get("speed-avx2"):
         pages["results-speed"] = page_speed.context(speed)
->>>>>>> 10d2a9b (Encoding in bf16 by default on the command line: packed weights, grouped heads, one row in the last layer)
     for page, context in pages.items():
         write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
     block = render("readme.md.j2", pages["results"])
