@@ -28,9 +28,10 @@ def older_form(dense: Path, copy: Path) -> Path:
     return copy
 
 
-def command(program: Path, folder: Path, port: int, batch_size: int) -> list[str | Path]:
-    """Return the command that serves ``folder`` in fp32 on the CPU. The model goes by the folder's name."""
-    options = ["--engine", "torch", "--device", "cpu", "--dtype", "float32", "--no-bettertransformer"]
+def command(program: Path, folder: Path, port: int, batch_size: int, precision: str) -> list[str | Path]:
+    """Return the command that serves ``folder`` on the CPU in fp32 or bf16. The model goes by the folder's name."""
+    dtype = {"fp32": "float32", "bf16": "bfloat16"}[precision]
+    options = ["--engine", "torch", "--device", "cpu", "--dtype", dtype, "--no-bettertransformer"]
     options += ["--no-model-warmup", "--batch-size", str(batch_size), "--port", str(port)]
     return [program, "v2", "--model-id", folder, *options]
 

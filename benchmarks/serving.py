@@ -2,8 +2,9 @@
 
     python benchmarks/serving.py --model model --data ../data --peer .venv-infinity/bin/infinity_emb
 
-The texts are Wikipedia sentences. The peer is infinity (infinity-emb) on the same dense folder, in fp32 as ours here, with as
-many threads, in an environment of its own, which ``make bench-serving`` makes.
+The texts are Wikipedia sentences, and the server computes in fp32. The peer is infinity (infinity-emb) on the same dense folder,
+in the same precision, with as many threads, in an environment of its own, which ``make bench-serving`` makes. It is compared in
+fp32 and in bf16; ``peer_ratio`` is that of the default precision, which is bf16 where the hardware has it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 import infinity
-from runner import data_checksums, write_results
+from runner import bf16, data_checksums, write_results
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
@@ -60,7 +61,7 @@ def main() -> None:
             "library": lambda: beside_library(url, embedder, texts),
             "queries": lambda: queries(url, texts),
             "load": lambda: under_load(url, embedder, texts),
-            "peer": lambda: beside_peer(url, arguments.peer, arguments.model / "dense", texts),
+            "peer": lambda: beside_peer(arguments.peer, arguments.model, texts[:TEXTS]),
             "memory": lambda: memory_growth(url, process, texts, arguments.minutes),
             "requests": lambda: made_requests(url, arguments.requests),
         }
@@ -82,6 +83,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=10, help="length of the load for memory")
     parser.add_argument("--requests", type=int, default=5_000, help="requests made from the OpenAPI document")
     return parser.parse_args()
+
+
+def ours(model: Path, precision: str) -> AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]:
+    """Start our server, see :func:`server`."""
+    return server(sys.executable, "-m", "text2token", "serve", model, "--port", "0", "--precision", precision)
 
 
 @contextmanager
@@ -116,10 +122,10 @@ def _address(log: Path, process: subprocess.Popen[bytes], address: str) -> str:
         time.sleep(0.1)
 
 
-def in_turns(base: Callable[[], float], ours: Callable[[], float]) -> list[float]:
-    """Measure the rate of ``ours`` over that of ``base``, in turns. The first turn of each is a warm-up and does not count."""
-    base(), ours()
-    pairs = [(base(), ours()) for _ in range(ROUNDS)]
+def in_turns(base: Callable[[], float], contender: Callable[[], float]) -> list[float]:
+    """Measure the rate of ``contender`` over that of ``base``, in turns. The first turn of each is a warm-up."""
+    base(), contender()
+    pairs = [(base(), contender()) for _ in range(ROUNDS)]
     return [rate / reference for reference, rate in pairs]
 
 
@@ -129,18 +135,26 @@ def beside_library(url: str, embedder: Embedder, texts: Sequence[str]) -> dict[s
     return {"figures": {"http_over_library": float(np.median(ratios))}, "details": spread(ratios)}
 
 
-def beside_peer(url: str, program: Path, folder: Path, texts: Sequence[str]) -> dict[str, Any]:
+def beside_peer(program: Path, model: Path, texts: Sequence[str]) -> dict[str, Any]:
     """Compare the texts per second of 64 clients with one text each with those of the peer at its better batch size."""
+    precisions = ("fp32", "bf16") if bf16() else ("fp32",)
+    details: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as copy:
-        older = infinity.older_form(folder, Path(copy) / "dense")
-        ratios = {size: _over_peer(url, program, older, size, texts[:TEXTS]) for size in PEER_BATCHES}
-    size, lowest = min(ratios.items(), key=lambda item: np.median(item[1]))
-    return {"figures": {"peer_ratio": float(np.median(lowest))}, "details": {"batch_size": size, **spread(lowest)}}
+        older = infinity.older_form(model / "dense", Path(copy) / "dense")
+        for precision in precisions:
+            ratios = {size: _over_peer(program, older, model, precision, size, texts) for size in PEER_BATCHES}
+            size, lowest = min(ratios.items(), key=lambda item: np.median(item[1]))
+            details[precision] = {"batch_size": size, **spread(lowest)}
+    medians = {precision: found["median"] for precision, found in details.items()}
+    return {"figures": {"peer_ratio": medians[precisions[-1]], "peer_ratio_fp32": medians["fp32"]}, "details": details}
 
 
-def _over_peer(url: str, program: Path, folder: Path, batch_size: int, texts: Sequence[str]) -> list[float]:
+def _over_peer(
+    program: Path, folder: Path, model: Path, precision: str, batch_size: int, texts: Sequence[str]
+) -> list[float]:
     peer = f"http://127.0.0.1:{PEER_PORT}"
-    with server(*infinity.command(program, folder, PEER_PORT, batch_size), address=peer):
+    command = infinity.command(program, folder, PEER_PORT, batch_size, precision)
+    with ours(model, precision) as (url, _), server(*command, address=peer):
         return in_turns(
             lambda: singles(texts, f"{peer}/embeddings", lambda text: {"input": text, "model": folder.name}),
             lambda: singles(texts, f"{url}/embed", lambda text: {"inputs": text}),
