@@ -17,6 +17,7 @@ import click
 
 import scale_capacity
 import scale_engines
+import scale_shards
 import scale_training
 from collection import beir
 from runner import DATA, data_checksums, runs_option, write_results
@@ -41,6 +42,7 @@ def main(data: Path, runs: Path, model: str, documents: int | None, largest: int
     collections = [beir(data / folder, name, documents) for name, folder in SETS.items()]
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "training": scale_training.measure,
+        "shards": partial(scale_shards.shard_overhead, data, runs),
         "failover": scale_engines.failover,
         "quality": partial(scale_engines.quality, ours, collections),
         "recall": partial(scale_engines.recall, ours, collections[0], drawn),

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 class DistillSettings(BaseModel):
     """All settings of a distillation.
 
-    The defaults were chosen on STSBenchmark validation and on known items in Wikipedia paragraphs (ours).
+    The learning rate was chosen on STSBenchmark validation and on known items in Wikipedia paragraphs (ours).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -24,7 +24,7 @@ from text2token.settings.distillation import DistillSettings
 from text2token.targets.loss import pad_targets, token_target_loss
 from text2token.utils.progress import progress_bar
 
-_RIDGE = 3e-3  # of the mean variance; 1e-3 to 1e-1 give the same vectors within a point
+_RIDGE = 3e-3  # of the mean variance; up to 1e-2 it hardly matters
 _DECODED = 256  # embeddings decoded at once
 _ALIGNED = 32  # aligned tokens of the teacher in a token target
 _OWN_SHARE = 0.5  # of a token target that lies on the text's own tokens
