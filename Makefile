@@ -38,6 +38,7 @@ test-package: .venv/package  ## the wheel works in a clean environment outside t
 
 test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not serving and not processes" \
+		--ignore tests/benchmarks/test_scale_benchmark.py --ignore tests/search/test_postgres.py \
 		--ignore tests/serving/test_explorer.py --ignore tests/serving/test_schema.py --ignore tests/serving/test_server.py
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones
