@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, takewhile
 from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -20,6 +21,7 @@ from text2token.utils.progress import progress_bar
 Model: TypeAlias = SentenceTransformer | SparseEncoder
 
 _TOKENS_PER_TEXT = 128  # a batch of 32 texts has 4,096 padded tokens: enough to keep a CPU busy, little in memory
+_PADDING = 64  # padded tokens that cost a CPU about as much time as one more batch: its calls, and reading the weights
 _TOKENISED_AT_ONCE = 1024
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 _LIMITS: WeakKeyDictionary[Model, int] = WeakKeyDictionary()  # padded tokens a batch may have, where memory ran out
@@ -38,8 +40,9 @@ def encode_in_batches(
     """Apply ``encode`` to batches of texts of similar length; identical texts are encoded once.
 
     Texts are sorted by their number of tokens, and a batch holds as many as fit into ``batch_size`` × 128 padded tokens, at least
-    one. When memory runs out, the batch is halved and repeated, later batches of this model stay that small, and one warning says
-    so. A text without a single token gets the zero vector, whatever its batch: there is nothing to pool.
+    one; on a CPU a batch also ends where padding would cost more time than another batch. When memory runs out, the batch is
+    halved and repeated, later batches of this model stay that small, and one warning says so. A text without a single token gets
+    the zero vector, whatever its batch: there is nothing to pool.
 
     Args:
         model: Gives the tokenizer.
@@ -111,11 +114,19 @@ def _encoded_batches(
     while waiting:
         longest = lengths[waiting[0]]
         size = max(1, min(budget, _LIMITS.get(model, budget)) // longest)
+        if model.device.type == "cpu":
+            size = _little_padding([lengths[place] for place in waiting[:size]])
         batch = waiting[:size]
         vectors = _encode_or_shrink(model, [texts[place] for place in batch], longest, encode)
         if vectors is not None:
             yield batch, vectors
             waiting = waiting[size:]
+
+
+def _little_padding(lengths: Sequence[int]) -> int:
+    """Return how many texts of a batch, longest first, are read together, so that padding costs less than another batch."""
+    padding = accumulate(lengths[0] - length for length in lengths)
+    return sum(1 for _ in takewhile(lambda wasted: wasted <= _PADDING, padding))
 
 
 def _encode_or_shrink(
