@@ -23,7 +23,7 @@ SETTINGS = ["--template", "none", "--pooling", "mean", "--max-length", "300"]
 def arguments(backbone, tmp_path):
     rows = [{"id": i, "text": " ".join(SENTENCES[i % 10 :] * 4) + f" {i}", "number": i} for i in range(60 * SHARDS)]
     write_lines(tmp_path / "docs.jsonl", rows)
-    return [backbone("llama"), str(tmp_path / "docs.jsonl"), "--shards", str(SHARDS), *SETTINGS]
+    return [backbone("llama"), str(tmp_path / "docs.jsonl"), "--shards", str(SHARDS), "--precision", "fp32", *SETTINGS]
 
 
 def start(*arguments):
