@@ -108,5 +108,6 @@ def test_an_error_in_an_actor_is_a_sentence(arguments, tmp_path):
     rows = (tmp_path / "docs.jsonl").read_text()
     (tmp_path / "docs.jsonl").write_text(rows[:-3] + "  \n")  # the same size, and no object at the end
     code, said = end(start(*arguments, "-o", tmp_path / "s", "--ray", "local"))
-    assert (code, said.count("\n")) == (2, 1), said
-    assert "malformed JSON" in said
+    (error,) = [line for line in said.splitlines() if not line.startswith("[")]  # Ray logs its own level
+    assert code == 2
+    assert "malformed JSON" in error
