@@ -39,6 +39,7 @@ def main() -> None:
             "settings": results["search_settings"]["details"],
             "speed": results["search_speed"],
         },
+        "results-serving": {"result": results["serving"]},
         "results-alignment": page_alignment.context(results["alignment"], figures),
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }
