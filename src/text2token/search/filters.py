@@ -64,6 +64,16 @@ def check_filters(filters: Iterable[Filter], known: Sequence[str]) -> None:
             raise UserError(f"The index has no metadata column '{condition.column}': {there}.")
 
 
+def text_values(metadata: Metadata) -> dict[str, str]:
+    """All values as text."""
+    return {column: as_text(value) for column, value in metadata.items()}
+
+
+def number_values(metadata: Metadata) -> dict[str, float]:
+    """The values that are numbers."""
+    return {column: number for column, value in metadata.items() if (number := as_number(value)) is not None}
+
+
 def as_text(value: Value) -> str:
     """A value as text: ``true`` and ``false`` for booleans, whole numbers without decimal point."""
     if isinstance(value, bool):

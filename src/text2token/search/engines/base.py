@@ -12,6 +12,7 @@ from scipy.sparse import csr_array
 
 from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
+from text2token.utils.errors import UserError
 
 Matrix: TypeAlias = csr_array | NDArray[np.float32]
 """Vectors of N texts, one row each: an array for the dense field, a sparse matrix in CSR form for the other fields."""
@@ -39,6 +40,32 @@ def best(hits: Sequence[ScoredId], k: int) -> list[ScoredId]:
 def described(fields: Mapping[FieldName, int]) -> str:
     """Fields and their dimensions in words, for messages. A size of 0 is not said."""
     return " and ".join(f"{field} of {size} dimensions" if size else field for field, size in sorted(fields.items()))
+
+
+def check_fields(place: str, held: Mapping[FieldName, int], given: Mapping[FieldName, int], advice: str) -> None:
+    """Check that vectors have the fields and dimensions of a collection.
+
+    Args:
+        place: What messages call the collection.
+        held: Its fields, with their dimensions.
+        given: Those of the vectors.
+        advice: What the message tells the user to do.
+
+    Raises:
+        UserError: They differ.
+    """
+    if given != held:
+        raise UserError(f"{place} holds {described(held)}, not {described(given)}: {advice}.")
+
+
+def check_has_field(place: str, held: Mapping[FieldName, int], field: FieldName) -> None:
+    """Check that a collection can be searched in a field; the arguments are those of :func:`check_fields`.
+
+    Raises:
+        UserError: It has no such field.
+    """
+    if field not in held:
+        raise UserError(f"{place} has no {field} field, only {described(held)}.")
 
 
 class Engine(Protocol):

@@ -11,8 +11,8 @@ from typing import Any, get_args
 from more_itertools import chunked
 from pymilvus import DataType, MilvusClient, MilvusException
 
-from text2token.search.engines.base import Matrix, ScoredId, best, described
-from text2token.search.filters import Filter, Metadata, as_number, as_text
+from text2token.search.engines.base import Matrix, ScoredId, best, check_fields, check_has_field
+from text2token.search.filters import Filter, Metadata, number_values, text_values
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 
@@ -71,11 +71,7 @@ class MilvusEngine:
         with self._user_errors():
             if not self._fields:
                 self._create(fields)
-            if fields != self._fields:
-                raise UserError(
-                    f"The collection '{self._name}' holds {described(self._fields)}, not {described(fields)}: "
-                    "choose another name."
-                )
+            check_fields(f"The collection '{self._name}'", self._fields, fields, "choose another name")
             last = {name: row for row, name in enumerate(ids)}
             for batch in chunked(last.items(), _BATCH):
                 names, rows = zip(*batch, strict=True)
@@ -105,8 +101,7 @@ class MilvusEngine:
         """See the protocol; the class documents the differences."""
         if not self._fields:
             return []
-        if field not in self._fields:
-            raise UserError(f"The collection '{self._name}' has no {field} field, only {described(self._fields)}.")
+        check_has_field(f"The collection '{self._name}'", self._fields, field)
         (value,) = _values(field, query)
         if value is _EMPTY:
             return []
@@ -185,8 +180,7 @@ def _values(field: FieldName, rows: Any) -> list[Any]:
 
 def _metadata_value(metadata: Metadata) -> dict[str, dict[str, Any]]:
     """Metadata as text, and as numbers where they are numbers."""
-    numbers = {name: number for name, value in metadata.items() if (number := as_number(value)) is not None}
-    return {"text": {name: as_text(value) for name, value in metadata.items()}, "number": numbers}
+    return {"text": text_values(metadata), "number": number_values(metadata)}
 
 
 def _expression(condition: Filter) -> str:

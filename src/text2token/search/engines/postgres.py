@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from psycopg import Connection, sql
 from scipy.sparse import csr_array
 
-from text2token.search.engines.base import Matrix, ScoredId, best, described
+from text2token.search.engines.base import Matrix, ScoredId, best, check_fields, check_has_field, described
 from text2token.search.engines.postgres_schema import (
     APPROXIMATE,
     MAX_DENSE_HNSW,
@@ -163,8 +163,7 @@ class PostgresEngine:
             table = self._table(shard, connection)
             if table is None:
                 return []
-            if field not in table.fields:
-                raise UserError(f"The table '{self._name}' has no {field} field, only {described(table.fields)}.")
+            check_has_field(f"The table '{self._name}'", table.fields, field)
             if field != "bm25" and query.shape[1] != table.fields[field]:
                 raise UserError(
                     f"The table '{self._name}' holds {described(table.fields)}, and the {field} vector of the query has "
@@ -227,10 +226,8 @@ class PostgresEngine:
             upgrade_table(connection, self._name, fields, shard.number, shard.count)
             self._tables.pop(shard, None)
             table = self._table(shard, connection)
-        if table and fields != table.fields:
-            raise UserError(
-                f"The table '{self._name}' holds {described(table.fields)}, not {described(fields)}: make a new index."
-            )
+        if table:
+            check_fields(f"The table '{self._name}'", table.fields, fields, "make a new index")
 
     def _table(self, shard: Shard, connection: Connection[Any]) -> Table | None:
         """The table of a shard, if it has one. It is read once."""
@@ -273,8 +270,8 @@ def _conditions(filters: Sequence[Filter]) -> tuple[list[sql.Composable], list[A
     """Filters as SQL, and the values of its parameters."""
     conditions: list[sql.Composable] = []
     values: list[Any] = []
-    for column, operator, value in filters:
-        number = Filter(column, operator, value).number
+    for condition in filters:
+        (column, operator, value), number = condition, condition.number
         if operator == "=":
             conditions.append(sql.SQL("metadata @> %s::jsonb"))
             values.append(json.dumps({column: value}))

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from text2token.search.engines.base import Matrix
-from text2token.search.filters import Metadata, as_number, as_text
+from text2token.search.filters import Metadata, number_values, text_values
 from text2token.settings.search import FieldName
 
 WORDS = 10**9
@@ -54,12 +54,12 @@ def dense_binary(rows: Matrix) -> Iterator[bytes]:
 
 def texts_binary(values: Metadata) -> bytes:
     """Metadata as text, as ``jsonb``."""
-    return _json_binary({name: as_text(value) for name, value in values.items()})
+    return _json_binary(text_values(values))
 
 
 def numbers_binary(values: Metadata) -> bytes:
     """Metadata that are numbers, as ``jsonb``."""
-    return _json_binary({name: number for name, value in values.items() if (number := as_number(value)) is not None})
+    return _json_binary(number_values(values))
 
 
 def _json_binary(value: Metadata) -> bytes:

@@ -15,8 +15,8 @@ from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 from scipy.sparse import csr_array
 
-from text2token.search.engines.base import Matrix, ScoredId, best, described
-from text2token.search.filters import Filter, Metadata, as_number, as_text
+from text2token.search.engines.base import Matrix, ScoredId, best, check_fields, check_has_field
+from text2token.search.filters import Filter, Metadata, number_values, text_values
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError, first_line
 
@@ -74,11 +74,7 @@ class QdrantEngine:
         with self._user_errors():
             if not self._fields:
                 self._create(fields)
-            if fields != self._fields:
-                raise UserError(
-                    f"The collection '{self._name}' holds {described(self._fields)}, not {described(fields)}: "
-                    "choose another name."
-                )
+            check_fields(f"The collection '{self._name}'", self._fields, fields, "choose another name")
             for batch in chunked({name: row for row, name in enumerate(ids)}.items(), _BATCH):
                 points = [
                     models.PointStruct(
@@ -110,8 +106,7 @@ class QdrantEngine:
         """See the protocol; the class documents the differences."""
         if not self._fields:
             return []
-        if field not in self._fields:
-            raise UserError(f"The collection '{self._name}' has no {field} field, only {described(self._fields)}.")
+        check_has_field(f"The collection '{self._name}'", self._fields, field)
         vector = _vector(field, query)
         if vector is None:
             return []
@@ -179,8 +174,8 @@ def _vector(field: FieldName, row: Matrix) -> Any:
 
 def _payload(metadata: Metadata) -> dict[str, dict[str, Any]]:
     """Metadata as text, and as numbers where they are numbers."""
-    numbers = {quote(name): number for name, value in metadata.items() if (number := as_number(value)) is not None}
-    return {"metadata": {quote(name): as_text(value) for name, value in metadata.items()}, "numbers": numbers}
+    quoted = {quote(name): value for name, value in metadata.items()}
+    return {"metadata": text_values(quoted), "numbers": number_values(quoted)}
 
 
 def _condition(condition: Filter) -> models.FieldCondition:
