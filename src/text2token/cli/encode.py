@@ -121,7 +121,6 @@ def encode_command(
       text2token encode model notes.jsonl --sparse --output tokens.parquet
       text2token encode model docs.jsonl --shards 16 --shard 3 --output shards
     """
-    quiet_libraries()
     if cut.shards is not None:
         cut.check(sparse=sparse, overwrite=overwrite)
         encoded = _encode_shards(model, file, output, reader, encoding, cut, recipe)
@@ -149,6 +148,7 @@ def _encode_file(
         raise UserError(f"Only shards are written to an object store: name a local file in place of '{output}'.")
     if output.exists() and not overwrite:
         raise UserError(f"The output '{output}' exists: choose another file, or set `overwrite`.")
+    quiet_libraries()
     from text2token.model.embedder import Embedder
     from text2token.model.encode_file import encode_file
 
@@ -162,19 +162,19 @@ def _encode_file(
 def _encode_shards(
     model: str, file: str, output: Path, reader: CorpusReader, encoding: Encoding, cut: Shards, recipe: Recipe
 ) -> int:
+    quiet_libraries()
     with requires_extra("search"):
         from text2token.search import Columns, ShardJob, encode_shards
     from text2token.model.saved import is_saved
 
     if is_saved(model):
         refuse_settings(model, recipe.model_fields_set.intersection(BACKBONE))
-    settings: dict[str, Any] = recipe.embedder_settings()
     job = ShardJob(
         model,
         place_type(file),
         output,
         cut.shards or 1,
-        encoder={name: value for name, value in settings.items() if name != "top_k"},
+        encoder=recipe.encoder_settings(),
         columns=Columns(cut.id_column, cut.title_column, reader.text_column),
         batch_size=encoding.batch_size,
         precision=encoding.precision or "auto",

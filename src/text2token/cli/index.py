@@ -206,18 +206,17 @@ def _index_documents(
     from text2token.model.embedder import Embedder
     from text2token.model.saved import is_saved
     from text2token.search import read_documents
+    from text2token.search.documents import check_source
 
-    if not docs.exists():
-        raise UserError(f"There is no file or folder '{docs}': check the path of the documents.")
+    check_source(docs)
     if is_saved(model):
         refuse_settings(model, recipe.model_fields_set & set(_SETTINGS))
     embedder = encoding.apply(Embedder.open(model, **recipe.embedder_settings()))
-    encoder = {name: value for name, value in recipe.embedder_settings().items() if name != "top_k"}
 
     def add(index: Index) -> None:
         index.add(read_documents(docs, how["columns"], strict=strict), progress=True)
 
-    return _create(output, model, embedder, recipe, add, {**how, "encoder": encoder})
+    return _create(output, model, embedder, recipe, add, {**how, "encoder": recipe.encoder_settings()})
 
 
 def _index_shards(

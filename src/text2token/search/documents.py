@@ -106,15 +106,24 @@ def read_rows(source: Path, columns: Columns, start: int = 0) -> Iterator[tuple[
         columns: Names of the columns in a table.
         start: Rows left out at the beginning.
     """
+    check_source(source)
     if source.is_dir():
         yield from _read_folder(source, start)
-    elif not source.is_file():
-        raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
     elif is_table(source):
         for row in read_table(source, start=start):
             yield row.place, _document(row, columns)
     else:
         raise UserError(f"'{source}' is neither a folder nor one of {TABLE_FORMATS}: convert the documents.")
+
+
+def check_source(source: Path) -> None:
+    """Check that there is a file or folder of documents.
+
+    Raises:
+        UserError: There is none.
+    """
+    if not source.is_dir() and not source.is_file():
+        raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
 
 
 def text_files(folder: Path) -> list[Path]:

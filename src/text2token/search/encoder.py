@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import copy
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from threading import Thread
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import regex
@@ -169,7 +169,8 @@ class IndexModel:
             UserError: The model cannot be opened, it differs from the one that made the index, or its calibration is missing.
         """
         if self._opened is None:
-            self._opened = self._checked(copy.copy(self._given or self._load()))
+            given = self._given or open_model(self._name, self._settings.encoder, f"index in '{self._folder}'")
+            self._opened = self._checked(copy.copy(given))
             self._opened.bf16 = self._settings.precision == "bf16"
         return self._opened
 
@@ -200,20 +201,10 @@ class IndexModel:
             embedder.calibrate(texts, split_steps(how.correction), keep, progress=progress)
         save_calibration(embedder, self._file)
 
-    def _load(self) -> Embedder:
-        try:
-            return Embedder.open(self._name, **self._settings.encoder)
-        except UserError as error:
-            said = str(error).rstrip(".")
-            raise UserError(
-                f"The model of the index in '{self._folder}' cannot be opened; if it was moved, name its place ({said})."
-            ) from error
-
     def _checked(self, embedder: Embedder) -> Embedder:
         stamps = {} if self._given else model_stamps(self._name)
-        checked = bool(stamps) and stamps == self._store.get(
-            _MODEL_FILES
-        )  # then the weights need not be read for a checksum
+        # Where the stamps are those of the last time, the weights need not be read for a checksum.
+        checked = bool(stamps) and stamps == self._store.get(_MODEL_FILES)
         if not checked and self._settings.fingerprint not in known_fingerprints(comparable(embedder)):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than the one in '{self._name}' now, "
@@ -229,6 +220,26 @@ class IndexModel:
                 f"'{self._file}' is missing, and the model gives other vectors without it: make the index again."
             )
         return embedder
+
+
+def open_model(name: str, encoder: Mapping[str, Any], owner: str) -> Embedder:
+    """Open the model of an index or of shards.
+
+    Args:
+        name: Where the model is.
+        encoder: Keyword arguments of :meth:`text2token.Embedder.open` for an untrained backbone.
+        owner: What the message says the model belongs to.
+
+    Raises:
+        UserError: It cannot be opened.
+    """
+    try:
+        return Embedder.open(name, **encoder)
+    except UserError as error:
+        said = str(error).rstrip(".")
+        raise UserError(
+            f"The model of the {owner} cannot be opened; if it was moved, name its place ({said})."
+        ) from error
 
 
 def model_stamps(name: str) -> dict[str, list[int]]:

@@ -157,15 +157,18 @@ class Recipe(BaseModel):
         given = {"prefix": self.prefix, "suffix": self.suffix}
         return replace(named, **{part: text for part, text in given.items() if text is not None})
 
-    def embedder_settings(self) -> dict[str, Any]:
-        """Return the keyword arguments of :meth:`text2token.Embedder.open` for the backbone of this recipe."""
+    def encoder_settings(self) -> dict[str, Any]:
+        """Return the settings that make an encoder of the backbone, see :func:`text2token.model.backbone.encoder_around`."""
         return {
             "attention": self.attention,
             "pooling": self.pooling,
             "template": self.text_template(),
             "max_length": self.max_length,
-            "top_k": self.sparse_k,
         }
+
+    def embedder_settings(self) -> dict[str, Any]:
+        """Return the keyword arguments of :meth:`text2token.Embedder.open` for the backbone of this recipe."""
+        return {**self.encoder_settings(), "top_k": self.sparse_k}
 
     def correction_steps(self) -> list[str]:
         """Return the steps of the correction, see :func:`text2token.model.correction.correction`."""

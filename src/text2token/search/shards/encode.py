@@ -16,7 +16,7 @@ from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.model.precision import Precision
 from text2token.search.batches import Batch, Embedded
-from text2token.search.documents import Columns, checked_documents, read_rows
+from text2token.search.documents import Columns, check_source, checked_documents, read_rows
 from text2token.search.encoder import TextEncoder, check_indexable, untruncated
 from text2token.search.shards.record import (
     ShardRecord,
@@ -123,8 +123,7 @@ class ShardEncoder:
     def _agreed_record(self) -> ShardRecord:
         """The record that is there, if it agrees with the job, or else a new one."""
         job, embedder = self._job, self._embedder
-        if not job.source.exists():
-            raise UserError(f"There is no file or folder '{job.source}': check the path of the documents.")
+        check_source(job.source)
         wanted = {
             "shards": job.shards,
             "fingerprint": embedder_fingerprint(comparable(embedder)),

@@ -9,6 +9,7 @@ from pathlib import Path
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.search.batches import Batch
+from text2token.search.encoder import open_model
 from text2token.search.shards.record import ShardRecord, corpus_fingerprint, document_bytes, read_record
 from text2token.search.shards.table import read_batches, read_facts
 from text2token.utils.errors import UserError
@@ -55,14 +56,7 @@ class EncodedShards:
         Raises:
             UserError: It cannot be opened, or it is another model.
         """
-        name = name or self.record.model
-        try:
-            embedder = Embedder.open(name, **self.record.encoder)
-        except UserError as error:
-            said = str(error).rstrip(".")
-            raise UserError(
-                f"The model of the shards in '{self.folder}' cannot be opened; if it was moved, name its place ({said})."
-            ) from error
+        embedder = open_model(name or self.record.model, self.record.encoder, f"shards in '{self.folder}'")
         self.check_model(embedder_fingerprint(comparable(embedder)))
         return embedder
 
