@@ -103,9 +103,7 @@ def _write_classic_form(model: SentenceTransformer | SparseEncoder, folder: Path
             _edit_json(file, _classic_pooling)
         if kind == "Dense":
             _edit_json(file, lambda settings: {k: v for k, v in settings.items() if v != "sentence_embedding"})
-    if isinstance(model[0], Transformer) and list(model[0].modality_config) == [
-        "text"
-    ]:  # the only modality that older versions know
+    if isinstance(model[0], Transformer) and [*model[0].modality_config] == ["text"]:  # older versions know no other
         lengths = {"max_seq_length": model.tokenizer.model_max_length, "do_lower_case": False}
         write_json(folder / "sentence_bert_config.json", lengths)
 

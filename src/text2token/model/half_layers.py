@@ -20,23 +20,23 @@ _FUSED: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
 }
 
 
-def replace_layers(module: nn.Module) -> int:
-    """Replace the linear layers below ``module``, and the gated feed-forward layers that are made of them, in place.
+def half_parameters(layer: Any) -> tuple[Tensor, Tensor | None]:
+    """Return copies in bfloat16 of the weights of a linear layer of torch or transformers, out × in, and of its bias."""
+    weight = layer.weight.detach()
+    weight = (weight.t() if isinstance(layer, Conv1D) else weight).to(torch.bfloat16).contiguous()
+    return weight, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
 
-    Returns:
-        Number of linear layers that were replaced.
-    """
-    count = 0
+
+def replace_layers(module: nn.Module) -> None:
+    """Replace the linear layers below ``module``, and the gated feed-forward layers that are made of them, in place."""
     for name, child in module.named_children():
         if type(child) in (nn.Linear, Conv1D):
             setattr(module, name, HalfLinear(child))
-            count += 1
             continue
         gated = HalfGated.of(child)
-        count += replace_layers(child)
+        replace_layers(child)
         if gated is not None:
             setattr(module, name, HalfGated(child, *gated))
-    return count
 
 
 class HalfLinear(nn.Linear):
@@ -51,13 +51,12 @@ class HalfLinear(nn.Linear):
     def __init__(self, layer: Any) -> None:
         nn.Module.__init__(self)
         self.weight, self.bias = layer.weight, layer.bias
-        weight: Tensor = layer.weight.detach()
-        weight = (weight.t() if isinstance(layer, Conv1D) else weight).to(torch.bfloat16)
+        weight, bias = half_parameters(layer)
         self.out_features, self.in_features = weight.shape
         self.onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), _BATCH) if self.onednn else weight
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH) if self.onednn else weight
         # An attribute of the instance, and no buffer: nobody saves or hashes it.
-        self.packed, self.packed_bias = packed, None if layer.bias is None else layer.bias.detach().to(torch.bfloat16)
+        self.packed, self.packed_bias = packed, bias
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the product in bfloat16."""

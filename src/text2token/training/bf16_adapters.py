@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from text2token.model import precision
+from text2token.model.half_layers import half_parameters
 
 
 @contextmanager
@@ -71,9 +72,7 @@ class _Bf16Forward:
 
     def __init__(self, layer: LoraLinear, shared: _SharedInput) -> None:
         base, name = layer.get_base_layer(), layer.active_adapters[0]
-        weight = base.weight.detach()
-        self._weight = (weight.T if isinstance(base, Conv1D) else weight).to(torch.bfloat16).contiguous()
-        self._bias = None if base.bias is None else base.bias.detach().to(torch.bfloat16)
+        self._weight, self._bias = half_parameters(base)
         self._down, self._up, self._scale = layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name]
         self._plain = layer.forward
         self._shared = shared

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 from uuid import uuid4
@@ -9,10 +11,7 @@ from uuid import uuid4
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.files import check_writable
 
-_PACKAGES = {
-    "s3fs": "text2token[s3]",
-    "upath": "text2token[search]",
-}  # what to install for the packages that are missing
+_PACKAGES = {"s3fs": "text2token[s3]", "upath": "text2token[search]"}  # what to install for a missing package
 
 
 def open_place(name: str) -> Path:
@@ -49,9 +48,7 @@ def write_whole(file: Path, content: bytes | memoryview) -> None:
     if not is_local(file):
         _file_system(file).pipe_file(cast(Any, file).path, bytes(content))
         return
-    part = file.with_name(
-        f".{file.name}.{uuid4().hex}.part"
-    )  # a name of its own, since no lock keeps other writers away
+    part = file.with_name(f".{file.name}.{uuid4().hex}.part")  # its own name: no lock keeps other writers away
     try:
         part.write_bytes(content)
         part.replace(file)
@@ -74,25 +71,24 @@ def check_folder_writable(folder: Path) -> None:
         probe.unlink()
 
 
-class reaching:  # noqa: N801  # used like a function, as the context managers of contextlib
+@contextmanager
+def reaching(place: Path) -> Iterator[None]:
     """Turn the errors of an object store into a :class:`UserError`; those of local files stay as they are.
 
     Args:
         place: The file or folder that the block uses.
     """
-
-    def __init__(self, place: Path) -> None:
-        self._place = place
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # Each store has its own exceptions: s3fs alone raises those of the operating system, botocore and aiohttp.
-        if isinstance(error, Exception) and not isinstance(error, UserError) and not is_local(self._place):
-            reason = first_line(error).rstrip(".")
-            raise UserError(
-                f"'{self._place}' cannot be reached ({reason}): check its name, the address of the store and your login."
-            ) from error
+    try:
+        yield
+    except (
+        Exception
+    ) as error:  # each store has its own: s3fs raises those of the operating system, of botocore and of aiohttp
+        if isinstance(error, UserError) or is_local(place):
+            raise
+        reason = first_line(error).rstrip(".")
+        raise UserError(
+            f"'{place}' cannot be reached ({reason}): check its name, the address of the store and your login."
+        ) from error
 
 
 def is_local(place: Path) -> bool:
