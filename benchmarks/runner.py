@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import click
@@ -34,6 +37,27 @@ def runs_option(name: str) -> Callable[[FC], FC]:
 def text2token(*arguments: str) -> None:
     """Run a text2token command in a process of its own. A failure ends the benchmark."""
     subprocess.run([sys.executable, "-m", "text2token", *arguments], check=True)
+
+
+def usage(*arguments: str) -> resource.struct_rusage:
+    """Run a text2token command in a process of its own, and return what it used. A failure ends the benchmark."""
+    command = [sys.executable, "-m", "text2token", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return used
+
+
+def ratios(ours: Sequence[float], base: Sequence[float]) -> list[float]:
+    """Return the ratio of two rates for each turn."""
+    return [rate / reference for rate, reference in zip(ours, base, strict=True)]
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Return the smallest, the median and the largest value."""
+    return {"min": min(values), "median": median(values), "max": max(values)}
 
 
 def bf16() -> bool:

@@ -13,6 +13,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from speed_training import save_tiny
+
 COMMAND = Path(__file__).with_name("watched_fit.py")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 SETTINGS = {
@@ -25,19 +27,8 @@ SETTINGS = {
     "train_length": 40,
 }
 _WORDS = (
-    "river",
-    "engine",
-    "galaxy",
-    "market",
-    "garden",
-    "lentil",
-    "copper",
-    "violin",
-    "harvest",
-    "compass",
-    "lantern",
-    "treaty",
-)
+    "river", "engine", "galaxy", "market", "garden", "lentil", "copper", "violin", "harvest", "compass", "lantern", "treaty",
+)  # fmt: skip
 
 
 def start(launcher: tuple[str, ...], output: Path, settings: dict[str, Any], corpus: Path, **environment: str) -> Any:
@@ -91,7 +82,8 @@ def measure() -> dict[str, Any]:
         folder = Path(name)
         corpus = folder / "texts.txt"
         corpus.write_text("\n".join(_texts()))
-        settings = {**SETTINGS, "backbone": str(_tiny_backbone(folder / "backbone"))}
+        save_tiny(folder / "backbone")
+        settings = {**SETTINGS, "backbone": str(folder / "backbone")}
         alone, shared = folder / "alone", folder / "shared"
         for launcher, output, accumulation in (((sys.executable,), alone, 2), (TORCHRUN, shared, 1)):
             done = start(launcher, output, {**settings, "batch_size": 8, "accumulation": accumulation}, corpus)
@@ -119,31 +111,6 @@ def _texts() -> list[str]:
         for c in _WORDS[:6]
         if a != b
     ]
-
-
-def _tiny_backbone(folder: Path) -> Path:
-    """Save a random language model of two layers with a byte-level tokenizer."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=500, special_tokens=["<|end|>"], initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator(_texts(), trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fast), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
-        intermediate_size=64, initializer_range=0.2, pad_token_id=0, bos_token_id=0, eos_token_id=0,
-    )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(folder)
-    fast.save_pretrained(folder)
-    return folder
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 import infinity
-from runner import bf16, data_checksums, write_results
+from runner import bf16, data_checksums, ratios, spread, write_results
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
@@ -125,14 +125,14 @@ def _address(log: Path, process: subprocess.Popen[bytes], address: str) -> str:
 def in_turns(base: Callable[[], float], contender: Callable[[], float]) -> list[float]:
     """Measure the rate of ``contender`` over that of ``base``, in turns. The first turn of each is a warm-up."""
     base(), contender()
-    pairs = [(base(), contender()) for _ in range(ROUNDS)]
-    return [rate / reference for reference, rate in pairs]
+    references, rates = zip(*((base(), contender()) for _ in range(ROUNDS)), strict=True)
+    return ratios(rates, references)
 
 
 def beside_library(url: str, embedder: Embedder, texts: Sequence[str]) -> dict[str, Any]:
     """Compare the texts per second through HTTP, in batches of 64, with those of the library."""
-    ratios = in_turns(lambda: library(embedder, texts[:TEXTS]), lambda: over_http(url, texts[:TEXTS], 64))
-    return {"figures": {"http_over_library": float(np.median(ratios))}, "details": spread(ratios)}
+    turns = spread(in_turns(lambda: library(embedder, texts[:TEXTS]), lambda: over_http(url, texts[:TEXTS], 64)))
+    return {"figures": {"http_over_library": turns["median"]}, "details": turns}
 
 
 def beside_peer(program: Path, model: Path, texts: Sequence[str]) -> dict[str, Any]:
@@ -142,10 +142,10 @@ def beside_peer(program: Path, model: Path, texts: Sequence[str]) -> dict[str, A
     with tempfile.TemporaryDirectory() as copy:
         older = infinity.older_form(model / "dense", Path(copy) / "dense")
         for precision in precisions:
-            ratios = {size: _over_peer(program, older, model, precision, size, texts) for size in PEER_BATCHES}
-            size, lowest = min(ratios.items(), key=lambda item: np.median(item[1]))
+            found = {size: _over_peer(program, older, model, precision, size, texts) for size in PEER_BATCHES}
+            size, lowest = min(found.items(), key=lambda item: np.median(item[1]))
             details[precision] = {"batch_size": size, **spread(lowest)}
-    medians = {precision: found["median"] for precision, found in details.items()}
+    medians = {precision: own["median"] for precision, own in details.items()}
     return {"figures": {"peer_ratio": medians[precisions[-1]], "peer_ratio_fp32": medians["fp32"]}, "details": details}
 
 
@@ -159,11 +159,6 @@ def _over_peer(
             lambda: singles(texts, f"{peer}/embeddings", lambda text: {"input": text, "model": folder.name}),
             lambda: singles(texts, f"{url}/embed", lambda text: {"inputs": text}),
         )
-
-
-def spread(values: Sequence[float]) -> dict[str, float]:
-    """Return the smallest, the median and the largest value."""
-    return {"min": min(values), "median": float(np.median(values)), "max": max(values)}
 
 
 def library(embedder: Embedder, texts: Sequence[str]) -> float:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import resource
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -26,10 +23,9 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
-from torch import nn
 
-from runner import bf16
-from speed_training import save_tiny
+from runner import bf16, ratios, spread, usage
+from speed_training import forward_gflop, save_tiny
 from text2token.cli.options import quiet_libraries
 from text2token.data.tables import read_table
 from text2token.model.embedder import Embedder
@@ -45,7 +41,7 @@ SQUARES = (2048, 4096, 8192)
 COMPARED = 200  # texts whose vectors are compared with those of float32
 DOCUMENTS = (20_000, 200_000)
 NOT_RUN = {
-    "llama.cpp": "llama-cpp-python is on the package index as source only, and needs a compiler",
+    "llama.cpp": "llama-cpp-python has no wheel for this Python, and was not built from source",
     "ONNX Runtime, OpenVINO": "exports of llama models are as fast as torch in float32, or give other vectors",
 }
 
@@ -68,24 +64,22 @@ def measure(data: Path, model: str, peaks: dict[str, float]) -> dict[str, Any]:
         for name, turns in samples.items()
     }
     rates, memory, batches = take_turns(contenders(model), samples, tokens)
-    gflop = 2e-9 * sum(
-        part.weight.numel() for part in embedder.encoder[0].model.modules() if isinstance(part, nn.Linear)
-    )
+    gflop = forward_gflop(embedder.encoder[0].model)
     ours = {name: rates[name]["text2token"] for name in samples}
     figures = {
-        "encode_over_st_fp32": ratio(ours[MIX], rates[MIX]["sentence-transformers fp32"]),
+        "encode_over_st_fp32": median(ratios(ours[MIX], rates[MIX]["sentence-transformers fp32"])),
         "encode_share_of_peak": gflop * median(ours["256"]) / peaks["bf16" if bf16() else "fp32"],
         **{f"encode_tokens_s_{name}": median(found) for name, found in ours.items()},
         **quality(embedder, samples),
     }
     if bf16():
         halves = [rates[MIX][name] for name in rates[MIX] if name.startswith("sentence-transformers bf16")]
-        figures["encode_over_st_bf16"] = ratio(ours[MIX], max(halves, key=median))
+        figures["encode_over_st_bf16"] = median(ratios(ours[MIX], max(halves, key=median)))
     details = {
         "peak_gflops": peaks, "gflop_a_token": gflop, "tokens_s": rates, "peak_rss_gib": memory, "batch_size": batches,
         "gflops": {name: {who: gflop * median(own) for who, own in found.items()} for name, found in rates.items()},
         "over_sentence_transformers": {
-            name: {who: spread(found["text2token"], own) for who, own in found.items() if who.startswith("sentence")}
+            name: {who: spread(ratios(found["text2token"], own)) for who, own in found.items() if who.startswith("sentence")}
             for name, found in rates.items()
         },
         "texts_of_a_turn": {MIX: MIXED, **LENGTHS}, "rounds": ROUNDS, "not_run": NOT_RUN,
@@ -224,17 +218,6 @@ def theirs(folder: str, precision: str) -> Encode:
     return encode
 
 
-def ratio(ours: Sequence[float], base: Sequence[float]) -> float:
-    """Return the median of the ratios within a turn."""
-    return median(rate / reference for rate, reference in zip(ours, base, strict=True))
-
-
-def spread(ours: Sequence[float], base: Sequence[float]) -> dict[str, float]:
-    """Return the smallest, the median and the largest ratio within a turn."""
-    ratios = [rate / reference for rate, reference in zip(ours, base, strict=True)]
-    return {"min": min(ratios), "median": median(ratios), "max": max(ratios)}
-
-
 def quality(embedder: Embedder, samples: dict[str, list[list[str]]]) -> dict[str, float]:
     """Compare the vectors of the precision that ``auto`` takes with those of float32.
 
@@ -274,10 +257,4 @@ def index_peak(sentences: Path, number: int, tiny: Path, runs: Path) -> float:
     with sentences.open(encoding="utf-8") as lines, file.open("w", encoding="utf-8") as written:
         for place, line in enumerate(islice(lines, number)):
             written.write(json.dumps({"_id": str(place), "text": line.strip()}) + "\n")
-    command = [sys.executable, "-m", "text2token", "index", str(tiny), str(file), "--output", str(output)]
-    process = subprocess.Popen(command)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
-    return usage.ru_maxrss / 2**20
+    return usage("index", str(tiny), str(file), "--output", str(output)).ru_maxrss / 2**20

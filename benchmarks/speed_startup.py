@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from runner import text2token
+from runner import text2token, usage
 from text2token.data.tables import read_table
 
 PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
@@ -42,15 +39,11 @@ def measure(data: Path, runs: Path, model: str) -> dict[str, Any]:
         "search_cpu_s": ["search", str(index), TEXT],
         "search_no_model_cpu_s": ["search", str(index), TEXT, "--no-model"],
     }
-    taken = {name: [cpu_seconds(command) for _ in range(REPEATS + 1)][1:] for name, command in commands.items()}
+    taken = {name: [cpu_seconds(*command) for _ in range(REPEATS + 1)][1:] for name, command in commands.items()}
     return {"figures": {name: median(values) for name, values in taken.items()}, "details": taken}
 
 
-def cpu_seconds(arguments: list[str]) -> float:
+def cpu_seconds(*arguments: str) -> float:
     """Measure the processor time of a command of text2token, user and system, all threads."""
-    process = subprocess.Popen([sys.executable, "-m", "text2token", *arguments], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, arguments)
-    return usage.ru_utime + usage.ru_stime
+    used = usage(*arguments)
+    return used.ru_utime + used.ru_stime

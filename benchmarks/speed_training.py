@@ -25,7 +25,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
 
-from runner import bf16, text2token
+from runner import bf16, ratios, text2token
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.packaged import fetch
 from text2token.model.template import room_for_text
@@ -95,9 +95,9 @@ def beside_others(corpus: Path, runs: Path) -> dict[str, Any]:
     tokens_s = {name: [turn.tokens / turn.seconds for turn in own[1:]] for name, own in turns.items()}
     own = turns["text2token"][1:]
     figures = {
-        "train_texts_over_simcse": ratio(texts_s["text2token"], texts_s["simcse"]),
-        "train_tokens_over_simcse": ratio(tokens_s["text2token"], tokens_s["simcse"]),
-        "train_texts_over_llm2vec": ratio(texts_s["text2token"], texts_s["llm2vec"]),
+        "train_texts_over_simcse": median(ratios(texts_s["text2token"], texts_s["simcse"])),
+        "train_tokens_over_simcse": median(ratios(tokens_s["text2token"], tokens_s["simcse"])),
+        "train_texts_over_llm2vec": median(ratios(texts_s["text2token"], texts_s["llm2vec"])),
         "train_texts_s": median(texts_s["text2token"]),
         "targets_texts_s": median(TEXTS / turn.targets for turn in own),
     }
@@ -108,15 +108,9 @@ def beside_others(corpus: Path, runs: Path) -> dict[str, Any]:
     return {"figures": figures, "details": details}
 
 
-def ratio(ours: Sequence[float], base: Sequence[float]) -> float:
-    """The median of the ratios within a turn."""
-    return median(rate / reference for rate, reference in zip(ours, base, strict=True))
-
-
-def gflop_per_token() -> float:
-    """Products of a token with all linear layers of the body, forward and for the gradient of the layer's input."""
-    body = open_backbone(RECIPE).encoder[0].model
-    return 4e-9 * sum(module.weight.numel() for module in body.modules() if isinstance(module, nn.Linear))
+def forward_gflop(body: nn.Module) -> float:
+    """Return the GFLOP of the products of one token with all linear layers of a body."""
+    return 2e-9 * sum(module.weight.numel() for module in body.modules() if isinstance(module, nn.Linear))
 
 
 def count_tokens(encoder: SentenceTransformer, texts: Sequence[str]) -> int:
@@ -194,7 +188,10 @@ def default_fit(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
     training = sum(seconds for step, seconds in run["timings"].items() if step.startswith("train"))
     seen = [(row["stage"], row["num_input_tokens_seen"]) for row in run["log"]]
     tokens = sum(max(number for of, number in seen if of == stage) for stage in {stage for stage, _ in seen})
-    gflops = tokens * gflop_per_token() / training
+    both_ways = 2 * forward_gflop(
+        open_backbone(RECIPE).encoder[0].model
+    )  # and back, for the gradient of each layer's input
+    gflops = tokens * both_ways / training
     figures = {
         "fit_overhead_s": sum(run["timings"].values()) - training,
         "train_share_of_peak": gflops / peak,
