@@ -109,7 +109,7 @@ class Index:
             embedder: The model, if it is open already.
             query_model: Folder of a student that ``distill`` wrote, which then encodes the queries; ``none``: the model encodes
                 them; None: the student in ``model/student``, if there is one. The index keeps a copy: about 1.4 kB for each
-                vocabulary entry of a model with 576 dimensions, 70 MB in all for the default backbone.
+                vocabulary entry, 70 MB in all for the default backbone and recipe.
 
         Raises:
             UserError: The model cannot be loaded, the student imitates another model, the engine's server does not answer or
