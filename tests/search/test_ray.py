@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -111,3 +112,28 @@ def test_an_error_in_an_actor_is_a_sentence(arguments, tmp_path):
     (error,) = [line for line in said.splitlines() if not line.startswith("[")]  # Ray logs its own level
     assert code == 2
     assert "malformed JSON" in error
+
+
+@pytest.fixture
+def cluster():
+    """A cluster of one machine with two CPUs, as ``ray start`` makes it."""
+    command = [Path(sys.executable).with_name("ray"), "start", "--head", "--block", "--num-cpus", "2", "--port", "0"]
+    options = ["--include-dashboard", "false", "--object-store-memory", str(100 * 2**20), "--disable-usage-stats"]
+    process = subprocess.Popen([*command, *options], stdout=subprocess.PIPE, text=True)
+    assert any("Ray runtime started" in line for line in process.stdout)
+    yield
+    processes = [process, *psutil.Process(process.pid).children(recursive=True)]
+    process.terminate()
+    psutil.wait_procs(processes, timeout=60)
+
+
+def test_a_cluster_that_runs_already_is_used_or_waited_for(cluster, arguments, tmp_path):
+    finish(start(*arguments, "-o", tmp_path / "one"))
+    finish(start(*arguments, "-o", tmp_path / "cluster", "--ray", "auto"))
+    assert all(
+        (tmp_path / "cluster" / file.name).read_bytes() == file.read_bytes() for file in (tmp_path / "one").iterdir()
+    )
+    driver = start(*arguments, "-o", tmp_path / "waits", "--ray", "auto", "--actor-gpus", "1")
+    assert any("Ray waits until one joins" in line for line in driver.stderr)
+    driver.kill()
+    driver.communicate()

@@ -17,6 +17,7 @@ from text2token.utils.progress import progress_bar
 
 _PATIENCE = 10  # seconds to wait for a cluster
 _STORE = 100 * 2**20  # bytes of memory that processes share, about the least that Ray takes; only numbers go through it
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,13 +120,29 @@ def _connected(cluster: RayCluster) -> Iterator[None]:
         ray.init(**quiet)
     except (OSError, ValueError) as error:
         reason = first_line(error).rstrip(".")
-        raise UserError(f"There is no Ray cluster at '{cluster.address}' ({reason}): check its address.") from error
+        raise UserError(
+            f"There is no Ray cluster at '{cluster.address}' ({reason}): check its address and, if it asks for a token, "
+            "RAY_AUTH_MODE and RAY_AUTH_TOKEN."
+        ) from error
+    if not _has_room(cluster):
+        _LOGGER.warning(
+            "No machine of the Ray cluster has room for an actor (CPU: %g, GPU: %g): Ray waits until one joins.",
+            cluster.cpus, cluster.gpus,
+        )  # fmt: skip
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # the exception says what its log says
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _has_room(cluster: RayCluster) -> bool:
+    """Return whether an actor fits on a machine of the cluster. Otherwise Ray waits, since a machine may join."""
+    import ray
+
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return any(own.get("CPU", 0) >= cluster.cpus and own.get("GPU", 0) >= cluster.gpus for own in machines)
 
 
 def _check_answers(address: str) -> None:
