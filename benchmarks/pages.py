@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import page_alignment
 import page_quality
+import page_scale
 import page_spectrum
 import page_speed
 from runner import RESULTS, read_results
@@ -44,7 +45,7 @@ def main() -> None:
         "results-spectrum": page_spectrum.context(results["spectrum"], figures),
     }
     if "scale" in results:
-        pages["results-scale"] = {"result": results["scale"]}
+        pages["results-scale"] = page_scale.context(results["scale"], figures)
     if speed := results.get("speed") or results.get("speed-avx2"):
         pages["results-speed"] = page_speed.context(speed)
     for page, context in pages.items():

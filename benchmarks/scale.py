@@ -46,6 +46,7 @@ def main(data: Path, runs: Path, model: str, documents: int | None, largest: int
         "failover": scale_engines.failover,
         "quality": partial(scale_engines.quality, ours, collections),
         "recall": partial(scale_engines.recall, ours, collections[0], drawn),
+        "encoding": partial(scale_capacity.encoding, model, collections[0]),
         "embedded": partial(scale_engines.embedded, ours, collections[0], largest),
     }
     measured: dict[str, dict[str, Any]] = {}

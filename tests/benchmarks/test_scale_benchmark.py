@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from page_scale import context
 from pages import render
 from scale_capacity import capacity
 from scale_engines import drawn_dense
@@ -12,13 +13,17 @@ from scale_engines import drawn_dense
 DETAILS = {
     "embedded": {"documents": 1_000_000, "milliseconds": [10.0] * 99 + [50.0]},
     "quality": {"bytes_a_document": {"embedded": 2_000.0, "postgres": 5_000.0}, "ndcg": {}},
+    "encoding": {"precision": "fp32", "documents_s": 10.0, "tokens_a_document": 230.0},
 }
 
 
 def test_a_fan_out_waits_for_its_slowest_shard():
-    one, ten, hundred, thousand = capacity(DETAILS)
+    one, ten, hundred, thousand = capacity(DETAILS)["rows"]
     assert [row["shards"] for row in (one, ten, hundred, thousand)] == [1, 1, 10, 100]
     assert one["gigabytes"] == {"embedded": 2.0, "postgres": 5.0}
+    assert one["cpu_hours"] == pytest.approx(1e5 / 3600)
+    assert one["gpu_hours"] == pytest.approx(1e3 / 3600)
+    assert (one["machines"], ten["machines"]) == (1, 4)  # 20 GB, 6 on each
     assert one["milliseconds"]["p50"] == pytest.approx(10)
     assert ten["milliseconds"]["p50"] == pytest.approx(100)  # ten times as many documents on one shard
     assert hundred["milliseconds"]["p50"] == pytest.approx(100)
@@ -35,7 +40,7 @@ def test_drawn_vectors_are_near_the_real_ones_and_repeatable():
     assert len(np.unique(first, axis=0)) == 300
 
 
-def test_the_page_shows_what_is_missing():
+def test_the_page_shows_what_is_missing(tmp_path):
     result = {
         "figures": {"failover_s": 0.5},
         "details": {**DETAILS, "recall": {}, "capacity": capacity(DETAILS)},
@@ -44,7 +49,8 @@ def test_the_page_shows_what_is_missing():
         "seed": 0,
         "command": "python benchmarks/scale.py",
     }
-    page = render("results-scale.md.j2", {"result": result})
+    page = render("results-scale.md.j2", context(result, tmp_path))
     assert "| 0.5 | ≤ 2 | reached |" in page
     assert "not measured" in page
-    assert "| 1,000,000,000 | 100 | 2000 | 5000 |" in page
+    assert "| 1,000,000,000 | 100 | 2000 / 5000 | 2000 |" in page
+    assert "hours of encoding, one GPU" in (tmp_path / "scale.svg").read_text()
