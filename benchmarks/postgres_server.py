@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ class PostgresServer:
             free.bind(("127.0.0.1", 0))
             self._port = free.getsockname()[1]
         self._folder = folder
+        self._killed: list[psutil.Process] = []
         self.host = f"127.0.0.1:{self._port}"
 
     @property
@@ -68,6 +70,7 @@ class PostgresServer:
 
     def start(self) -> PostgresServer:
         """Start the server and wait until it answers."""
+        psutil.wait_procs(self._killed, timeout=30)  # until their parent has collected them they keep the server's lock
         log = str(self._folder / "log")
         run("pg_ctl", "-D", str(self._folder), "-w", "-t", "60", "-l", log, "-o", f"-p {self._port}", "start")
         return self
@@ -77,11 +80,12 @@ class PostgresServer:
         run("pg_ctl", "-D", str(self._folder), "-w", "promote")
 
     def kill(self) -> None:
-        """End the server with SIGKILL, without a word to its clients, and wait until its processes are gone."""
+        """End the server with SIGKILL, without a word to its clients, and wait until its processes have ended."""
         server = psutil.Process(int((self._folder / "postmaster.pid").read_text().split()[0]))
-        workers = server.children(recursive=True)
+        self._killed = [server, *server.children(recursive=True)]
         server.kill()
-        psutil.wait_procs([server, *workers], timeout=30)  # they keep the shared memory until they notice
+        while any(map(_is_alive, self._killed)):
+            time.sleep(0.005)
 
     def stop(self) -> None:
         """End the server, if it runs."""
@@ -119,6 +123,14 @@ def run(*command: str) -> None:
         if done.returncode:
             output.seek(0)
             raise RuntimeError(f"{' '.join(command)}: {output.read()}")
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    """Whether a process still runs. One that has ended but was not collected by its parent does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _command(name: str, *arguments: str) -> list[str]:

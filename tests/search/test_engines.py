@@ -26,14 +26,10 @@ from text2token.search.fusion import Fusion, fuse, search
 
 
 class Kind(NamedTuple):
-    """How to open an engine in a folder, and how far its dense scores may be off."""
+    """How to open an engine in a folder."""
 
     open: Callable[[Path], Engine]
-    dense_tolerance: float = 1e-5
     fields: tuple[str, ...] = ("sparse", "dense", "bm25")
-
-    def tolerance(self, *fields):
-        return self.dense_tolerance if "dense" in fields else 1e-5
 
 
 def milvus(folder):
@@ -42,9 +38,9 @@ def milvus(folder):
 
 
 def two_databases(request):
-    """Two databases of one PostgreSQL server as two shards. Its dense vectors have 16 bits a number."""
+    """Two databases of one PostgreSQL server as two shards."""
     server = request.getfixturevalue("postgres")
-    return Kind(lambda folder: PostgresEngine(server.shards, f"suite_{zlib.crc32(str(folder).encode())}"), 2e-3)
+    return Kind(lambda folder: PostgresEngine(server.shards, f"suite_{zlib.crc32(str(folder).encode())}"))
 
 
 def milvus_server(request):
@@ -63,6 +59,7 @@ KINDS = {
 CLIENTS = defaultdict(lambda: QdrantClient(":memory:"))
 SERVERS = ("milvus-server", "postgres")
 DOCUMENTS, TOKENS, DIMENSIONS = 60, 400, 16
+TOLERANCE = 1e-5
 STRANGE = ["it's", 'say "so"', "back\\slash", "Größe 大きさ", "a,b]", "{id}", "new\nline", "% _", "7"]
 
 
@@ -109,13 +106,13 @@ def one(rows, number):
     return {field: matrix[number : number + 1] for field, matrix in rows.items()}
 
 
-def agree(found, expected, tolerance):
+def agree(found, expected):
     """The same documents with the same scores, in the same order but for scores that are nearer than the tolerance."""
     assert sorted(hit.id for hit in found) == sorted(hit.id for hit in expected)
     scores = {hit.id: hit.score for hit in expected}
     for column in (expected, [ScoredId(hit.id, scores[hit.id]) for hit in found]):
         np.testing.assert_allclose(
-            [hit.score for hit in found], [hit.score for hit in column], rtol=tolerance, atol=tolerance / 2
+            [hit.score for hit in found], [hit.score for hit in column], rtol=TOLERANCE, atol=TOLERANCE / 2
         )
 
 
@@ -127,7 +124,7 @@ def test_each_field_ranks_by_inner_product(kind, engine):
         query = one(queries, number)
         for field in kind.fields:
             found = engine.search(field, query[field], 10)
-            agree(found, naive(ids, documents, query, field, 10), kind.tolerance(field))
+            agree(found, naive(ids, documents, query, field, 10))
 
 
 @pytest.mark.parametrize(
@@ -141,7 +138,7 @@ def test_hybrid_fuses_the_rankings_of_the_fields(kind, engine, fusion):
         rankings = {field: naive(ids, documents, query, field, fusion.depth) for field in kind.fields}
         found = search(engine, query, 6, fusion)
         assert len(found) == 6
-        agree(found, fuse(rankings, 6, fusion), kind.tolerance("dense"))
+        agree(found, fuse(rankings, 6, fusion))
 
 
 def test_a_document_added_again_takes_its_own_place(kind, engine):
@@ -155,7 +152,7 @@ def test_a_document_added_again_takes_its_own_place(kind, engine):
     query = one(vectors(kind, 1, 1), 0)
     for field in kind.fields:
         expected = naive([*ids, "new"], now, query, field, 50)
-        agree(engine.search(field, query[field], 50), expected, kind.tolerance(field))
+        agree(engine.search(field, query[field], 50), expected)
 
 
 def test_finishing_changes_no_ranking(kind, engine):
@@ -166,7 +163,7 @@ def test_finishing_changes_no_ranking(kind, engine):
     engine.finish()
     assert engine.count() == 20
     for field in kind.fields:
-        agree(engine.search(field, query[field], 9), naive(ids, documents, query, field, 9), kind.tolerance(field))
+        agree(engine.search(field, query[field], 9), naive(ids, documents, query, field, 9))
 
 
 def test_deleted_documents_are_gone_and_may_return(kind, engine):
@@ -178,7 +175,7 @@ def test_deleted_documents_are_gone_and_may_return(kind, engine):
     query = one(vectors(kind, 1, 1), 0)
     left = {field: rows[15:] for field, rows in documents.items()}
     for field in kind.fields:
-        agree(engine.search(field, query[field], 9), naive(ids[15:], left, query, field, 9), kind.tolerance(field))
+        agree(engine.search(field, query[field], 9), naive(ids[15:], left, query, field, 9))
     engine.add(ids[:15], {field: rows[:15] for field, rows in documents.items()})
     assert engine.count() == 20
     engine.delete(ids)
@@ -198,7 +195,7 @@ def test_all_is_there_when_opened_again(kind, tmp_path):
     assert again.count() == 25
     left = {field: rows[5:] for field, rows in documents.items()}
     for field in kind.fields:
-        agree(again.search(field, query[field], 9), naive(ids[5:], left, query, field, 9), kind.tolerance(field))
+        agree(again.search(field, query[field], 9), naive(ids[5:], left, query, field, 9))
 
 
 def test_of_an_id_twice_in_one_call_the_last_counts(kind, engine):
@@ -207,7 +204,7 @@ def test_of_an_id_twice_in_one_call_the_last_counts(kind, engine):
     assert engine.count() == 2
     for field in kind.fields:
         expected = naive(["b", "a"], {field: documents[field][1:]}, query, field, 5)
-        agree(engine.search(field, query[field], 5), expected, kind.tolerance(field))
+        agree(engine.search(field, query[field], 5), expected)
 
 
 def test_equal_scores_come_by_id(kind, engine):
@@ -233,13 +230,13 @@ def test_empty_vectors_are_kept_and_never_hit(kind, engine):
     assert engine.count() == 12
     query = one(vectors(kind, 1, 1), 0)
     found = engine.search("sparse", query["sparse"], 12)
-    agree(found, naive(ids, documents, query, "sparse", 12), kind.tolerance())
+    agree(found, naive(ids, documents, query, "sparse", 12))
     nothing = nothing[:1]
     assert engine.search("sparse", nothing, 5) == []
     assert search(engine, {"sparse": nothing, "bm25": nothing}, 5, Fusion()) == []
     rest = {**query, "sparse": nothing}
     rankings = {field: naive(ids, documents, rest, field, 100) for field in kind.fields}
-    agree(search(engine, rest, 5, Fusion()), fuse(rankings, 5, Fusion()), kind.tolerance("dense"))
+    agree(search(engine, rest, 5, Fusion()), fuse(rankings, 5, Fusion()))
     engine.delete(ids[:3])
     assert engine.count() == 9
 

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 import threading
 import time
+from struct import pack
 
 import numpy as np
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from scipy import sparse
 
-from conftest import SENTENCES, done, refused
+from conftest import SENTENCES, done, refused, text2token
 from postgres_server import servers
 from text2token import UserError
+from text2token.model.embedder import Embedder
 from text2token.search import Document, Index
 from text2token.search.engines import postgres as module
+from text2token.search.engines import postgres_schema as schema
 from text2token.search.engines.addresses import stored_address, without_password
+from text2token.search.engines.base import LostShardError
 from text2token.search.engines.postgres import PostgresEngine
-from text2token.search.engines.postgres_shard import LostShardError
+from text2token.search.engines.postgres_shard import Shard, _hosts
 from text2token.search.filters import Filter
 from text2token.settings.search import Calibration
 from text2token.settings.templates import Template
@@ -89,9 +95,13 @@ def test_large_shards_are_searched_approximately_and_filters_still_give_k_hits(p
     found = [{hit.id for hit in engine.search("sparse", vectors["sparse"][[i]], 10)} for i in range(50)]
     best = [{f"d{row}" for row in np.argsort(-exact[:, [i]].toarray().ravel(), kind="stable")[:10]} for i in range(50)]
     assert np.mean([len(a & b) / 10 for a, b in zip(found, best, strict=True)]) > 0.97
-    explain = "EXPLAIN (FORMAT JSON) SELECT id FROM large ORDER BY dense <#> '[1,1,1,1,1,1,1,1]' LIMIT 3"
+    explain = "EXPLAIN (FORMAT JSON) SELECT id FROM large ORDER BY dense::halfvec(8) <#> '[1,1,1,1,1,1,1,1]' LIMIT 3"
     ((plan,),) = postgres.execute(explain, options="-c enable_seqscan=off")
     assert "large_dense" in json.dumps(plan)
+    query = vectors["dense"][[0]]
+    nearest = engine.search("dense", query, 10)
+    scores = (vectors["dense"] @ query[0])[[int(hit.id[1:]) for hit in nearest]]
+    np.testing.assert_allclose([hit.score for hit in nearest], scores, rtol=1e-6)  # 32 bits a number
     for filters in ([Filter("kind", "=", "rare")], [Filter("number", "<", "20")]):
         for field, query in (("sparse", vectors["sparse"][[0]]), ("dense", vectors["dense"][:1])):
             hits = engine.search(field, query, 20, filters)
@@ -115,7 +125,7 @@ def test_psql_users_find_comments_and_a_list_of_indexes(postgres):
     assert [name for name, _ in columns] == ["id", "sparse", "dense", "bm25", "tokens", "words", "metadata", "numbers"]
     assert all(comment for _, comment in columns)
     listed = postgres.execute("SELECT version, shard, shards, fields FROM text2token_indexes WHERE name = 'commented'")
-    assert listed == [(1, 1, 1, {"sparse": 200, "dense": 8, "bm25": 0})]
+    assert listed == [(2, 1, 1, {"sparse": 200, "dense": 8, "bm25": 0})]
 
 
 @serving
@@ -150,7 +160,7 @@ def test_what_a_server_refuses_is_one_sentence(postgres, monkeypatch):
         engine.add(["nul\0"], {field: matrix[:1] for field, matrix in vectors.items()})
     assert engine.count() == 3
     postgres.execute("UPDATE text2token_indexes SET version = 9 WHERE name = 'refusals'")
-    with pytest.raises(UserError, match=r"later version of text2token \(schema 9, not 1\): update text2token"):
+    with pytest.raises(UserError, match=r"later version of text2token \(schema 9, not 2\): update text2token"):
         PostgresEngine(postgres.shards, "refusals").search("dense", vectors["dense"][:1], 3)
 
 
@@ -283,7 +293,7 @@ def test_searches_survive_the_kill_of_a_primary(cluster):
 
 
 @serving
-def test_a_lost_shard_is_an_error_or_a_partial_answer_that_says_so(cluster, tmp_path, backbone):
+def test_a_lost_shard_is_an_error_or_a_partial_answer_that_says_so(cluster, tmp_path, backbone, serve):
     _, _, second, uri = cluster
     index = Index.create(tmp_path / "i", backbone("llama"), engine="postgres", uri=uri, **SETTINGS)
     index.add([Document(str(i), "", text) for i, text in enumerate(SENTENCES)])
@@ -296,4 +306,65 @@ def test_a_lost_shard_is_an_error_or_a_partial_answer_that_says_so(cluster, tmp_
     found = Index.open(tmp_path / "i", partial=True).search("cat", 10, "dense")
     assert 0 < len(found.hits) < 10
     assert [hit.id for hit in found.hits] == [name for name in whole if name in {hit.id for hit in found.hits}]
-    assert found.note.startswith("The answer is partial, because these shards did not answer: shard 2 of 2")
+    said = "The answer is partial, because these shards did not answer: shard 2 of 2"
+    assert found.note.startswith(said)
+    shown = text2token("search", tmp_path / "i", "cat", "--mode", "dense", "--partial", "--json")
+    assert said in shown.stderr
+    assert [hit["id"] for hit in json.loads(shown.stdout)] == [hit.id for hit in found.hits]
+
+    embedder, asked = Embedder.open(backbone("llama"), **SETTINGS["encoder"]), {"query": "cat", "mode": "dense"}
+    served = serve(embedder, indexes={"i": tmp_path / "i"}, partial=True)
+    ((answer,),) = served.post("/search", json=asked).json().values()
+    assert answer["note"].startswith(said)
+    assert [hit["id"] for hit in answer["hits"]] == [hit.id for hit in found.hits]
+    assert served.get("/indexes").json()["indexes"][0]["documents"] == len(found.hits)
+    second.start()
+    whole_again = serve(embedder, indexes={"i": tmp_path / "i"})
+    assert len(whole_again.post("/search", json=asked).json()["results"][0]["hits"]) == 10
+    second.kill()
+    refusal = whole_again.post("/search", json=asked)
+    assert (refusal.status_code, refusal.headers["retry-after"]) == (503, "1")
+    assert "shard 2 of 2" in refusal.json()["error"]
+
+
+@serving
+def test_a_table_of_schema_1_is_searched_and_upgraded(postgres, monkeypatch):
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 50)
+    vectors, uri = rows(60), postgres.uri
+    with monkeypatch.context() as older:
+        older.setattr(schema, "_STEPS", schema._STEPS[:1])
+        older.setattr(
+            module, "dense_binary", lambda matrix: (pack(">HH", 8, 0) + r.astype(">f2").tobytes() for r in matrix)
+        )
+        PostgresEngine(uri, "older").add(names(60), vectors)
+    postgres.execute("CREATE INDEX older_dense ON older USING hnsw (dense halfvec_ip_ops)")
+    postgres.execute("CREATE INDEX older_sparse ON older USING gin (tokens)")
+    engine = PostgresEngine(uri, "older")
+    for field in ("sparse", "dense"):
+        query = vectors[field][[3]]
+        exact = vectors[field] @ query.T
+        best = np.argsort(-(exact.ravel() if field == "dense" else exact.toarray().ravel()), kind="stable")[:5]
+        assert [hit.id for hit in engine.search(field, query, 5)] == [f"d{row}" for row in best]
+    engine.add(["new"], {field: matrix[:1] for field, matrix in vectors.items()})
+    engine.finish()
+    ((kind,),) = postgres.execute(
+        "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'older'::regclass AND attname = 'dense'"
+    )
+    assert kind == "vector(8)"
+    found = PostgresEngine(uri, "older").search("dense", vectors["dense"][:1], 2)
+    assert {hit.id for hit in found} == {"new", "d0"}
+
+
+def test_an_address_of_several_hosts_is_asked_host_by_host():
+    hosts = [conninfo_to_dict(one) for one in _hosts("postgresql://me@a,b:5433/db")]
+    assert [(own["host"], own["port"], own["user"]) for own in hosts] == [("a", "", "me"), ("b", "5433", "me")]
+    assert [conninfo_to_dict(one)["port"] for one in _hosts("host=a,b port=5432 dbname=db")] == ["5432", "5432"]
+    assert len(_hosts("dbname=db")) == 1
+
+
+@serving
+def test_a_host_that_is_silent_is_passed_over(postgres):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts connections and says nothing
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        shard = Shard(f"postgresql://postgres@{host},{postgres.host}/postgres?connect_timeout=2", 1, 1, {})
+        assert shard.run(lambda connection: connection.execute("SELECT 1").fetchone()) == (1,)

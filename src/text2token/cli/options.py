@@ -70,6 +70,11 @@ precision_option = click.option(
     "An existing index keeps its own.  [default: auto]",
 )
 _bf16_option = click.option("--bf16", is_flag=True, hidden=True, help="Old name of --precision bf16.")
+partial_option = click.option(
+    "--partial",
+    is_flag=True,
+    help="Search without the shards of a database that do not answer, and say which they are.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 

@@ -20,6 +20,7 @@ from text2token.cli.options import (
     encoding_options,
     grouped,
     json_option,
+    partial_option,
     path_type,
     quiet_libraries,
     strict_option,
@@ -123,11 +124,7 @@ class Ranking:
         help="Number of hits. Above 100, 'hybrid' reads more hits of each field, which can change the order.",
     ),
 )
-@click.option(
-    "--partial",
-    is_flag=True,
-    help="Search without the shards of a database that do not answer, and say which they are.",
-)
+@partial_option
 @click.option("--model", metavar="MODEL", help="Where the model of the index is now, if it has moved.")
 @click.option(
     "--query-model",

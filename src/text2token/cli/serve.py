@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from text2token.cli.options import grouped, path_type, precision_option, quiet_libraries
+from text2token.cli.options import grouped, partial_option, path_type, precision_option, quiet_libraries
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Access:
 @click.option(
     "--index", "folders", multiple=True, type=path_type, help="Folder of an index to search. May be repeated."
 )
+@partial_option
 @grouped(
     "address",
     Address,
@@ -129,6 +130,7 @@ class Access:
 def serve_command(
     model: str,
     folders: tuple[Path, ...],
+    partial: bool,
     address: Address,
     precision: Precision | None,
     against: str | None,
@@ -158,6 +160,7 @@ def serve_command(
         model=Path(model).name or model,
         indexes=indexes,
         writable=access.writable,
+        partial=partial,
         keys=keys,
         against=against,
         **limits,

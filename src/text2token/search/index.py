@@ -183,7 +183,7 @@ class Index:
 
     def __len__(self) -> int:
         """Number of documents that can be found."""
-        return self.engine.count()
+        return self.engine.count([] if self._partial else None)
 
     @property
     def fields(self) -> list[FieldName]:

@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from text2token.search.engines.base import LostShardError
 from text2token.utils.errors import BusyError, UserError
 
 ErrorType = Literal[
@@ -73,6 +74,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(
             409, "Another process is writing the index: repeat the request later.", "Overloaded", retry_after=1
         )
+    if isinstance(error, LostShardError):
+        return ApiError(503, str(error), "Unhealthy", retry_after=1)
     if isinstance(error, UserError):
         return ApiError(422, str(error))
     return ApiError(500, "The server failed on this request.", "Backend")

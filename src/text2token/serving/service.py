@@ -129,7 +129,8 @@ class Service:
         self.model = Model(embedder, settings, self.metrics, turn)
         self.against = Model(against, settings, self.metrics, turn) if against else None
         self.indexes = {
-            name: Index.open(folder, embedder=self.model.embedder) for name, folder in settings.indexes.items()
+            name: Index.open(folder, embedder=self.model.embedder, partial=settings.partial)
+            for name, folder in settings.indexes.items()
         }
         self.planes = {name: Plane(index) for name, index in self.indexes.items()}
         self.write_turns = {name: threading.Lock() for name in self.indexes}

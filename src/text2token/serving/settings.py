@@ -14,6 +14,7 @@ class ServerSettings:
         model: Name of the model in requests and in ``/info``.
         indexes: Name of an index in requests → its folder.
         writable: Whether requests may add and delete documents.
+        partial: Whether a search goes on without the shards of a database that do not answer; the note of its results names them.
         keys: Accepted API keys. If there are none, a request needs no key.
         batch_tokens: Maximum number of padded tokens in a batch. 1,024 (ours): larger batches are not faster on two CPU cores,
             and a new query has to wait for the running batch.
@@ -26,6 +27,7 @@ class ServerSettings:
     model: str
     indexes: dict[str, Path] = field(default_factory=dict)
     writable: bool = False
+    partial: bool = False
     keys: tuple[str, ...] = ()
     batch_tokens: int = 1_024
     queue_tokens: int = 2**19

@@ -18,6 +18,10 @@ Matrix: TypeAlias = csr_array | NDArray[np.float32]
 """Vectors of N texts, one row each: an array for the dense field, a sparse matrix in CSR form for the other fields."""
 
 
+class LostShardError(UserError):
+    """No server of a shard answers."""
+
+
 class ScoredId(NamedTuple):
     """The id of a document and its score; a larger score is better.
 
@@ -112,5 +116,9 @@ class Engine(Protocol):
             lost: Ask for a partial answer if a shard does not answer: its name is added to this list. None: that is an error.
         """
 
-    def count(self) -> int:
-        """Number of documents."""
+    def count(self, lost: list[str] | None = None) -> int:
+        """Number of documents.
+
+        Args:
+            lost: As in :meth:`search`: count without the shards that do not answer.
+        """

@@ -77,7 +77,7 @@ class EmbeddedEngine:
         found = [ScoredId(*hit) for segment in segments for hit in segment.search(field, query, k, filters)]
         return found if len(self._segments) == 1 else best(found, k)
 
-    def count(self) -> int:
+    def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
         return sum(segment.count for segment in self._segments.values())
 

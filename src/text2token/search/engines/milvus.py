@@ -118,7 +118,7 @@ class MilvusEngine:
             )  # fmt: skip
         return best([ScoredId(hit["id"], hit["distance"]) for hit in found], k)
 
-    def count(self) -> int:
+    def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
         if not self._fields:
             return 0

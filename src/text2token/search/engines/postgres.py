@@ -12,7 +12,15 @@ from typing import Any, TypeVar
 from psycopg import Connection, sql
 from scipy.sparse import csr_array
 
-from text2token.search.engines.base import Matrix, ScoredId, best, check_fields, check_has_field, described
+from text2token.search.engines.base import (
+    LostShardError,
+    Matrix,
+    ScoredId,
+    best,
+    check_fields,
+    check_has_field,
+    described,
+)
 from text2token.search.engines.postgres_schema import (
     APPROXIMATE,
     MAX_DENSE_HNSW,
@@ -23,7 +31,7 @@ from text2token.search.engines.postgres_schema import (
     require_pgvector,
     upgrade_table,
 )
-from text2token.search.engines.postgres_shard import LostShardError, Shard
+from text2token.search.engines.postgres_shard import Shard
 from text2token.search.engines.postgres_values import (
     MAX_SPARSE,
     WORDS,
@@ -51,7 +59,13 @@ _SESSION = {
     "hnsw.iterative_scan": "strict_order",  # goes on until enough documents meet the filters
     "jit": "off",  # compiling takes longer than a search
 }
-_TYPES: dict[FieldName, str] = {"sparse": "sparsevec", "bm25": "sparsevec", "dense": "halfvec"}
+RERANKED = 2
+"""Documents that an HNSW search ranks by 16 bits a number and the table again by 32, for each hit."""
+_DISTANCES: dict[FieldName, str] = {  # the cast of dense vectors reads tables of schema 1 too
+    "sparse": "sparse <#> %s::sparsevec",
+    "bm25": "bm25 <#> %s::sparsevec",
+    "dense": "dense::vector <#> %s::vector",
+}
 _SEARCHES = 4  # searches of all shards at the same time
 
 
@@ -65,8 +79,8 @@ class PostgresEngine:
     on a dense search uses an HNSW index, and a sparse search scores only documents that have one of the query's strongest tokens
     among their own strongest. A search that finds fewer than ``k`` hits in this way is repeated exactly.
 
-    Differences from the protocol: dense vectors have 16 bits a number; of a document's sparse or BM25 weights the 16,000 largest
-    are kept, which is pgvector's limit; a document is a hit in these fields if its score is above 0.
+    Differences from the protocol: of a document's sparse or BM25 weights the 16,000 largest are kept, which is pgvector's limit;
+    a document is a hit in these fields if its score is above 0.
 
     Raises:
         LostShardError: By every method: no server of a shard answers.
@@ -141,7 +155,7 @@ class PostgresEngine:
             if self._count(shard, connection) >= APPROXIMATE_FROM:
                 for field in APPROXIMATE:
                     if field in table.fields and (field != "dense" or table.fields[field] <= MAX_DENSE_HNSW):
-                        build_index(connection, self._name, field)
+                        build_index(connection, self._name, field, table.fields[field])
             connection.execute(self._sql("VACUUM (ANALYZE) {table}"))
             self._tables.pop(shard, None)  # it says which indexes there are
 
@@ -177,9 +191,9 @@ class PostgresEngine:
 
         return best([hit for hits in self._each(search, lost) for hit in hits], k)
 
-    def count(self) -> int:
+    def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
-        return sum(self._each(self._count))
+        return sum(self._each(self._count, lost))
 
     def _count(self, shard: Shard, connection: Connection[Any]) -> int:
         if self._table(shard, connection) is None:
@@ -199,7 +213,7 @@ class PostgresEngine:
     ) -> list[ScoredId]:
         """The best documents of one shard.
 
-        PostgreSQL uses an HNSW index only if the distance alone orders the rows. Other searches order them by score and id.
+        PostgreSQL uses an HNSW index only if the distance alone orders the rows, so its documents are ranked again.
         A filter may leave out the documents of the strongest tokens, so with filters all tokens of a query count.
         """
         conditions, values = _conditions(filters)
@@ -207,16 +221,20 @@ class PostgresEngine:
             number = QUERY_TOKENS if field == "sparse" and not filters else MAX_SPARSE
             conditions.append(sql.SQL("{} && %s::int[]").format(sql.Identifier(TERMS[field])))
             values.append(strongest(csr_array(query), number).indices.tolist())
-        by_distance = field == "dense" and not exact
-        distance = sql.SQL("{} <#> %s::{}").format(sql.Identifier(field), sql.SQL(_TYPES[field]))
         written = query_text(field, query)
-        statement = self._sql(
-            "SELECT id, -({distance}) AS score FROM {table} WHERE {conditions} ORDER BY {order} LIMIT %s",
-            distance=distance,
-            conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")]),
-            order=distance if by_distance else sql.SQL("score DESC, id"),
+        source = self._sql(
+            "{table} WHERE {conditions}", conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")])
         )
-        found = connection.execute(statement, [written, *values, *([written] if by_distance else []), k])
+        if field == "dense" and not exact:
+            half = sql.SQL("halfvec({})").format(query.shape[1])
+            source = sql.SQL(
+                "(SELECT id, dense FROM {source} ORDER BY dense::{half} <#> %s::{half} LIMIT %s) AS near"
+            ).format(source=source, half=half)
+            values += [written, RERANKED * k]
+        statement = sql.SQL("SELECT id, -({distance}) AS score FROM {source} ORDER BY score DESC, id LIMIT %s").format(
+            distance=sql.SQL(_DISTANCES[field]), source=source
+        )
+        found = connection.execute(statement, [written, *values, k])
         return [ScoredId(name, score) for name, score in found if field == "dense" or score > 0]
 
     def _prepare(self, shard: Shard, connection: Connection[Any], fields: Mapping[FieldName, int]) -> None:

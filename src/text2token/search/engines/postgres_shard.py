@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from psycopg import Connection, Error, OperationalError, ProgrammingError, conninfo, errors
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from text2token.search.engines.base import LostShardError
 from text2token.utils.errors import UserError
 
 T = TypeVar("T")
@@ -24,10 +25,6 @@ _QUOTED = 300  # characters of a message of the server
 _LOST = ("08", "57P")  # classes of error codes of a server that ends a connection; if it just vanishes there is no code
 
 logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # it logs every failed attempt; we raise an error
-
-
-class LostShardError(UserError):
-    """No server of a shard answers."""
 
 
 class Shard:
@@ -136,10 +133,35 @@ class _PrimaryFirst(Connection[Any]):
 
     @classmethod
     def connect(cls, conninfo: str = "", **settings: Any) -> Any:
-        try:
-            return super().connect(conninfo, **{**settings, "target_session_attrs": "primary"})
-        except OperationalError:
-            return super().connect(conninfo, **settings)
+        """Ask each host once, so that a host that does not answer costs one timeout."""
+        replica, failures = None, []
+        for address in _hosts(conninfo):
+            try:
+                connection = super().connect(address, **settings)
+            except OperationalError as error:
+                failures.append(error)
+                continue
+            if connection.info.parameter_status("in_hot_standby") != "on":
+                if replica:
+                    replica.close()
+                return connection
+            if replica:
+                connection.close()
+            replica = replica or connection
+        if replica is None:
+            raise failures[0]
+        return replica
+
+
+def _hosts(address: str) -> list[str]:
+    """An address of several hosts as one address for each; with one port or one for each host, as libpq reads it."""
+    parts = conninfo.conninfo_to_dict(address)
+    split = {name: str(parts[name]).split(",") for name in ("host", "hostaddr", "port") if parts.get(name)}
+    number = max((len(values) for values in split.values()), default=1)
+    return [
+        conninfo.make_conninfo("", **parts | {name: values[i % len(values)] for name, values in split.items()})
+        for i in range(number)
+    ]
 
 
 def _is_lost(error: Error) -> bool:

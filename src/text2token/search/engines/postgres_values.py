@@ -47,8 +47,8 @@ def terms_binary(rows: csr_array) -> Iterator[bytes]:
 
 
 def dense_binary(rows: Matrix) -> Iterator[bytes]:
-    """Each row as pgvector's ``halfvec``: size, then 16 bits a number."""
-    for row in np.asarray(rows).astype(">f2"):
+    """Each row as pgvector's ``vector``: size, then 32 bits a number."""
+    for row in np.asarray(rows).astype(">f4"):
         yield pack(">HH", len(row), 0) + row.tobytes()
 
 

@@ -118,7 +118,7 @@ class QdrantEngine:
         hits = [ScoredId(point.payload["id"], point.score) for point in found.points if point.payload]
         return best([hit for hit in hits if field == "dense" or hit.score > 0], k)
 
-    def count(self) -> int:
+    def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
         if not self._fields:
             return 0
