@@ -137,9 +137,11 @@ def speedup(taught: Model, alone: Embedder, texts: Path) -> dict[str, float]:
 
 
 def latencies(taught: Model, collection: Collection) -> dict[str, float]:
-    """Measure the median wall clock, in ms, of encoding a query and searching all fields, top 10."""
+    """Measure the median wall clock, in ms, of encoding a query and searching all fields, top 10.
+
+    The index sets the precision of the teacher: that in which it encoded the documents.
+    """
     teacher = Embedder.open(taught.path)
-    teacher.bf16 = bf16()
     queries = list(collection.queries.values())[:TIMED]
     found = {}
     for name, query_model in {"teacher": "none", "student": None}.items():

@@ -35,12 +35,15 @@ def test_weights():
     assert [hit[:2] for hit in by_score] == [("c", pytest.approx(2.125)), ("d", pytest.approx(1.0))]
 
 
+@pytest.mark.parametrize("threads", [False, True])
 @pytest.mark.parametrize("method", ["rrf", "scores"])
 @pytest.mark.parametrize(("depth", "fields"), [(1, 1), (2, 1), (3, 2)])
-def test_depth_cuts_every_field_and_never_below_the_hits_asked_for(method, depth, fields):
+def test_depth_cuts_every_field_and_never_below_the_hits_asked_for(method, depth, fields, threads):
     """The best of one field is the third of the other."""
 
     class Ranked:
+        in_process = threads
+
         def search(self, field, query, k, filters=(), lost=None):
             return query[:k]
 

@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+from more_itertools import pairwise
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from text2token.model.vocabulary import token_ids
+from text2token.utils.arrays import sum_by_key
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.files import atomic_folder, read_json, write_json
 
@@ -85,16 +88,14 @@ class QueryTable:
             any order: distinct vocabulary ids, and the mean of their weights over the tokens of the text.
         """
         vectors = np.zeros((len(texts), self.rows.dense.shape[1]), np.float32)
+        tokens, ends = token_ids(self.tokenizer, texts, None)
         entries = []
-        for vector, row in zip(
-            vectors, self.tokenizer.encode_batch(list(texts), add_special_tokens=False), strict=True
-        ):
-            ids = np.array(row.ids, np.int64)
+        for vector, (start, end) in zip(vectors, pairwise(ends), strict=True):
+            ids = tokens[start:end]
             if len(ids):
                 vector[:] = self.rows.dense[ids].mean(axis=0, dtype=np.float32)
-            found, places = np.unique(self.rows.ids[ids], return_inverse=True)
-            weights = np.bincount(places.ravel(), self.rows.weights[ids].ravel(), minlength=len(found))
-            entries.append((found.astype(np.int64), (weights / max(len(ids), 1)).astype(np.float32)))
+            found, weights = sum_by_key(self.rows.ids[ids].ravel(), self.rows.weights[ids].ravel())
+            entries.append((found, (weights / max(len(ids), 1)).astype(np.float32)))
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), entries
 
 

@@ -124,6 +124,16 @@ def count_tokens(
     Returns:
         Term frequencies, B×V.
     """
+    ids, ends = token_ids(tokenizer, texts, max_tokens)
+    counts = sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, ends), shape=(len(texts), size))
+    counts.sum_duplicates()
+    return counts
+
+
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], max_tokens: int | None
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Return the ids of texts, and their ends: those of text ``b`` are at ``ends[b]:ends[b + 1]``; see :func:`count_tokens`."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     truncation = backend.truncation  # transformers leaves the truncation and padding of its last call behind
     if truncation is not None and (max_tokens is None or truncation["max_length"] < max_tokens):
@@ -132,13 +142,16 @@ def count_tokens(
     rows = [
         np.array(_unpadded(encoding)[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
         for batch in chunked((text[:longest] for text in texts), _BATCH)
-        for encoding in backend.encode_batch_fast(batch, add_special_tokens=False)
+        for encoding in _encodings(backend, batch)
     ]
-    flat = np.concatenate(rows) if rows else np.empty(0, dtype=np.int32)
-    indptr = np.cumsum([0, *map(len, rows)])
-    counts = sparse.csr_matrix((np.ones(len(flat), dtype=np.float32), flat, indptr), shape=(len(rows), size))
-    counts.sum_duplicates()
-    return counts
+    return np.concatenate([np.empty(0, dtype=np.int32), *rows]), np.cumsum([0, *map(len, rows)])
+
+
+def _encodings(backend: Tokenizer, texts: list[str]) -> list[Encoding]:
+    """Tokenise texts in threads; one text alone without them, since to wake them takes longer than a short text."""
+    if len(texts) == 1:
+        return [backend.encode(texts[0], add_special_tokens=False)]
+    return backend.encode_batch_fast(texts, add_special_tokens=False)
 
 
 def _unpadded(encoding: Encoding) -> list[int]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections import defaultdict
+import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import chain, repeat
 from typing import NamedTuple
 
 from text2token.search.engines.base import Engine, Matrix, ScoredId
@@ -83,7 +86,22 @@ def search(
         ((field, rows),) = query.items()
         return engine.search(field, rows, k, filters, lost)
     depth = max(fusion.depth, k)
-    return fuse({field: engine.search(field, rows, depth, filters, lost) for field, rows in query.items()}, k, fusion)
+
+    def ranked(field: FieldName) -> list[ScoredId]:
+        return engine.search(field, query[field], depth, filters, lost)
+
+    first, *others = query  # the dense field, which takes longest, if it is searched
+    if not engine.in_process:
+        return fuse({field: ranked(field) for field in query}, k, fusion)
+    waiting = _second_thread(os.getpid()).submit(ranked, first)
+    rankings = {field: ranked(field) for field in others}
+    return fuse({first: waiting.result(), **rankings}, k, fusion)
+
+
+@cache
+def _second_thread(process: int) -> ThreadPoolExecutor:
+    """A thread beside that of the caller; a forked process needs its own."""
+    return ThreadPoolExecutor(1, f"search-{process}")
 
 
 def fuse(rankings: Mapping[FieldName, Sequence[ScoredId]], k: int, fusion: Fusion) -> list[ScoredId]:
@@ -97,19 +115,20 @@ def fuse(rankings: Mapping[FieldName, Sequence[ScoredId]], k: int, fusion: Fusio
         k: Largest number of hits.
         fusion: Method and weights.
     """
-    shares: dict[str, dict[FieldName, float]] = defaultdict(dict)
-    for field, hits in rankings.items():
-        weight = fusion.weights.get(field, 1.0)
-        for hit, value in zip(hits, _values(hits, fusion), strict=True):
-            shares[hit.id][field] = weight * value
+    shares = {field: _shares(hits, fusion, fusion.weights.get(field, 1.0)) for field, hits in rankings.items()}
+    names = list(dict.fromkeys(chain.from_iterable(shares.values())))
+    of_fields = zip(*(map(own.get, names, repeat(0.0)) for own in shares.values()), strict=True)
     # fsum is exact, so equal shares give equal sums in any order of the fields
-    totals = [(-math.fsum(own.values()), name) for name, own in shares.items()]
-    return [ScoredId(name, -total, shares[name]) for total, name in heapq.nsmallest(k, totals)]
+    totals = zip((-total for total in map(math.fsum, of_fields)), names, strict=True)
+    return [
+        ScoredId(name, -total, {field: own[name] for field, own in shares.items() if name in own})
+        for total, name in heapq.nsmallest(k, totals)
+    ]
 
 
-def _values(hits: Sequence[ScoredId], fusion: Fusion) -> list[float]:
-    """Reciprocal ranks, or scores from 0 to 1."""
+def _shares(hits: Sequence[ScoredId], fusion: Fusion, weight: float) -> dict[str, float]:
+    """What a field contributes to each document: its weight times the reciprocal rank, or times the score from 0 to 1."""
     if fusion.method == "rrf":
-        return [1 / (_RANK_OFFSET + rank) for rank in range(1, len(hits) + 1)]
+        return {hit.id: weight * (1 / (_RANK_OFFSET + rank)) for rank, hit in enumerate(hits, start=1)}
     largest = max((hit.score for hit in hits), default=0.0)
-    return [max(hit.score, 0.0) / largest if largest > 0 else 0.0 for hit in hits]
+    return {name: weight * (score / largest if score > 0 else 0.0) for name, score, _ in hits}

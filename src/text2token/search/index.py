@@ -362,7 +362,7 @@ class Index:
                 [text for _, text in batch], mode, inference_free=inference_free, fusion=fusion
             )
             for place, (row, _) in enumerate(batch):
-                query = {field: rows[[place]] for field, rows in vectors.items()}
+                query = {field: rows if len(batch) == 1 else rows[[place]] for field, rows in vectors.items()}
                 ranked[row] = search(self.engine, query, k, fusion, conditions, lost if self._partial else None)
         if lost:
             logging.getLogger(__name__).warning(_partial_note(lost))
@@ -378,7 +378,8 @@ class Index:
     def _conditions(self, filters: Sequence[Filter | str] | str) -> list[Filter]:
         several = [filters] if isinstance(filters, str) else filters
         conditions = [parse_filter(own) if isinstance(own, str) else own for own in several]
-        check_filters(conditions, self.metadata_columns)
+        if conditions:
+            check_filters(conditions, self.metadata_columns)
         return conditions
 
 

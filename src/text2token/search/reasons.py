@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -70,15 +71,20 @@ def explain(
         query: Vectors of the query, one row in each field.
     """
     documents = store.documents([hit.id for hit in hits])
+    hits = [hit for hit in hits if hit.id in documents]  # another process may have deleted one meanwhile
+    columns = {field: csr_array(rows).indices for field, rows in query.items() if field != "dense"}
+    if "bm25" in query:
+        contents = [documents[hit.id].content for hit in hits]
+        words, names = vectorizer.word_weights(contents, columns["bm25"].tolist())
     found = []
-    for hit in hits:
-        if (document := documents.get(hit.id)) is None:  # another process has deleted it meanwhile
-            continue
+    for place, hit in enumerate(hits):
+        document = documents[hit.id]
         matches: list[Match] = []
         if "sparse" in query:
-            matches += _matches(hit, "sparse", query, store.vector(hit.id), vectorizer.column_names)
+            own = store.vector(hit.id, columns["sparse"])
+            matches += _matches(hit, "sparse", query, own, vectorizer.column_names)
         if "bm25" in query:
-            matches += _matches(hit, "bm25", query, *vectorizer.word_weights(document.content))
+            matches += _matches(hit, "bm25", query, words[place], names)
         dense = hit.score if query.keys() == {"dense"} else hit.shares.get("dense", 0.0)
         shown = snippet(document.text, matches)
         found.append(SearchHit(hit.id, hit.score, document.title, shown, dense, matches, document.metadata))
@@ -110,11 +116,14 @@ def snippet(text: str, matches: Sequence[Match]) -> str:
     for match in sorted(matches, key=lambda match: -match.amount):
         token = match.token.strip()
         unspaced = bool(_UNSPACED.match(token))
-        if len(token) > 1 or unspaced:
-            place = regex.search(f"{'' if unspaced else _WORD_START}{regex.escape(token)}", flat, regex.IGNORECASE)
-            if place:
-                return _around(flat, place.start())
+        if (len(token) > 1 or unspaced) and (place := _occurrence(token, unspaced).search(flat)):
+            return _around(flat, place.start())
     return _around(flat, 0)
+
+
+@lru_cache(maxsize=1_000)  # the hits of a query mostly share their tokens, and compiling takes longer than searching
+def _occurrence(token: str, unspaced: bool) -> regex.Pattern[str]:
+    return regex.compile(f"{'' if unspaced else _WORD_START}{regex.escape(token)}", regex.IGNORECASE)
 
 
 def _around(text: str, place: int) -> str:

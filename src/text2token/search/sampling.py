@@ -21,7 +21,7 @@ def sample_tokens(
         if has_sparse_field:
             rows.append(store.vector(document.id))
         else:
-            row, words = vectorizer.word_weights(document.content)
+            (row,), words = vectorizer.word_weights([document.content])
             rows.append(row)
             names |= words
     places = [(number, column) for number, row in enumerate(rows) for column in row]

@@ -39,6 +39,20 @@ class Word(NamedTuple):
     frequency: int
 
 
+class Totals(NamedTuple):
+    """Counts over all documents, which every query needs.
+
+    Attributes:
+        documents: Number of documents.
+        words: Width of the BM25 field, one more than the largest number of a word.
+        columns: Number of documents that contain each column of the sparse field as a literal token, C.
+    """
+
+    documents: int
+    words: int
+    columns: NDArray[np.int64]
+
+
 class DocumentStore:
     """An SQLite file.
 
@@ -58,6 +72,7 @@ class DocumentStore:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
         self._columns = f"id, title, text, {'metadata' if self._has_metadata() else 'NULL'}"
+        self._kept: tuple[tuple[int, int], Totals] | None = None
 
     def _has_metadata(self) -> bool:
         return any(name == "metadata" for _, name, *_ in self._connection.execute("PRAGMA table_info(documents)"))
@@ -144,12 +159,15 @@ class DocumentStore:
         values = [(c.astype(np.int32).tobytes(), w.astype(np.float32).tobytes(), name) for name, c, w in parts]
         self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
 
-    def vector(self, name: str) -> dict[int, float]:
-        """Sparse vector of a document, weight by column; empty while the document waits or if it is gone."""
+    def vector(self, name: str, wanted: NDArray[Any] | None = None) -> dict[int, float]:
+        """Sparse vector of a document, weight by column, or its wanted columns; empty while it waits or if it is gone."""
         query = "SELECT columns, weights FROM documents WHERE id = ?"
         columns, weights = self._connection.execute(query, (name,)).fetchone() or (None, None)
-        pairs = zip(np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32), strict=True)
-        return {int(column): float(weight) for column, weight in pairs}
+        own, values = np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32)
+        if wanted is not None:
+            found = np.isin(own, wanted)
+            own, values = own[found], values[found]
+        return dict(zip(own.tolist(), values.tolist(), strict=True))
 
     def count_words(self, changes: Mapping[str, int]) -> None:
         """Change the document frequencies of words. New words get a number."""
@@ -162,6 +180,13 @@ class DocumentStore:
         select = "SELECT word, number, frequency FROM words WHERE word IN"
         found = select_in(self._connection, select, list(words))
         return {word: Word(number, frequency) for word, number, frequency in found}
+
+    def words_of(self, numbers: Sequence[int]) -> dict[str, Word]:
+        """The words with some numbers. Unknown numbers are left out."""
+        select = "SELECT word, number, frequency FROM words WHERE number IN"
+        return {
+            word: Word(number, frequency) for word, number, frequency in select_in(self._connection, select, numbers)
+        }
 
     def word_count(self) -> int:
         """One more than the largest number of a word."""
@@ -176,6 +201,24 @@ class DocumentStore:
         """Number of documents that contain each column of the sparse field as a literal token, C."""
         row = self._connection.execute("SELECT counts FROM frequencies WHERE side = 'sparse'").fetchone()
         return np.zeros(width, np.int64) if row is None else np.frombuffer(row[0], np.int64)
+
+    def totals(self, width: int) -> Totals:
+        """The counts of now; they are kept in memory until this or another process changes the database.
+
+        Args:
+            width: C, number of columns of the sparse field.
+        """
+        if self._connection.in_transaction:  # what another thread writes now may be rolled back
+            return self._read_totals(width)
+        (others,) = self._connection.execute("PRAGMA data_version").fetchone()
+        state = (others, self._connection.total_changes)
+        kept = self._kept
+        if kept is None or kept[0] != state:
+            self._kept = kept = state, self._read_totals(width)
+        return kept[1]
+
+    def _read_totals(self, width: int) -> Totals:
+        return Totals(self.get("documents", 0), self.word_count(), self.column_frequencies(width))
 
     def close(self) -> None:
         """Close the file."""

@@ -17,9 +17,9 @@ from text2token.search.batches import Batch
 from text2token.search.bm25 import WordSplitter, idf, impacts
 from text2token.search.engines.base import Matrix
 from text2token.search.format import IndexSettings
-from text2token.search.store import TOKENIZER, DocumentStore, Word
+from text2token.search.store import TOKENIZER, DocumentStore, Totals, Word
 from text2token.search.student import open_student
-from text2token.search.vectors import TokenSpace, TokenVectors
+from text2token.search.vectors import TokenSpace, TokenVectors, summed
 from text2token.settings.search import FieldName
 from text2token.utils.errors import first_line
 
@@ -96,9 +96,10 @@ class Vectorizer:
         encoder, texts = self.model.documents, batch.texts
         embedded = batch.embedded
         embeddings, owners = encoder.embed(texts) if embedded is None else (embedded.rows, embedded.owners)
+        words = self._words.split(texts)
         vectors: dict[FieldName, Matrix] = {
             "dense": encoder.dense(embeddings, owners, len(texts)),
-            "bm25": self._word_impacts(self._words.split(texts)),
+            "bm25": self._word_impacts(words, self._store.words(_distinct(words))),
         }
         if (tokens := self._tokens) is not None:
             counts = self._literal_tokens(tokens, batch)
@@ -123,13 +124,12 @@ class Vectorizer:
             dense, aligned = encode(texts, tokens)
             if "dense" in fields:
                 vectors["dense"] = dense
-        documents = self._store.get("documents", 0)  # read after encoding, together with the frequencies
+        totals = self._store.totals(tokens.space.width if tokens else 0)  # read after encoding, which takes longest
         if "bm25" in fields:
-            vectors["bm25"] = self._word_queries(self._words.split(texts), documents)
+            vectors["bm25"] = self._word_queries(self._words.split(texts), totals)
         if tokens:
             counts = tokens.space.count(list(texts))
-            frequencies = self._store.column_frequencies(tokens.space.width)
-            vectors["sparse"] = tokens.queries(counts, aligned, frequencies, documents)
+            vectors["sparse"] = tokens.queries(counts, aligned, totals.columns, totals.documents)
         return vectors
 
     def _queries_by_model(
@@ -156,30 +156,47 @@ class Vectorizer:
         """Text of each column of the sparse field."""
         return self._tokens.space.names if self._tokens else []
 
-    def word_weights(self, text: str) -> tuple[dict[int, float], dict[int, str]]:
-        """The BM25 vector of a document, weight by column, and the word of each column."""
-        (words,) = self._words.split([text])
-        known = self._store.words(set(words))
-        row = self._word_impacts([words])
-        weights = dict(zip(row.indices.tolist(), row.data.tolist(), strict=True))
-        return weights, {number: word for word, (number, _) in known.items()}
+    def word_weights(
+        self, texts: Sequence[str], wanted: Sequence[int] | None = None
+    ) -> tuple[list[dict[int, float]], dict[int, str]]:
+        """The BM25 vectors of documents.
+
+        Args:
+            texts: N documents.
+            wanted: The columns to return; None: all.
+
+        Returns:
+            For each document the weight by column, and the word of each column.
+        """
+        words = self._words.split(texts)
+        known = self._store.words(_distinct(words)) if wanted is None else self._store.words_of(wanted)
+        rows = self._word_impacts(words, known)
+        parts = zip(np.split(rows.indices, rows.indptr[1:-1]), np.split(rows.data, rows.indptr[1:-1]), strict=True)
+        weights = [dict(zip(own.tolist(), weights.tolist(), strict=True)) for own, weights in parts]
+        return weights, {word.number: name for name, word in known.items()}
 
     @staticmethod
     def _literal_tokens(tokens: TokenVectors, batch: Batch) -> csr_array:
         """Literal tokens of documents, N×C; they are counted if the batch does not have them."""
         return tokens.space.count(batch.texts) if batch.tokens is None else tokens.space.merge(batch.tokens)
 
-    def _word_impacts(self, words: Sequence[Sequence[str]]) -> csr_array:
-        counts = _counts(words, self._store.words(_distinct(words)), self._store.word_count())
+    def _word_impacts(self, words: Sequence[Sequence[str]], known: Mapping[str, Word]) -> csr_array:
+        """The columns of the known words in the BM25 vectors of documents."""
+        counts = _counts(words, known, self._store.word_count())
         lengths = np.array([len(own) for own in words], np.float32)
         return impacts(counts, lengths, self._store.get("average_words"))
 
-    def _word_queries(self, words: Sequence[Sequence[str]], documents: int) -> csr_array:
+    def _word_queries(self, words: Sequence[Sequence[str]], totals: Totals) -> csr_array:
         """Term frequency times idf of the known words."""
         known = self._store.words(_distinct(words))
-        counts = _counts(words, known, self._store.word_count())
+        width = 1 + max(
+            [totals.words - 1, *(word.number for word in known.values())]
+        )  # a word may be newer than the totals
+        counts = _counts(words, known, width)
         frequencies = dict(known.values())
-        counts.data *= idf(np.array([frequencies[number] for number in counts.indices], np.int64), documents)
+        counts.data *= idf(
+            np.array([frequencies[number] for number in counts.indices.tolist()], np.int64), totals.documents
+        )
         return counts
 
 
@@ -200,6 +217,4 @@ def _distinct(words: Sequence[Sequence[str]]) -> set[str]:
 def _counts(words: Sequence[Sequence[str]], known: Mapping[str, Word], width: int) -> csr_array:
     places = [(row, known[word].number) for row, own in enumerate(words) for word in own if word in known]
     rows, columns = np.array(places, np.int64).reshape(-1, 2).T
-    counts = csr_array((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(words), width))
-    counts.sum_duplicates()
-    return counts
+    return summed(rows, columns, np.ones(len(rows), np.float32), (len(words), width))

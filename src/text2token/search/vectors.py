@@ -18,9 +18,12 @@ from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
 from text2token.model.query_table import Entries
-from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary
+from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary, token_ids
 from text2token.search.bm25 import idf, impacts
 from text2token.settings.search import VectorSettings
+from text2token.utils.arrays import sum_by_key
+
+_FORMS = 4  # entries read for each column that is kept: most columns have fewer forms among the strongest entries
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,16 @@ class TokenSpace:
 
     def count(self, texts: list[str]) -> csr_array:
         """Number of occurrences of each column in each text, N×C, without control tokens and white space."""
-        return self.merge(raw_counts(self.tokenizer, texts, self.size))
+        ids, ends = token_ids(self.tokenizer, _lowered(texts), None)
+        literal = self._literal[ids]
+        rows = np.repeat(np.arange(len(texts)), ends[1:] - ends[:-1])[literal]
+        return summed(rows, self.columns[ids[literal]], np.ones(len(rows), np.float32), (len(texts), self.width))
 
     def merge(self, counts: csr_array) -> csr_array:
         """The counts of columns, N×C, from those of vocabulary entries, N×V; see :func:`raw_counts`."""
         literal = self._literal[counts.indices]
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))[literal]
         columns = self.columns[counts.indices[literal]]
-        merged = csr_array((counts.data[literal], (rows, columns)), shape=(counts.shape[0], self.width))
-        merged.sum_duplicates()
-        return merged
+        return summed(row_numbers(counts)[literal], columns, counts.data[literal], (counts.shape[0], self.width))
 
     def strongest(self, entries: Sequence[Entries], k: int) -> csr_array:
         """The ``k`` strongest columns of N texts, N×C, each row divided by its largest weight.
@@ -95,10 +98,9 @@ class TokenSpace:
         """
         rows = []
         for ids, weights in entries:
-            meaningful = self.vocabulary.meaningful[ids]
-            columns, places = np.unique(self.columns[ids[meaningful]], return_inverse=True)
-            largest = np.zeros(len(columns), np.float32)
-            np.maximum.at(largest, places.ravel(), weights[meaningful])
+            columns, largest = self._largest(ids, weights, _FORMS * k)
+            if len(columns) < k:  # so few columns have the strongest entries
+                columns, largest = self._largest(ids, weights, len(ids))
             top = np.argsort(-largest, kind="stable")[:k]
             rows.append((columns[top], largest[top] / max(largest.max(initial=0), 1e-9)))
         ends = np.cumsum([0, *(len(columns) for columns, _ in rows)])
@@ -107,14 +109,47 @@ class TokenSpace:
         found.eliminate_zeros()
         return found
 
+    def _largest(
+        self, ids: NDArray[np.int64], weights: NDArray[np.float32], strongest: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The columns of the strongest meaningful entries, and the largest weight of each."""
+        meaningful = self.vocabulary.meaningful[ids]
+        ids, weights = ids[meaningful], weights[meaningful]
+        if strongest < len(ids):
+            enough = weights >= np.partition(weights, -strongest)[-strongest]
+            ids, weights = ids[enough], weights[enough]
+        columns, places = np.unique(self.columns[ids], return_inverse=True)
+        largest = np.zeros(len(columns), np.float32)
+        np.maximum.at(largest, places.ravel(), weights)
+        return columns, largest
+
 
 def raw_counts(tokenizer: Tokenizer, texts: Sequence[str], size: int) -> csr_array:
-    """Number of occurrences of each of ``size`` vocabulary entries in each text, N×V.
+    """Number of occurrences of each of ``size`` vocabulary entries in each text, N×V."""
+    return csr_array(count_tokens(tokenizer, _lowered(texts), size, None))
+
+
+def _lowered(texts: Sequence[str]) -> list[str]:
+    """Texts in which the same words have the same tokens.
 
     A space is put before each text, so that its first word has the same tokens as inside a sentence. Texts are lower-cased,
     since words in capitals are cut into other tokens and the columns ignore case.
     """
-    return csr_array(count_tokens(tokenizer, [f" {text.lower()}" for text in texts], size, None))
+    return [f" {text.lower()}" for text in texts]
+
+
+def row_numbers(matrix: csr_array) -> NDArray[np.int64]:
+    """The row of each entry of a sparse matrix."""
+    return np.repeat(np.arange(matrix.shape[0]), matrix.indptr[1:] - matrix.indptr[:-1])
+
+
+def summed(
+    rows: NDArray[np.int64], columns: NDArray[np.int64], weights: NDArray[np.float32], shape: tuple[int, int]
+) -> csr_array:
+    """A sparse matrix, in which entries of the same place are added. For a query SciPy takes several times as long."""
+    places, totals = sum_by_key(rows * shape[1] + columns, weights)
+    ends = np.searchsorted(places, np.arange(shape[0] + 1) * shape[1])
+    return csr_array((totals.astype(np.float32), places % shape[1], ends), shape=shape)
 
 
 @dataclass(frozen=True)
@@ -153,17 +188,21 @@ class TokenVectors:
             frequencies: Number of documents that contain each column, C.
             documents: Number of documents.
         """
-        literal = self._without_stop_words(counts)
-        weights = literal if aligned is None else csr_array(literal + self.settings.query_share * aligned)
-        weights.data *= idf(frequencies[weights.indices], documents)
-        return weights
+        rows, columns, weights = self._without_stop_words(counts)
+        if aligned is not None:
+            rows = np.concatenate([rows, row_numbers(aligned)])
+            columns = np.concatenate([columns, aligned.indices])
+            weights = np.concatenate([weights, np.float32(self.settings.query_share) * aligned.data])
+        found = summed(rows, columns, weights, counts.shape)
+        found.data *= idf(frequencies[found.indices], documents)
+        return found
 
-    def _without_stop_words(self, counts: csr_array) -> csr_array:
-        """Counts without stop words and punctuation; a row that has nothing else stays as it is."""
+    def _without_stop_words(
+        self, counts: csr_array
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Rows, columns and counts without stop words and punctuation; a row that has nothing else stays as it is."""
         meaningful = self.space.meaningful[counts.indices]
-        rows = np.repeat(np.arange(counts.shape[0]), np.diff(counts.indptr))
+        rows = row_numbers(counts)
         row_has_more = np.bincount(rows, meaningful, minlength=counts.shape[0])[rows] > 0
-        content = counts.copy()
-        content.data = np.where(row_has_more & ~meaningful, 0, counts.data).astype(np.float32)
-        content.eliminate_zeros()
-        return content
+        kept = meaningful | ~row_has_more
+        return rows[kept], counts.indices[kept], counts.data[kept]

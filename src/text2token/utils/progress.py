@@ -50,7 +50,10 @@ def step(message: str, *, enabled: bool = True) -> AbstractContextManager[object
 
 def track(items: Sequence[T], description: str, *, unit: str, each: int = 1, enabled: bool = True) -> Iterator[T]:
     """Yield the items while a progress bar is shown; an item counts as ``each`` units."""
-    with progress_bar(enabled=enabled) as progress:
+    if not enabled or not _shown():  # a bar that is not shown takes longer than a short query
+        yield from items
+        return
+    with progress_bar() as progress:
         task = progress.add_task(description, total=len(items) * each, unit=unit, note="")
         for item in items:
             yield item

@@ -73,7 +73,13 @@ def check_has_field(place: str, held: Mapping[FieldName, int], field: FieldName)
 
 
 class Engine(Protocol):
-    """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector."""
+    """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector.
+
+    Attributes:
+        in_process: Whether a search computes in this process. Several fields are then searched at the same time, in threads.
+    """
+
+    in_process: bool
 
     def check(self) -> None:
         """Check that documents can be added, before a long work begins.

@@ -36,6 +36,8 @@ class EmbeddedEngine:
         folder: Folder of the engine; it is made if it does not exist.
     """
 
+    in_process = True
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._version = 0

@@ -45,6 +45,8 @@ class MilvusEngine:
         UserError: By every method: the server cannot be reached, refuses a request, or has a collection of another kind.
     """
 
+    in_process = False
+
     def __init__(self, uri: str, collection: str = "text2token", token: str = "") -> None:
         """Connect, and read the fields of the collection if it exists.
 

@@ -87,6 +87,8 @@ class PostgresEngine:
         UserError: By every method: a server refuses the work, or holds something else.
     """
 
+    in_process = False
+
     def __init__(self, uri: str, table: str) -> None:
         """Read the address. Servers are asked at first use.
 

@@ -49,6 +49,8 @@ class QdrantEngine:
         UserError: By every method: the server cannot be reached, refuses a request, or has a collection of another kind.
     """
 
+    in_process = False
+
     def __init__(self, client: QdrantClient, collection: str, place: str) -> None:
         """Read the fields of the collection if it exists.
 

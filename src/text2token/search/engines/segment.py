@@ -102,7 +102,8 @@ class Segment:
         """Ids and scores of the ``k`` best documents that meet all filters. Equal scores are ordered by id."""
         allowed = self._allowed(filters)
         if field in self.inverted:
-            rows, scores = self.inverted[field].scores(csr_array(query), len(self.ids))
+            terms = query if isinstance(query, csr_array) else csr_array(query)
+            rows, scores = self.inverted[field].scores(terms, len(self.ids))
             if allowed is not None:
                 rows, scores = rows[allowed[rows]], scores[allowed[rows]]
         elif field in self.vectors:
