@@ -22,6 +22,7 @@ from postgres_server import servers
 from search_speed import ASKED, BATCH, SEED, resampled, timed
 from sparse import Model, rank, sparse_vectors
 from text2token.search import Index
+from text2token.search.encoder import TextEncoder
 from text2token.search.engines import postgres
 from text2token.search.engines.base import Engine, Matrix
 from text2token.search.engines.embedded import EmbeddedEngine
@@ -66,7 +67,8 @@ def recall(model: Model, collection: Collection, drawn: int) -> dict[str, Any]:
     index, _ = model.index(collection)
     asked = list(collection.queries.values())[:ASKED]
     documents, queries = sparse_vectors(index, asked)
-    embeddings = model.embedder.encode([document.content for document in collection.documents])
+    encoder, texts = TextEncoder(model.embedder, "document"), [document.content for document in collection.documents]
+    embeddings = encoder.dense(*encoder.embed(texts), len(texts))
     dense = np.asarray(index.query_vectors(asked, "dense")["dense"])
     cases: dict[str, tuple[FieldName, Callable[[], Iterator[Matrix]], Matrix]] = {
         f"{collection.name}, sparse": ("sparse", lambda: iter([documents]), queries),

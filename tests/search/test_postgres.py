@@ -20,6 +20,7 @@ from text2token import UserError
 from text2token.model.embedder import Embedder
 from text2token.search import Document, Index
 from text2token.search.engines import postgres as module
+from text2token.search.engines import postgres_postings as postings
 from text2token.search.engines import postgres_schema as schema
 from text2token.search.engines.addresses import stored_address, without_password
 from text2token.search.engines.base import LostShardError
@@ -115,6 +116,58 @@ def test_large_shards_are_searched_approximately_and_filters_still_give_k_hits(p
     assert {hit.id for hit in hits} == {f"d{i}" for i in having}
 
 
+def ranked(engine, vectors, alive, queries):
+    """Hits of an engine for some queries, and those by hand among the living rows."""
+    scores = (vectors["sparse"] @ vectors["sparse"][queries].T).toarray()
+    for place, row in enumerate(queries):
+        found = [hit.id for hit in engine.search("sparse", vectors["sparse"][[row]], 5)]
+        yield found, [f"d{own}" for own in sorted(alive, key=lambda own: (-scores[own, place], f"d{own}"))[:5]]
+
+
+@serving
+def test_postings_follow_additions_and_deletions(postgres, monkeypatch):
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 100)
+    monkeypatch.setattr(postings, "MAX_WAITING", 100)
+    engine, vectors = PostgresEngine(postgres.uri, "posted"), rows(400)
+    state = (
+        "SELECT last, posted, (SELECT sum(length) FROM posted_postings) FROM text2token_indexes WHERE name = 'posted'"
+    )
+
+    def add(start, end):
+        engine.add(names(end)[start:], {field: matrix[start:end] for field, matrix in vectors.items()})
+        engine.finish()
+
+    add(0, 300)
+    assert postgres.execute(state) == [(300, 300, 300 * 12)]
+    assert all(found == best for found, best in ranked(engine, vectors, range(300), [1, 200]))
+    add(300, 350)  # too few for postings: scored one by one
+    assert postgres.execute(state) == [(300, 300, 300 * 12)]
+    assert all(found == best for found, best in ranked(engine, vectors, range(350), [1, 320]))
+    add(350, 400)
+    assert postgres.execute(state) == [(400, 400, 400 * 12)]
+    engine.delete(names(20))
+    assert all(found == best for found, best in ranked(engine, vectors, range(20, 400), [1, 320]))
+    engine.delete(names(150))
+    engine.finish()
+    assert postgres.execute(state) == [(400, 250, 250 * 12)]
+    assert all(found == best for found, best in ranked(engine, vectors, range(150, 400), [1, 320]))
+
+
+@serving
+def test_a_budget_of_postings_finds_almost_all(postgres, monkeypatch):
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 1_000)
+    engine, vectors = PostgresEngine(postgres.uri, "budget"), rows(2_000)
+    engine.add(names(2_000), vectors)
+    engine.finish()
+    monkeypatch.setattr(postings, "_BLOCK", 16)
+    pairs = list(ranked(engine, vectors, range(2_000), range(30)))
+    assert all(found == best for found, best in pairs)  # the budget covers everything
+    monkeypatch.setattr(postings, "POSTINGS", 300)
+    monkeypatch.setattr(postings, "CANDIDATES", 100)
+    shares = [len({*found} & {*best}) / 5 for found, best in ranked(engine, vectors, range(2_000), range(30))]
+    assert 0.7 < np.mean(shares) < 1
+
+
 @serving
 def test_psql_users_find_comments_and_a_list_of_indexes(postgres):
     PostgresEngine(postgres.uri, "commented").add(["a"], {**rows(1), "bm25": rows(1)["sparse"]})
@@ -122,10 +175,20 @@ def test_psql_users_find_comments_and_a_list_of_indexes(postgres):
         "SELECT attname, col_description(attrelid, attnum) FROM pg_attribute "
         "WHERE attrelid = 'commented'::regclass AND attnum > 0"
     )
-    assert [name for name, _ in columns] == ["id", "sparse", "dense", "bm25", "tokens", "words", "metadata", "numbers"]
+    assert [name for name, _ in columns] == [
+        "id",
+        "sparse",
+        "dense",
+        "bm25",
+        "tokens",
+        "words",
+        "metadata",
+        "numbers",
+        "number",
+    ]
     assert all(comment for _, comment in columns)
     listed = postgres.execute("SELECT version, shard, shards, fields FROM text2token_indexes WHERE name = 'commented'")
-    assert listed == [(2, 1, 1, {"sparse": 200, "dense": 8, "bm25": 0})]
+    assert listed == [(3, 1, 1, {"sparse": 200, "dense": 8, "bm25": 0})]
 
 
 @serving
@@ -160,7 +223,7 @@ def test_what_a_server_refuses_is_one_sentence(postgres, monkeypatch):
         engine.add(["nul\0"], {field: matrix[:1] for field, matrix in vectors.items()})
     assert engine.count() == 3
     postgres.execute("UPDATE text2token_indexes SET version = 9 WHERE name = 'refusals'")
-    with pytest.raises(UserError, match=r"later version of text2token \(schema 9, not 2\): update text2token"):
+    with pytest.raises(UserError, match=r"later version of text2token \(schema 9, not 3\): update text2token"):
         PostgresEngine(postgres.shards, "refusals").search("dense", vectors["dense"][:1], 3)
 
 

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from psycopg import Connection, sql
 from scipy.sparse import csr_array
@@ -21,6 +21,7 @@ from text2token.search.engines.base import (
     check_has_field,
     described,
 )
+from text2token.search.engines.postgres_postings import best_documents, update_postings
 from text2token.search.engines.postgres_schema import (
     APPROXIMATE,
     MAX_DENSE_HNSW,
@@ -48,10 +49,12 @@ from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError
 
 T = TypeVar("T")
+Where: TypeAlias = tuple[list[sql.Composable], list[Any]]
+"""Conditions of a statement, and the values of their parameters."""
 APPROXIMATE_FROM = 20_000
 """Documents of a shard from which sparse and dense searches are approximate. Up to there an exact search is about as fast."""
-DOCUMENT_TOKENS, QUERY_TOKENS = 32, 6
-"""A sparse search scores documents that have one of the query's strongest tokens among their own strongest."""
+DOCUMENT_TOKENS = 32
+"""A sparse search with filters scores documents that have a token of the query among so many strongest ones of their own."""
 EF_SEARCH = 400
 """Candidates of an HNSW search (pgvector's ``hnsw.ef_search``); see docs/scale.md for the recall."""
 _SESSION = {
@@ -76,8 +79,9 @@ class PostgresEngine:
     ``k`` best documents at the same time and merges them. An addition is one transaction on each shard.
 
     The BM25 field is exact. The sparse and dense fields are exact until a shard has :data:`APPROXIMATE_FROM` documents. From then
-    on a dense search uses an HNSW index, and a sparse search scores only documents that have one of the query's strongest tokens
-    among their own strongest. A search that finds fewer than ``k`` hits in this way is repeated exactly.
+    on a dense search uses an HNSW index, and a sparse search scores only the documents that an inverted index ranks first, or
+    with filters those that have a token of the query among their own strongest. A search that finds fewer than ``k`` hits in this
+    way is repeated exactly.
 
     Differences from the protocol: of a document's sparse or BM25 weights the 16,000 largest are kept, which is pgvector's limit;
     a document is a hit in these fields if its score is above 0.
@@ -158,6 +162,8 @@ class PostgresEngine:
                 for field in APPROXIMATE:
                     if field in table.fields and (field != "dense" or table.fields[field] <= MAX_DENSE_HNSW):
                         build_index(connection, self._name, field, table.fields[field])
+                if "sparse" in table.fields and table.complete:
+                    update_postings(connection, self._name)
             connection.execute(self._sql("VACUUM (ANALYZE) {table}"))
             self._tables.pop(shard, None)  # it says which indexes there are
 
@@ -186,10 +192,12 @@ class PostgresEngine:
                     f"{query.shape[1]}: search with the model of the index."
                 )
             if field in table.approximate:
-                hits = self._ranked(connection, field, query, k, filters, exact=False)
+                posted = field == "sparse" and table.posted and not filters
+                near = self._posted(connection, query, k) if posted else _conditions(filters)
+                hits = self._ranked(connection, field, query, k, near, exact=posted)
                 if len(hits) == k:
                     return hits
-            return self._ranked(connection, field, query, k, filters, exact=True)
+            return self._ranked(connection, field, query, k, _conditions(filters), exact=True)
 
         return best([hit for hits in self._each(search, lost) for hit in hits], k)
 
@@ -203,26 +211,22 @@ class PostgresEngine:
         (number,) = connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone() or (0,)
         return int(number)
 
+    def _posted(self, connection: Connection[Any], query: Matrix, k: int) -> Where:
+        """The condition that a document has no postings yet, or that its postings rank it among the first."""
+        numbers, last = best_documents(connection, self._name, csr_array(query), k)
+        return [sql.SQL("(number = ANY(%s::int[]) OR number > %s)")], [numbers, last]
+
     def _ranked(
-        self,
-        connection: Connection[Any],
-        field: FieldName,
-        query: Matrix,
-        k: int,
-        filters: Sequence[Filter],
-        *,
-        exact: bool,
+        self, connection: Connection[Any], field: FieldName, query: Matrix, k: int, where: Where, *, exact: bool
     ) -> list[ScoredId]:
-        """The best documents of one shard.
+        """The best documents of one shard that meet some conditions.
 
         PostgreSQL uses an HNSW index only if the distance alone orders the rows, so its documents are ranked again.
-        A filter may leave out the documents of the strongest tokens, so with filters all tokens of a query count.
         """
-        conditions, values = _conditions(filters)
+        conditions, values = where
         if field == "bm25" or (field == "sparse" and not exact):
-            number = QUERY_TOKENS if field == "sparse" and not filters else MAX_SPARSE
             conditions.append(sql.SQL("{} && %s::int[]").format(sql.Identifier(TERMS[field])))
-            values.append(strongest(csr_array(query), number).indices.tolist())
+            values.append(strongest(csr_array(query), MAX_SPARSE).indices.tolist())
         written = query_text(field, query)
         source = self._sql(
             "{table} WHERE {conditions}", conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")])
@@ -286,7 +290,7 @@ class PostgresEngine:
         return sql.SQL(text).format(table=sql.Identifier(self._name), **parts)
 
 
-def _conditions(filters: Sequence[Filter]) -> tuple[list[sql.Composable], list[Any]]:
+def _conditions(filters: Sequence[Filter]) -> Where:
     """Filters as SQL, and the values of its parameters."""
     conditions: list[sql.Composable] = []
     values: list[Any] = []

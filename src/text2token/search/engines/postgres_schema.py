@@ -27,11 +27,12 @@ They hold 16 bits a number; the best of their documents are ranked again by the 
 An HNSW index of sparse vectors (``sparsevec_ip_ops``) was tried in place of that of tokens. It missed more hits in the same
 time, took much longer to build, and refuses rows of more than 1,000 weights.
 """
-_LIST = "text2token_indexes"
+INDEXES = "text2token_indexes"
+"""The table that lists the indexes of a database."""
 _COMMENTS = {
     "id": "Id of the document",
     "sparse": "Weights of tokens: literal and aligned; columns are numbered from 1",
-    "tokens": "Columns of the largest weights in sparse, numbered from 0, for approximate search",
+    "tokens": "Columns of the largest weights in sparse, numbered from 0, for approximate search with filters",
     "bm25": "BM25 weights of words; idf comes with the query",
     "words": "Columns of the words in bm25, numbered from 0, for the search of words",
     "dense": "Embedding",
@@ -51,11 +52,13 @@ class Table(NamedTuple):
         fields: Fields and the size of their vectors. The size of the BM25 field is 0, because its words grow in number.
         complete: Whether it has the schema of this version of text2token.
         approximate: Fields with an index for approximate search.
+        posted: Whether sparse vectors have postings.
     """
 
     fields: dict[FieldName, int]
     complete: bool
     approximate: frozenset[FieldName]
+    posted: bool
 
 
 def read_table(connection: Connection[Any], name: str, shard: int, shards: int) -> Table | None:
@@ -67,8 +70,9 @@ def read_table(connection: Connection[Any], name: str, shard: int, shards: int) 
     version = _version(connection, name)
     if not version:
         return None
-    found = connection.execute(f"SELECT shard, shards, fields FROM {_LIST} WHERE name = %s", (name,))
-    ((number, count, fields),) = found.fetchall()
+    # as JSON, because a table of schema 1 or 2 may be in a list without the columns of schema 3
+    ((listed,),) = connection.execute(f"SELECT to_jsonb(i) FROM {INDEXES} i WHERE name = %s", (name,)).fetchall()
+    number, count, fields = listed["shard"], listed["shards"], listed["fields"]
     if version > len(_STEPS):
         raise UserError(
             f"The table '{name}' was made by a later version of text2token (schema {version}, not {len(_STEPS)}): "
@@ -86,7 +90,10 @@ def read_table(connection: Connection[Any], name: str, shard: int, shards: int) 
     )
     there = {row[0] for row in valid}
     return Table(
-        fields, version == len(_STEPS), frozenset(field for field in APPROXIMATE if _index_name(name, field) in there)
+        fields,
+        version == len(_STEPS),
+        frozenset(field for field in APPROXIMATE if _index_name(name, field) in there),
+        listed.get("posted", 0) > 0,
     )
 
 
@@ -99,19 +106,19 @@ def upgrade_table(
         UserError: The database has no pgvector, or too old a version of it.
     """
     with connection.transaction():
-        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (_LIST,))  # another index may be made now
+        connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (INDEXES,))  # another index may be made now
         version = _version(connection, name)
         for step in _STEPS[version:]:
             step(connection, name, fields, shard, shards)
-        connection.execute(f"UPDATE {_LIST} SET version = %s WHERE name = %s", (len(_STEPS), name))
+        connection.execute(f"UPDATE {INDEXES} SET version = %s WHERE name = %s", (len(_STEPS), name))
 
 
 def _version(connection: Connection[Any], name: str) -> int:
     """Number of steps that a table has; 0 if it is not there, or was removed by hand."""
     (there,) = connection.execute(
-        "SELECT to_regclass(%s) IS NOT NULL AND to_regclass(%s) IS NOT NULL", (_LIST, name)
+        "SELECT to_regclass(%s) IS NOT NULL AND to_regclass(%s) IS NOT NULL", (INDEXES, name)
     ).fetchone() or (False,)
-    found = connection.execute(f"SELECT version FROM {_LIST} WHERE name = %s", (name,)).fetchone() if there else None
+    found = connection.execute(f"SELECT version FROM {INDEXES} WHERE name = %s", (name,)).fetchone() if there else None
     return found[0] if found else 0
 
 
@@ -126,6 +133,11 @@ def build_index(connection: Connection[Any], name: str, field: FieldName, size: 
     )
 
 
+def postings_table(name: str) -> sql.Identifier:
+    """The table with the postings of an index."""
+    return sql.Identifier(f"{name}_postings")
+
+
 def _index_name(name: str, field: FieldName) -> str:
     return f"{name}_{field}"
 
@@ -134,12 +146,12 @@ def _first(connection: Connection[Any], name: str, fields: Mapping[FieldName, in
     """Schema 1: the list of indexes, and a table with one row for each document."""
     require_pgvector(connection)
     connection.execute(
-        f"CREATE TABLE IF NOT EXISTS {_LIST} (name text PRIMARY KEY, version int NOT NULL, shard int NOT NULL, "
+        f"CREATE TABLE IF NOT EXISTS {INDEXES} (name text PRIMARY KEY, version int NOT NULL, shard int NOT NULL, "
         "shards int NOT NULL, fields jsonb NOT NULL, created timestamptz NOT NULL DEFAULT now())"
     )
     connection.execute(
-        f"COMMENT ON TABLE {_LIST} IS 'Indexes of text2token in this database: the table, the version of its schema, which shard "
-        "it is, and its fields with the size of their vectors'"
+        f"COMMENT ON TABLE {INDEXES} IS 'Indexes of text2token in this database: the table, the version of its schema, which "
+        "shard it is, and its fields with the size of their vectors'"
     )
     types = {
         "id": 'text COLLATE "C" PRIMARY KEY',
@@ -171,7 +183,7 @@ def _first(connection: Connection[Any], name: str, fields: Mapping[FieldName, in
                 sql.SQL("CREATE INDEX {} ON {} USING {}").format(sql.Identifier(f"{name}_{column}"), table, how)
             )
     connection.execute(
-        f"INSERT INTO {_LIST} (name, version, shard, shards, fields) VALUES (%s, 1, %s, %s, %s) "
+        f"INSERT INTO {INDEXES} (name, version, shard, shards, fields) VALUES (%s, 1, %s, %s, %s) "
         "ON CONFLICT (name) DO UPDATE SET shard = excluded.shard, shards = excluded.shards, fields = excluded.fields",
         (name, shard, shards, json.dumps(fields)),
     )
@@ -195,7 +207,40 @@ def _second(connection: Connection[Any], name: str, fields: Mapping[FieldName, i
         )
 
 
-_STEPS: tuple[Callable[[Connection[Any], str, Mapping[FieldName, int], int, int], None], ...] = (_first, _second)
+def _third(connection: Connection[Any], name: str, fields: Mapping[FieldName, int], *_: int) -> None:
+    """Schema 3: postings of sparse vectors. They have numbers of documents, because those are shorter than ids."""
+    for column in ("last", "posted"):
+        connection.execute(f"ALTER TABLE {INDEXES} ADD COLUMN IF NOT EXISTS {column} int NOT NULL DEFAULT 0")
+    connection.execute(f"COMMENT ON COLUMN {INDEXES}.last IS 'Number of the last document with postings'")
+    connection.execute(f"COMMENT ON COLUMN {INDEXES}.posted IS 'Documents that got postings'")
+    if "sparse" not in fields:
+        return
+    for statement in (
+        "ALTER TABLE {table} ADD COLUMN number int GENERATED ALWAYS AS IDENTITY",
+        "COMMENT ON COLUMN {table}.number IS 'Number of the document in the postings'",
+        "CREATE UNIQUE INDEX {number} ON {table} (number)",
+        # a block is stored apart, so a search passes over those that it does not need
+        "CREATE TABLE {postings} (token int NOT NULL, largest float4 NOT NULL, length int NOT NULL, "
+        "block bytea STORAGE EXTERNAL NOT NULL) WITH (toast_tuple_target = 128)",
+        "CREATE INDEX ON {postings} (token)",
+        "COMMENT ON TABLE {postings} IS 'Inverted index of the sparse vectors: documents of each token, largest weights first'",
+        "COMMENT ON COLUMN {postings}.token IS 'Column of the sparse vectors, numbered from 0'",
+        "COMMENT ON COLUMN {postings}.largest IS 'Largest weight of the block'",
+        "COMMENT ON COLUMN {postings}.length IS 'Number of postings of the block'",
+        "COMMENT ON COLUMN {postings}.block IS 'Document (int32) and weight (float32) of each posting, little-endian'",
+    ):
+        connection.execute(
+            sql.SQL(statement).format(
+                table=sql.Identifier(name), postings=postings_table(name), number=sql.Identifier(f"{name}_number")
+            )
+        )
+
+
+_STEPS: tuple[Callable[[Connection[Any], str, Mapping[FieldName, int], int, int], None], ...] = (
+    _first,
+    _second,
+    _third,
+)
 
 
 def require_pgvector(connection: Connection[Any]) -> None:
