@@ -11,6 +11,7 @@ from scipy.sparse import csr_array
 from text2token.search.engines import embedded, segment
 from text2token.search.engines.base import ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
+from text2token.search.engines.postings import kth_largest
 from text2token.search.engines.segment import Ids
 
 TERMS, SIZE = 40, 6
@@ -205,3 +206,9 @@ def test_deletions_are_written_once(tmp_path):
     engine.delete(["d4"])
     assert not deletions.is_file()
     assert EmbeddedEngine(tmp_path).count() == 19
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.data())
+def test_the_kth_largest_value(values, data):
+    k = data.draw(st.integers(1, len(values)))
+    assert kth_largest(np.array(values, np.float32), k) == sorted(values, reverse=True)[k - 1]

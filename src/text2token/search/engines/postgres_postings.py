@@ -17,7 +17,7 @@ from psycopg import Connection, sql
 from scipy.sparse import csr_array
 
 from text2token.search.engines.postgres_schema import INDEXES, postings_table
-from text2token.search.engines.postings import Postings
+from text2token.search.engines.postings import Postings, kth_largest
 
 POSTINGS = 40_000
 """Postings that a search reads, 8 bytes each; the last block may exceed it."""
@@ -68,7 +68,7 @@ def best_documents(connection: Connection[Any], name: str, query: csr_array, k: 
         return [], 0
     numbers, scores = _sums([block for _, block, _ in found], np.array([factor for factor, _, _ in found], np.float32))
     if len(numbers) > (wanted := max(CANDIDATES, CANDIDATES_PER_HIT * k)):
-        numbers = numbers[np.argpartition(-scores, wanted)[:wanted]]
+        numbers = numbers[scores >= kth_largest(scores, wanted)]
     return numbers.tolist(), found[0][2]
 
 
@@ -118,7 +118,8 @@ def _by_token(rows: Sequence[tuple[int, bytes]]) -> Iterator[tuple[int, NDArray[
     pairs = np.empty(len(tokens), _PAIR)
     pairs["document"] = np.repeat([number for number, _ in rows], counts)
     pairs["weight"] = np.concatenate([np.frombuffer(value, ">f4", n, 12 + 4 * n) for value, n in values])
-    order = np.lexsort((-pairs["weight"], tokens))
+    # one sort of whole numbers is faster than one by two keys: the bits of positive weights are ordered as they are
+    order = np.argsort((tokens.astype(np.uint64) + 1 << 32) - pairs["weight"].view(np.uint32))
     tokens, pairs = tokens[order], pairs[order]
     starts = np.flatnonzero(np.diff(tokens, prepend=-1))
     if len(tokens):

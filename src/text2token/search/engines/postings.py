@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -69,6 +70,17 @@ def merged_start(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]
     for part, rows in zip(parts, new_rows, strict=True):
         _count(part.start, part.documents, rows, counts)
     return np.concatenate([[0], np.cumsum(counts)])
+
+
+@numba.njit(cache=True, nogil=True)
+def kth_largest(values, k):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
+    """The ``k``-th largest of at least ``k`` values, in one pass. ``np.partition`` copies and moves all of them."""
+    kept = [values[i] for i in range(k)]
+    heapq.heapify(kept)
+    for i in range(k, len(values)):
+        if values[i] > kept[0]:
+            heapq.heapreplace(kept, values[i])
+    return kept[0]
 
 
 @numba.njit(cache=True, nogil=True)

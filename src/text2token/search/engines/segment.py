@@ -111,7 +111,7 @@ class Segment:
         else:
             return []
         if len(rows) > k:  # keep everything that ties with the last hit: ids decide among them
-            enough = scores >= np.partition(scores, -k)[-k]
+            enough = np.flatnonzero(scores >= postings.kth_largest(scores, k))
             rows, scores = rows[enough], scores[enough]
         order = np.lexsort((rows, -scores))[:k]
         return list(zip(self.ids.take(rows[order]), scores[order].tolist(), strict=True))
