@@ -57,7 +57,7 @@ def test_bf16_vectors_are_as_close_as_those_of_autocast(
 
 
 def test_linear_and_gated_layers_are_replaced_and_shared(backbone: Callable[[str], str], in_bf16: None) -> None:
-    body = untrained(backbone("llama")).encoder[0].model
+    body = untrained(backbone("qwen3")).encoder[0].model
     before = {name: id(tensor) for name, tensor in body.state_dict(keep_vars=True).items()}
     form = encoding_body.encoding_body(body, half=True)
     kinds = [type(module) for module in form._modules.modules()]
@@ -70,7 +70,7 @@ def test_linear_and_gated_layers_are_replaced_and_shared(backbone: Callable[[str
 
 
 def test_the_last_layer_finishes_one_row(backbone: Callable[[str], str]) -> None:
-    embedder = untrained(backbone("llama"), pooling="last")
+    embedder = untrained(backbone("qwen3"), pooling="last")
     rows: list[int] = []
     embedder.embed(SENTENCES[:1])
     form = encoding_body.encoding_body(embedder.encoder[0].model, half=False)

@@ -17,7 +17,7 @@ from conftest import CORPUS, SENTENCES, done, refused, untrained
 from text2token import Embedder, UserError
 from text2token.cli import main
 from text2token.model import precision
-from text2token.model.half_layers import HalfLinear
+from text2token.model.half_layers import HalfProduct
 from text2token.model.precision import mixed_precision
 from text2token.search import Index
 from text2token.settings.record import RunRecord
@@ -175,8 +175,8 @@ def test_precision_of_a_verb_reaches_the_body_or_is_refused(
     assert "no bf16" in refused(*line, "--precision", "bf16")
     assert sorted(tmp_path.rglob("*")) == before
     products = []
-    plain = HalfLinear.activated
-    monkeypatch.setattr(HalfLinear, "activated", lambda *given: products.append(1) or plain(*given))
+    plain = HalfProduct.activated
+    monkeypatch.setattr(HalfProduct, "activated", lambda *given: products.append(1) or plain(*given))
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
     done(*line)
     assert products  # auto takes what the hardware has

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from text2token.model import grouped_attention
 from text2token.model.half_layers import replace_layers
-from text2token.model.last_row import LastRow
+from text2token.model.last_row import LastRow, Rows
+from text2token.model.lean_stack import make_lean
 
 _BODIES: WeakKeyDictionary[nn.Module, dict[bool, EncodingBody]] = WeakKeyDictionary()
 _LOCK = threading.RLock()
@@ -31,7 +32,7 @@ def encoding_body(body: nn.Module, *, half: bool) -> EncodingBody | None:
     """
     with _LOCK:
         made = _BODIES.setdefault(body, {})
-        if half not in made or not made[half].is_current(body):
+        if half not in made or not made[half].is_current():
             made.pop(half, None)  # free the old weights first
             if any("forward" in vars(module) for module in body.modules() if module is not body):
                 return None
@@ -63,16 +64,19 @@ class EncodingBody:
         config = getattr(self._modules, "config", None)
         if config is not None:
             config.use_cache = False
-        self._last = LastRow(self._modules)  # tries its parts out, in float32
+        self._rows = Rows()
+        if make_lean(self._modules, self._rows, half=half):
+            return
+        last = LastRow(self._modules, self._rows)  # tries its parts out, in float32
         if half:
             replace_layers(self._modules)
             if self._device == "cpu" and config is not None and config._attn_implementation == "sdpa":
                 config._attn_implementation = grouped_attention.NAME
-        self._last.install()
+        last.install()
 
-    def is_current(self, body: nn.Module) -> bool:
+    def is_current(self) -> bool:
         """Return whether modules and weights of the body are those that this form was made from."""
-        return self._weights.are_those_of(body)
+        return not self._weights.have_changed()
 
     def __call__(self, *args: Any, last_row: bool = False, **kwargs: Any) -> Any:
         """Run the body.
@@ -83,7 +87,7 @@ class EncodingBody:
             kwargs: Arguments of the body.
         """
         mask = kwargs.get("attention_mask") if last_row else None
-        with self._last.alone(mask), torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half):
+        with self._rows.last_of(mask), torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half):
             return self._modules(*args, **kwargs)
 
 
@@ -104,20 +108,23 @@ class _Weights:
     """
 
     def __init__(self, body: nn.Module) -> None:
-        self._state = self._read(body)
+        modules = list(body.modules())
+        self._children = [(held._modules, name, child) for held in modules for name, child in held._modules.items()]
+        self._parameters = [(held._parameters, name) for held in modules for name in held._parameters]
+        self._state = self._read()
         flat = [parameter.detach().view(-1) for parameter in body.parameters() if parameter.is_contiguous()]
         self._views = [part[:: max(1, len(part) // _SAMPLED)][:_SAMPLED] for part in flat]
         self._values = self._sample()
 
-    def are_those_of(self, body: nn.Module) -> bool:
-        return self._read(body) == self._state and torch.equal(self._sample(), self._values)
+    def have_changed(self) -> bool:
+        """Return whether a module was replaced, or a parameter replaced or changed."""
+        if any(children.get(name) is not child for children, name, child in self._children):
+            return True
+        return self._read() != self._state or not torch.equal(self._sample(), self._values)
 
     def _sample(self) -> Tensor:
         return torch.cat(self._views) if self._views else torch.empty(0)
 
-    @staticmethod
-    def _read(body: nn.Module) -> list[tuple[int, int]]:
-        return [
-            (parameter.data_ptr(), 0 if parameter.is_inference() else parameter._version)
-            for parameter in body.parameters()
-        ]
+    def _read(self) -> list[tuple[int, int]]:
+        found = (parameters.get(name) for parameters, name in self._parameters)
+        return [(0, 0) if one is None else (one.data_ptr(), 0 if one.is_inference() else one._version) for one in found]

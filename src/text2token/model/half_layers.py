@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
+Activation: TypeAlias = tuple[str, str]
+"""Name of an activation in oneDNN, and its variant."""
+
 _BATCH = 1024  # rows that the packed layout is chosen for; other numbers of rows give the same result
-# Activations that oneDNN applies inside a product, by their arguments there.
-_FUSED: dict[tuple[str, str], Callable[[Tensor], Tensor]] = {
+# Activations that oneDNN applies inside a product.
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     ("swish", ""): functional.silu,
     ("gelu", "none"): functional.gelu,
     ("gelu", "tanh"): lambda inputs: functional.gelu(inputs, approximate="tanh"),
@@ -36,13 +39,48 @@ def replace_layers(module: nn.Module) -> None:
         gated = HalfGated.of(child)
         replace_layers(child)
         if gated is not None:
-            setattr(module, name, HalfGated(child, *gated))
+            setattr(module, name, HalfGated(child, gated))
+
+
+class HalfProduct:
+    """The product with a weight matrix in bfloat16.
+
+    On a CPU oneDNN packs the weights in the order in which its product reads them. On other devices the copy is plain bfloat16.
+
+    Args:
+        weight: Out × in, bfloat16.
+        bias: Out numbers, bfloat16; or None.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH) if self._onednn else weight
+        self._bias = bias
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Return the product in bfloat16."""
+        if not self._onednn:
+            return functional.linear(inputs.to(torch.bfloat16), self._weight, self._bias)
+        return self.activated(inputs, ("none", ""))
+
+    def activated(self, inputs: Tensor, activation: Activation) -> Tensor:
+        """Return the activation of the product."""
+        name, algorithm = activation
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs.to(torch.bfloat16), self._weight, self._bias, name, [], algorithm
+        )
+        return outputs
+
+    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
+        """Return the product, multiplied number by number with ``other``."""
+        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
+            inputs.to(torch.bfloat16), other, self._weight, self._bias, "mul"
+        )
+        return outputs
 
 
 class HalfLinear(nn.Linear):
     """A linear layer in bfloat16. It keeps the float32 parameters of the layer that it stands for, and adds a packed copy.
-
-    On a CPU oneDNN packs the weights in the order in which its product reads them. On other devices the copy is plain bfloat16.
 
     Args:
         layer: Its weights are read now; later changes do not reach this layer.
@@ -53,30 +91,11 @@ class HalfLinear(nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
         weight, bias = half_parameters(layer)
         self.out_features, self.in_features = weight.shape
-        self.onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH) if self.onednn else weight
-        # An attribute of the instance, and no buffer: nobody saves or hashes it.
-        self.packed, self.packed_bias = packed, bias
+        self.product = HalfProduct(weight, bias)  # no buffer: nobody saves or hashes it
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the product in bfloat16."""
-        if not self.onednn:
-            return functional.linear(inputs.to(torch.bfloat16), self.packed, self.packed_bias)
-        return self.activated(inputs, "none", "")
-
-    def activated(self, inputs: Tensor, activation: str, algorithm: str) -> Tensor:
-        """Return the activation of the product; names are those of oneDNN in torch."""
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs.to(torch.bfloat16), self.packed, self.packed_bias, activation, [], algorithm
-        )
-        return outputs
-
-    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
-        """Return the product, multiplied number by number with ``other``."""
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs.to(torch.bfloat16), other, self.packed, self.packed_bias, "mul"
-        )
-        return outputs
+        return self.product(inputs)
 
 
 class HalfGated(nn.Module):
@@ -84,24 +103,23 @@ class HalfGated(nn.Module):
 
     Args:
         layer: Its three linear layers are :class:`HalfLinear` already.
-        activation: Name of the activation in oneDNN.
-        algorithm: Its variant.
+        activation: Name of the activation.
     """
 
-    def __init__(self, layer: Any, activation: str, algorithm: str) -> None:
+    def __init__(self, layer: Any, activation: Activation) -> None:
         super().__init__()
         self.gate_proj, self.up_proj, self.down_proj = layer.gate_proj, layer.up_proj, layer.down_proj
-        self._activation = (activation, algorithm)
+        self._activation = activation
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return the output in bfloat16."""
         hidden = hidden.to(torch.bfloat16)
-        gate = self.gate_proj.activated(hidden, *self._activation)
-        outputs: Tensor = self.down_proj(self.up_proj.times(hidden, gate))
+        gate = self.gate_proj.product.activated(hidden, self._activation)
+        outputs: Tensor = self.down_proj(self.up_proj.product.times(hidden, gate))
         return outputs
 
     @staticmethod
-    def of(layer: Any) -> tuple[str, str] | None:
+    def of(layer: Any) -> Activation | None:
         """Return the activation of a gated feed-forward layer on a CPU; None if ``layer`` is none, which is tried out."""
         linears: list[Any] = [getattr(layer, name, None) for name in ("gate_proj", "up_proj", "down_proj")]
         if not all(type(linear) is nn.Linear for linear in linears) or not torch.backends.mkldnn.is_available():
@@ -119,9 +137,9 @@ class HalfGated(nn.Module):
         return None
 
 
-def _matching(activation: Any) -> Iterator[tuple[tuple[str, str], Callable[[Tensor], Tensor]]]:
+def _matching(activation: Any) -> Iterator[tuple[Activation, Callable[[Tensor], Tensor]]]:
     """Yield the fused activations that give the values of ``activation``."""
     points = torch.linspace(-6, 6, 49)
-    for name, fused in _FUSED.items():
+    for name, fused in ACTIVATIONS.items():
         if callable(activation) and torch.allclose(activation(points), fused(points), atol=1e-5):
             yield name, fused

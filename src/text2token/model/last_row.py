@@ -13,6 +13,32 @@ from torch import Tensor, nn
 _TRIED = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])  # the mask with which parts are tried out
 
 
+class Rows:
+    """Holds which row of each text will be read, for each thread."""
+
+    def __init__(self) -> None:
+        self._thread = threading.local()
+
+    @property
+    def chosen(self) -> Tensor | None:
+        """The rows, B numbers; None: all rows are read."""
+        rows: Tensor | None = getattr(self._thread, "rows", None)
+        return rows
+
+    @contextmanager
+    def last_of(self, mask: Tensor | None) -> Iterator[None]:
+        """Choose the last row of each text inside the block, in this thread.
+
+        Args:
+            mask: B×L, 1 at the tokens of a text; the last of them is the row that counts. None: choose all rows.
+        """
+        self._thread.rows = None if mask is None else mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        try:
+            yield
+        finally:
+            self._thread.rows = None
+
+
 class LastRow:
     """Lets the last layer compute the row of the last token of each text alone, once it has the keys and values of all rows.
 
@@ -22,10 +48,11 @@ class LastRow:
 
     Args:
         modules: A transformer body in float32 and in evaluation mode.
+        rows: Tells which row of each text will be read.
     """
 
-    def __init__(self, modules: nn.Module) -> None:
-        self._modules, self._thread = modules, threading.local()
+    def __init__(self, modules: nn.Module, rows: Rows) -> None:
+        self._modules, self._rows = modules, rows
         stacks = [
             name for name, module in modules.named_modules() if isinstance(module, nn.ModuleList) and len(module) > 1
         ]
@@ -36,25 +63,12 @@ class LastRow:
             self._parts = self._skippable(f"{deepest}.{len(stack) - 1}")
 
     def install(self) -> None:
-        """Let the parts leave rows out from now on, inside :meth:`alone`."""
+        """Let the parts leave rows out from now on, while rows are chosen."""
         for name in self._parts:
             self._modules.get_submodule(name).register_forward_pre_hook(self._cut)
 
-    @contextmanager
-    def alone(self, mask: Tensor | None) -> Iterator[None]:
-        """Leave the other rows out inside the block, in this thread.
-
-        Args:
-            mask: B×L, 1 at the tokens of a text; the last of them is the row that counts. None: leave nothing out.
-        """
-        self._thread.rows = None if mask is None else mask.shape[1] - 1 - mask.flip(1).argmax(1)
-        try:
-            yield
-        finally:
-            self._thread.rows = None
-
     def _cut(self, part: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        rows = getattr(self._thread, "rows", None)
+        rows = self._rows.chosen
         if rows is None or inputs[0].shape[1] == 1:  # the part before this one has left the rows out
             return None
         return (_row(inputs[0], rows)[:, None], *inputs[1:])
@@ -73,7 +87,7 @@ class LastRow:
             if not part or part.count(".") > 1 or inside:
                 continue
             hook = module.register_forward_pre_hook(self._cut)
-            with self.alone(_TRIED):
+            with self._rows.last_of(_TRIED):
                 outputs = run()
             hook.remove()
             if outputs is not None and (outputs - expected).abs().max() <= 1e-5 * expected.abs().max():

@@ -1,0 +1,122 @@
+"""A decoder layer in few operations: one product for queries, keys and values, norms of four operations, no casts between."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from text2token.model.half_layers import ACTIVATIONS, Activation, HalfGated, HalfProduct
+from text2token.model.lean_attention import Heads, Reading, attend
+
+_PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
+_PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
+
+
+def has_lean_parts(layer: nn.Module) -> bool:
+    """Return whether a layer has the parts of one of the Llama family, and no others; what they compute is not tried out."""
+    attention = getattr(layer, "self_attn", nn.Identity())
+    return (
+        {name for name, _ in layer.named_children()} == _PARTS
+        and {name for name, part in attention.named_children() if type(part) is nn.Linear} == _PROJECTIONS
+        and len(list(attention.children())) == len(_PROJECTIONS)
+        and not list(attention.parameters(recurse=False))
+        and isinstance(getattr(attention, "head_dim", None), int)
+        and HalfGated.of(layer.mlp) is not None
+    )
+
+
+class LeanLayer:
+    """A decoder layer of the Llama family: norm, rotary attention in groups of heads, norm, gated feed-forward layer.
+
+    Norms, scores, softmax and the sum that runs through the layers are float32.
+
+    Args:
+        layer: A layer for which :func:`has_lean_parts` holds. Its weights are read now.
+        half: Compute the linear layers in bfloat16.
+    """
+
+    def __init__(self, layer: Any, *, half: bool) -> None:
+        attention, gated = layer.self_attn, layer.mlp
+        width = attention.head_dim
+        groups = attention.k_proj.out_features // width
+        self._heads = Heads(groups, attention.q_proj.out_features // width // groups, width)
+        self._activation = HalfGated.of(gated) or ("none", "")
+        self._norms = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        product = _half if half else _Product
+        self._projected = product(*_joined(attention, self._heads))
+        self._mixed, self._gate, self._up, self._down = (
+            product(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
+            for linear in (attention.o_proj, gated.gate_proj, gated.up_proj, gated.down_proj)
+        )
+
+    def __call__(self, hidden: Tensor, reading: Reading) -> Tensor:
+        """Return the hidden states after the layer, B×L×d float32, or B×1×d where the reading asks for one row of each text.
+
+        Args:
+            hidden: B×L×d float32. They are changed in place.
+            reading: The facts of the pass.
+        """
+        before, after = self._norms
+        attended = self._mixed(attend(self._projected(before(hidden)), self._heads, reading))
+        if reading.rows is not None:
+            hidden = hidden[torch.arange(len(hidden)), reading.rows].unsqueeze(1)
+        hidden.add_(attended)
+        normed = after(hidden)
+        return hidden.add_(self._down(self._up.times(normed, self._gate.activated(normed, self._activation))))
+
+
+class _Norm:
+    """RMS norm: each row over the root of the mean of its squares, times the weights."""
+
+    def __init__(self, norm: Any) -> None:
+        self._weight = norm.weight.detach()
+        epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0))
+        self._epsilon = torch.tensor(epsilon, device=self._weight.device)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        size = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        scale = torch.addcmul(self._epsilon, size, size, value=1 / hidden.shape[-1]).rsqrt_()
+        return (hidden * scale).mul_(self._weight)
+
+
+class _Product:
+    """The product with a weight matrix in float32; its methods are those of :class:`HalfProduct`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = weight, bias
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return functional.linear(inputs, self._weight, self._bias)
+
+    def activated(self, inputs: Tensor, activation: Activation) -> Tensor:
+        return ACTIVATIONS[activation](self(inputs))
+
+    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
+        return self(inputs).mul_(other)
+
+
+def _half(weight: Tensor, bias: Tensor | None) -> HalfProduct:
+    return HalfProduct(weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16))
+
+
+def _joined(attention: Any, heads: Heads) -> tuple[Tensor, Tensor | None]:
+    """Return weights and bias of one linear layer that gives what :func:`attend` reads: scaled queries, keys, values by group.
+
+    Rotary embeddings rotate number i of a head with number i + D/2; here the two stand side by side.
+    """
+    width = heads.width
+    pairs = torch.arange(width).view(2, -1).t().flatten()
+    scaling = getattr(attention, "scaling", width**-0.5)
+
+    def by_group(read: Any) -> Tensor:
+        queries, keys, values = (
+            read(part).detach().view(heads.groups, -1, width, *read(part).shape[1:])
+            for part in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
+        return torch.cat([scaling * queries[:, :, pairs], keys[:, :, pairs], values], dim=1).flatten(0, 2)
+
+    biases = [part.bias is None for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+    return by_group(lambda part: part.weight), None if all(biases) else by_group(lambda part: part.bias)

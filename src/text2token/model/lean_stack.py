@@ -1,0 +1,97 @@
+"""All layers of a decoder as one module of lean layers, where a trial shows that they give the same hidden states."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from text2token.model.last_row import Rows
+from text2token.model.lean_attention import Reading
+from text2token.model.lean_layer import LeanLayer, has_lean_parts
+
+_TOLERANCE = 1e-4  # of the largest number; float32 sums in another order differ by about 1e-6
+
+
+class LeanStack(nn.Module):
+    """The layers of a decoder one after the other. The mask and the rotation of a pass are prepared once for all of them.
+
+    Args:
+        layers: Layers of the decoder.
+        rows: Tells which row of each text will be read.
+        half: Compute linear layers in bfloat16. Where the last layer finishes one row of each text, it computes in float32: that
+            costs little, and no later layer would correct what it rounds.
+    """
+
+    def __init__(self, layers: nn.ModuleList, rows: Rows, *, half: bool) -> None:
+        super().__init__()
+        self._rows = rows
+        self._causal = bool(getattr(layers[0].self_attn, "is_causal", True))
+        self._layers = [LeanLayer(layer, half=half) for layer in layers]
+        self._finish = LeanLayer(layers[-1], half=False) if half else self._layers[-1]
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        position_embeddings: Any = None,
+        is_causal: bool | None = None,
+        **_: Any,
+    ) -> Tensor:
+        """Return the hidden states after the last layer, as the last layer of the decoder does, whose arguments these are."""
+        length, rows = hidden_states.shape[1], self._rows.chosen
+        causal = self._causal if is_causal is None else is_causal
+        reading = Reading.of(position_embeddings, attention_mask, length, causal=causal, rows=None)
+        hidden = hidden_states.float().clone(memory_format=torch.contiguous_format)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for layer in self._layers[:-1]:
+                hidden = layer(hidden, reading)
+            last = self._layers[-1] if rows is None else self._finish
+            hidden = last(hidden, reading._replace(rows=rows))
+        return hidden.expand(-1, length, -1)
+
+
+@torch.no_grad()
+def make_lean(body: Any, rows: Rows, *, half: bool) -> bool:
+    """Replace the layers of a body by a :class:`LeanStack` if its outputs stay the same; return whether they do.
+
+    Args:
+        body: A transformer body on a CPU, in float32 and in evaluation mode.
+        rows: Tells which row of each text will be read.
+        half: Compute linear layers in bfloat16. They are tried out in float32.
+    """
+    layers = getattr(body, "layers", None)
+    if not isinstance(layers, nn.ModuleList) or not _are_alike(body, layers):
+        return False
+    try:
+        expected = _trial(body)
+        body.layers = nn.ModuleList([LeanStack(layers, rows, half=False)])
+        found = _trial(body)
+        same = all(
+            (one - other).abs().max() <= _TOLERANCE * one.abs().max()
+            for one, other in zip(expected, found, strict=True)
+        )
+    except Exception:  # a body that reads no token ids, or layers that are called in another way
+        same = False
+    if not same:
+        body.layers = layers
+    elif half:
+        body.layers = nn.ModuleList([LeanStack(layers, rows, half=True)])
+    return same
+
+
+def _are_alike(body: Any, layers: nn.ModuleList) -> bool:
+    """Return whether all layers have the parts of lean ones, and get the same mask."""
+    config = getattr(body, "config", None)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    capped = any("softcap" in name and value for name, value in vars(config).items()) if config is not None else False
+    on_cpu = next(body.parameters()).device.type == "cpu"
+    return len(kinds) <= 1 and not capped and on_cpu and all(has_lean_parts(layer) for layer in layers)
+
+
+def _trial(body: Any) -> list[Tensor]:
+    """Return the hidden states of texts of one length, and of two lengths, for the tokens that are not padding."""
+    ids = torch.tensor([[2, 3, 4, 5, 6], [5, 4, 3, 2, 1]])
+    mask = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0]])
+    return [body(input_ids=ids, attention_mask=read).last_hidden_state[read.bool()] for read in (mask * 0 + 1, mask)]
