@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from text2token.search.engines import embedded, segment
+from text2token.search.engines import embedded, postings, segment
 from text2token.search.engines.base import ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import kth_largest
@@ -212,3 +212,20 @@ def test_deletions_are_written_once(tmp_path):
 def test_the_kth_largest_value(values, data):
     k = data.draw(st.integers(1, len(values)))
     assert kth_largest(np.array(values, np.float32), k) == sorted(values, reverse=True)[k - 1]
+
+
+def test_a_merge_in_small_steps_writes_the_same_files(tmp_path, monkeypatch):
+    parts = []
+    for number, terms in enumerate((TERMS, TERMS // 2, TERMS)):
+        vectors = rows(20, number)
+        vectors["sparse"] = csr_array(vectors["sparse"][:, :terms])
+        segment.write_segment(tmp_path / f"{number}", [f"{i}-{number}" for i in range(20)], vectors)
+        parts.append(segment.Segment(tmp_path / f"{number}", np.arange(20) % (number + 2) > 0))
+    segment.merge_segments(tmp_path / "at once", parts)
+    monkeypatch.setattr(postings, "_AT_ONCE", 3)
+    monkeypatch.setattr(segment, "_COPIED", 4)
+    segment.merge_segments(tmp_path / "in steps", parts)
+    files = sorted(file.name for file in (tmp_path / "at once").iterdir())
+    assert "sparse.weights.npy" in files
+    for file in files:
+        assert (tmp_path / "in steps" / file).read_bytes() == (tmp_path / "at once" / file).read_bytes()

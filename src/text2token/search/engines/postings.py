@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
+
+_AT_ONCE = 2**22  # postings copied in a step, 32 MB
 
 
 class Postings(NamedTuple):
@@ -50,8 +52,8 @@ class Postings(NamedTuple):
         return found, totals[found]
 
 
-def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out: Postings) -> None:
-    """Copy the postings of several indexes into one.
+def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out: Postings) -> Iterator[None]:
+    """Copy the postings of several indexes into one. Each step copies some terms and yields.
 
     Args:
         parts: The indexes.
@@ -59,17 +61,36 @@ def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out:
         out: Receives the postings. Its ``start`` is already set, and its other arrays may be memory-mapped.
     """
     cursor = out.start[:-1].copy()
-    for part, rows in zip(parts, new_rows, strict=True):
-        _copy(*part, rows, cursor, out.documents, out.weights)
+    for first, last in _portions(out.start):
+        for part, rows in zip(parts, new_rows, strict=True):
+            _copy(*part, rows, first, min(last, len(part.start) - 1), cursor, out.documents, out.weights)
+        yield
 
 
-def merged_start(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]]) -> NDArray[np.int64]:
-    """The ``start`` of the index that :func:`merge` fills."""
-    terms = max(len(part.start) for part in parts) - 1
-    counts = np.zeros(terms, np.int64)
+def merged_start(
+    parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], start: NDArray[np.int64]
+) -> Iterator[None]:
+    """Compute the ``start`` of the index that :func:`merge` fills, in steps as well.
+
+    Args:
+        parts: The indexes.
+        new_rows: See :func:`merge`.
+        start: Receives the result; zeros, one more than the largest number of terms.
+    """
     for part, rows in zip(parts, new_rows, strict=True):
-        _count(part.start, part.documents, rows, counts)
-    return np.concatenate([[0], np.cumsum(counts)])
+        for first, last in _portions(part.start):
+            _count(part.start, part.documents, rows, first, last, start[1:])
+            yield
+    np.cumsum(start, out=start)
+
+
+def _portions(start: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """Ranges of terms that have about ``_AT_ONCE`` postings together, or one term each."""
+    first, terms = 0, len(start) - 1
+    while first < terms:
+        last = max(first + 1, int(np.searchsorted(start, start[first] + _AT_ONCE, "right")) - 1)
+        yield first, min(last, terms)
+        first = last
 
 
 @numba.njit(cache=True, nogil=True)
@@ -97,16 +118,16 @@ def _accumulate(start, documents, weights, terms, factors, totals, touched):  # 
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(start, documents, new_rows, counts):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for term in range(len(start) - 1):
+def _count(start, documents, new_rows, first, last, counts):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for term in range(first, last):
         for place in range(start[term], start[term + 1]):
             if new_rows[documents[place]] >= 0:
                 counts[term] += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def _copy(start, documents, weights, new_rows, cursor, out_documents, out_weights):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for term in range(len(start) - 1):
+def _copy(start, documents, weights, new_rows, first, last, cursor, out_documents, out_weights):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    for term in range(first, last):
         for place in range(start[term], start[term + 1]):
             row = new_rows[documents[place]]
             if row >= 0:

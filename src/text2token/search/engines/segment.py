@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -188,11 +189,15 @@ def merge_segments(folder: Path, segments: Sequence[Segment]) -> None:
 
 
 def _merge_postings(folder: Path, field: str, parts: Sequence[Postings], new_rows: Sequence[NewRows]) -> None:
-    start = postings.merged_start(parts, new_rows)
+    read = [array for part in parts for array in part]
+    start = np.zeros(max(len(part.start) for part in parts), np.int64)
+    for _ in postings.merged_start(parts, new_rows, start):
+        _release(*read)
     np.save(folder / f"{field}.start.npy", start)
     types = {"documents": np.int32, "weights": np.float32}
     out = [_create(folder / f"{field}.{array}.npy", (int(start[-1]),), kind) for array, kind in types.items()]
-    postings.merge(parts, new_rows, Postings(start, *out))
+    for _ in postings.merge(parts, new_rows, Postings(start, *out)):
+        _release(*read, *out)
 
 
 def _merge_vectors(
@@ -204,6 +209,7 @@ def _merge_vectors(
         for start in range(0, len(rows), _COPIED):
             new = rows[start : start + _COPIED]
             out[new[new >= 0]] = segment.vectors[field][start : start + _COPIED][new >= 0]
+            _release(out, segment.vectors[field])
 
 
 def _create(file: Path, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
@@ -216,6 +222,18 @@ def _create(file: Path, shape: tuple[int, ...], kind: type) -> NDArray[Any]:
         with file.open("r+b") as opened:
             os.posix_fallocate(opened.fileno(), 0, file.stat().st_size)
     return mapped
+
+
+def _release(*arrays: NDArray[Any]) -> None:
+    """Free the memory of memory-mapped arrays; their content stays in the file. Else a merge would hold all of its segments."""
+    if not hasattr(mmap, "MADV_DONTNEED"):  # Windows frees it by itself
+        return
+    for array in arrays:
+        owner: Any = array
+        while isinstance(owner, np.ndarray):
+            owner = owner.base
+        if isinstance(owner, mmap.mmap):
+            owner.madvise(mmap.MADV_DONTNEED)
 
 
 def _fields(folder: Path, ending: str) -> list[str]:
