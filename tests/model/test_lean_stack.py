@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from conftest import SENTENCES, untrained
 from text2token.model import lean_attention
 from text2token.model.encoding_body import EncodingBody
+from text2token.model.lean_layer import LeanLayer
 from text2token.model.lean_stack import LeanStack
 from text2token.model.precision import encoding
 
@@ -141,3 +142,25 @@ def test_the_body_keeps_its_layers_and_inputs(backbone: Callable[[str], str]) ->
         embedder.encoder.encode(SENTENCES)
     assert dict(body.named_modules()) == before
     assert torch.equal(inputs, kept)
+
+
+@torch.no_grad()
+def test_padding_takes_part_in_no_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    form = EncodingBody(body_of("Llama"), half=False)
+    ids, mask = texts("left")
+    counts: list[int] = []
+    plain = LeanLayer.__call__
+    monkeypatch.setattr(LeanLayer, "__call__", lambda *given: counts.append(len(given[1])) or plain(*given))
+    form(input_ids=ids, attention_mask=mask)
+    assert counts == [mask.sum()] * 3
+
+
+@torch.no_grad()
+def test_a_text_without_a_token_changes_no_other() -> None:
+    form = EncodingBody(body_of("Llama"), half=False)
+    ids, mask = texts("right")
+    expected = form(input_ids=ids, attention_mask=mask, last_row=True).last_hidden_state[:3]
+    mask[3] = 0
+    found = form(input_ids=ids, attention_mask=mask, last_row=True).last_hidden_state
+    assert found.isfinite().all()
+    torch.testing.assert_close(found[:3], expected, atol=1e-5, rtol=1e-5)

@@ -86,8 +86,9 @@ class EncodingBody:
             last_row: Only the row of the last token of each text will be read; the others are undefined.
             kwargs: Arguments of the body.
         """
-        mask = kwargs.get("attention_mask") if last_row else None
-        with self._rows.last_of(mask), torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half):
+        mask = kwargs.get("attention_mask")
+        mask = mask if mask is not None and mask.ndim == 2 else None
+        with self._rows.of(mask, last=last_row), torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half):
             return self._modules(*args, **kwargs)
 
 

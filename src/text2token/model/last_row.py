@@ -14,29 +14,38 @@ _TRIED = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])  # the mask with which parts
 
 
 class Rows:
-    """Holds which row of each text will be read, for each thread."""
+    """Holds which rows of hidden states will be read, for each thread."""
 
     def __init__(self) -> None:
         self._thread = threading.local()
 
     @property
+    def is_token(self) -> Tensor | None:
+        """B×L, false at padding, which nobody reads; None: nothing is known."""
+        mask: Tensor | None = getattr(self._thread, "mask", None)
+        return None if mask is None else mask.bool()
+
+    @property
     def chosen(self) -> Tensor | None:
-        """The rows, B numbers; None: all rows are read."""
-        rows: Tensor | None = getattr(self._thread, "rows", None)
-        return rows
+        """The one row of each text that will be read, B numbers; None: all rows are read."""
+        mask: Tensor | None = getattr(self._thread, "mask", None)
+        if mask is None or not self._thread.last:
+            return None
+        return mask.shape[1] - 1 - mask.flip(1).argmax(1)
 
     @contextmanager
-    def last_of(self, mask: Tensor | None) -> Iterator[None]:
-        """Choose the last row of each text inside the block, in this thread.
+    def of(self, mask: Tensor | None, *, last: bool) -> Iterator[None]:
+        """Choose the rows inside the block, in this thread.
 
         Args:
-            mask: B×L, 1 at the tokens of a text; the last of them is the row that counts. None: choose all rows.
+            mask: B×L, 1 at the tokens of a text. None: choose all rows.
+            last: Choose only the last token of each text.
         """
-        self._thread.rows = None if mask is None else mask.shape[1] - 1 - mask.flip(1).argmax(1)
+        self._thread.mask, self._thread.last = mask, last
         try:
             yield
         finally:
-            self._thread.rows = None
+            self._thread.mask = None
 
 
 class LastRow:
@@ -87,7 +96,7 @@ class LastRow:
             if not part or part.count(".") > 1 or inside:
                 continue
             hook = module.register_forward_pre_hook(self._cut)
-            with self._rows.last_of(_TRIED):
+            with self._rows.of(_TRIED, last=True):
                 outputs = run()
             hook.remove()
             if outputs is not None and (outputs - expected).abs().max() <= 1e-5 * expected.abs().max():

@@ -53,17 +53,15 @@ class LeanLayer:
         )
 
     def __call__(self, hidden: Tensor, reading: Reading) -> Tensor:
-        """Return the hidden states after the layer, B×L×d float32, or B×1×d where the reading asks for one row of each text.
+        """Return the hidden states after the layer, N×d float32, or B×d where the reading asks for one row of each text.
 
         Args:
-            hidden: B×L×d float32. They are changed in place.
+            hidden: N×d float32. They are changed in place.
             reading: The facts of the pass.
         """
         before, after = self._norms
         attended = self._mixed(attend(self._projected(before(hidden)), self._heads, reading))
-        if reading.rows is not None:
-            hidden = hidden[torch.arange(len(hidden)), reading.rows].unsqueeze(1)
-        hidden.add_(attended)
+        hidden = reading.finished(hidden).add_(attended)
         normed = after(hidden)
         return hidden.add_(self._down(self._up.times(normed, self._gate.activated(normed, self._activation))))
 

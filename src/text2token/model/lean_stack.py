@@ -39,17 +39,22 @@ class LeanStack(nn.Module):
         is_causal: bool | None = None,
         **_: Any,
     ) -> Tensor:
-        """Return the hidden states after the last layer, as the last layer of the decoder does, whose arguments these are."""
-        length, rows = hidden_states.shape[1], self._rows.chosen
+        """Return the hidden states after the last layer, as the last layer of the decoder does, whose arguments these are.
+
+        Those of padding are zero. Where one row of each text will be read, all rows are that one.
+        """
+        is_token = self._rows.is_token
+        if is_token is None or is_token.shape != hidden_states.shape[:2]:
+            is_token = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
         causal = self._causal if is_causal is None else is_causal
-        reading = Reading.of(position_embeddings, attention_mask, length, causal=causal, rows=None)
-        hidden = hidden_states.float().clone(memory_format=torch.contiguous_format)
+        reading = Reading.of(is_token, position_embeddings, attention_mask, causal=causal)
+        hidden, rows = reading.compact(hidden_states), self._rows.chosen
         with torch.autocast(hidden.device.type, enabled=False):
             for layer in self._layers[:-1]:
                 hidden = layer(hidden, reading)
             last = self._layers[-1] if rows is None else self._finish
             hidden = last(hidden, reading._replace(rows=rows))
-        return hidden.expand(-1, length, -1)
+        return reading.padded(hidden) if rows is None else hidden[:, None].expand_as(hidden_states)
 
 
 @torch.no_grad()
