@@ -46,10 +46,8 @@ class Postings(NamedTuple):
         known = query.indices < len(self.start) - 1
         terms = query.indices[known].astype(np.int64)
         totals = np.zeros(documents, np.float32)
-        touched = np.empty(documents, np.int32)
-        count = _accumulate(*self, terms, query.data[known].astype(np.float32), totals, touched)
-        found = touched[:count]
-        return found, totals[found]
+        _accumulate(*self, terms, query.data[known].astype(np.float32), totals)
+        return _nonzero(totals)
 
 
 def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out: Postings) -> Iterator[None]:
@@ -105,16 +103,20 @@ def kth_largest(values, k):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN2
 
 
 @numba.njit(cache=True, nogil=True)
-def _accumulate(start, documents, weights, terms, factors, totals, touched):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    count = 0
+def _accumulate(start, documents, weights, terms, factors, totals):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
     for i in range(len(terms)):
         for place in range(start[terms[i]], start[terms[i] + 1]):
-            document, product = documents[place], factors[i] * weights[place]
-            if totals[document] == 0 and product != 0:  # the product of two tiny weights can be 0
-                touched[count] = document
-                count += 1
-            totals[document] += product
-    return count
+            totals[documents[place]] += factors[i] * weights[place]
+
+
+@numba.njit(cache=True, nogil=True)
+def _nonzero(totals):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
+    """Places and values of the totals that are not 0. A list that is kept while they grow would cost a branch a posting."""
+    rows, values, count = np.empty(len(totals), np.int32), np.empty(len(totals), np.float32), 0
+    for row in range(len(totals)):
+        rows[count], values[count] = row, totals[row]
+        count += totals[row] != 0
+    return rows[:count], values[:count]
 
 
 @numba.njit(cache=True, nogil=True)
