@@ -300,7 +300,7 @@ def test_killed_it_does_not_encode_again(backbone, tmp_path, monkeypatch):
         adapt(CORPUS, tmp_path / "model", recipe)
     assert not (tmp_path / "model").exists()
     adapt(CORPUS, tmp_path / "model", recipe)
-    assert encoded == [60, 120, 30, 30, 30]  # texts and spans once, the left side again, the right side
+    assert encoded == [60, 120, 40, 40, 40]  # texts and spans once, the left side again, the right side
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 

@@ -306,7 +306,7 @@ class Embedder:
         The mean is learned from the texts, the correction from :func:`text2token.model.spans.correction_sample` of them.
 
         Args:
-            texts: A sample of the corpus; with 1,000 texts the error of a mean is about 3 % of the spread.
+            texts: A sample of the corpus; with 500 texts the error of a mean is about 4 % of the spread.
             steps: Steps of the correction, see :func:`text2token.model.correction.correction`.
             keep: Part of the spectrum that the step ``filter`` keeps.
             seed: Seed of the sample that the correction is learned from.

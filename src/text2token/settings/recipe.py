@@ -85,9 +85,7 @@ class Recipe(BaseModel):
     full: bool = Field(False, description="train all weights in place of adapters")
     seed: int = Field(0, ge=0, lt=2**32, description="seed of sampling, initialisation and order")
 
-    calibration_texts: Count = Field(
-        1_000, description="texts that the correction and the mean logits are computed from"
-    )
+    calibration_texts: Count = Field(500, description="texts that the correction and the mean logits are computed from")
     correction: str = Field(
         "centre+filter",
         description=f"correction of dense vectors (val): none, or steps joined by +: {', '.join(STEPS.values())}",

@@ -48,7 +48,8 @@ def adapt(
 ) -> Embedder:
     """Learn a linear correction of a language model's vectors from texts, and write the same folders as :func:`text2token.fit`.
 
-    Nothing is trained. The correction learns from ``calibration_texts`` texts; half as many other texts show how well it works.
+    Nothing is trained. The correction learns from ``calibration_texts`` texts; as many other texts show how well it works,
+    at most a third of all.
 
     Args:
         corpus: The same as for :func:`text2token.fit`.
@@ -107,9 +108,9 @@ def adapt(
 
 
 def adapt_draw(recipe: Recipe) -> Draw:
-    """Number of texts that ``adapt`` draws: ``calibration_texts`` to learn from, and half as many to score corrections on."""
+    """Number of texts that ``adapt`` draws: ``calibration_texts`` to learn from, and as many to score corrections on."""
     texts = recipe.calibration_texts
-    return Draw("calibration_texts", texts, texts // 2, part=3, fewest=_FEWEST_TEXTS)
+    return Draw("calibration_texts", texts, texts, part=3, fewest=_FEWEST_TEXTS)
 
 
 def selection_data(

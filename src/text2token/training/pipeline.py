@@ -36,7 +36,7 @@ Stores = dict[int, tuple[TargetStore, TargetStore]]
 _FEWEST_TEXTS = 16  # with fewer texts, document frequencies and means are noise
 _EXAMPLES = 5
 # The calibration before the training is only measured, and not saved. A quarter of the texts doubles the error of a mean, to
-# about 6 % of the spread, which changes a mean cosine by less than 0.01.
+# about 9 % of the spread, which changes a mean cosine by less than 0.01.
 _BEFORE = 4
 
 
