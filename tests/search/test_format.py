@@ -35,7 +35,7 @@ def change(folder, name, **values):
 def test_settings_of_a_recipe_that_no_longer_exist_do_not_matter(old):
     change(old, "recipe", a_setting_of_yesterday=3, learning_rate="a text")
     settings = Index.open(old).settings
-    assert (settings.format, settings.vectors, settings.calibration) == (1, VectorSettings(), Calibration())
+    assert (settings.format, settings.vectors, settings.calibration) == (1, VectorSettings(), Calibration(texts=1_000))
     assert settings.encoder["template"] == Recipe().text_template()
 
 

@@ -319,6 +319,9 @@ def test_a_book_is_tokenised_no_further_than_it_is_read(monkeypatch):
             seen.extend(map(len, batch))
             return backend.encode_batch_fast(batch, **options)
 
+        def encode(self, text, **options):
+            return self.encode_batch_fast([text], **options)[0]
+
     monkeypatch.setattr(type(TOKENIZER), "backend_tokenizer", Watched())
     counts = count_tokens(TOKENIZER, [book], SIZE, 64)
     monkeypatch.undo()

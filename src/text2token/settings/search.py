@@ -70,4 +70,4 @@ class Calibration(BaseModel):
     correction: str = "centre+filter"
     keep_from: float = 0.02
     keep_to: float = 0.9
-    texts: int = 1_000
+    texts: int = 500
