@@ -36,6 +36,7 @@ from text2token.search.engines.postgres_shard import Shard
 from text2token.search.engines.postgres_values import (
     MAX_SPARSE,
     WORDS,
+    array_text,
     dense_binary,
     numbers_binary,
     query_text,
@@ -55,8 +56,12 @@ APPROXIMATE_FROM = 20_000
 """Documents of a shard from which sparse and dense searches are approximate. Up to there an exact search is about as fast."""
 DOCUMENT_TOKENS = 32
 """A sparse search with filters scores documents that have a token of the query among so many strongest ones of their own."""
-EF_SEARCH = 600
-"""Candidates of an HNSW search (pgvector's ``hnsw.ef_search``): more found no more hits, 400 missed two of 100."""
+EF_SEARCH = 800
+"""Candidates of an HNSW search (pgvector's ``hnsw.ef_search``).
+
+Among 100,000 vectors drawn from 1,000 real ones, which are harder to tell apart than real ones, 600 missed 1 or 2 of 100 hits and
+800 missed none; 1,000 took a quarter longer and found no more.
+"""
 _SESSION = {
     "hnsw.ef_search": str(EF_SEARCH),
     "hnsw.iterative_scan": "strict_order",  # goes on until enough documents meet the filters
@@ -178,8 +183,10 @@ class PostgresEngine:
         lost: list[str] | None = None,
     ) -> list[ScoredId]:
         """See the protocol; the class documents the differences."""
-        if field != "dense" and abs(query).sum() == 0:
-            return []
+        if field != "dense":
+            query = strongest(csr_array(query), MAX_SPARSE)
+            if not query.nnz:
+                return []
 
         def search(shard: Shard, connection: Connection[Any]) -> list[ScoredId]:
             table = self._table(shard, connection)
@@ -214,7 +221,7 @@ class PostgresEngine:
     def _posted(self, connection: Connection[Any], query: Matrix, k: int) -> Where:
         """The condition that a document has no postings yet, or that its postings rank it among the first."""
         numbers, last = best_documents(connection, self._name, csr_array(query), k)
-        return [sql.SQL("(number = ANY(%s::int[]) OR number > %s)")], [numbers, last]
+        return [sql.SQL("(number = ANY(%s::int[]) OR number > %s)")], [array_text(numbers), last]
 
     def _ranked(
         self, connection: Connection[Any], field: FieldName, query: Matrix, k: int, where: Where, *, exact: bool
@@ -226,7 +233,7 @@ class PostgresEngine:
         conditions, values = where
         if field == "bm25" or (field == "sparse" and not exact):
             conditions.append(sql.SQL("{} && %s::int[]").format(sql.Identifier(TERMS[field])))
-            values.append(strongest(csr_array(query), MAX_SPARSE).indices.tolist())
+            values.append(array_text(csr_array(query).indices))
         written = query_text(field, query)
         source = self._sql(
             "{table} WHERE {conditions}", conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")])

@@ -17,6 +17,7 @@ from psycopg import Connection, sql
 from scipy.sparse import csr_array
 
 from text2token.search.engines.postgres_schema import INDEXES, postings_table
+from text2token.search.engines.postgres_values import array_text
 from text2token.search.engines.postings import Postings, kth_largest
 
 POSTINGS = 40_000
@@ -54,7 +55,7 @@ def update_postings(connection: Connection[Any], name: str) -> None:
     connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(postings_table(name)))
 
 
-def best_documents(connection: Connection[Any], name: str, query: csr_array, k: int) -> tuple[list[int], int]:
+def best_documents(connection: Connection[Any], name: str, query: csr_array, k: int) -> tuple[NDArray[np.int32], int]:
     """Numbers of the documents among which are the ``k`` best, and the number after which documents have no postings."""
     statement = sql.SQL(
         "SELECT factor, block, last FROM (SELECT factor, block, "
@@ -62,14 +63,14 @@ def best_documents(connection: Connection[Any], name: str, query: csr_array, k: 
         "FROM unnest(%s::int[], %s::float4[]) AS query (token, factor) JOIN {postings} USING (token)) AS ordered, "
         "(SELECT last FROM {indexes} WHERE name = %s) AS state WHERE before < %s"
     ).format(postings=postings_table(name), indexes=sql.Identifier(INDEXES))
-    asked = query.indices.tolist(), query.data.tolist(), name, POSTINGS
+    asked = array_text(query.indices), array_text(query.data), name, POSTINGS
     found = connection.execute(statement, asked, binary=True).fetchall()
     if not found:
-        return [], 0
+        return np.empty(0, np.int32), 0
     numbers, scores = _sums([block for _, block, _ in found], np.array([factor for factor, _, _ in found], np.float32))
     if len(numbers) > (wanted := max(CANDIDATES, CANDIDATES_PER_HIT * k)):
         numbers = numbers[scores >= kth_largest(scores, wanted)]
-    return numbers.tolist(), found[0][2]
+    return numbers, found[0][2]
 
 
 def _sums(blocks: Sequence[bytes], factors: NDArray[np.float32]) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
@@ -77,7 +78,7 @@ def _sums(blocks: Sequence[bytes], factors: NDArray[np.float32]) -> tuple[NDArra
     pairs = np.frombuffer(b"".join(blocks), _PAIR)
     ends = np.cumsum([0, *map(len, blocks)]) // _PAIR.itemsize
     documents, weights = (np.ascontiguousarray(pairs[part]) for part in ("document", "weight"))
-    return Postings(ends, documents, weights).scores(csr_array(factors[None]), int(documents.max()) + 1)
+    return Postings(ends, documents, weights).sums(np.arange(len(factors)), factors, int(documents.max()) + 1)
 
 
 def _state(connection: Connection[Any], name: str) -> tuple[int, int]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from struct import pack
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from text2token.search.engines.base import Matrix
@@ -67,10 +69,18 @@ def _json_binary(value: Metadata) -> bytes:
 
 
 def query_text(field: FieldName, query: Matrix) -> str:
-    """The vector of a query, one row, in the text form of its type. pgvector's text numbers the columns from 1."""
+    """The vector of a query in the text form of its type; of a sparse field one row as :func:`strongest` returns it.
+
+    pgvector's text numbers the columns from 1.
+    """
     if field == "dense":
         return str(np.asarray(query)[0].tolist())
-    row = strongest(csr_array(query), MAX_SPARSE)
+    row = csr_array(query)
     pairs = zip((row.indices + 1).tolist(), row.data.tolist(), strict=True)
     width = WORDS if field == "bm25" else query.shape[1]
     return f"{{{','.join(f'{column}:{weight}' for column, weight in pairs)}}}/{width}"
+
+
+def array_text(values: NDArray[Any]) -> str:
+    """Numbers in the text form of an array. psycopg looks at each item of a list, which takes longer than the text."""
+    return f"{{{','.join(map(str, values.tolist()))}}}"

@@ -44,9 +44,14 @@ class Postings(NamedTuple):
             documents: Number of documents, N.
         """
         known = query.indices < len(self.start) - 1
-        terms = query.indices[known].astype(np.int64)
+        return self.sums(query.indices[known].astype(np.int64), query.data[known].astype(np.float32), documents)
+
+    def sums(
+        self, terms: NDArray[np.int64], factors: NDArray[np.float32], documents: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """Rows of the documents that have one of some terms, and the sums of their weights times the factors of the terms."""
         totals = np.zeros(documents, np.float32)
-        _accumulate(*self, terms, query.data[known].astype(np.float32), totals)
+        _accumulate(*self, terms, factors, totals)
         return _nonzero(totals)
 
 
