@@ -54,7 +54,8 @@ def main(data: Path, runs: Path, model: str, documents: int | None, largest: int
         click.echo(f"{name} …", err=True)
         measured[name] = cached(runs / "parts" / f"{name}-{documents or 'all'}.json", measure)
     figures = {name: value for part in measured.values() for name, value in part["figures"].items()}
-    details = {name: part["details"] for name, part in measured.items()}
+    details: dict[str, Any] = {name: part["details"] for name, part in measured.items()}
+    details["documents"] = documents
     details["capacity"] = scale_capacity.capacity(details)
     click.echo(write_results("scale", SEED, data_checksums(data, list(SETS.values())), figures, details))
 

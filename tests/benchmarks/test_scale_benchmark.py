@@ -43,7 +43,7 @@ def test_drawn_vectors_are_near_the_real_ones_and_repeatable():
 def test_the_page_shows_what_is_missing(tmp_path):
     result = {
         "figures": {"failover_s": 0.5},
-        "details": {**DETAILS, "recall": {}, "capacity": capacity(DETAILS)},
+        "details": {**DETAILS, "documents": 1_000, "recall": {}, "capacity": capacity(DETAILS)},
         "machine": {"cores": 2, "cpu": "a processor"},
         "git": "0123456789abcdef",
         "seed": 0,
@@ -52,5 +52,6 @@ def test_the_page_shows_what_is_missing(tmp_path):
     page = render("results-scale.md.j2", context(result, tmp_path))
     assert "| 0.5 | ≤ 2 | reached |" in page
     assert "not measured" in page
+    assert "cut to 1,000 documents" in page
     assert "| 1,000,000,000 | 100 | 2000 / 5000 | 2000 |" in page
     assert "hours of encoding, one GPU" in (tmp_path / "scale.svg").read_text()
