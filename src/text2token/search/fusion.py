@@ -90,9 +90,9 @@ def search(
     def ranked(field: FieldName) -> list[ScoredId]:
         return engine.search(field, query[field], depth, filters, lost)
 
-    first, *others = query  # the dense field, which takes longest, if it is searched
     if not engine.in_process:
         return fuse({field: ranked(field) for field in query}, k, fusion)
+    first, *others = query  # the dense field, which takes longest, if it is searched
     waiting = _second_thread(os.getpid()).submit(ranked, first)
     rankings = {field: ranked(field) for field in others}
     return fuse({first: waiting.result(), **rankings}, k, fusion)

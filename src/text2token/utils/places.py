@@ -80,9 +80,8 @@ def reaching(place: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        Exception
-    ) as error:  # each store has its own: s3fs raises those of the operating system, of botocore and of aiohttp
+    except Exception as error:
+        # Each store has its own exceptions: s3fs alone raises those of the operating system, of botocore and of aiohttp.
         if isinstance(error, UserError) or is_local(place):
             raise
         reason = first_line(error).rstrip(".")
