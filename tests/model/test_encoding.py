@@ -91,7 +91,7 @@ def test_a_text_without_a_token_has_the_zero_vector_in_any_batch(backbone, pooli
 )
 def test_without_memory_the_batch_is_halved_and_one_line_says_so(embedder, error, monkeypatch, caplog):
     expected = embedder.embed(CORPUS[:40])
-    plain, tried = embedder.encoder.encode, []
+    plain, tried = embedder.encoder.preprocess, []
 
     def narrow(batch, **settings):
         tried.append(len(batch))
@@ -99,7 +99,7 @@ def test_without_memory_the_batch_is_halved_and_one_line_says_so(embedder, error
             raise error
         return plain(batch, **settings)
 
-    monkeypatch.setattr(embedder.encoder, "encode", narrow)
+    monkeypatch.setattr(embedder.encoder, "preprocess", narrow)
     with caplog.at_level(logging.WARNING):
         torch.testing.assert_close(embedder.embed(CORPUS[:40]), expected)
     assert max(tried) > 3
@@ -115,7 +115,7 @@ def test_one_text_that_does_not_fit_is_refused(embedder, monkeypatch):
     def fail(*_, **__):
         raise MemoryError
 
-    monkeypatch.setattr(embedder.encoder, "encode", fail)
+    monkeypatch.setattr(embedder.encoder, "preprocess", fail)
     with pytest.raises(
         UserError, match=r"too little memory for a text of \d+ tokens \(MemoryError\): lower max_length"
     ):
@@ -126,7 +126,7 @@ def test_other_errors_stay_what_they_are(embedder, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(embedder.encoder, "encode", fail)
+    monkeypatch.setattr(embedder.encoder, "preprocess", fail)
     with pytest.raises(RuntimeError, match="shapes differ"):
         embedder.embed(SENTENCES)
 

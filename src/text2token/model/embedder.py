@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense
+from sentence_transformers.util import batch_to_device
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -202,16 +203,24 @@ class Embedder:
         """
         if prompt is None and self.encoder.default_prompt_name is not None:
             prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
-        encode = partial(self.encoder.encode, prompt=prompt, show_progress_bar=False, convert_to_tensor=True)
-        with encoding(self.encoder, bf16=self.bf16):
+        if any(module.training for module in self.encoder.modules()):
+            self.encoder.eval()
+        with encoding(self.encoder, bf16=self.bf16, prompt=prompt or ""):
             return encode_in_batches(
                 self.encoder,
                 texts,
-                lambda batch: encode(batch, batch_size=len(batch)),
+                partial(self._encode_batch, prompt=prompt),
                 prompt=prompt,
                 batch_size=self.batch_size if batch_size is None else batch_size,
                 progress=progress,
             )
+
+    @torch.inference_mode()
+    def _encode_batch(self, texts: list[str], prompt: str | None) -> Tensor:
+        """Return what the encoder's own ``encode`` does for a batch, which checks every module and weight of the model first."""
+        features = batch_to_device(self.encoder.preprocess(texts, prompt=prompt), self.encoder.device)
+        pooled: Tensor = self.encoder(features)["sentence_embedding"]
+        return pooled[:, : self.encoder.truncate_dim]
 
     def encode(
         self, texts: Sequence[str], *, batch_size: int | None = None, progress: bool = False

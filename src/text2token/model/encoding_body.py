@@ -14,6 +14,7 @@ from text2token.model import grouped_attention
 from text2token.model.half_layers import replace_layers
 from text2token.model.last_row import LastRow, Rows
 from text2token.model.lean_stack import make_lean
+from text2token.model.shared_prefix import Prefix, begins_all
 
 _BODIES: WeakKeyDictionary[nn.Module, dict[bool, EncodingBody]] = WeakKeyDictionary()
 _LOCK = threading.RLock()
@@ -78,17 +79,20 @@ class EncodingBody:
         """Return whether modules and weights of the body are those that this form was made from."""
         return not self._weights.have_changed()
 
-    def __call__(self, *args: Any, last_row: bool = False, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, last_row: bool = False, prefix: Prefix = (), **kwargs: Any) -> Any:
         """Run the body.
 
         Args:
             args: Arguments of the body.
             last_row: Only the row of the last token of each text will be read; the others are undefined.
+            prefix: Ids of the tokens that most texts begin with. A causal stack of lean layers computes them once.
             kwargs: Arguments of the body.
         """
         mask = kwargs.get("attention_mask")
         mask = mask if mask is not None and mask.ndim == 2 else None
-        with self._rows.of(mask, last=last_row), torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half):
+        prefix = prefix if last_row and begins_all(prefix, kwargs.get("input_ids"), mask) else ()
+        autocast = torch.autocast(self._device, dtype=torch.bfloat16, enabled=self._half)
+        with self._rows.of(mask, last=last_row, prefix=prefix), autocast:
             return self._modules(*args, **kwargs)
 
 

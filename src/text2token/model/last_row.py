@@ -33,19 +33,26 @@ class Rows:
             return None
         return mask.shape[1] - 1 - mask.flip(1).argmax(1)
 
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        """Ids of the first tokens, which all texts share and whose rows will not be read."""
+        prefix: tuple[int, ...] = getattr(self._thread, "prefix", ())
+        return prefix
+
     @contextmanager
-    def of(self, mask: Tensor | None, *, last: bool) -> Iterator[None]:
+    def of(self, mask: Tensor | None, *, last: bool, prefix: tuple[int, ...] = ()) -> Iterator[None]:
         """Choose the rows inside the block, in this thread.
 
         Args:
             mask: B×L, 1 at the tokens of a text. None: choose all rows.
             last: Choose only the last token of each text.
+            prefix: Ids of the first tokens, if all texts share them and each has more tokens.
         """
-        self._thread.mask, self._thread.last = mask, last
+        self._thread.mask, self._thread.last, self._thread.prefix = mask, last, prefix
         try:
             yield
         finally:
-            self._thread.mask = None
+            self._thread.mask, self._thread.prefix = None, ()
 
 
 class LastRow:

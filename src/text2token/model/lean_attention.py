@@ -35,6 +35,8 @@ class Reading(NamedTuple):
         mask: B×1×L×L, or one text for all, added to the scores; None: every token attends to every other.
         causal: No token attends to later ones.
         rows: The one row of each text that the last layer is to finish, B numbers below L; None: all rows.
+        shared: P×G·(S+2)·D, as ``projected`` of :func:`attend`: the P tokens that stand before the L tokens of each text. The
+            rotation and the last axis of the mask then have P+L numbers. None: P is 0.
     """
 
     shape: tuple[int, int]
@@ -43,6 +45,7 @@ class Reading(NamedTuple):
     mask: Tensor | None
     causal: bool
     rows: Tensor | None = None
+    shared: Tensor | None = None
 
     @classmethod
     def of(
@@ -89,6 +92,23 @@ class Reading(NamedTuple):
             places = torch.searchsorted(self.tokens, places).clamp_(max=len(self.tokens) - 1)
         return hidden[places]
 
+    def beginning(self, count: int) -> Reading:
+        """Return the facts about the first tokens of the first text."""
+        mask = None if self.mask is None else self.mask[:1, :, :count, :count]
+        return Reading((1, count), None, self.rotation[:1, :, :, :count], mask, self.causal)
+
+    def after(self, count: int) -> Reading:
+        """Return the facts about all tokens but the first ones of each text, which are tokens, not padding."""
+        if not count:
+            return self
+        batch, length = self.shape
+        tokens = self.tokens
+        if tokens is not None:
+            tokens = tokens[tokens % length >= count]
+            tokens = tokens - count * (tokens // length + 1)
+        mask = None if self.mask is None else self.mask[:, :, count:]
+        return self._replace(shape=(batch, length - count), tokens=tokens, mask=mask)
+
     def part(self, texts: slice) -> Reading:
         """Return the facts about some of the texts that attention needs."""
         one = slice(None)
@@ -126,15 +146,18 @@ def attend(projected: Tensor, heads: Heads, reading: Reading) -> Tensor:
 def _attend(projected: Tensor, heads: Heads, reading: Reading, outputs: Tensor) -> None:
     """Write the outputs for a few texts."""
     batch, length, _ = projected.shape
-    parts = projected.new_empty(batch, heads.groups, heads.shared + 2, length, heads.width, dtype=torch.float32)
-    parts.copy_(projected.unflatten(2, (heads.groups, heads.shared + 2, heads.width)).permute(0, 2, 3, 1, 4))
+    first = 0 if reading.shared is None else len(reading.shared)
+    parts = projected.new_empty(batch, heads.groups, heads.shared + 2, first + length, heads.width, dtype=torch.float32)
+    if reading.shared is not None:
+        parts[:, :, :, :first].copy_(_by_head(reading.shared[None], heads))
+    parts[:, :, :, first:].copy_(_by_head(projected, heads))
     torch.view_as_complex(parts[:, :, :-1].unflatten(-1, (-1, 2))).mul_(reading.rotation)
     keys, values = parts[:, :, -2].flatten(0, 1), parts[:, :, -1].flatten(0, 1)
-    if length > _SHORT:
+    if first + length > _SHORT:
         values = values.to(projected.dtype)
     if reading.rows is not None:
         texts = torch.arange(batch, device=projected.device)
-        queries = parts[texts, :, :-2, reading.rows, :].unsqueeze(3)
+        queries = parts[texts, :, :-2, first + reading.rows, :].unsqueeze(3)
         mask = reading.mask
         if mask is not None:
             mask = mask.expand(batch, -1, -1, -1)[texts, :, reading.rows].unsqueeze(2)
@@ -142,9 +165,15 @@ def _attend(projected: Tensor, heads: Heads, reading: Reading, outputs: Tensor) 
         return
     for start in range(0, length, _QUERIES):
         chosen = slice(start, start + _QUERIES)
-        seen = start + _QUERIES if reading.causal else length
+        seen = first + (chosen.stop if reading.causal else length)
         mask = None if reading.mask is None else reading.mask[:, :, chosen, :seen]
-        _compare(parts[:, :, :-2, chosen], keys[:, :seen], values[:, :seen], mask, outputs[:, chosen])
+        queries = parts[:, :, :-2, first + start : first + chosen.stop]
+        _compare(queries, keys[:, :seen], values[:, :seen], mask, outputs[:, chosen])
+
+
+def _by_head(projected: Tensor, heads: Heads) -> Tensor:
+    """Return B×L×G·(S+2)·D as B×G×(S+2)×L×D."""
+    return projected.unflatten(2, (heads.groups, heads.shared + 2, heads.width)).permute(0, 2, 3, 1, 4)
 
 
 def _compare(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, outputs: Tensor) -> None:

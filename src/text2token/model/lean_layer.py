@@ -44,7 +44,8 @@ class LeanLayer:
         groups = attention.k_proj.out_features // width
         self._heads = Heads(groups, attention.q_proj.out_features // width // groups, width)
         self._activation = HalfGated.of(gated) or ("none", "")
-        self._norms = _Norm(layer.input_layernorm), _Norm(layer.post_attention_layernorm)
+        kind = torch.bfloat16 if half else torch.float32
+        self._norms = _Norm(layer.input_layernorm, kind), _Norm(layer.post_attention_layernorm, kind)
         product = _half if half else _Product
         self._projected = product(*_joined(attention, self._heads))
         self._mixed, self._gate, self._up, self._down = (
@@ -59,25 +60,28 @@ class LeanLayer:
             hidden: N×d float32. They are changed in place.
             reading: The facts of the pass.
         """
-        before, after = self._norms
-        attended = self._mixed(attend(self._projected(before(hidden)), self._heads, reading))
+        attended = self._mixed(attend(self.projected(hidden), self._heads, reading))
         hidden = reading.finished(hidden).add_(attended)
-        normed = after(hidden)
+        normed = self._norms[1](hidden)
         return hidden.add_(self._down(self._up.times(normed, self._gate.activated(normed, self._activation))))
+
+    def projected(self, hidden: Tensor) -> Tensor:
+        """Return queries, keys and values of hidden states N×d, as :func:`text2token.model.lean_attention.attend` reads them."""
+        return self._projected(self._norms[0](hidden))
 
 
 class _Norm:
-    """RMS norm: each row over the root of the mean of its squares, times the weights."""
+    """RMS norm: each row over the root of the mean of its squares, times the weights; then in the precision of what reads it."""
 
-    def __init__(self, norm: Any) -> None:
-        self._weight = norm.weight.detach()
+    def __init__(self, norm: Any, kind: torch.dtype) -> None:
+        self._weight, self._kind = norm.weight.detach(), kind
         epsilon = getattr(norm, "variance_epsilon", getattr(norm, "eps", 0.0))
         self._epsilon = torch.tensor(epsilon, device=self._weight.device)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         size = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
         scale = torch.addcmul(self._epsilon, size, size, value=1 / hidden.shape[-1]).rsqrt_()
-        return (hidden * scale).mul_(self._weight)
+        return (hidden * scale).mul_(self._weight).to(self._kind)
 
 
 class _Product:

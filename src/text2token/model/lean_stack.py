@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from text2token.model.last_row import Rows
 from text2token.model.lean_attention import Reading
 from text2token.model.lean_layer import LeanLayer, has_lean_parts
+from text2token.model.shared_prefix import PrefixRows
 
 _TOLERANCE = 1e-4  # of the largest number; float32 sums in another order differ by about 1e-6
 
@@ -29,7 +30,9 @@ class LeanStack(nn.Module):
         self._rows = rows
         self._causal = bool(getattr(layers[0].self_attn, "is_causal", True))
         self._layers = [LeanLayer(layer, half=half) for layer in layers]
-        self._finish = LeanLayer(layers[-1], half=False) if half else self._layers[-1]
+        last = LeanLayer(layers[-1], half=False) if half else self._layers[-1]
+        self._finishing = [*self._layers[:-1], last]
+        self._prefixes = PrefixRows(self._finishing)
 
     def forward(
         self,
@@ -41,19 +44,25 @@ class LeanStack(nn.Module):
     ) -> Tensor:
         """Return the hidden states after the last layer, as the last layer of the decoder does, whose arguments these are.
 
-        Those of padding are zero. Where one row of each text will be read, all rows are that one.
+        Those of padding are zero. Where one row of each text will be read, all rows are that one, and a causal body computes a
+        prefix that all texts share once for all passes.
         """
         is_token = self._rows.is_token
         if is_token is None or is_token.shape != hidden_states.shape[:2]:
             is_token = hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
         causal = self._causal if is_causal is None else is_causal
         reading = Reading.of(is_token, position_embeddings, attention_mask, causal=causal)
-        hidden, rows = reading.compact(hidden_states), self._rows.chosen
-        with torch.autocast(hidden.device.type, enabled=False):
-            for layer in self._layers[:-1]:
-                hidden = layer(hidden, reading)
-            last = self._layers[-1] if rows is None else self._finish
-            hidden = last(hidden, reading._replace(rows=rows))
+        rows = self._rows.chosen
+        layers = self._layers if rows is None else self._finishing
+        prefix = self._rows.prefix if reading.causal and rows is not None else ()
+        with torch.autocast(hidden_states.device.type, enabled=False):
+            shared = self._prefixes.of(prefix, hidden_states, reading) if prefix else [None] * len(layers)
+            reading = reading.after(len(prefix))
+            hidden = reading.compact(hidden_states[:, len(prefix) :])
+            for layer, own in zip(layers[:-1], shared, strict=False):
+                hidden = layer(hidden, reading._replace(shared=own))
+            rows = None if rows is None else rows - len(prefix)
+            hidden = layers[-1](hidden, reading._replace(shared=shared[-1], rows=rows))
         return reading.padded(hidden) if rows is None else hidden[:, None].expand_as(hidden_states)
 
 

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
 
 from text2token.model.encoding_body import encoding_body, forget
+from text2token.model.shared_prefix import Prefix, shared_prefix
 from text2token.utils.errors import UserError
 
 Model: TypeAlias = SentenceTransformer | SparseEncoder
@@ -55,7 +56,7 @@ def has_body(model: Model) -> bool:
 
 
 @contextmanager
-def encoding(model: Model, *, bf16: bool = False) -> Iterator[None]:
+def encoding(model: Model, *, bf16: bool = False, prompt: str = "") -> Iterator[None]:
     """Run the body of a model in its encoding form inside the block, see :mod:`text2token.model.encoding_body`.
 
     The vectors are those of the plain body: to 1e-6 in float32, to the third digit in bf16. Only the thread that entered the
@@ -64,12 +65,14 @@ def encoding(model: Model, *, bf16: bool = False) -> Iterator[None]:
     Args:
         model: A model of sentence-transformers. Nothing changes for one without a transformer body.
         bf16: Compute in bfloat16 where the hardware has it.
+        prompt: Text before each text. Texts with another one are encoded, too, and may take longer.
     """
     if not has_body(model):
         yield
         return
     last_row = len(model) > 1 and getattr(model[1], "pooling_mode", None) == "lasttoken"
-    with _replaced_forward(model[0].model, _Mode(half=bf16 and has_bf16(model.device), last_row=last_row)):
+    prefix = shared_prefix(model, prompt) if last_row else ()
+    with _replaced_forward(model[0].model, _Mode(bf16 and has_bf16(model.device), last_row, prefix)):
         yield
 
 
@@ -90,10 +93,11 @@ def mixed_precision(body: nn.Module) -> Iterator[None]:
 
 
 class _Mode(NamedTuple):
-    """How a block computes: in bfloat16, and whether only the row of the last token is read."""
+    """How a block computes: in bfloat16, whether only the row of the last token is read, and how most texts begin."""
 
     half: bool
     last_row: bool
+    prefix: Prefix = ()
 
 
 @contextmanager
@@ -138,7 +142,7 @@ class _Forward:
         elif not body.training and not self._of_instance:
             form = encoding_body(body, half=half)
         if form is not None:
-            outputs = form(*args, last_row=modes[-1].last_row, **kwargs)
+            outputs = form(*args, last_row=modes[-1].last_row, prefix=modes[-1].prefix, **kwargs)
         else:
             with torch.autocast(
                 self._device, dtype=torch.bfloat16, enabled=half or torch.is_autocast_enabled(self._device)
