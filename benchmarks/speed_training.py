@@ -132,9 +132,8 @@ def fit_texts(texts: Sequence[str], folder: Path) -> Turn:
     stores = {stage: build_store(folder / f"{stage}", own, builders[stage], embedder) for stage, own in stages.items()}
     targets = time.perf_counter() - started
     for stage, store in stores.items():
-        rows = store.dataset()
         train_stage(
-            encoder, TokenTargets(encoder[1], embedder.decoding_head), rows, rows.select(range(2)),
+            encoder, TokenTargets(encoder[1], embedder.decoding_head), store.tables(), [next(store.tables()).slice(0, 2)],
             recipe.part(TrainingSettings), folder / f"stage-{stage}", name="", minutes=None, progress=False,
         )  # fmt: skip
     return Turn(time.perf_counter() - started, targets, count_tokens(encoder, texts))

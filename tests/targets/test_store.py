@@ -56,6 +56,10 @@ def files(path):
     return sorted(file.name for file in path.iterdir() if not file.name.startswith("."))
 
 
+def texts_of(built):
+    return [text for table in built.tables() for text in table["text"].to_pylist()]
+
+
 def test_rows_manifest_and_mass(embedder, tmp_path):
     built = build_store(tmp_path / "s", CORPUS, FirstAndForeign(embedder.tokenizer), embedder)
     assert files(built.path) == ["manifest.json", *SHARDS]
@@ -66,8 +70,7 @@ def test_rows_manifest_and_mass(embedder, tmp_path):
     assert [row["text"] for row in table] == CORPUS
     without = [text for text in CORPUS if text.startswith("Stars")]
     assert built.manifest["mass_beyond_text"] == pytest.approx(0.5 * (120 - len(without)) / 120)
-    rows = built.dataset()
-    assert rows["text"] == [text for text in CORPUS if text not in without]
+    assert texts_of(built) == [text for text in CORPUS if text not in without]
     ids, weights = built.padded()
     assert ids.shape == weights.shape == (120, 2)
     assert [row["ids"] for row in table] == [row[:n].tolist() for row, n in zip(ids, (weights > 0).sum(1), strict=True)]
@@ -92,7 +95,7 @@ def test_an_interrupted_store_continues_at_its_last_shard(embedder, tmp_path):
     resumed = build_store(tmp_path / "s", CORPUS, rest, embedder)
     assert rest.seen == CORPUS[100:]
     assert resumed.manifest == whole.manifest
-    assert resumed.dataset().to_dict() == whole.dataset().to_dict()
+    assert list(resumed.tables()) == list(whole.tables())
     assert files(resumed.path) == files(whole.path)
 
 
@@ -139,7 +142,7 @@ def test_settings_that_cannot_work_leave_nothing(embedder, tmp_path):
 def test_texts_without_any_target_are_refused(embedder, tmp_path):
     built = build_store(tmp_path / "s", ["Stars.", "Stars!"], FirstAndForeign(embedder.tokenizer), embedder)
     with pytest.raises(UserError, match="No text has a target"):
-        built.dataset()
+        list(built.tables())
 
 
 def test_tokenizer_fingerprint_is_of_the_ids_alone(backbone):

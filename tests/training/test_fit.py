@@ -260,6 +260,17 @@ def test_accumulated_batches_learn_as_large_ones(quick, tmp_path):
     assert losses[0][0] == pytest.approx(losses[1][0], rel=0.05)  # batches of like lengths are drawn by their size
 
 
+def test_a_run_limits_the_kernels_that_torch_keeps_and_a_limit_of_the_user_stays(tmp_path, monkeypatch):
+    inner, outer = "ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"
+    for name in (inner, outer):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.delenv(outer)
+    with pytest.raises(UserError, match="exists"):
+        fit(CORPUS, tmp_path)
+    assert os.environ[inner] == "7"
+    assert int(os.environ[outer]) < 1024
+
+
 def test_held_out_texts_and_stages_share_nothing():
     recipe = Recipe(max_texts=60, held_out=20, stage_1=0.3)
     corpus = Corpus.from_texts([f"text {i}" for i in range(200)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -68,7 +69,7 @@ def targets_command(
     store, tokenizer = build_targets(reader.open(corpus), output, stage, recipe, progress=True)
     shown = [
         {"text": row["text"], "target": [[tokenizer.decode([i]), round(w, 4)] for i, w in ranked(row)[:_SHOWN]]}
-        for row in store.dataset().take(examples)
+        for row in islice((row for table in store.tables() for row in table.to_pylist()), examples)
     ]
     if as_json:
         echo_json({"manifest": store.manifest, "examples": shown})

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from torch import Tensor
@@ -53,17 +53,21 @@ class TargetStore:
         """The Parquet files in order."""
         return sorted(self.path.glob("shard-*.parquet"))
 
-    def dataset(self) -> datasets.Dataset:
-        """All rows that have a target, memory-mapped.
+    def tables(self) -> Iterator[pa.Table]:
+        """All rows that have a target, one shard in memory at a time. Each table has at least one row.
 
         Raises:
             UserError: No row has a target.
         """
-        rows = datasets.Dataset.from_parquet([str(shard) for shard in self.shards], cache_dir=str(self.path / ".cache"))
-        rows = rows.filter(len, input_columns="ids")
-        if not len(rows):
+        empty = True
+        for shard in self.shards:
+            table = pq.read_table(shard)
+            table = table.filter(pc.greater(pc.list_value_length(table["ids"]), 0))
+            if len(table):
+                empty = False
+                yield table
+        if empty:
             raise UserError("No text has a target because every token is filtered out: raise `max_document_share`.")
-        return rows
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """All targets as the two N×K tensors of the token target loss, for small stores."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 
@@ -21,7 +23,7 @@ class SimilarLengths(Sampler[int]):
         seed: The order depends on it alone, so that it is the same in every process and after a resume.
     """
 
-    def __init__(self, lengths: Sequence[int], size: int, seed: int) -> None:
+    def __init__(self, lengths: Sequence[int] | NDArray[np.int32], size: int, seed: int) -> None:
         self._lengths, self._size, self._seed = torch.as_tensor(lengths), size, seed
 
     def __len__(self) -> int:
@@ -34,4 +36,5 @@ class SimilarLengths(Sampler[int]):
         longest, *groups = by_length.split(self._size)
         whole = [group for group in groups if len(group) == self._size]
         order = [longest, *(whole[i] for i in torch.randperm(len(whole), generator=random)), *groups[len(whole) :]]
-        yield from torch.cat(order).tolist()
+        for group in order:
+            yield from group.tolist()

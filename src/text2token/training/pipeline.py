@@ -211,8 +211,8 @@ def _train(run: Run, stores: Stores, dynamics: Dynamics, progress: bool) -> tupl
             rows = train_stage(
                 embedder.encoder,
                 TokenTargets(embedder.encoder[1], embedder.decoding_head),
-                train.dataset(),
-                test.dataset(),
+                train.tables(),
+                test.tables(),
                 recipe.part(TrainingSettings),
                 work / f"stage-{stage}",
                 name=f"Stage {stage}",

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import datasets
 import numpy as np
+import pyarrow as pa
 import torch
 from peft import PeftModel
 from sentence_transformers import SentenceTransformer
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import (
     EvalPrediction,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -34,11 +33,13 @@ from text2token.training.batches import SimilarLengths
 from text2token.training.bf16_adapters import adapters_in_bf16
 from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, TimeLimit, last_complete_checkpoint
 from text2token.training.objective import Objective
+from text2token.training.rows import Rows, with_token_ids, write_rows
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_folder
 from text2token.utils.processes import on_cpu, on_main, splits_weights, world_size
 from text2token.utils.progress import progress_bar
 
+_ROWS = "rows.arrow"  # in the folder of a stage
 _EVALUATIONS = 2  # per stage, after the one at its start: with the curve of the training loss they show a stall
 _CHECKPOINT_STEPS = 20  # a minute or two on a laptop CPU, which is the most that a kill can lose
 
@@ -60,8 +61,8 @@ class TrainingSettings:
 def train_stage(
     encoder: SentenceTransformer,
     objective: Objective,
-    texts: datasets.Dataset,
-    held_out: datasets.Dataset,
+    texts: Iterable[pa.Table],
+    held_out: Iterable[pa.Table],
     settings: TrainingSettings,
     folder: Path,
     *,
@@ -77,8 +78,8 @@ def train_stage(
     Args:
         encoder: Transformer and Pooling. Its body may already have adapters from an earlier stage.
         objective: Computes the loss.
-        texts: Rows with ``text`` and the other columns that the objective needs.
-        held_out: Rows of the same form that are never trained on.
+        texts: Tables with ``text`` and the other columns that the objective needs. They are read once, one at a time.
+        held_out: Tables of the same form that are never trained on.
         settings: Batch size, learning rate and so on.
         folder: Holds the checkpoints. The stage is complete when ``final`` exists in it.
         name: Label of the progress bar.
@@ -97,13 +98,16 @@ def train_stage(
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = transformer.model = _trainable(transformer.model, settings)
     spare = copy.deepcopy(body).cpu() if splits_weights() else None
-    tokenized = partial(_tokenized, tokenizer=encoder.tokenizer, max_length=settings.train_length)
+    tokenized = partial(with_token_ids, tokenizer=encoder.tokenizer, max_length=settings.train_length)
+    on_main(lambda: write_rows(map(tokenized, texts), folder / _ROWS))
+    rows = Rows(folder / _ROWS)
+    held_out_rows = [row for table in held_out for row in tokenized(table).to_pylist()]
     with progress_bar(enabled=progress) as bar, _fast(body):
         trainer = _ObjectiveTrainer(
             model=body,
-            args=_arguments(settings, folder, len(texts)),
-            train_dataset=tokenized(texts),
-            eval_dataset=tokenized(held_out).sort("length"),
+            args=_arguments(settings, folder, len(rows)),
+            train_dataset=rows,
+            eval_dataset=sorted(held_out_rows, key=lambda row: len(row["input_ids"])),
             data_collator=lambda rows: objective.collate(rows, encoder.tokenizer.pad_token_id),
             compute_metrics=_metrics,
             callbacks=[
@@ -153,14 +157,14 @@ class _ObjectiveTrainer(Trainer):
         """All weights, if each process has a part of them (FSDP). All processes call this, and the first one gets the weights."""
         return self.accelerator.get_state_dict(self.model) if splits_weights() else None
 
-    def _get_train_sampler(self, train_dataset: datasets.Dataset | None = None) -> SimilarLengths:
+    def _get_train_sampler(self, train_dataset: Rows | None = None) -> SimilarLengths:
         """Each step has texts of similar length. The order depends on the seed alone, so all processes draw the same one.
 
         Several processes take the batches in turn, so N processes see in a step what one with N times the accumulation sees.
         """
         texts = self.train_dataset if train_dataset is None else train_dataset
         size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
-        return SimilarLengths(texts["length"][:], size, self.args.seed)
+        return SimilarLengths(texts.lengths, size, self.args.seed)
 
     def compute_loss(
         self,
@@ -243,16 +247,6 @@ def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> Training
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # DataParallel would copy the body, and the copies share one forward
     return arguments
-
-
-def _tokenized(texts: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int) -> datasets.Dataset:
-    """The texts with their token ids and the number of these. The rows stay on disk."""
-
-    def tokenize(rows: dict[str, list[str]]) -> dict[str, list[Any]]:
-        ids = tokenizer(rows["text"], truncation=True, max_length=max_length)["input_ids"]
-        return {"input_ids": [np.array(row, np.int32) for row in ids], "length": [len(row) for row in ids]}
-
-    return texts.map(tokenize, batched=True, desc=None)
 
 
 def pair_cosine(vectors: Tensor) -> float:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import datasets
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
@@ -20,6 +19,7 @@ from text2token.training.baselines.simcse import SimCSE, set_dropout
 from text2token.training.baselines.tsdae import DenoisingAutoEncoder
 from text2token.training.objective import Objective
 from text2token.training.pipeline import fit_draw, split_texts
+from text2token.training.rows import text_tables
 from text2token.training.start import CorpusLike, start_run
 from text2token.training.trainer import TrainingSettings, merge_adapters, train_stage
 from text2token.utils.errors import UserError
@@ -87,8 +87,8 @@ def fit_baseline(
                 rows = train_stage(
                     encoder,
                     stage.objective(),
-                    datasets.Dataset.from_dict({"text": stage.texts}),
-                    datasets.Dataset.from_dict({"text": run.held_out}),
+                    text_tables(stage.texts),
+                    text_tables(run.held_out),
                     recipe.part(TrainingSettings),
                     folder.work / f"stage-{number}",
                     name=stage.name,
