@@ -47,8 +47,8 @@ lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and 
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
-bench-speed: .venv/dev  ## needs DATA and MODEL=folder that fit wrote; continues when repeated; SPEED=--documents 500 cuts the student's collections
-	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL) $(SPEED)
+bench-speed: .venv/dev .venv-llama/ready  ## needs DATA and MODEL=folder that fit wrote; continues when repeated; SPEED=--documents 500 cuts the student's collections
+	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL) --llama .venv-llama/bin/python $(SPEED)
 	$(BIN)/python benchmarks/pages.py
 
 bench-serving: .venv/dev .venv-infinity/ready  ## needs DATA and MODEL=folder that fit wrote; half an hour on a quiet machine
@@ -75,7 +75,7 @@ bench-scale: .venv/dev  ## needs DATA and MODEL=folder that fit wrote, and a qui
 	$(BIN)/python benchmarks/pages.py
 
 clean:
-	rm -rf .venv .venv-infinity .venv-lowest build demo site
+	rm -rf .venv .venv-infinity .venv-llama .venv-lowest build demo site
 
 .venv/core: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -102,6 +102,12 @@ clean:
 	$(PYTHON) -m venv .venv-infinity
 	.venv-infinity/bin/python -m pip install --quiet --disable-pip-version-check \
 		"infinity-emb[torch,server]==0.0.78" "$$(grep '^torch==' constraints.txt)"
+	touch $@
+
+.venv-llama/ready:  ## the peer of bench-speed; it has no wheels and is built for this processor, a quarter of an hour with cmake and g++
+	$(PYTHON) -m venv .venv-llama
+	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" .venv-llama/bin/python -m pip install --quiet --disable-pip-version-check \
+		--no-binary llama-cpp-python "llama-cpp-python==0.3.36"
 	touch $@
 
 .venv-lowest/ready: pyproject.toml constraints-lowest.txt

@@ -32,16 +32,19 @@ FILES = sorted({speed_encoding.PARAGRAPHS, speed_encoding.SENTENCES, speed_train
 @DATA
 @runs_option("speed")
 @click.option("--model", type=click.Path(exists=True), required=True, help="folder that 'text2token fit' wrote")
+@click.option(
+    "--llama", type=click.Path(exists=True, path_type=Path), help="Python of an environment that has llama-cpp-python"
+)
 @click.option("--documents", type=click.IntRange(50), help="cut the student's collections to this number of documents")
 @click.option("--part", "only", multiple=True, help="measure this part alone and write no results; may be repeated")
-def main(data: Path, runs: Path, model: str, documents: int | None, only: tuple[str, ...]) -> None:
+def main(data: Path, runs: Path, model: str, llama: Path | None, documents: int | None, only: tuple[str, ...]) -> None:
     """Measure all parts and write the results."""
     quiet_libraries()
     runs.mkdir(parents=True, exist_ok=True)
     peaks = cached(runs / "peaks.json", speed_encoding.machine_peaks)
     peak = peaks["bf16" if bf16() else "fp32"]
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "encoding": partial(speed_encoding.measure, data, model, peaks),
+        "encoding": partial(speed_encoding.measure, data, runs / "llama", model, peaks, llama),
         "memory": partial(speed_encoding.memory, data, runs / "memory"),
         "startup": partial(speed_startup.measure, data, runs / "startup", model),
         "training": partial(speed_training.measure, data, runs / "training", peak),

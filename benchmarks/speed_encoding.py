@@ -1,17 +1,16 @@
-"""The part of benchmarks/speed.py on encoding: ours beside sentence-transformers on the same folder, by length of text.
+"""The part of benchmarks/speed.py on encoding: ours beside sentence-transformers and llama.cpp, by length of text.
 
 Every contender has a process of its own, and all take turns on the same texts, which no other turn reads. A contender of
-sentence-transformers has the batch size that was fastest in its warm-up.
+sentence-transformers or llama.cpp has the batch size that was fastest in its warm-up. llama.cpp gets token ids instead of
+texts, and returns hidden states that are not centred yet.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import resource
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection
@@ -24,11 +23,13 @@ import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
+from llama_peer import llama_process, write_gguf
 from runner import bf16, ratios, spread, usage
 from speed_training import forward_gflop, save_tiny
 from text2token.cli.options import quiet_libraries
 from text2token.data.tables import read_table
 from text2token.model.embedder import Embedder
+from turns import Encode, Turn, answer, seconds
 
 PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
 SENTENCES = "corpus/wiki-sentences.txt"
@@ -40,30 +41,31 @@ BATCHES = (4, 8, 32)  # tried by the contenders of sentence-transformers
 SQUARES = (2048, 4096, 8192)
 COMPARED = 200  # texts whose vectors are compared with those of float32
 DOCUMENTS = (20_000, 200_000)
+LLAMA = {"llama.cpp bf16": "BF16", "llama.cpp q8_0": "Q8_0"}
 NOT_RUN = {
-    "llama.cpp": "llama-cpp-python has no wheel for this Python, and was not built from source",
     "ONNX Runtime, OpenVINO": "exports of llama models are as fast as torch in float32, or give other vectors",
+    "torch.compile": "compiling took 121 s of CPU time, and over four minutes beside other work; its speed was not measured",
 }
+NO_LLAMA = {"llama.cpp": "llama-cpp-python was not installed"}
 
-Encode = Callable[[Sequence[str], int], Any]
-"""Encodes texts in batches of a size."""
+Start = Callable[[], AbstractContextManager[Connection]]
+"""Starts the process of a contender."""
 
 
-def measure(data: Path, model: str, peaks: dict[str, float]) -> dict[str, Any]:
+def measure(data: Path, runs: Path, model: str, peaks: dict[str, float], llama: Path | None) -> dict[str, Any]:
     """Return ``figures`` and ``details`` of encoding.
 
     Args:
         data: Folder with corpus/.
+        runs: Work folder.
         model: A folder that ``fit`` wrote.
         peaks: GFLOP/s of the machine, see :func:`machine_peaks`.
+        llama: Python of an environment that has llama-cpp-python; None: llama.cpp is left out.
     """
     embedder = Embedder.open(model)
-    samples = {name: list(texts_of(name, data, embedder)) for name in (MIX, *LENGTHS)}
-    tokens = {
-        name: [sum(map(len, embedder.tokenizer(turn, truncation=True)["input_ids"])) for turn in turns]
-        for name, turns in samples.items()
-    }
-    rates, memory, batches = take_turns(contenders(model), samples, tokens)
+    samples = {name: list(turns_of(name, data, embedder)) for name in (MIX, *LENGTHS)}
+    rivals = contenders(model) | (llama_contenders(llama, embedder, runs) if llama else {})
+    rates, facts = take_turns(rivals, samples)
     gflop = forward_gflop(embedder.encoder[0].model)
     ours = {name: rates[name]["text2token"] for name in samples}
     figures = {
@@ -73,16 +75,16 @@ def measure(data: Path, model: str, peaks: dict[str, float]) -> dict[str, Any]:
         **quality(embedder, samples),
     }
     if bf16():
-        halves = [rates[MIX][name] for name in rates[MIX] if name.startswith("sentence-transformers bf16")]
+        halves = [rates[MIX][f"sentence-transformers bf16, {kind}"] for kind in ("autocast", "weights")]
         figures["encode_over_st_bf16"] = median(ratios(ours[MIX], max(halves, key=median)))
     details = {
-        "peak_gflops": peaks, "gflop_a_token": gflop, "tokens_s": rates, "peak_rss_gib": memory, "batch_size": batches,
+        "peak_gflops": peaks, "gflop_a_token": gflop, "tokens_s": rates, **facts,
         "gflops": {name: {who: gflop * median(own) for who, own in found.items()} for name, found in rates.items()},
-        "over_sentence_transformers": {
-            name: {who: spread(ratios(found["text2token"], own)) for who, own in found.items() if who.startswith("sentence")}
+        "over_others": {
+            name: {who: spread(ratios(found["text2token"], own)) for who, own in found.items() if who != "text2token"}
             for name, found in rates.items()
         },
-        "texts_of_a_turn": {MIX: MIXED, **LENGTHS}, "rounds": ROUNDS, "not_run": NOT_RUN,
+        "texts_of_a_turn": {MIX: MIXED, **LENGTHS}, "rounds": ROUNDS, "not_run": NOT_RUN | ({} if llama else NO_LLAMA),
     }  # fmt: skip
     return {"figures": figures, "details": details}
 
@@ -99,11 +101,10 @@ def square(size: int, kind: torch.dtype) -> float:
     return max(2e-9 * size**3 / seconds(lambda: matrix @ matrix) for _ in range(4))
 
 
-def seconds(step: Callable[[], Any]) -> float:
-    """Measure a step by the wall clock."""
-    started = time.perf_counter()
-    step()
-    return time.perf_counter() - started
+def turns_of(name: str, data: Path, embedder: Embedder) -> Iterator[Turn]:
+    """Yield the turns of a sample, the warm-up first."""
+    for texts in texts_of(name, data, embedder):
+        yield Turn(texts, embedder.tokenizer(texts, truncation=True)["input_ids"])
 
 
 def texts_of(name: str, data: Path, embedder: Embedder) -> Iterator[list[str]]:
@@ -127,8 +128,8 @@ def texts_of(name: str, data: Path, embedder: Embedder) -> Iterator[list[str]]:
         yield turn
 
 
-def contenders(model: str) -> dict[str, tuple[str, str]]:
-    """Return how each contender encodes, by its name: the library, and its precision."""
+def contenders(model: str) -> dict[str, Start]:
+    """Return how each contender starts, by its name."""
     made = {"text2token": ("ours", "auto"), "sentence-transformers fp32": ("theirs", "fp32")}
     if bf16():
         made |= {
@@ -136,73 +137,77 @@ def contenders(model: str) -> dict[str, tuple[str, str]]:
             "sentence-transformers bf16, autocast": ("theirs", "autocast"),
             "sentence-transformers bf16, weights": ("theirs", "bf16"),
         }
-    return {name: (f"{library} {precision}", model) for name, (library, precision) in made.items()}
+    return {name: partial(process, library, precision, model) for name, (library, precision) in made.items()}
+
+
+def llama_contenders(python: Path, embedder: Embedder, runs: Path) -> dict[str, Start]:
+    """Write the backbone for llama.cpp in each precision, and return how the contenders start."""
+    runs.mkdir(parents=True, exist_ok=True)
+    made: dict[str, Start] = {}
+    for name, kind in LLAMA.items():
+        file = runs / f"{kind}.gguf"
+        write_gguf(embedder.encoder[0].model, kind, file)
+        made[name] = partial(llama_process, python, file)
+    return made
 
 
 def take_turns(
-    contenders: dict[str, tuple[str, str]], samples: dict[str, list[list[str]]], tokens: dict[str, list[int]]
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, float], dict[str, dict[str, int]]]:
-    """Return tokens/s of each turn by sample and contender, GiB of peak memory, and batch sizes."""
+    contenders: Mapping[str, Start], samples: Mapping[str, list[Turn]]
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, Any]]:
+    """Let all contenders encode every turn, one after the other.
+
+    Returns:
+        Tokens/s of each turn by sample and contender, and ``batch_size`` (texts; tokens with llama.cpp) and ``peak_rss_gib``.
+    """
     rates: dict[str, dict[str, list[float]]] = {name: {who: [] for who in contenders} for name in samples}
     batches: dict[str, dict[str, int]] = {name: {} for name in samples}
     memory: dict[str, float] = {}
-    with workers(contenders) as running:
+    with ExitStack() as stack:
+        running = {who: stack.enter_context(start()) for who, start in contenders.items()}
         for name, (warm_up, *turns) in samples.items():
             for who, worker in running.items():
                 worker.send(("choose", warm_up))
                 batches[name][who] = worker.recv()
-            for turn, count in zip(turns, tokens[name][1:], strict=True):
+            for turn in turns:
                 for who, worker in running.items():
                     worker.send(("encode", turn))
-                    rates[name][who].append(count / worker.recv())
+                    rates[name][who].append(turn.tokens / worker.recv())
         for who, worker in running.items():
             worker.send(("memory", None))
             memory[who] = worker.recv()
-    return rates, memory, batches
+    return rates, {"batch_size": batches, "peak_rss_gib": memory}
 
 
 @contextmanager
-def workers(contenders: dict[str, tuple[str, str]]) -> Iterator[dict[str, Connection]]:
-    """Start a process for each contender, and end them after the block."""
+def process(library: str, precision: str, model: str) -> Iterator[Connection]:
+    """Start a process that encodes with a library in a precision, and end it after the block."""
     context = multiprocessing.get_context("spawn")
-    running, processes = {}, []
-    for name, arguments in contenders.items():
-        running[name], other = context.Pipe()
-        process = context.Process(target=work, args=(other, *arguments), daemon=True)
-        process.start()
-        processes.append(process)
-    try:
-        yield running
-    finally:
-        for process in processes:
-            process.terminate()
-            process.join()
+    pipe, other = context.Pipe()
+    with pipe, other:
+        worker = context.Process(target=work, args=(other, library, precision, model), daemon=True)
+        worker.start()
+        other.close()
+        try:
+            yield pipe
+        finally:
+            worker.terminate()
+            worker.join()
 
 
-def work(pipe: Connection, kind: str, model: str) -> None:
+def work(pipe: Connection, library: str, precision: str, model: str) -> None:
     """Answer the requests of :func:`take_turns`, in a process of its own."""
     quiet_libraries()
-    library, precision = kind.split()
-    encode = ours(model, precision) if library == "ours" else theirs(f"{model}/dense", precision)
-    sizes = (32,) if library == "ours" else BATCHES
-    size = sizes[0]
-    while True:
-        what, texts = pipe.recv()
-        if what == "choose":
-            encode(texts, size)  # warm-up
-            size = min(sizes, key=lambda own, read=texts: seconds(partial(encode, read, own)))
-            pipe.send(size)
-        elif what == "encode":
-            pipe.send(seconds(partial(encode, texts, size)))
-        else:
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+    if library == "ours":
+        answer(pipe, ours(model, precision), (32,))
+    else:
+        answer(pipe, theirs(f"{model}/dense", precision), BATCHES)
 
 
 def ours(model: str, precision: Any) -> Encode:
     """Return the encoding of text2token."""
     embedder = Embedder.open(model)
     embedder.use_precision(precision)
-    return lambda texts, size: embedder.encode(texts, batch_size=size)
+    return lambda turn, size: embedder.encode(turn.texts, batch_size=size)
 
 
 def theirs(folder: str, precision: str) -> Encode:
@@ -210,21 +215,21 @@ def theirs(folder: str, precision: str) -> Encode:
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
     encoder = SentenceTransformer(folder, model_kwargs={"dtype": kind})
 
-    def encode(texts: Sequence[str], size: int) -> Any:
+    def encode(turn: Turn, size: int) -> Any:
         cast = precision == "autocast"
         with torch.autocast(encoder.device.type, dtype=torch.bfloat16) if cast else nullcontext():
-            return encoder.encode(list(texts), batch_size=size, convert_to_tensor=True)
+            return encoder.encode(turn.texts, batch_size=size, convert_to_tensor=True)
 
     return encode
 
 
-def quality(embedder: Embedder, samples: dict[str, list[list[str]]]) -> dict[str, float]:
+def quality(embedder: Embedder, samples: Mapping[str, list[Turn]]) -> dict[str, float]:
     """Compare the vectors of the precision that ``auto`` takes with those of float32.
 
     Returns:
         Spearman's correlation of the cosines of all pairs of texts, and the share of the ten strongest tokens that stay.
     """
-    texts = [text for turn in samples[MIX] for text in turn][:COMPARED]
+    texts = [text for turn in samples[MIX] for text in turn.texts][:COMPARED]
     exact = embedder.embed(texts)
     embedder.use_precision("auto")
     fast = embedder.embed(texts)
