@@ -106,7 +106,7 @@ clean:
 
 .venv-llama/ready:  ## the peer of bench-speed; it has no wheels and is built for this processor, a quarter of an hour with cmake and g++
 	$(PYTHON) -m venv .venv-llama
-	CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF" .venv-llama/bin/python -m pip install --quiet --disable-pip-version-check \
+	CMAKE_ARGS="-DGGML_NATIVE=ON" .venv-llama/bin/python -m pip install --quiet --disable-pip-version-check \
 		--no-binary llama-cpp-python "llama-cpp-python==0.3.36"
 	touch $@
 
