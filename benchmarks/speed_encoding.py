@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from torch._inductor import config as inductor
 
 from llama_peer import llama_process, write_gguf
 from runner import bf16, ratios, spread, usage
@@ -44,7 +46,6 @@ DOCUMENTS = (20_000, 200_000)
 LLAMA = {"llama.cpp bf16": "BF16", "llama.cpp q8_0": "Q8_0"}
 NOT_RUN = {
     "ONNX Runtime, OpenVINO": "exports of llama models are as fast as torch in float32, or give other vectors",
-    "torch.compile": "compiling took 121 s of CPU time, and over four minutes beside other work; its speed was not measured",
 }
 NO_LLAMA = {"llama.cpp": "llama-cpp-python was not installed"}
 
@@ -136,6 +137,7 @@ def contenders(model: str) -> dict[str, Start]:
             "text2token fp32": ("ours", "fp32"),
             "sentence-transformers bf16, autocast": ("theirs", "autocast"),
             "sentence-transformers bf16, weights": ("theirs", "bf16"),
+            "sentence-transformers bf16, compiled": ("theirs", "compiled"),
         }
     return {name: partial(process, library, precision, model) for name, (library, precision) in made.items()}
 
@@ -157,17 +159,21 @@ def take_turns(
     """Let all contenders encode every turn, one after the other.
 
     Returns:
-        Tokens/s of each turn by sample and contender, and ``batch_size`` (texts; tokens with llama.cpp) and ``peak_rss_gib``.
+        Tokens/s of each turn by sample and contender, and ``batch_size`` (texts; tokens with llama.cpp), ``peak_rss_gib`` and
+        ``ready_s`` (seconds until the first batch size is chosen: what is left of loading, compiling, and the warm-up).
     """
     rates: dict[str, dict[str, list[float]]] = {name: {who: [] for who in contenders} for name in samples}
     batches: dict[str, dict[str, int]] = {name: {} for name in samples}
     memory: dict[str, float] = {}
+    ready: dict[str, float] = {}
     with ExitStack() as stack:
         running = {who: stack.enter_context(start()) for who, start in contenders.items()}
         for name, (warm_up, *turns) in samples.items():
             for who, worker in running.items():
+                started = time.perf_counter()
                 worker.send(("choose", warm_up))
                 batches[name][who] = worker.recv()
+                ready.setdefault(who, time.perf_counter() - started)
             for turn in turns:
                 for who, worker in running.items():
                     worker.send(("encode", turn))
@@ -175,7 +181,7 @@ def take_turns(
         for who, worker in running.items():
             worker.send(("memory", None))
             memory[who] = worker.recv()
-    return rates, {"batch_size": batches, "peak_rss_gib": memory}
+    return rates, {"batch_size": batches, "peak_rss_gib": memory, "ready_s": ready}
 
 
 @contextmanager
@@ -212,8 +218,11 @@ def ours(model: str, precision: Any) -> Encode:
 
 def theirs(folder: str, precision: str) -> Encode:
     """Return the encoding of sentence-transformers."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    kind = torch.bfloat16 if precision in ("bf16", "compiled") else torch.float32
     encoder = SentenceTransformer(folder, model_kwargs={"dtype": kind})
+    if precision == "compiled":
+        inductor.freezing = True  # weights are constants, packed once
+        encoder[0].model = torch.compile(encoder[0].model, dynamic=True)
 
     def encode(turn: Turn, size: int) -> Any:
         cast = precision == "autocast"

@@ -169,6 +169,7 @@ def test_the_page_on_speed_shows_missed_goals_and_ratios():
         "tokens_s": {"mix": rates, "256": rates},
         "gflops": {"mix": {"text2token": 200.0, "sentence-transformers fp32": 90.0}},
         "peak_rss_gib": {"text2token": 1.25, "sentence-transformers fp32": 1.0},
+        "ready_s": {"text2token": 3.0, "sentence-transformers fp32": 2.0},
         "over_others": {"mix": {"sentence-transformers fp32": {"min": 1.9, "median": 2.0, "max": 2.1}}},
         "gflop_a_token": 0.212,
         "peak_gflops": {"fp32": 130.0, "bf16": 340.0},
