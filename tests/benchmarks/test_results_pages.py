@@ -175,8 +175,18 @@ def test_the_page_on_speed_shows_missed_goals_and_ratios():
         "peak_gflops": {"fp32": 130.0, "bf16": 340.0},
         "not_run": {"a peer": "it does not install"},
     }
+    training = {
+        "turns": {"texts": 384, "bf16": True, "texts_s": {"text2token": [9.0, 11.0]}, "tokens_s": {"text2token": [300.0, 500.0]}},
+        "fit": {"timings": {"statistics": 1.0, "train 1": 60.4}},
+        "memory": {"texts": [20, 200], "peak_rss_gib": [1.0, 1.1]},
+    }  # fmt: skip
+    student = {
+        "ndcg": {"CISI": {"dense": 30.0, "student alone": 25.0}},
+        "tokens_a_second": {"student": 123456.0, "teacher": 900.0},
+    }
+    details = {"encoding": encoding, "training": training, "student": student, "memory": {"peak_rss_gib": [2.0, 2.2]}}
     result = {
-        "name": "speed", "figures": {"encode_over_st_fp32": 2.0}, "details": {"encoding": encoding}, "seed": 0,
+        "name": "speed", "figures": {"encode_over_st_fp32": 2.0}, "details": details, "seed": 0,
         "machine": {"cores": 2, "cpu": "a processor"}, "git": "0123456789abcdef", "command": "python benchmarks/speed.py",
     }  # fmt: skip
     page = render("results-speed.md.j2", page_speed.context(result))
@@ -185,6 +195,9 @@ def test_the_page_on_speed_shows_missed_goals_and_ratios():
     assert "| text2token | 100 | 100 | 1.2 |" in page
     assert "2.00 (1.90 to 2.10)" in page
     assert "- a peer: it does not install." in page
+    assert "| text2token | 10.0 | 400 |" in page
+    assert "| CISI | 30.0 | 25.0 |" in page
+    assert "| index | 2.00 | 2.20 |" in page
     assert (
         "bf16" not in render("results-speed.md.j2", page_speed.context(result | {"name": "speed-avx2"})).split("## ")[0]
     )
