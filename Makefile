@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: bench-speed bench-scale bench-serving demo test test-serving test-processes lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
+.PHONY: bench-curve bench-own-corpus bench-speed bench-scale bench-serving demo test test-serving test-processes lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean
 
 demo: .venv/serve
 	$(BIN)/text2token demo --recipe recipes/demo.yaml --output demo --overwrite
@@ -60,6 +60,14 @@ bench: .venv/dev  ## needs DATA=folder with corpus/ and mteb/
 
 bench-quality: .venv/dev  ## needs DATA too; hours of training and judging, continues when repeated
 	$(BIN)/python benchmarks/quality.py --data $(DATA) $(QUALITY)
+	$(BIN)/python benchmarks/pages.py
+
+bench-curve: .venv/dev  ## needs DATA; ten hours on two cores, continues when repeated
+	$(BIN)/python benchmarks/curve.py --data $(DATA) $(CURVE)
+	$(BIN)/python benchmarks/pages.py
+
+bench-own-corpus: .venv/dev  ## needs DATA; hours, continues when repeated; OWN_CORPUS='--documents 500' cuts the collections
+	$(BIN)/python benchmarks/own_corpus.py --data $(DATA) $(OWN_CORPUS)
 	$(BIN)/python benchmarks/pages.py
 
 bench-alignment: .venv/dev  ## needs DATA; an hour or two, continues when repeated

@@ -94,14 +94,23 @@ def best(collection: Collection, scores: NDArray[np.float32]) -> dict[str, list[
 
 def measure(collection: Collection, ranking: Ranking) -> dict[str, dict[str, Any]]:
     """Measure nDCG@10 and recall@100, × 100, each with its 95 % bootstrap interval over queries."""
+    scored = {name: query_items(values) for name, values in by_query(collection, ranking).items()}
+    return {
+        name: {"score": 100 * items.score, "interval": [100 * end for end in items.interval()]}
+        for name, items in scored.items()
+    }
+
+
+def by_query(collection: Collection, ranking: Ranking) -> dict[str, list[float]]:
+    """Measure nDCG@10 and recall@100 of every query, in the order of the queries."""
     run = {query: {hit.id: hit.score for hit in ranking[query]} for query in collection.queries}
     scored = pytrec_eval.RelevanceEvaluator(collection.relevant, set(MEASURES)).evaluate(run)
-    measured = {}
-    for name in MEASURES.values():
-        values = np.array([scored.get(query, {}).get(name, 0.0) for query in collection.queries])
-        items = Items("query", (Part("mean", values, np.empty(0)),))
-        measured[name] = {"score": 100 * items.score, "interval": [100 * end for end in items.interval()]}
-    return measured
+    return {name: [scored.get(query, {}).get(name, 0.0) for query in collection.queries] for name in MEASURES.values()}
+
+
+def query_items(values: Sequence[float]) -> Items:
+    """Make items of the scores of queries, whose mean has bootstrap intervals."""
+    return Items("query", (Part("mean", np.array(values), np.empty(0)),))
 
 
 def ndcg(collection: Collection, ranking: Ranking) -> float:

@@ -19,6 +19,7 @@ import page_quality
 import page_scale
 import page_spectrum
 import page_speed
+import page_training
 from runner import RESULTS, read_results
 from tables import FILTERS, FUNCTIONS
 from text2token.utils.page import write_page
@@ -46,6 +47,10 @@ def main() -> None:
     }
     if "scale" in results:
         pages["results-scale"] = page_scale.context(results["scale"], figures)
+    if "curve" in results:
+        pages["results-training"] = page_training.context(results["curve"], figures)
+    if "own_corpus" in results:
+        pages["results-own-corpus"] = {"result": results["own_corpus"]}
     if speed := results.get("speed") or results.get("speed-avx2"):
         pages["results-speed"] = page_speed.context(speed)
     for page, context in pages.items():

@@ -27,7 +27,7 @@ from text2token.evaluation.comparison import Row
 from text2token.evaluation.results import SUMMARY
 from text2token.evaluation.tasks import select_tasks
 from text2token.settings.recipe import Recipe
-from text2token.settings.record import RunRecord
+from trained import cost, recipe_file, train
 
 FIRST = "smollm2-135m"  # the backbone that every method trains
 RATES = ("3e-5", "1e-4", "3e-4")  # the learning rates that every method tries
@@ -125,15 +125,10 @@ class Bench(NamedTuple):
 
     def train(self, backbone: str, method: str, rate: str, seed: int) -> Path:
         """Train a model, unless its folder is there."""
-        recipe = Path("recipes") / f"{'default' if method == 'text2token' else method}.yaml"
-        verb = ["fit"] if method == "text2token" else ["baseline", method]
-        texts = round(self.share * Recipe.load(recipe).max_texts)
+        texts = round(self.share * Recipe.load(recipe_file(method)).max_texts)
         output = self.runs / "models" / f"{backbone}-{method}-{texts}-{rate}-{seed}"
-        options = ["--recipe", str(recipe), "--backbone", backbone, "--max-texts", str(texts)]
-        options += ["--learning-rate", rate, "--seed", str(seed), "--output", str(output)]
-        if not output.is_dir():
-            text2token(*verb, self.corpus, *options)
-        return output
+        settings: dict[str, str | int] = {"backbone": backbone, "max_texts": texts, "learning_rate": rate, "seed": seed}
+        return train(output, self.corpus, method, **settings)
 
     def validation(self, model: Path, label: str) -> float:
         """Score a model on STSBenchmark validation, × 100. Learning rates are chosen by this score."""
@@ -188,19 +183,6 @@ def learning_rates(bench: Bench, method: str, label: str) -> dict[str, float]:
         if rate in RATES or max(tried.values()) == next(reversed(tried.values())):
             tried[rate] = bench.validation(bench.train(FIRST, method, rate, 0), label)
     return tried
-
-
-def cost(model: Path, factor: float) -> dict[str, float]:
-    """Return the texts, tokens and minutes of a training. The tokens are ``factor`` times those that the trainer counted."""
-    run = RunRecord.read(model / "run.json")
-    timings = {step: float(seconds or 0) for step, seconds in run.timings.items()}
-    last_rows = {row["stage"]: row for row in run.log if "num_input_tokens_seen" in row}
-    return {
-        "texts": run.recipe.max_texts,
-        "tokens": factor * sum(float(row["num_input_tokens_seen"] or 0) for row in last_rows.values()),
-        "minutes": sum(seconds for step, seconds in timings.items() if step.startswith("train")) / 60,
-        "minutes of the whole run": sum(timings.values()) / 60,
-    }
 
 
 def results(folders: Mapping[str, Path], details: dict[str, Any]) -> dict[str, float]:

@@ -48,6 +48,13 @@ PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
 SWEPT = {"document_k": (8, 16, 32, 64, 128, 256, 512), "query_m": (0, 4, 8, 16, 32, 64, 128)}
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
 TIMED = 50  # queries that are timed
+WAYS: dict[str, dict[str, Any]] = {
+    "dense": {"mode": "dense"},
+    "hybrid": {"mode": "hybrid"},
+    "sparse": {"mode": "sparse"},
+    "sparse, no model at the query": {"mode": "sparse", "inference_free": True},
+    "hybrid, no model at the query": {"mode": "hybrid", "inference_free": True},
+}
 ALWAYS = ("ours", "MiniLM")  # models of the first table, if there are two
 RECIPES = {  # models that learn the means of token logits from the documents
     "PromptEOL": Recipe(template="eol", calibration_texts=300),
@@ -173,21 +180,21 @@ def quality(model: Model, collection: Collection) -> dict[str, Any]:
     index, seconds = model.index(collection)
     queries = list(collection.queries.values())
     TextEncoder(model.embedder, "query").embed(queries, progress=True)
-    ranked = partial(rank, index, collection)
-    rankings = {"dense": ranked(mode="dense"), "hybrid": ranked(mode="hybrid")}
+    rankings = rank_all(index, collection)
     cost: dict[str, Any] = {"index_seconds_beyond_encoding": seconds}
     if "sparse" in index.fields:
-        rankings |= {
-            "sparse": ranked(mode="sparse"),
-            "sparse, no model at the query": ranked(mode="sparse", inference_free=True),
-            "hybrid, no model at the query": ranked(mode="hybrid", inference_free=True),
-            "sparse, paper's form": paper_form(index.embedder, collection),
-        }
+        rankings["sparse, paper's form"] = paper_form(index.embedder, collection)
         cost["flops_over_dense"] = flops_over_dense(index, *sparse_vectors(index, queries))
     cost["milliseconds"] = milliseconds(index, queries[:TIMED])
     index.close()  # this writes the log of the database into its file
     cost["bytes_a_document"] = sizes(model.folder(collection), len(collection.documents))
     return {"quality": {name: measure(collection, ranking) for name, ranking in rankings.items()}, "cost": cost}
+
+
+def rank_all(index: Index, collection: Collection) -> dict[str, Ranking]:
+    """Rank in all ways of :data:`WAYS` that the fields of an index allow."""
+    possible = WAYS if "sparse" in index.fields else ("dense", "hybrid")
+    return {way: rank(index, collection, **WAYS[way]) for way in possible}
 
 
 def rank(index: Index, collection: Collection, **options: Any) -> Ranking:

@@ -18,7 +18,6 @@ import datasets
 import torch
 import transformers
 from sentence_transformers import (
-    SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
@@ -41,11 +40,11 @@ from text2token.training.pipeline import split_texts
 from text2token.training.start import open_backbone
 from text2token.training.trainer import TrainingSettings, train_stage
 from text2token.utils.resume import cached
+from trained import count_tokens, recipe_file
 
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
 RECIPE = Recipe()
-LLM2VEC = Path(__file__).parent.parent / "recipes" / "llm2vec.yaml"
 TEXTS = 384  # texts of a turn: three steps of stage 1 and nine of stage 2
 WARM_UP = 64  # texts of the first turn, which does not count
 ROUNDS = 3
@@ -113,12 +112,6 @@ def forward_gflop(body: nn.Module) -> float:
     return 2e-9 * sum(module.weight.numel() for module in body.modules() if isinstance(module, nn.Linear))
 
 
-def count_tokens(encoder: SentenceTransformer, texts: Sequence[str]) -> int:
-    """Tokens that a body reads in training, the template included."""
-    ids = encoder.tokenizer(list(texts), truncation=True, max_length=RECIPE.train_length)["input_ids"]
-    return sum(map(len, ids))
-
-
 def fit_texts(texts: Sequence[str], folder: Path) -> Turn:
     """Build the targets of both stages and train on them as ``fit`` does. The sample of the priors is in its usual proportion."""
     recipe = RECIPE.model_copy(update={"prior_texts": len(texts) * RECIPE.prior_texts // RECIPE.max_texts})
@@ -169,7 +162,7 @@ def simcse(texts: Sequence[str], folder: Path) -> Turn:
 
 def llm2vec(texts: Sequence[str], folder: Path) -> Turn:
     """Train with ``text2token baseline llm2vec``: masked tokens on one half of the texts, SimCSE on the other one."""
-    recipe = Recipe.load(LLM2VEC, max_texts=len(texts) - 2, held_out=2)
+    recipe = Recipe.load(recipe_file("llm2vec"), max_texts=len(texts) - 2, held_out=2)
     encoder = fit_baseline("llm2vec", texts, folder, recipe)
     timings = json.loads((folder / "run.json").read_text())["timings"]
     seconds = sum(value for step, value in timings.items() if step.startswith("train"))

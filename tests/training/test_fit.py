@@ -16,11 +16,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from conftest import CORPUS, SENTENCES
-from text2token import Recipe, UserError
+from conftest import CORPUS, SENTENCES, of_recipe
+from text2token import Embedder, Recipe, UserError
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.model import precision
+from text2token.settings.record import RunRecord
 from text2token.training import pipeline, trainer
 from text2token.training.callbacks import TimeLimit
 from text2token.training.pipeline import build_targets, fit, fit_draw, split_texts
@@ -166,6 +167,25 @@ def test_training_learns_and_logs_what_it_learns(quick, tmp_path):
         assert run["after"][f"target_loss_stage_{stage}"] < run["before"][f"target_loss_stage_{stage}"]
     first = next(row for row in run["log"] if "eval_loss" in row)
     assert first["eval_loss"] == pytest.approx(run["before"]["target_loss_stage_1"], rel=1e-4)
+
+
+def test_a_fitted_model_can_be_fitted_again_and_again(quick, tmp_path):
+    """It keeps its template, starts from its own weights, and knows the head of the first backbone."""
+    first = fit(TEXTS, tmp_path / "0", quick)
+    for number in (1, 2):
+        again = quick.model_copy(update={"backbone": str(tmp_path / f"{number - 1}"), "learning_rate": 1e-3})
+        fit(TEXTS, tmp_path / f"{number}", again)
+        record = RunRecord.read(tmp_path / f"{number}" / "run.json").backbone
+        assert (record.name, record.source) == (again.backbone, quick.backbone)
+    shutil.rmtree(tmp_path / "1")  # what it started from may be deleted
+    last = Embedder.open(tmp_path / "2", head="original", corrected=False)
+    assert last.decoding_head.source == quick.backbone
+    assert last.tokenizer("a cat")["input_ids"] == first.tokenizer("a cat")["input_ids"]
+    moved = [
+        (vectors - first.embed(SENTENCES)).norm()
+        for vectors in (last.embed(SENTENCES), of_recipe(quick).embed(SENTENCES))
+    ]
+    assert 0 < moved[0] < moved[1]
 
 
 def test_the_seed_decides(quick, tmp_path):

@@ -53,7 +53,8 @@ class BackboneFacts(_Part):
 
     Attributes:
         name: The name in the recipe.
-        source: The same name, made independent of the current directory.
+        source: The language model whose decoding head the run has, with a path that holds in any directory. It is not ``name``
+            if that is a model that was fitted before.
         dimension: Width of an embedding, d.
         vocabulary: Rows of the decoding head, V.
         sha256: Checksum of all weights, decoding head included.

@@ -147,11 +147,17 @@ def open_backbone(recipe: Recipe) -> Embedder:
 
 
 def describe_backbone(embedder: Embedder, name: str) -> BackboneFacts:
-    """The record of an untrained backbone."""
+    """The record of the backbone that a run starts from.
+
+    Args:
+        embedder: The backbone. Its decoding head knows the language model that it was loaded from, even if ``name`` is a model
+            that was fitted before.
+        name: The name in the recipe.
+    """
     vocabulary, dimension = embedder.decoding_head.weight.shape
     return BackboneFacts(
         name=name,
-        source=_printable(from_anywhere(name)),
+        source=_printable(from_anywhere(embedder.decoding_head.source or name)),
         dimension=dimension,
         vocabulary=vocabulary,
         sha256=backbone_checksum(embedder),
