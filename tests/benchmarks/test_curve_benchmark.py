@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 
 import pytest
 import torch
 
 import curve
 import curve_points
-from conftest import CORPUS, SENTENCES, untrained, write_lines
+from conftest import CORPUS, SENTENCES, text2token, untrained, write_lines
 from contenders import FILTERED
 from curve_points import STS, Bench, overall
 from known_items import known_item_search, take_sentence
@@ -18,7 +19,6 @@ from page_training import context
 from pages import render
 from text2token.search import Document
 from text2token.settings.recipe import Recipe
-from text2token.training.baselines.run import fit_baseline
 from trained import OURS, READS, recipe_file, texts_for, tokens_of_a_text
 
 LONG = " ".join(SENTENCES[:5])  # 46 words
@@ -85,17 +85,6 @@ def test_texts_are_counted_as_the_body_reads_them(backbone, monkeypatch):
     assert counted[OURS] > plain + 3
     assert texts_for(40_000, 40.0) == 1_000
     assert all(recipe_file(method).is_file() for method in READS)
-
-
-def test_the_trainer_counts_as_many_tokens_as_were_planned(backbone, tmp_path, monkeypatch):
-    load = Recipe.load
-    monkeypatch.setattr(Recipe, "load", lambda file: load(file, backbone=backbone("llama")))
-    of_a_text = tokens_of_a_text("simcse", CORPUS)
-    recipe = load(
-        recipe_file("simcse"), backbone=backbone("llama"), max_texts=texts_for(1_500, of_a_text), batch_size=8
-    )
-    fit_baseline("simcse", CORPUS, tmp_path / "model", recipe)
-    assert curve_points.cost(tmp_path / "model")["tokens"] == pytest.approx(1_500, rel=0.1)
 
 
 SCORES = {"3e-5": 1.0, "1e-4": 2.0, "3e-4": 3.0, "1e-3": 4.0, "3e-3": 5.0, "1e-2": 2.5, "3e-2": 0.0}
@@ -166,44 +155,46 @@ def test_the_page_shows_the_points_and_goals(tmp_path):
 
 @pytest.fixture
 def bench(backbone, tmp_path, monkeypatch):
-    """A benchmark on tiny data, whose baselines are trained in this process; ``trained`` lists them."""
+    """A benchmark on tiny data with a tiny default backbone, whose commands run in this process; ``trained`` lists them."""
+    monkeypatch.setenv("TEXT2TOKEN_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(backbone("llama"), tmp_path / "cache" / "backbones" / Recipe().backbone)
     data = tmp_path / "data"
     for file in (curve_points.CORPUS, curve_points.VALIDATION):
         (data / file).parent.mkdir(parents=True)
     (data / curve_points.CORPUS).write_text("\n".join(CORPUS))
-    pairs = [
-        {"sentence1": a, "sentence2": b, "score": i} for i, (a, b) in enumerate(zip(CORPUS, CORPUS[5:20], strict=False))
-    ]
+    scored = zip(CORPUS, CORPUS[5:20], strict=False)
+    pairs = [{"sentence1": first, "sentence2": second, "score": score} for score, (first, second) in enumerate(scored)]
     write_lines(data / curve_points.VALIDATION, pairs)
     rows = [{"_id": item.id, "title": item.title, "text": item.text} for item in documents(12)]
     write_lines(data / curve_points.SCIFACT / "corpus.jsonl", rows)
     write_lines(data / curve_points.PARAGRAPHS, [{**each, "id": "same"} for each in rows])
     trained = []
 
-    def train(output, corpus, method, **settings):
-        trained.append(settings)
+    def run(*arguments):
+        trained.append(arguments)
         if len(trained) == 2:
             raise KeyboardInterrupt
-        recipe = Recipe.load(recipe_file(method), backbone=backbone("llama"), batch_size=8, lora_rank=2, **settings)
-        fit_baseline(method, corpus, output, recipe)
-        return output
+        assert text2token(*arguments).exit_code == 0
 
-    monkeypatch.setattr(curve_points, "train", train)
-    monkeypatch.setattr(curve_points, "tokens_of_a_text", lambda method, texts: 10.0)
-    made = Bench(data, tmp_path / "runs")
-    made.runs.mkdir()
-    return made, trained
+    monkeypatch.setattr("trained.text2token", run)
+    return Bench(data, tmp_path / "runs"), trained
 
 
 def test_a_stopped_curve_continues_and_a_baseline_is_also_corrected(bench, monkeypatch):
     made, trained = bench
+    tokens = 40 * tokens_of_a_text("simcse", CORPUS)
     monkeypatch.setattr(curve, "LADDER", ("1e-4", "3e-4"))
     monkeypatch.setattr(curve, "MIDDLE", {"simcse": "3e-4"})
     with pytest.raises(KeyboardInterrupt):
-        curve.climb(made, "simcse", [400])
-    (plain,) = curve.climb(made, "simcse", [400])
-    assert [each["max_texts"] for each in trained] == [40, 40, 40]  # the first point was not trained again
-    (filtered,) = curve.climb(made, f"simcse{FILTERED}", [400])
+        curve.climb(made, "simcse", [tokens])
+    (plain,) = curve.climb(made, "simcse", [tokens])
+    assert [each[each.index("--learning-rate") + 1] for each in trained] == [
+        "1e-4",
+        "3e-4",
+        "3e-4",
+    ]  # the first one once
+    assert plain["tokens"] == pytest.approx(tokens, rel=0.1)
+    (filtered,) = curve.climb(made, f"simcse{FILTERED}", [tokens])
     assert len(trained) == 3  # one training gives both variants
     assert plain["tried"].keys() == {"1e-4", "3e-4"}
     assert plain["scores"].keys() == {STS, "known items, SciFact", "known items, Wikipedia"}

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
 import own_corpus
 from collection import beir
-from conftest import CORPUS, write_search
+from conftest import CORPUS, text2token, write_search
 from own_corpus import BM25, CONTINUED, MINILM, OWN, WIKIPEDIA, figures, fit_all, summary
 from pages import render
 from sparse import WAYS
 from text2token.settings.recipe import Recipe
-from text2token.training.pipeline import fit
+from text2token.settings.record import RunRecord
 
 QUERIES = 40
 
@@ -72,29 +73,21 @@ def test_the_page_shows_rows_and_differences():
 
 def test_models_read_the_documents_wikipedia_and_both(backbone, tmp_path, monkeypatch):
     """All three are real fits of a tiny backbone; the last one starts from the second one."""
-    small = {"batch_size": 8, "held_out": 8, "calibration_texts": 20, "prior_texts": 8, "lora_rank": 2}
-    calls = []
-
-    def train(output, corpus, method, **settings):
-        calls.append(settings)
-        if not output.is_dir():
-            fit(corpus, output, Recipe(**{"backbone": backbone("llama"), **small, **settings}))
-        return output
-
-    monkeypatch.setattr(own_corpus, "train", train)
-    monkeypatch.setattr(own_corpus, "tokens_of_a_text", lambda method, texts: 20.0)
+    monkeypatch.setenv("TEXT2TOKEN_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(backbone("llama"), tmp_path / "cache" / "backbones" / Recipe().backbone)
+    monkeypatch.setattr("trained.text2token", lambda *arguments: ran(text2token(*arguments)))
     collection = beir(write_search(tmp_path / "search"), "tiny", 60)
     (tmp_path / "wikipedia.txt").write_text("\n".join(CORPUS))
     fitted = fit_all(collection, tmp_path / "wikipedia.txt", tmp_path / "runs", 60)
     assert list(fitted) == [OWN, WIKIPEDIA, CONTINUED]
-    assert calls[0] == {}
-    tokens = own_corpus.cost(fitted[OWN])["tokens"]
-    assert calls[1] == {"max_texts": round(tokens / 20)}
-    assert calls[2] == {"backbone": str(fitted[WIKIPEDIA])}
-    texts = [
-        json.loads(line)["text"] for line in (tmp_path / "runs" / "texts" / "tiny-60.jsonl").read_text().splitlines()
-    ]
-    assert texts == [document.content for document in collection.documents]
+    records = {name: RunRecord.read(folder / "run.json") for name, folder in fitted.items()}
+    tokens = {name: own_corpus.cost(folder)["tokens"] for name, folder in fitted.items()}
+    assert tokens[WIKIPEDIA] == pytest.approx(tokens[OWN], rel=0.1)
+    assert tokens[CONTINUED] == tokens[OWN]
+    assert records[CONTINUED].corpus == records[OWN].corpus
+    assert records[CONTINUED].backbone.name == str(fitted[WIKIPEDIA])
+    rows = (tmp_path / "runs" / "texts" / "tiny-60.jsonl").read_text().splitlines()
+    assert [json.loads(row)["text"] for row in rows] == [document.content for document in collection.documents]
     monkeypatch.setattr(own_corpus, "REFERENCES", {str(fitted[OWN]): None})  # in place of MiniLM
     found = own_corpus.score_all(collection, fitted, tmp_path / "runs", 60)
     assert found.keys() == {BM25, OWN, WIKIPEDIA, CONTINUED, MINILM}
@@ -103,3 +96,7 @@ def test_models_read_the_documents_wikipedia_and_both(backbone, tmp_path, monkey
     assert found[OWN]["dense"] != found[CONTINUED]["dense"]
     assert len(found[BM25][BM25]) == len(collection.queries)
     assert max(found[BM25][BM25]) > 0.5
+
+
+def ran(result):
+    assert result.exit_code == 0, result.output
