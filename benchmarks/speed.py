@@ -41,13 +41,11 @@ def main(data: Path, runs: Path, model: str, llama: Path | None, documents: int 
     """Measure all parts and write the results."""
     quiet_libraries()
     runs.mkdir(parents=True, exist_ok=True)
-    peaks = cached(runs / "peaks.json", speed_encoding.machine_peaks)
-    peak = peaks["bf16" if bf16() else "fp32"]
     parts: dict[str, Callable[[], dict[str, Any]]] = {
-        "encoding": partial(speed_encoding.measure, data, runs / "llama", model, peaks, llama),
+        "encoding": partial(speed_encoding.measure, data, runs / "llama", model, llama),
         "memory": partial(speed_encoding.memory, data, runs / "memory"),
         "startup": partial(speed_startup.measure, data, runs / "startup", model),
-        "training": partial(speed_training.measure, data, runs / "training", peak),
+        "training": partial(speed_training.measure, data, runs / "training"),
         "student": partial(speed_student.measure, data, runs / "student", model, documents),
     }
     measured = {name: cached(runs / f"{name}.json", part) for name, part in parts.items() if not only or name in only}
@@ -57,6 +55,8 @@ def main(data: Path, runs: Path, model: str, llama: Path | None, documents: int 
         return
     details = {name: part["details"] for name, part in measured.items()}
     details["model"] = embedder_fingerprint(Embedder.open(model))
+    peak = details["encoding"]["peak_gflops"]["bf16" if bf16() else "fp32"]
+    figures["train_share_of_peak"] = details["training"]["fit"]["gflops"] / peak
     figures["memory_x10"] = max(figures["memory_x10_fit"], figures["memory_x10_index"])
     name = "speed" if bf16() else "speed-avx2"
     click.echo(write_results(name, SEED, data_checksums(data, FILES), figures, details))

@@ -53,18 +53,18 @@ Start = Callable[[], AbstractContextManager[Connection]]
 """Starts the process of a contender."""
 
 
-def measure(data: Path, runs: Path, model: str, peaks: dict[str, float], llama: Path | None) -> dict[str, Any]:
+def measure(data: Path, runs: Path, model: str, llama: Path | None) -> dict[str, Any]:
     """Return ``figures`` and ``details`` of encoding.
 
     Args:
         data: Folder with corpus/.
         runs: Work folder.
         model: A folder that ``fit`` wrote.
-        peaks: GFLOP/s of the machine, see :func:`machine_peaks`.
         llama: Python of an environment that has llama-cpp-python; None: llama.cpp is left out.
     """
     embedder = Embedder.open(model)
     samples = {name: list(turns_of(name, data, embedder)) for name in (MIX, *LENGTHS)}
+    peaks = machine_peaks()
     rivals = contenders(model) | (llama_contenders(llama, embedder, runs) if llama else {})
     rates, facts = take_turns(rivals, samples)
     gflop = forward_gflop(embedder.encoder[0].model)

@@ -59,18 +59,17 @@ class Turn(NamedTuple):
     tokens: int
 
 
-def measure(data: Path, runs: Path, peak: float) -> dict[str, Any]:
+def measure(data: Path, runs: Path) -> dict[str, Any]:
     """Return ``figures`` and ``details`` of training.
 
     Args:
         data: Folder with corpus/.
         runs: Keeps the finished parts and fits.
-        peak: GFLOP/s of the machine's largest bf16 products, or of its float32 products if it has no bf16.
     """
     corpus = data / CORPUS
     parts = {
         "turns": cached(runs / "turns.json", lambda: beside_others(corpus, runs)),
-        "fit": default_fit(corpus, runs, peak),
+        "fit": default_fit(corpus, runs),
         "memory": memory(corpus, runs),
     }
     figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
@@ -169,7 +168,7 @@ def llm2vec(texts: Sequence[str], folder: Path) -> Turn:
     return Turn(seconds, 0.0, round(1.5 * count_tokens(encoder, texts)))
 
 
-def default_fit(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
+def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
     """Fit with the default recipe, and read from its record how fast the training was and how long all else took.
 
     The seconds of the training include its evaluations and checkpoints.
@@ -180,13 +179,11 @@ def default_fit(corpus: Path, runs: Path, peak: float) -> dict[str, Any]:
     training = sum(seconds for step, seconds in run["timings"].items() if step.startswith("train"))
     seen = [(row["stage"], row["num_input_tokens_seen"]) for row in run["log"]]
     tokens = sum(max(number for of, number in seen if of == stage) for stage in {stage for stage, _ in seen})
-    both_ways = 2 * forward_gflop(
-        open_backbone(RECIPE).encoder[0].model
-    )  # and back, for the gradient of each layer's input
+    # forward, and back for the gradient of each layer's input
+    both_ways = 2 * forward_gflop(open_backbone(RECIPE).encoder[0].model)
     gflops = tokens * both_ways / training
     figures = {
         "fit_overhead_s": sum(run["timings"].values()) - training,
-        "train_share_of_peak": gflops / peak,
         "train_tokens_s": tokens / training,
     }
     details = {"timings": run["timings"], "tokens": tokens, "gflops": gflops, "peak_rss_gib": run["peak_rss_gib"]}

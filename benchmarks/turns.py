@@ -5,11 +5,11 @@ The peer llama.cpp runs in an environment of its own, so this file needs the sta
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 WARM_UP = 8  # texts that a contender encodes before its batch sizes are compared
@@ -47,6 +47,12 @@ def fastest(encode: Encode, turn: Turn, sizes: Sequence[int]) -> int:
     return min(sizes, key=lambda size: seconds(partial(encode, turn, size)))
 
 
+def peak_memory() -> float:
+    """Return the peak memory of this process in GiB. That of getrusage would begin with the memory of the parent process."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**20
+
+
 def answer(pipe: Connection, encode: Encode, sizes: Sequence[int]) -> None:
     """Answer requests until the other end of the pipe is closed.
 
@@ -67,4 +73,4 @@ def answer(pipe: Connection, encode: Encode, sizes: Sequence[int]) -> None:
         elif what == "encode":
             pipe.send(seconds(partial(encode, turn, size)))
         else:
-            pipe.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+            pipe.send(peak_memory())
