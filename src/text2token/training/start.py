@@ -22,7 +22,7 @@ from text2token.utils.run_folder import RunFolder
 
 # torch keeps a compiled kernel for each shape of a bf16 product, up to 1,024 of them by default, and the steps of a training have
 # texts of many lengths. One step needs a few dozen kernels, which all layers share.
-_KERNELS = 128
+_KERNELS = 64
 _KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # of oneDNN and of torch's layer around it
 
 CorpusLike = Corpus | Sequence[str] | str | Path
