@@ -7,7 +7,6 @@ Every finished part stays in ``--runs``, so a stopped run continues. Whole colle
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,14 +17,13 @@ import click
 
 from collection import Collection, beir, by_query, query_items
 from curve_points import CORPUS, COUNTED
-from runner import DATA, data_checksums, runs_option, write_results
+from runner import DATA, data_checksums, runs_option, write_results, write_texts
 from sparse import SETS, Model, bm25, rank_all
 from text2token.cli.options import quiet_libraries
 from text2token.data.corpus import open_corpus, sample
 from text2token.evaluation.items import Floats, percentile_interval
 from text2token.model.packaged import REFERENCES
 from text2token.search.encoder import TextEncoder
-from text2token.utils.files import atomic_write
 from trained import OURS, cost, texts_for, tokens_of_a_text, train
 
 OWN, WIKIPEDIA, CONTINUED = "own", "wikipedia", "continued"
@@ -77,21 +75,15 @@ def fit_all(collection: Collection, wikipedia: Path, runs: Path, limit: int | No
     def folder(start: str) -> Path:
         return runs / "models" / f"{start}-{collection.name}-{limit or 'all'}"
 
-    documents = str(write_texts(collection, runs / "texts" / f"{collection.name}-{limit or 'all'}.jsonl"))
+    file = runs / "texts" / f"{collection.name}-{limit or 'all'}.jsonl"
+    # title and text together, as the index encodes them
+    documents = str(write_texts((document.content for document in collection.documents), file))
     own = train(folder(OWN), documents, OURS)
     of_a_text = tokens_of_a_text(OURS, sample(open_corpus(wikipedia), COUNTED, 0))
     texts = texts_for(cost(own)["tokens"], of_a_text)
     general = train(folder(WIKIPEDIA), str(wikipedia), OURS, max_texts=texts)
     continued = train(folder(CONTINUED), documents, OURS, backbone=str(general))
     return {OWN: own, WIKIPEDIA: general, CONTINUED: continued}
-
-
-def write_texts(collection: Collection, file: Path) -> Path:
-    """Write the documents as the index encodes them: title and text together."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as part:
-        part.write_text("".join(json.dumps({"text": document.content}) + "\n" for document in collection.documents))
-    return file
 
 
 def score_all(collection: Collection, fitted: Mapping[str, Path], runs: Path, limit: int | None) -> Scores:

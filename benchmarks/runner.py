@@ -8,7 +8,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -48,6 +48,14 @@ def usage(*arguments: str) -> resource.struct_rusage:
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command)
     return used
+
+
+def write_texts(texts: Iterable[str], file: Path) -> Path:
+    """Write a corpus of these texts, and return its file."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(file) as part:
+        part.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return file
 
 
 def ratios(ours: Sequence[float], base: Sequence[float]) -> list[float]:

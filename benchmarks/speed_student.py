@@ -22,8 +22,8 @@ from typing import Any
 import click
 
 from collection import Collection, beir, best, ndcg
-from runner import DATA, bf16, runs_option, text2token
-from sparse import PARAGRAPHS, SETS, Model, rank
+from runner import DATA, bf16, runs_option, text2token, write_texts
+from sparse import PARAGRAPHS, SETS, WAYS, Model, rank
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.cli.options import quiet_libraries
 from text2token.data.sts import read_sts
@@ -31,7 +31,6 @@ from text2token.data.tables import read_table
 from text2token.model.embedder import Embedder
 from text2token.search import Index
 from text2token.search.encoder import TextEncoder
-from text2token.utils.files import atomic_write
 
 SENTENCES = "corpus/wiki-sentences.txt"
 VALIDATION = "mteb/stsbenchmark-sts/validation.jsonl"
@@ -53,7 +52,7 @@ def measure(data: Path, runs: Path, model: str, limit: int | None = None) -> dic
     collections = [beir(data / folder, name, limit) for name, folder in SETS.items()]
     student = runs / "student"
     if not student.is_dir():
-        texts = write_texts(data, collections, runs / "texts.jsonl")
+        texts = write_texts(lessons(data, collections), runs / "texts.jsonl")
         text2token("distill", model, str(texts), "--output", str(student))
     taught = Model("teacher", model, runs, query_model=str(student))
     alone = Embedder.open(student)
@@ -85,8 +84,8 @@ def figures(
     }
 
 
-def write_texts(data: Path, collections: list[Collection], file: Path) -> Path:
-    """Write the texts that the student learns from."""
+def lessons(data: Path, collections: list[Collection]) -> list[str]:
+    """Return the texts that the student learns from."""
     sentences = (data / SENTENCES).read_text(encoding="utf-8").splitlines()[: READ["sentences"]]
     paragraphs = [row.text("text") for row in islice(read_table(data / PARAGRAPHS), READ["paragraphs"])]
     documents = [
@@ -94,18 +93,15 @@ def write_texts(data: Path, collections: list[Collection], file: Path) -> Path:
         for own in collections
         for document in random.Random(0).sample(own.documents, min(READ["documents"], len(own.documents)))
     ]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as part:
-        part.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*sentences, *paragraphs, *documents]))
-    return file
+    return [*sentences, *paragraphs, *documents]
 
 
 def compare(taught: Model, alone: Embedder, collection: Collection) -> dict[str, float]:
     """Measure nDCG@10 of a collection: queries by the teacher, by the student and by words, and the student on both sides."""
     index, _ = taught.index(collection)
-    ways: dict[str, dict[str, Any]] = {"dense": {"mode": "dense"}, "hybrid": {"mode": "hybrid"}}
+    ways = {way: WAYS[way] for way in ("dense", "hybrid")}
     found = {f"{way}, student": rank(index, collection, **options) for way, options in ways.items()}
-    found["hybrid, no model"] = rank(index, collection, mode="hybrid", inference_free=True)
+    found["hybrid, no model"] = rank(index, collection, **WAYS["hybrid, no model at the query"])
     index.close()
     index = Index.open(taught.folder(collection), embedder=taught.embedder, query_model="none")
     TextEncoder(taught.embedder, "query").embed(list(collection.queries.values()), progress=True)

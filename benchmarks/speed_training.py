@@ -40,7 +40,7 @@ from text2token.training.pipeline import split_texts
 from text2token.training.start import open_backbone
 from text2token.training.trainer import TrainingSettings, train_stage
 from text2token.utils.resume import cached
-from trained import count_tokens, recipe_file
+from trained import OURS, READS, cost, count_tokens, recipe_file, train
 
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
@@ -134,7 +134,7 @@ def fit_texts(texts: Sequence[str], folder: Path) -> Turn:
 def simcse(texts: Sequence[str], folder: Path) -> Turn:
     """Train with the in-batch contrast of two dropout views of each text."""
     encoder = open_backbone(RECIPE).encoder
-    tokens = 2 * count_tokens(encoder, texts)
+    tokens = round(READS["simcse"] * count_tokens(encoder, texts))
     encoder.max_seq_length = RECIPE.train_length
     set_dropout(encoder[0].model)
     encoder[0].model = add_adapters(encoder[0].model, RECIPE.lora_rank, SEED)
@@ -163,9 +163,7 @@ def llm2vec(texts: Sequence[str], folder: Path) -> Turn:
     """Train with ``text2token baseline llm2vec``: masked tokens on one half of the texts, SimCSE on the other one."""
     recipe = Recipe.load(recipe_file("llm2vec"), max_texts=len(texts) - 2, held_out=2)
     encoder = fit_baseline("llm2vec", texts, folder, recipe)
-    timings = json.loads((folder / "run.json").read_text())["timings"]
-    seconds = sum(value for step, value in timings.items() if step.startswith("train"))
-    return Turn(seconds, 0.0, round(1.5 * count_tokens(encoder, texts)))
+    return Turn(60 * cost(folder)["minutes"], 0.0, round(READS["llm2vec"] * count_tokens(encoder, texts)))
 
 
 def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
@@ -173,17 +171,14 @@ def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
 
     The seconds of the training include its evaluations and checkpoints.
     """
-    if not (output := runs / "fit").is_dir():
-        text2token("fit", str(corpus), "--output", str(output))
-    run = json.loads((output / "run.json").read_text())
-    training = sum(seconds for step, seconds in run["timings"].items() if step.startswith("train"))
-    seen = [(row["stage"], row["num_input_tokens_seen"]) for row in run["log"]]
-    tokens = sum(max(number for of, number in seen if of == stage) for stage in {stage for stage, _ in seen})
+    output = train(runs / "fit", str(corpus), OURS)
+    run, spent = json.loads((output / "run.json").read_text()), cost(output)
+    training, tokens = 60 * spent["minutes"], spent["tokens"]
     # forward, and back for the gradient of each layer's input
     both_ways = 2 * forward_gflop(open_backbone(RECIPE).encoder[0].model)
     gflops = tokens * both_ways / training
     figures = {
-        "fit_overhead_s": sum(run["timings"].values()) - training,
+        "fit_overhead_s": 60 * spent["minutes of the whole run"] - training,
         "train_tokens_s": tokens / training,
     }
     details = {"timings": run["timings"], "tokens": tokens, "gflops": gflops, "peak_rss_gib": run["peak_rss_gib"]}

@@ -83,6 +83,16 @@ def write_record(folder: Path, backbone: str, *, source: str | None = None) -> N
 CORPUS = [f"{text[:-1]}, number {i}." for i in range(12) for text in SENTENCES]
 
 
+def origin(benchmark: str) -> dict[str, object]:
+    """The part of a results file that says where its numbers come from."""
+    return {
+        "machine": {"cores": 2, "cpu": "a processor"},
+        "git": "0123456789abcdef",
+        "seed": 0,
+        "command": f"python benchmarks/{benchmark}.py",
+    }
+
+
 def text2token(*arguments, **settings):
     """Run the command line in this process."""
     return CliRunner().invoke(main, [str(argument) for argument in arguments], prog_name="text2token", **settings)

@@ -11,7 +11,7 @@ import torch
 
 import curve
 import curve_points
-from conftest import CORPUS, SENTENCES, text2token, untrained, write_lines
+from conftest import CORPUS, SENTENCES, origin, text2token, untrained, write_lines
 from contenders import FILTERED
 from curve_points import STS, Bench, overall
 from known_items import known_item_search, take_sentence
@@ -138,10 +138,7 @@ def test_the_page_shows_the_points_and_goals(tmp_path):
     result = {
         "figures": curve.figures(POINTS),
         "details": {"rows": POINTS},
-        "machine": {"cores": 2, "cpu": "a processor"},
-        "git": "0123456789abcdef",
-        "seed": 0,
-        "command": "python benchmarks/curve.py",
+        **origin("curve"),
     }
     page = render("results-training.md.j2", context(result, tmp_path))
     assert "| 5.5 | ≥ 3 | reached |" in page

@@ -9,7 +9,7 @@ import pytest
 
 import own_corpus
 from collection import beir
-from conftest import CORPUS, text2token, write_search
+from conftest import CORPUS, origin, text2token, write_search
 from own_corpus import BM25, CONTINUED, MINILM, OWN, WIKIPEDIA, figures, fit_all, summary
 from pages import render
 from sparse import WAYS
@@ -57,10 +57,7 @@ def test_the_page_shows_rows_and_differences():
     result = {
         "figures": figures({"CISI": scores(0.55, 0.5)}),
         "details": {"documents": 500, "collections": {"CISI": collection}},
-        "machine": {"cores": 2, "cpu": "a processor"},
-        "git": "0123456789abcdef",
-        "seed": 0,
-        "command": "python benchmarks/own_corpus.py",
+        **origin("own_corpus"),
     }
     page = render("results-own-corpus.md.j2", {"result": result})
     assert "| 5 | ≥ 4 | reached |" in page

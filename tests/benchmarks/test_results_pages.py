@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import page_speed
+from conftest import origin
 from page_alignment import dynamics
 from page_quality import quality_part
 from pages import main, render, short
@@ -26,10 +27,7 @@ def page_of(figures, **details):
     quality = {
         "figures": figures,
         "details": {"share": 1.0, "max_docs": None, **empty, **details},
-        "machine": {"cores": 2, "cpu": "a processor"},
-        "git": "0123456789abcdef",
-        "seed": 0,
-        "command": "python benchmarks/quality.py",
+        **origin("quality"),
     }
     return render("quality.md.j2", quality_part(quality))
 
@@ -186,8 +184,7 @@ def test_the_page_on_speed_shows_missed_goals_and_ratios():
     }
     details = {"encoding": encoding, "training": training, "student": student, "memory": {"peak_rss_gib": [2.0, 2.2]}}
     result = {
-        "name": "speed", "figures": {"encode_over_st_fp32": 2.0}, "details": details, "seed": 0,
-        "machine": {"cores": 2, "cpu": "a processor"}, "git": "0123456789abcdef", "command": "python benchmarks/speed.py",
+        "name": "speed", "figures": {"encode_over_st_fp32": 2.0}, "details": details, **origin("speed"),
     }  # fmt: skip
     page = render("results-speed.md.j2", page_speed.context(result))
     assert "`llama-cpp-python`" not in page

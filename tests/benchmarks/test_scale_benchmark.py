@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from conftest import origin
 from page_scale import context
 from pages import render
 from scale_capacity import capacity
@@ -44,10 +45,7 @@ def test_the_page_shows_what_is_missing(tmp_path):
     result = {
         "figures": {"failover_s": 0.5},
         "details": {**DETAILS, "documents": 1_000, "recall": {}, "capacity": capacity(DETAILS)},
-        "machine": {"cores": 2, "cpu": "a processor"},
-        "git": "0123456789abcdef",
-        "seed": 0,
-        "command": "python benchmarks/scale.py",
+        **origin("scale"),
     }
     page = render("results-scale.md.j2", context(result, tmp_path))
     assert "| 0.5 | ≤ 2 | reached |" in page
