@@ -1,6 +1,6 @@
 """``text2token`` in float32, with a record of what each process trains on, for comparisons of several processes with one.
 
-Environment: ``WATCH`` is a folder for the texts of all batches (``batches-RANK.jsonl``) and for the adapters of each stage.
+Environment: ``WATCH`` is a folder for the token ids of all batches (``batches-RANK.jsonl``) and for the adapters of each stage.
 ``KILL=RANK,STEP`` kills a process when it saves the checkpoint of a step.
 """
 
@@ -32,7 +32,7 @@ def watch(folder: Path, kill: str) -> None:
 
     def collate(inner: Callable[..., Any], self: TokenTargets, rows: Any, pad: int) -> Any:
         with (folder / f"batches-{rank()}.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps([row["text"] for row in rows]) + "\n")
+            file.write(json.dumps([" ".join(map(str, row["input_ids"])) for row in rows]) + "\n")
         return inner(self, rows, pad)
 
     def save_final(inner: Callable[..., Any], body: Any, weights: Any, log: Any, final: Path) -> None:

@@ -18,7 +18,8 @@ from text2token.utils.processes import splits_weights
 
 pytestmark = pytest.mark.processes
 
-TEXTS = [f"{text[:-1]}, part {i} of {j}." for i in range(8) for j in range(9) for text in SENTENCES]
+WORDS = sorted({word for text in SENTENCES for word in text.rstrip(".").lower().split()})
+TEXTS = [f"{word} {text}" for word in WORDS[:72] for text in SENTENCES]  # no two have equal token ids
 ACCELERATE = (
     sys.executable,
     "-m",
