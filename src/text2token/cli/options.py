@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import gc
 import json
 import logging
 import os
@@ -244,7 +243,6 @@ def quiet_libraries() -> None:
     for bars in ("HF_HUB_DISABLE_PROGRESS_BARS", "TQDM_DISABLE", "DISABLE_TQDM"):  # the hub, most libraries, bm25s
         os.environ.setdefault(bars, "1")
     warnings.filterwarnings("ignore", category=FutureWarning)
-    _import_libraries()
     import datasets
     import transformers
 
@@ -253,14 +251,3 @@ def quiet_libraries() -> None:
     datasets.disable_progress_bars()
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
-
-
-@functools.cache
-def _import_libraries() -> None:
-    """Import the large libraries without a search for garbage, then or later, among what they make: all of it stays."""
-    gc.disable()
-    try:
-        import sentence_transformers  # noqa: F401
-    finally:
-        gc.freeze()
-        gc.enable()
