@@ -12,8 +12,11 @@ import pytest
 
 from conftest import CORPUS, SENTENCES, calibrated, done, refused, text2token, write_lines
 from text2token import Embedder, UserError
-from text2token.model.query_table import QUERY
+from text2token.model import query_training
+from text2token.model.query_table import QUERY, QueryTable
 from text2token.search import Document, Index
+from text2token.search.store import DocumentStore
+from text2token.search.student import keep_lessons
 from text2token.settings.distillation import DistillSettings
 from text2token.training.distillation import distill
 
@@ -51,16 +54,77 @@ def ranked(folder, **options):
     return [hit.id for hit in Index.open(folder, **options).search(QUERY_TEXT, k=5).hits]
 
 
+def rows_of(folder):
+    return QueryTable.open(folder / QUERY).rows
+
+
+def agreement(rows, tokenizer, model):
+    """Mean cosine with the dense vectors of the documents."""
+    ids = [tokenizer.encode(text, add_special_tokens=False).ids for text in SENTENCES]
+    pooled = np.array([rows.dense[own].astype(np.float32).mean(axis=0) for own in ids])
+    return (
+        (pooled / np.linalg.norm(pooled, axis=1, keepdims=True) * Embedder.open(model).encode(SENTENCES)).sum(1).mean()
+    )
+
+
 def test_queries_have_the_students_vectors_and_documents_the_models(model, index):
-    opened = Index.open(index)
-    student, teacher = Embedder.open(model / "student"), Embedder.open(model)
+    opened, teacher = Index.open(index), Embedder.open(model)
     assert opened.has_student
-    np.testing.assert_allclose(opened.query_vectors([QUERY_TEXT])["dense"], student.encode([QUERY_TEXT]), atol=2e-3)
+    table = QueryTable.open(index / QUERY)
+    ids = table.tokenizer.encode(QUERY_TEXT, add_special_tokens=False).ids
+    pooled = table.rows.dense[ids].astype(np.float32).mean(axis=0)
+    vector = opened.query_vectors([QUERY_TEXT])["dense"][0]
+    np.testing.assert_allclose(vector, pooled / np.linalg.norm(pooled), atol=1e-6)
     by_model = Index.open(index, query_model="none")
     assert not by_model.has_student
     np.testing.assert_allclose(by_model.query_vectors([QUERY_TEXT])["dense"], teacher.encode([QUERY_TEXT]), atol=1e-5)
     best = [hit.id for hit in by_model.search(SENTENCES[3], k=1, mode="dense").hits]
     assert best == ["3"]
+
+
+def test_the_student_learns_the_documents_of_the_index(model, index):
+    before, table = rows_of(model / "student"), QueryTable.open(index / QUERY)
+    assert table.documents == len(DOCUMENTS)
+    assert table.sha256 == QueryTable.open(model / "student" / QUERY).sha256
+    assert agreement(table.rows, table.tokenizer, model) > agreement(before, table.tokenizer, model) + 0.05
+    read = table.tokenizer.encode_batch(SENTENCES, add_special_tokens=False)
+    unread = sorted(set(range(len(before.dense))).difference(*(row.ids for row in read)))
+    np.testing.assert_array_equal(table.rows.dense[unread], before.dense[unread])
+    np.testing.assert_array_equal(table.rows.ids, before.ids)
+    np.testing.assert_array_equal(table.rows.weights, before.weights)
+    assert Index.open(index)._store.lessons()[0] == []
+
+
+def test_a_build_that_is_killed_while_the_student_learns_gives_the_same_student(model, index, tmp_path, monkeypatch):
+    made = Index.create(tmp_path / "index", model)
+    with monkeypatch.context() as patched:
+        patched.setattr(query_training, "train_on_documents", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            made.add(DOCUMENTS)
+    made.close()
+    again = Index.create(tmp_path / "index", model)
+    again.add(DOCUMENTS)
+    np.testing.assert_array_equal(rows_of(tmp_path / "index").dense, rows_of(index).dense)
+    assert again._vectorizer.student.documents == len(DOCUMENTS)
+
+
+def test_later_documents_leave_the_student_as_it_is(index, tmp_path):
+    shutil.copytree(index, tmp_path / "index")
+    Index.open(tmp_path / "index").add([Document("new", "", "a text about whales")])
+    np.testing.assert_array_equal(rows_of(tmp_path / "index").dense, rows_of(index).dense)
+    assert Index.open(tmp_path / "index")._store.lessons()[0] == []
+
+
+def test_a_large_index_teaches_a_sample(tmp_path, monkeypatch):
+    store = DocumentStore(tmp_path / "store")
+    names = [f"document {number}" for number in range(1_000)]
+    store.set(documents=1_000)
+    store.put(Document(name, "", name) for name in names)
+    monkeypatch.setattr("text2token.search.student._LEARNT", 100)
+    keep_lessons(store, names, np.eye(1_000, 4, dtype=np.float32))
+    texts, vectors = store.lessons()
+    assert len(texts) == len(vectors) == pytest.approx(100, abs=40)
+    assert set(texts) < set(names)
 
 
 def test_aligned_tokens_of_the_student_have_the_largest_weight_one(index):

@@ -13,10 +13,11 @@ from sklearn.linear_model import Ridge
 from conftest import CORPUS, SENTENCES, calibrated, done, refused
 from text2token import Embedder, UserError
 from text2token.model.query_table import QUERY, QueryTable
-from text2token.model.static import spaced, token_ids
+from text2token.model.static import pool, spaced
+from text2token.model.vocabulary import tokenise
 from text2token.settings.distillation import DistillSettings
 from text2token.training.distillation import distill, views
-from text2token.training.student import Lesson, pool, ridge, start_table, train_table
+from text2token.training.student import Lesson, ridge, start_table, train_table
 
 FAST = DistillSettings(spans=1, epochs=3, batch_size=32)
 
@@ -40,7 +41,7 @@ def student_folder(teacher_folder):
 def lesson(teacher_folder):
     teacher = Embedder.open(teacher_folder)
     texts = views(CORPUS, 2, seed=0)
-    return teacher, Lesson(token_ids(spaced(teacher.tokenizer.backend_tokenizer), texts), teacher.embed(texts))
+    return teacher, Lesson(tokenise(spaced(teacher.tokenizer.backend_tokenizer), texts, None), teacher.embed(texts))
 
 
 def test_the_linear_map_is_that_of_another_library():

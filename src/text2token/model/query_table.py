@@ -52,9 +52,10 @@ class QueryTable:
     Attributes:
         rows: The arrays; they stay on disk until a row is read.
         tokenizer: Reads queries of any length.
-        sha256: Checksum of the arrays.
+        sha256: Checksum of the arrays that ``distill`` wrote.
         teacher: Fingerprint of the model whose vectors the student imitates.
         folder: Where the table is.
+        documents: Number of documents of an index that it has learnt since.
     """
 
     rows: TokenRows
@@ -62,6 +63,7 @@ class QueryTable:
     sha256: str
     teacher: str
     folder: Path
+    documents: int = 0
 
     @classmethod
     def open(cls, folder: Path) -> QueryTable:
@@ -78,7 +80,7 @@ class QueryTable:
             raise UserError(
                 f"The query model in '{folder}' is damaged: distil it again ({first_line(error)})."
             ) from error
-        return cls(TokenRows(*arrays), tokenizer, about["sha256"], about["teacher"], folder)
+        return cls(TokenRows(*arrays), tokenizer, about["sha256"], about["teacher"], folder, about.get("documents", 0))
 
     def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[Entries]]:
         """Encode N texts.
@@ -99,13 +101,13 @@ class QueryTable:
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12), entries
 
 
-def write_query_table(folder: Path, rows: TokenRows, tokenizer: Tokenizer, sha256: str, teacher: str) -> None:
-    """Write a query table; its arguments are those of :class:`QueryTable`."""
-    with atomic_folder(folder) as part:
-        for name, array in rows._asdict().items():
+def write_query_table(table: QueryTable) -> None:
+    """Write a query table to its folder. It replaces the one that is there."""
+    with atomic_folder(table.folder) as part:
+        for name, array in table.rows._asdict().items():
             np.save(part / f"{name}.npy", array)
-        tokenizer.save(str(part / _TOKENIZER))
-        write_json(part / _ABOUT, {"sha256": sha256, "teacher": teacher})
+        table.tokenizer.save(str(part / _TOKENIZER))
+        write_json(part / _ABOUT, {name: getattr(table, name) for name in ("sha256", "teacher", "documents")})
 
 
 def copy_query_table(source: Path, target: Path) -> None:

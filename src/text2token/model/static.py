@@ -16,12 +16,14 @@ from tokenizers import Tokenizer
 from tokenizers.normalizers import Prepend
 from tokenizers.normalizers import Sequence as Steps
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 from transformers import AutoTokenizer
 
 from text2token.model.backbone import load_head, resolve
 from text2token.model.embedder import Embedder
 from text2token.model.head import DecodingHead
 from text2token.model.loading import loading
+from text2token.model.vocabulary import tokenise
 from text2token.utils.errors import UserError
 
 STATIC = "static"
@@ -48,7 +50,7 @@ def static_embedder(backbone: str, texts: Sequence[str]) -> Embedder:
     with loading(backbone):
         tokenizer = AutoTokenizer.from_pretrained(resolve(backbone))
     backend = tokenizer.backend_tokenizer
-    table = idf_table(head, token_ids(backend, texts))
+    table = idf_table(head, tokenise(backend, texts, None))
     return Embedder(static_encoder(backend, table), head)
 
 
@@ -62,7 +64,14 @@ def static_encoder(tokenizer: Tokenizer, table: Tensor) -> SentenceTransformer:
     return SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=table)], device="cpu").eval()
 
 
-def idf_table(head: DecodingHead, texts: Sequence[Sequence[int]]) -> Tensor:
+def pool(table: Tensor, texts: Sequence[NDArray[np.int32]], *, sparse: bool = False) -> Tensor:
+    """Return the mean of the rows of each text's tokens, N×d. With ``sparse`` the gradient has rows for these tokens only."""
+    ids = torch.from_numpy(np.concatenate(texts).astype(np.int64))
+    starts = torch.from_numpy(np.cumsum([0, *map(len, texts)])[:-1])
+    return embedding_bag(ids, table, starts, mode="mean", sparse=sparse)
+
+
+def idf_table(head: DecodingHead, texts: Sequence[NDArray[np.int32]]) -> Tensor:
     """Return the rows of a decoding head, centred, scaled to length 1 and weighted by idf, V×d.
 
     Args:
@@ -71,13 +80,6 @@ def idf_table(head: DecodingHead, texts: Sequence[Sequence[int]]) -> Tensor:
     """
     weights = torch.from_numpy(inverse_document_frequency(texts, len(texts), len(head.weight)))
     return torch.nn.functional.normalize(head.weight - head.weight.mean(dim=0), dim=1) * weights[:, None]
-
-
-def token_ids(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of each text, without template and special tokens."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return [row.ids for row in tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 
 
 def spaced(tokenizer: Tokenizer) -> Tokenizer:
@@ -92,7 +94,7 @@ def spaced(tokenizer: Tokenizer) -> Tokenizer:
     return copied
 
 
-def inverse_document_frequency(texts: Iterable[Sequence[int]], number: int, size: int) -> NDArray[np.float32]:
+def inverse_document_frequency(texts: Iterable[NDArray[np.int32]], number: int, size: int) -> NDArray[np.float32]:
     """Compute ``log((1 + N) / (1 + df)) + 1`` per token id, as scikit-learn does; it stays above 0.
 
     Args:

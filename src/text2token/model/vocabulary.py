@@ -134,17 +134,24 @@ def token_ids(
     tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], max_tokens: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Return the ids of texts, and their ends: those of text ``b`` are at ``ends[b]:ends[b + 1]``; see :func:`count_tokens`."""
+    rows = tokenise(tokenizer, texts, max_tokens)
+    return np.concatenate([np.empty(0, dtype=np.int32), *rows]), np.cumsum([0, *map(len, rows)])
+
+
+def tokenise(
+    tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], max_tokens: int | None
+) -> list[NDArray[np.int32]]:
+    """Return the ids of each text; see :func:`count_tokens`."""
     backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
     truncation = backend.truncation  # transformers leaves the truncation and padding of its last call behind
     if truncation is not None and (max_tokens is None or truncation["max_length"] < max_tokens):
         backend.no_truncation()
     longest = None if max_tokens is None else _CHARACTERS * max_tokens
-    rows = [
+    return [
         np.array(_unpadded(encoding)[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
         for batch in chunked((text[:longest] for text in texts), _BATCH)
         for encoding in _encodings(backend, batch)
     ]
-    return np.concatenate([np.empty(0, dtype=np.int32), *rows]), np.cumsum([0, *map(len, rows)])
 
 
 def _encodings(backend: Tokenizer, texts: list[str]) -> list[Encoding]:

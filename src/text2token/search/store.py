@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS documents (
     id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB, metadata TEXT
 );
 CREATE INDEX IF NOT EXISTS waiting ON documents (id) WHERE columns IS NULL;
+CREATE TABLE IF NOT EXISTS lessons (id TEXT PRIMARY KEY, vector BLOB);
 CREATE TABLE IF NOT EXISTS frequencies (side TEXT PRIMARY KEY, counts BLOB);
 CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT UNIQUE, frequency INTEGER);
 """
@@ -158,6 +159,27 @@ class DocumentStore:
         parts = zip(ids, np.split(rows.indices, cuts), np.split(rows.data, cuts), strict=True)
         values = [(c.astype(np.int32).tobytes(), w.astype(np.float32).tobytes(), name) for name, c, w in parts]
         self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
+
+    def keep_lessons(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+        """Store dense vectors that the student of an unfinished index will learn, in half precision.
+
+        Args:
+            ids: N documents.
+            vectors: Their dense vectors, N×k.
+        """
+        rows = [(name, vector.astype(np.float16).tobytes()) for name, vector in zip(ids, vectors, strict=True)]
+        self._connection.executemany("INSERT OR REPLACE INTO lessons VALUES (?, ?)", rows)
+
+    def lessons(self) -> tuple[list[str], NDArray[np.float32]]:
+        """Texts and dense vectors of the documents that the student of an unfinished index will learn, N and N×k."""
+        select = "SELECT title, text, vector FROM lessons JOIN documents USING (id) ORDER BY lessons.id"
+        rows = self._connection.execute(select).fetchall()
+        vectors = [np.frombuffer(vector, np.float16) for _, _, vector in rows]
+        return [Document("", title, text).content for title, text, _ in rows], np.array(vectors, np.float32)
+
+    def forget_lessons(self) -> None:
+        """Remove what :meth:`keep_lessons` stored."""
+        self._connection.execute("DELETE FROM lessons")
 
     def vector(self, name: str, wanted: NDArray[Any] | None = None) -> dict[int, float]:
         """Sparse vector of a document, weight by column, or its wanted columns; empty while it waits or if it is gone."""

@@ -1,19 +1,26 @@
 """The student of an index: it encodes queries in place of the model, without torch (ours).
 
-The index keeps a copy of the student's table, so a search needs neither the student's folder nor the model.
+The index keeps a copy of the student's table, so a search needs neither the student's folder nor the model. When the index is
+built, the copy learns its documents.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from zlib import crc32
 
-from text2token.model.query_table import QUERY, QueryTable, copy_query_table
+import numpy as np
+from numpy.typing import NDArray
+
+from text2token.model.query_table import QUERY, QueryTable, copy_query_table, write_query_table
 from text2token.search.store import DocumentStore
 from text2token.utils.errors import UserError
 
 NO_STUDENT = "none"
 _FACT = "student"  # the checksum of the student, in the database of the index
+_LEARNT = 20_000  # documents that a student learns, some minutes of work; a larger index gives a sample
 
 
 def find_student(model: str, query_model: str | None) -> QueryTable | None:
@@ -96,3 +103,28 @@ def open_student(folder: Path, store: DocumentStore, query_model: str | None) ->
                 "it out."
             )
     return QueryTable.open(folder / QUERY)
+
+
+def keep_lessons(store: DocumentStore, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
+    """Keep the dense vectors of documents that the student will learn. The sample depends on the ids alone.
+
+    Args:
+        store: Database of an unfinished index, which has counted all its documents.
+        ids: N documents.
+        vectors: Their dense vectors, N×k.
+    """
+    documents = store.get("documents")
+    drawn = [place for place, name in enumerate(ids) if crc32(name.encode()) * documents < _LEARNT << 32]
+    store.keep_lessons([ids[place] for place in drawn], vectors[drawn])
+
+
+def learn(store: DocumentStore, student: QueryTable, *, progress: bool) -> QueryTable:
+    """Return the student after it has learnt the documents of an index, once; it replaces the copy in the index."""
+    texts, vectors = store.lessons()
+    if texts and not student.documents:
+        from text2token.model.query_training import train_on_documents  # torch, which a search does not need
+
+        write_query_table(train_on_documents(student, texts, vectors, progress=progress))
+        student = QueryTable.open(student.folder)
+    store.forget_lessons()
+    return student

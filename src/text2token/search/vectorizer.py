@@ -18,7 +18,7 @@ from text2token.search.bm25 import WordSplitter, idf, impacts
 from text2token.search.engines.base import Matrix
 from text2token.search.format import IndexSettings
 from text2token.search.store import TOKENIZER, DocumentStore, Totals, Word
-from text2token.search.student import open_student
+from text2token.search.student import learn, open_student
 from text2token.search.vectors import TokenSpace, TokenVectors, summed
 from text2token.settings.search import FieldName
 from text2token.utils.errors import first_line
@@ -90,6 +90,11 @@ class Vectorizer:
     def calibrate(self, sample: Callable[[int], list[str]], *, progress: bool) -> None:
         """See :meth:`text2token.search.encoder.IndexModel.calibrate`."""
         self.model.calibrate(sample, progress=progress)
+
+    def teach(self, *, progress: bool) -> None:
+        """Let the student learn the documents; see :func:`text2token.search.student.learn`."""
+        if self.student is not None:
+            self.student = learn(self._store, self.student, progress=progress)
 
     def documents(self, batch: Batch) -> dict[FieldName, Matrix]:
         """Vectors of documents in all fields, from their embeddings or else from one pass of the model."""

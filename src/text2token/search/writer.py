@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from more_itertools import chunked
 
 from text2token.data.text import clean
@@ -20,7 +21,7 @@ from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine
 from text2token.search.format import IndexSettings, read_settings, write_settings
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
-from text2token.search.student import check_teacher, find_student, keep_student
+from text2token.search.student import check_teacher, find_student, keep_lessons, keep_student
 from text2token.search.vectorizer import Vectorizer
 from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
 from text2token.utils.errors import UserError
@@ -203,6 +204,7 @@ class IndexWriter:
                 self._index(batch)
                 bar.advance(task, len(batch.documents))
         self.engine.finish()
+        self.vectorizer.teach(progress=progress)
         self.store.set(finished=True)
         return total
 
@@ -274,6 +276,8 @@ class IndexWriter:
         self.engine.add(ids, {field: vectors[field] for field in self.fields}, metadata)
         with self.store.transaction():
             self.store.mark_encoded(ids, vectors.get("sparse"))
+            if self.vectorizer.student is not None and not self.store.get("finished"):
+                keep_lessons(self.store, ids, np.asarray(vectors["dense"]))
 
 
 def _cleaned(document: Document) -> Document:

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
-from text2token.model.query_table import QUERY, TokenRows, write_query_table
+from text2token.model.query_table import QUERY, QueryTable, TokenRows, write_query_table
 from text2token.model.spans import draw_span, join_words, split_words
-from text2token.model.static import spaced, static_encoder, token_ids
+from text2token.model.static import pool, spaced, static_encoder
+from text2token.model.vocabulary import tokenise
 from text2token.settings.distillation import DistillSettings
 from text2token.settings.record import RECORD, DistillRecord, TeacherFacts
 from text2token.training.card import write_student_cards
 from text2token.training.start import CorpusLike, Draw, Drawn, as_corpus, read_corpus
-from text2token.training.student import Lesson, pool, start_table, train_table
+from text2token.training.student import Lesson, start_table, train_table
 from text2token.utils.errors import UserError
 from text2token.utils.processes import require_one_process
 from text2token.utils.progress import track
@@ -92,7 +93,7 @@ def distill(
         with folder.clock("query table"):
             rows = token_rows(student, progress=progress)
             checksum = hashlib.sha256(b"".join(array.tobytes() for array in rows)).hexdigest()
-            write_query_table(folder.result / QUERY, rows, tokenizer, checksum, facts.fingerprint)
+            write_query_table(QueryTable(rows, tokenizer, checksum, facts.fingerprint, folder.result / QUERY))
         record = DistillRecord.of(
             folder.origin()
             | {"settings": settings, "teacher": facts, "corpus": corpus_facts, "read": len(lesson.ids)}
@@ -159,8 +160,8 @@ def _lesson(
     embeddings: list[Tensor] = []
     for number, chunk in enumerate(track(chunks, "Teacher encodes", unit="texts", each=_CHUNK, enabled=progress)):
         embeddings.append(folder.cached(f"{part}-{number}.npy", partial(teacher.embed, chunk)))
-    ids = [row[: teacher.encoder.max_seq_length] for row in token_ids(tokenizer, read)]  # the teacher reads no more
-    kept = [place for place, row in enumerate(ids) if row]
+    ids = tokenise(tokenizer, read, teacher.encoder.max_seq_length)  # the teacher reads no more
+    kept = [place for place, row in enumerate(ids) if len(row)]
     return Lesson([ids[place] for place in kept], torch.cat(embeddings)[kept])
 
 

@@ -10,16 +10,15 @@ must predict a token target: half of it lies on the aligned tokens of the teache
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
 from text2token.model.embedder import Embedder
-from text2token.model.static import idf_table, inverse_document_frequency
+from text2token.model.static import idf_table, inverse_document_frequency, pool
 from text2token.settings.distillation import DistillSettings
 from text2token.targets.loss import pad_targets, token_target_loss
 from text2token.utils.progress import progress_bar
@@ -41,15 +40,8 @@ class Lesson:
         embeddings: Pooled embeddings of the teacher, N×d.
     """
 
-    ids: list[list[int]]
+    ids: list[NDArray[np.int32]]
     embeddings: Tensor
-
-
-def pool(table: Tensor, texts: Sequence[Sequence[int]], *, sparse: bool = False) -> Tensor:
-    """Return the mean of the rows of each text's tokens, N×d. With ``sparse`` the gradient has rows for these tokens only."""
-    lengths = [len(ids) for ids in texts]
-    offsets = torch.tensor([0, *np.cumsum(lengths)[:-1]])
-    return embedding_bag(torch.tensor([i for ids in texts for i in ids]), table, offsets, mode="mean", sparse=sparse)
 
 
 def start_table(teacher: Embedder, lesson: Lesson) -> Tensor:
