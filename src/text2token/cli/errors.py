@@ -17,7 +17,7 @@ from typing import Any
 import click
 
 from text2token.utils.errors import UserError, first_line, is_full_disk
-from text2token.utils.processes import is_main, local_rank
+from text2token.utils.processes import end, is_main, local_rank
 
 DEBUG = "text2token.debug"
 """Key of ``click.Context.meta``: show the traceback of an error."""
@@ -57,6 +57,7 @@ def error_border(context: click.Context) -> Iterator[None]:
         expected = _expected_sentence(error, context.meta.get(COMMAND))
         said = expected or _unexpected_sentence(error)
         click.echo(f"Error: {' '.join(said.split())}".encode(errors="backslashreplace"), err=True)
+        end()
         sys.exit(2 if expected else 1)
 
 

@@ -140,9 +140,12 @@ def started() -> PartialState:
 
 
 def end() -> None:
-    """Leave the group of the processes after a run that has succeeded."""
+    """Leave the group of the processes, if this one has started it. At exit its threads could abort the process."""
     if world_size() > 1:
-        started().destroy_process_group()
+        import torch.distributed
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
 
 def _broadcast(values: list[Any]) -> list[Any]:
