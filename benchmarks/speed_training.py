@@ -24,6 +24,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
 
+from contenders import OURS
 from runner import bf16, ratios, text2token
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.packaged import fetch
@@ -40,7 +41,7 @@ from text2token.training.pipeline import split_texts
 from text2token.training.start import open_backbone
 from text2token.training.trainer import TrainingSettings, train_stage
 from text2token.utils.resume import cached
-from trained import OURS, READS, cost, count_tokens, recipe_file, train
+from trained import READS, cost, count_tokens, recipe_file, train
 
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
