@@ -204,15 +204,16 @@ def test_the_page_on_speed_shows_missed_goals_and_ratios():
         "not_run": {"a peer": "it does not install"},
     }
     training = {
-        "turns": {"texts": 384, "bf16": True, "texts_s": {"text2token": [9.0, 11.0]}, "tokens_s": {"text2token": [300.0, 500.0]}},
-        "fit": {"timings": {"statistics": 1.0, "train 1": 60.4}},
-        "memory": {"texts": [20, 200], "peak_rss_gib": [1.0, 1.1]},
+        "texts": 384, "bf16": True, "texts_s": {"text2token": [9.0, 11.0]}, "tokens_s": {"text2token": [300.0, 500.0]},
     }  # fmt: skip
     student = {
         "ndcg": {"CISI": {"dense": 30.0, "student alone": 25.0}},
-        "tokens_a_second": {"student": 123456.0, "teacher": 900.0},
-    }
-    details = {"encoding": encoding, "training": training, "student": student, "memory": {"peak_rss_gib": [2.0, 2.2]}}
+        "tokens_a_second": {"student": 123456.0, "teacher": 900.0}, "documents": 50,
+    }  # fmt: skip
+    details = {
+        "encoding": encoding, "training": training, "fit": {"timings": {"statistics": 1.0, "train 1": 60.4}},
+        "student": student, "memory_index": {"peak_rss_gib": [2.0, 2.2]},
+    }  # fmt: skip
     result = {
         "name": "speed", "figures": {"encode_over_st_fp32": 2.0}, "details": details, **origin("speed"),
     }  # fmt: skip
@@ -225,8 +226,12 @@ def test_the_page_on_speed_shows_missed_goals_and_ratios():
     assert "| text2token | 10.0 | 400 |" in page
     assert "| CISI | 30.0 | 25.0 |" in page
     assert "| index | 2.00 | 2.20 |" in page
+    assert "cut to 50 documents" in page
     assert (
         "bf16" not in render("results-speed.md.j2", page_speed.context(result | {"name": "speed-avx2"})).split("## ")[0]
     )
+    finished = render("results-speed.md.j2", page_speed.context(result | {"details": {"student": student}}))
+    assert "## A student" in finished
+    assert "## Encoding" not in finished
     rates["llama.cpp bf16"] = [60.0, 70.0, 80.0]
     assert "`llama-cpp-python` 0.3.36" in render("results-speed.md.j2", page_speed.context(result))
