@@ -55,7 +55,7 @@ def main() -> None:
         pages["results-speed"] = page_speed.context(speed)
     for page, context in pages.items():
         write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
-    block = render("readme.md.j2", pages["results"])
+    block = render("readme.md.j2", {**pages["results"], "speed": speed})
     readme = README.read_text(encoding="utf-8")
     write_page(MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme), README)
 
