@@ -47,8 +47,8 @@ lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and 
 		--resolution lowest-direct --python-version 3.11 --only-binary :all: --no-annotate --no-header \
 		| grep -vE '^(nvidia|cuda|triton)' > constraints-lowest.txt  # the CPU build of torch needs none of these
 
-bench-speed: .venv/dev .venv-llama/ready  ## needs DATA and MODEL=folder that fit wrote; continues when repeated; SPEED=--documents 500 cuts the student's collections
-	$(BIN)/python benchmarks/speed.py --data $(DATA) --model $(MODEL) --llama .venv-llama/bin/python $(SPEED)
+bench-speed: .venv/dev .venv-llama/ready  ## needs DATA and a quiet machine; hours, continues when repeated; SPEED='--documents 500' cuts the student's collections
+	$(BIN)/python benchmarks/speed.py --data $(DATA) --llama .venv-llama/bin/python $(SPEED)
 	$(BIN)/python benchmarks/pages.py
 
 bench-serving: .venv/dev .venv-infinity/ready  ## needs DATA and MODEL=folder that fit wrote; half an hour on a quiet machine

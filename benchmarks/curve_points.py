@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from collection import Collection, best, ndcg
-from contenders import FILTERED
+from contenders import CORRECTED
 from known_items import known_item_search
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.data.corpus import open_corpus, sample
@@ -84,8 +84,8 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
     """Score a trained model, a baseline also with our correction.
 
     Returns:
-        Texts, tokens and minutes of the training; and for each variant, which is empty or :data:`contenders.FILTERED`, its scores
-        and the minutes of everything beside the training.
+        Texts, tokens and minutes of the training; and for each variant, which is empty or :data:`contenders.CORRECTED`, its
+        scores and the minutes of everything beside the training.
     """
     run = RunRecord.read(model / "run.json")
     baseline = run.verb == "baseline"
@@ -99,7 +99,7 @@ def measure(model: Path, bench: Bench) -> dict[str, Any]:
         started = time.perf_counter()
         correct(embedder, bench.corpus, run.recipe)
         beside += (time.perf_counter() - started) / 60
-        variants[FILTERED] = {"scores": scores(embedded, embedder.densify), "minutes_beside": beside}
+        variants[CORRECTED] = {"scores": scores(embedded, embedder.densify), "minutes_beside": beside}
     return {**spent, "variants": variants}
 
 

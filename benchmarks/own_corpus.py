@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from collection import Collection, beir, by_query, query_items
+from contenders import OURS
 from curve_points import CORPUS, COUNTED
 from runner import DATA, data_checksums, runs_option, write_results, write_texts
 from sparse import SETS, Model, bm25, rank_all
@@ -24,7 +25,7 @@ from text2token.data.corpus import open_corpus, sample
 from text2token.evaluation.items import Floats, percentile_interval
 from text2token.model.packaged import REFERENCES
 from text2token.search.encoder import TextEncoder
-from trained import OURS, cost, texts_for, tokens_of_a_text, train
+from trained import cost, texts_for, tokens_of_a_text, train
 
 OWN, WIKIPEDIA, CONTINUED = "own", "wikipedia", "continued"
 BM25, MINILM = "BM25", "MiniLM"

@@ -8,7 +8,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from contenders import FILTERED, NAMES
+from contender_rows import NAMES
+from contenders import CORRECTED
 from text2token.utils.figures import MUTED, PALETTE, figure_style, write_figure
 
 
@@ -36,7 +37,7 @@ def by_variant(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str,
 
 def method(variant: str) -> str:
     """Return the name for readers of a variant without its correction."""
-    return variant.removesuffix(FILTERED)
+    return variant.removesuffix(CORRECTED)
 
 
 def draw(rows: Sequence[Mapping[str, Any]]) -> Figure:

@@ -12,14 +12,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from statistics import mean
 from typing import Any, NamedTuple
 
 import click
 
-from contenders import COMPARED, FILTERED, MINILM, MINILM_NAME, NAMES, OVERALL, SECOND, WHOLE, by_contender
+from contenders import (
+    COMPARED,
+    CORRECTIONS,
+    FIRST,
+    MINILM,
+    MINILM_WHOLE,
+    OURS,
+    OVERALL,
+    Contender,
+    contenders,
+    seeds,
+)
+from quality_figures import differences
 from runner import DATA, data_checksums, read_results, runs_option, text2token, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import LearnedCorrection, compare, evaluate, read_summary, recorrected_model, saved_model
@@ -29,60 +40,9 @@ from text2token.evaluation.tasks import select_tasks
 from text2token.settings.recipe import Recipe
 from trained import cost, recipe_file, train
 
-FIRST = "smollm2-135m"  # the backbone that every method trains
 RATES = ("3e-5", "1e-4", "3e-4")  # the learning rates that every method tries
 LARGER_RATES = ("1e-3", "3e-3", "1e-2", "3e-2")  # tried one by one as long as the last rate is the best
-SEEDS = {"text2token": 3, "llm2vec": 3, "simcse": 1, "tsdae": 1}
-SETTINGS = {
-    "plain mean": ("--template", "none", "--pooling", "mean"),
-    "PromptEOL": ("--template", "eol"),
-    "Echo": ("--template", "echo", "--pooling", "mean"),
-    "keywords prompt": (),
-    "weighted mean": ("--template", "none", "--pooling", "weighted-mean"),
-    "last token": ("--template", "none"),
-}
-CORRECTIONS = {"": "none", FILTERED: "centre+filter", ", centred": "centre", ", first removed": "first-component"}
-ONE_PER_TYPE = ("STSBenchmark", "TweetSentimentExtractionClassification", "SciFact", "SearchSnippets", "PIT2015")
 DECODED = {"tsdae": 1.4 / 0.4}  # the trainer counts what the encoder reads, 40 % of a text; the decoder reads all of it
-
-
-class Contender(NamedTuple):
-    """One way to make vectors. ``vectors`` names the file that all corrections of an untrained setting share."""
-
-    model: str  # what 'text2token evaluate' scores; a method trains this backbone first
-    options: tuple[str, ...] = ()
-    method: str | None = None
-    correction: str = ""  # key of CORRECTIONS; the empty one leaves a trained model as it is
-    seed: int = 0
-    tasks: tuple[str, ...] = ()  # empty: all
-    whole: bool = False  # evaluate complete tasks, also in a benchmark that cuts them
-    vectors: str | None = None
-
-
-def contenders() -> dict[str, Contender]:
-    """Name every contender, in the order of the work."""
-    trained = {
-        f"{method}{label}, seed {seed}": Contender(FIRST, method=method, correction=label, seed=seed)
-        for method, seeds in SEEDS.items()
-        for label in (("",) if method == "text2token" else ("", FILTERED))
-        for seed in range(seeds)
-    }
-    untrained = {
-        setting + label: Contender(FIRST, (*options, "--correction", correction), vectors=setting.replace(" ", "-"))
-        for setting, options in SETTINGS.items()
-        for label, correction in CORRECTIONS.items()
-    }
-    plain = (*SETTINGS["PromptEOL"], "--correction", "none")
-    return {
-        "BM25": Contender("bm25"),
-        MINILM_NAME: Contender("all-minilm-l6-v2"),
-        WHOLE: Contender("all-minilm-l6-v2", tasks=(*MINILM, "SciFact"), whole=True),
-        **trained,
-        **untrained,
-        f"{SECOND}: PromptEOL": Contender(SECOND, plain, tasks=ONE_PER_TYPE),
-        f"{SECOND}: text2token": Contender(SECOND, method="text2token", tasks=ONE_PER_TYPE),
-        f"{SECOND}: llm2vec": Contender(SECOND, method="llm2vec", tasks=ONE_PER_TYPE),
-    }
 
 
 class Bench(NamedTuple):
@@ -100,35 +60,50 @@ class Bench(NamedTuple):
 
     def result_folder(self, name: str) -> Path:
         """Folder of a contender's results."""
-        return self.runs / "results" / name.replace(", ", "-").replace(": ", "-").replace(" ", "-")
+        return self.runs / "results" / file_name(name)
+
+    def tasks(self, contender: Contender) -> dict[str, Path | None]:
+        """Return the tasks of a contender, see :func:`local_tasks`."""
+        every = local_tasks(self.data)
+        return {task: every[task] for task in contender.tasks or every}
+
+    def finished(self, name: str, contender: Contender) -> bool:
+        """Tell whether a contender has all its tasks. A stopped evaluation has a summary of fewer."""
+        folder = self.result_folder(name)
+        if not (folder / SUMMARY).is_file():
+            return False
+        summary = read_summary(folder)
+        return {row["task"] for row in summary["tasks"]} | summary["skipped"].keys() >= self.tasks(contender).keys()
 
     def run(self, name: str, contender: Contender, details: dict[str, Any]) -> Path:
         """Train and evaluate a contender. Learning rates and costs are added to ``details``."""
         model, options, method, label = contender.model, [*contender.options], contender.method, contender.correction
         if method:
             tried = details["learning_rates"][method + label] = learning_rates(self, method, label)
-            folder = self.train(contender.model, method, max(tried, key=tried.__getitem__), contender.seed)
-            details["trained"][name] = cost(folder, DECODED.get(method, 1.0))
-            model = str(folder)
+            rate = max(tried, key=tried.__getitem__)
+            trained = self.train(contender.model, method, rate, contender.seed, contender.teacher)
+            details["trained"][name] = cost(trained, DECODED.get(method, 1.0))
+            model = str(trained)
             options = ["--correction", CORRECTIONS[label], "--corpus", self.corpus] if label else []
         if contender.vectors:
-            file = self.runs / "vectors" / f"{contender.vectors}.sqlite"
+            file = self.runs / "vectors" / f"{file_name(contender.vectors)}.sqlite"
             options += ["--corpus", self.corpus, "--vectors", str(file)]
-        mirrored = [task.metadata.name for task in select_tasks(data_root=self.data / "mteb").tasks] + ["SciFact"]
-        tasks = [task for task in mirrored if not contender.tasks or task in contender.tasks]
-        for folder in sorted((self.data / "extra").glob("*/")):
-            options += ["--data", str(folder)] if not contender.tasks or folder.name in contender.tasks else []
-        options += ["--data-root", str(self.data / "mteb"), "--tasks", ",".join(tasks)]
+        tasks = self.tasks(contender)
+        for folder in filter(None, tasks.values()):
+            options += ["--data", str(folder)]
+        mirrored = ",".join(task for task, folder in tasks.items() if not folder)
+        options += ["--data-root", str(self.data / "mteb"), "--tasks", mirrored]
         options += () if contender.whole else self.evaluation
         text2token("evaluate", model, *options, "--output", str(self.result_folder(name)))
         return self.result_folder(name)
 
-    def train(self, backbone: str, method: str, rate: str, seed: int) -> Path:
+    def train(self, backbone: str, method: str, rate: str, seed: int, teacher: str | None = None) -> Path:
         """Train a model, unless its folder is there."""
         texts = round(self.share * Recipe.load(recipe_file(method)).max_texts)
-        output = self.runs / "models" / f"{backbone}-{method}-{texts}-{rate}-{seed}"
+        taught = {"teacher": teacher} if teacher else {}
+        output = self.runs / "models" / "-".join([backbone, method, str(texts), rate, str(seed), *taught.values()])
         settings: dict[str, str | int] = {"backbone": backbone, "max_texts": texts, "learning_rate": rate, "seed": seed}
-        return train(output, self.corpus, method, **settings)
+        return train(output, self.corpus, method, **settings, **taught)
 
     def validation(self, model: Path, label: str) -> float:
         """Score a model on STSBenchmark validation, × 100. Learning rates are chosen by this score."""
@@ -140,8 +115,21 @@ class Bench(NamedTuple):
             evaluated = recorrected_model(str(model), correction, precision="auto")
         else:
             evaluated = saved_model(str(model), precision="auto")
-        output = self.runs / "validation" / f"{model.name}{label.replace(', ', '-')}"
+        output = self.runs / "validation" / f"{model.name}{file_name(label)}"
         return 100 * float(evaluate(evaluated, selection, output)["tasks"][0]["score"])
+
+
+@cache
+def local_tasks(data: Path) -> dict[str, Path | None]:
+    """Return the tasks of the data: those of mteb, whose data are in the mirror, and tasks in folders of their own."""
+    mirrored = [task.metadata.name for task in select_tasks(data_root=data / "mteb").tasks]
+    own = {folder.name: folder for folder in sorted((data / "extra").glob("*/"))}
+    return dict.fromkeys([*mirrored, "SciFact"]) | own
+
+
+def file_name(name: str) -> str:
+    """Return the name of a contender as part of a path."""
+    return name.replace(", ", "-").replace(": ", "-").replace(" ", "-")
 
 
 @click.command()
@@ -156,23 +144,22 @@ def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple
     evaluation = ("--max-docs", str(max_docs)) if max_docs else ()
     bench = Bench(data, runs, share, evaluation)
     checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
-    details = earlier_details(share, max_docs)
+    details = earlier_details({"share": share, "max_docs": max_docs, "correction": Recipe().correction})
     every = contenders()
     for name, contender in every.items():
         if name.startswith(only or ""):
             bench.run(name, contender, details)
-            folders = {each: folder for each in every if ((folder := bench.result_folder(each)) / SUMMARY).is_file()}
+            folders = {each: bench.result_folder(each) for each in every if bench.finished(each, every[each])}
             details["not run"] = [each for each in every if each not in folders]
             details["comparison"] = comparison(folders)
             click.echo(write_results("quality", 0, checksums, results(folders, details), details))
 
 
-def earlier_details(share: float, max_docs: int | None) -> dict[str, Any]:
+def earlier_details(settings: dict[str, Any]) -> dict[str, Any]:
     """Read the learning rates and costs in the results file, if they were measured with the same settings."""
     details: dict[str, Any] = read_results("quality").get("details", {})
-    if (details.get("share"), details.get("max_docs")) == (share, max_docs):
-        return details
-    return {"share": share, "max_docs": max_docs, "learning_rates": {}, "trained": {}}
+    same = all(name in details and details[name] == value for name, value in settings.items())
+    return details if same else {**settings, "learning_rates": {}, "trained": {}}
 
 
 @cache
@@ -187,18 +174,25 @@ def learning_rates(bench: Bench, method: str, label: str) -> dict[str, float]:
 
 def results(folders: Mapping[str, Path], details: dict[str, Any]) -> dict[str, float]:
     """Compute the figures of the finished contenders, × 100. The scores of the model with known ones go into ``details``."""
-    figures: dict[str, float] = {}
+    means: dict[str, dict[str, float]] = {}
+    found: dict[str, float] = {}
     for name, folder in folders.items():
-        tasks = read_summary(folder)["tasks"]
-        scores: dict[str, list[float]] = {}
-        for row in tasks:
-            scores.setdefault(row["type"], []).append(100 * row["score"])
-        figures |= {f"{name}: {kind}": mean(values) for kind, values in scores.items()}
-        figures[f"{name}: {OVERALL}"] = mean(chain.from_iterable(scores.values()))
-        if name == WHOLE:
-            known = details["known_model"] = {row["task"]: 100 * row["score"] for row in tasks}
-            figures["minilm_max_abs_diff"] = max(abs(known[task] - score) for task, score in MINILM.items())
-    return figures | differences(figures) | evaluation_cost(folders)
+        scores: dict[str, list[float]] = {OVERALL: []}
+        for row in read_summary(folder)["tasks"]:
+            for kind in (row["type"], OVERALL):
+                scores.setdefault(kind, []).append(row["score"])
+        means[name] = {kind: points(mean(values)) for kind, values in scores.items()}
+    if MINILM_WHOLE in folders:
+        rows = read_summary(folders[MINILM_WHOLE])["tasks"]
+        known = details["known_model"] = {row["task"]: 100 * row["score"] for row in rows if row["task"] in MINILM}
+        found["minilm_max_abs_diff"] = max(abs(known[task] - score) for task, score in MINILM.items())
+    shown = {f"{name}: {kind}": score for name, by_kind in means.items() for kind, score in by_kind.items()}
+    return shown | found | differences(means) | evaluation_cost(folders)
+
+
+def points(score: float) -> float:
+    """Return a score × 100. It has four decimals, because all digits of all rows would make the results file too large."""
+    return round(100 * score, 4)
 
 
 def evaluation_cost(folders: Mapping[str, Path]) -> dict[str, float]:
@@ -208,11 +202,11 @@ def evaluation_cost(folders: Mapping[str, Path]) -> dict[str, float]:
         return [json.loads(file.read_text(encoding="utf-8")) for file in (folders[name] / "tasks").glob("*.json")]
 
     found = {}
-    if ours := [row for name in folders if name.startswith("text2token") for row in tasks(name)]:
+    if ours := [row for name in seeds(OURS) if name in folders for row in tasks(name)]:
         seconds, encoding, texts = (sum(row[key] for row in ours) for key in ("seconds", "encoding_seconds", "texts"))
         found["judging_s_per_1000_texts"] = 1000 * (seconds - encoding) / texts
-    if WHOLE in folders:
-        found["judging_peak_gib"] = next(row["peak_rss_gib"] for row in tasks(WHOLE) if row["task"] == "SciFact")
+    if MINILM_WHOLE in folders:
+        found["judging_peak_gib"] = next(row["peak_rss_gib"] for row in tasks(MINILM_WHOLE) if row["task"] == "SciFact")
     return found
 
 
@@ -228,32 +222,21 @@ def comparison(folders: Mapping[str, Path]) -> dict[str, Any] | None:
         return {
             "label": row.label,
             "type": row.type,
-            "scores": {names[column]: 100 * score for column, score in row.scores.items()},
-            "intervals": {names[column]: [100 * end for end in ends] for column, ends in row.intervals.items()},
+            "scores": {names[column]: points(score) for column, score in row.scores.items()},
+            "intervals": {names[column]: [*map(points, ends)] for column, ends in row.intervals.items()},
             "differences": {
-                names[column]: {"points": 100 * d.value, "low": 100 * d.low, "high": 100 * d.high, "clear": d.clear}
+                names[column]: {
+                    "points": points(d.value),
+                    "low": points(d.low),
+                    "high": points(d.high),
+                    "clear": d.clear,
+                }
                 for column, d in row.differences.items()
             },
         }
 
     tasks, means = (list(map(in_points, rows)) for rows in (found.tasks, found.means))
     return {"measured": list(names.values()), "tasks": tasks, "means": means}
-
-
-def differences(figures: Mapping[str, float]) -> dict[str, float]:
-    """Subtract LLM2Vec's recipe from ours, means over seeds: over all tasks, and for the type of task where ours is worst.
-
-    The recipe counts with or without the correction of ours, whichever is better overall.
-    """
-    means = {name: {kind: mean(scores) for kind, scores in row.items()} for name, row in by_contender(figures).items()}
-    ours = means.get(NAMES["text2token"])
-    others = [means[NAMES[method]] for method in ("llm2vec", "llm2vec" + FILTERED) if NAMES[method] in means]
-    if not ours or not others:
-        return {}
-    theirs = max(others, key=lambda row: row[OVERALL])
-    found = {kind: ours[kind] - theirs[kind] for kind in ours}
-    overall = found.pop(OVERALL)
-    return {"ours_minus_llm2vec_mean": overall, "ours_minus_llm2vec_worst_type": min(found.values())}
 
 
 if __name__ == "__main__":

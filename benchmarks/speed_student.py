@@ -64,7 +64,10 @@ def measure(data: Path, runs: Path, model: str, limit: int | None = None) -> dic
     speed = once("speed", partial(speedup, taught, alone, runs / "texts.jsonl"))
     latency = once("latency", partial(latencies, taught, collections[0]))
     sts = once("sts", partial(similarity, alone, data / VALIDATION))
-    return {"figures": figures(scores, speed, latency, sts), "details": {"ndcg": scores, "tokens_a_second": speed}}
+    return {
+        "figures": figures(scores, speed, latency, sts),
+        "details": {"ndcg": scores, "tokens_a_second": speed, "documents": limit},
+    }
 
 
 def figures(

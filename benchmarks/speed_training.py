@@ -39,8 +39,7 @@ from text2token.training.objective import TokenTargets
 from text2token.training.pipeline import split_texts
 from text2token.training.start import open_backbone
 from text2token.training.trainer import TrainingSettings, train_stage
-from text2token.utils.resume import cached
-from trained import OURS, READS, cost, count_tokens, recipe_file, train
+from trained import READS, cost, count_tokens, recipe_file
 
 SEED = 0
 CORPUS = "corpus/wiki-sentences.txt"
@@ -59,29 +58,17 @@ class Turn(NamedTuple):
     tokens: int
 
 
-def measure(data: Path, runs: Path) -> dict[str, Any]:
-    """Return ``figures`` and ``details`` of training.
+def beside_others(data: Path, runs: Path) -> dict[str, Any]:
+    """Measure the training of all contenders in turns on distinct texts.
 
     Args:
         data: Folder with corpus/.
-        runs: Keeps the finished parts and fits.
+        runs: Work folder.
     """
-    corpus = data / CORPUS
-    parts = {
-        "turns": cached(runs / "turns.json", lambda: beside_others(corpus, runs)),
-        "fit": default_fit(corpus, runs),
-        "memory": memory(corpus, runs),
-    }
-    figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
-    return {"figures": figures, "details": {name: part["details"] for name, part in parts.items()}}
-
-
-def beside_others(corpus: Path, runs: Path) -> dict[str, Any]:
-    """Measure the training of all contenders in turns on distinct texts."""
     contenders: dict[str, Callable[[Sequence[str], Path], Turn]] = {
         "text2token": fit_texts, "simcse": simcse, "llm2vec": llm2vec,
     }  # fmt: skip
-    texts = sample(open_corpus(corpus), WARM_UP + ROUNDS * TEXTS, SEED)
+    texts = sample(open_corpus(data / CORPUS), WARM_UP + ROUNDS * TEXTS, SEED)
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     for number in range(ROUNDS + 1):
         part = texts[WARM_UP + (number - 1) * TEXTS :][:TEXTS] if number else texts[:WARM_UP]
@@ -166,13 +153,12 @@ def llm2vec(texts: Sequence[str], folder: Path) -> Turn:
     return Turn(60 * cost(folder)["minutes"], 0.0, round(READS["llm2vec"] * count_tokens(encoder, texts)))
 
 
-def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
-    """Fit with the default recipe, and read from its record how fast the training was and how long all else took.
+def default_fit(model: str) -> dict[str, Any]:
+    """Read from the record of a model how fast its training was and how long all else took.
 
     The seconds of the training include its evaluations and checkpoints.
     """
-    output = train(runs / "fit", str(corpus), OURS)
-    run, spent = json.loads((output / "run.json").read_text()), cost(output)
+    run, spent = json.loads((Path(model) / "run.json").read_text()), cost(Path(model))
     training, tokens = 60 * spent["minutes"], spent["tokens"]
     # forward, and back for the gradient of each layer's input
     both_ways = 2 * forward_gflop(open_backbone(RECIPE).encoder[0].model)
@@ -185,19 +171,24 @@ def default_fit(corpus: Path, runs: Path) -> dict[str, Any]:
     return {"figures": figures, "details": details}
 
 
-def memory(corpus: Path, runs: Path) -> dict[str, Any]:
+def memory(data: Path, runs: Path) -> dict[str, Any]:
     """Compare the peak memory of two fits, one with ten times the texts of the other one.
 
     The backbone is tiny and random, with the vocabulary of the default one, since what grows with the texts is measured.
     Nine tenths of the texts are in stage 1, which saves most of the time for priors; these are built shard by shard.
+
+    Args:
+        data: Folder with corpus/.
+        runs: Keeps the finished fits.
     """
+    runs.mkdir(parents=True, exist_ok=True)
     if not (tiny := runs / "tiny").is_dir():
         save_tiny(tiny)
     peaks = {}
     for number in (SMALL, LARGE):
-        if not (output := runs / f"memory-{number}").is_dir():
+        if not (output := runs / f"fit-{number}").is_dir():
             settings = ("--backbone", str(tiny), "--max-texts", str(number), "--stage-1", "0.9", "--batch-size", "128")
-            text2token("fit", str(corpus), "--output", str(output), *settings)
+            text2token("fit", str(data / CORPUS), "--output", str(output), *settings)
         peaks[number] = json.loads((output / "run.json").read_text())["peak_rss_gib"]
     details = {"texts": [SMALL, LARGE], "peak_rss_gib": list(peaks.values())}
     return {"figures": {"memory_x10_fit": peaks[LARGE] / peaks[SMALL]}, "details": details}

@@ -66,6 +66,11 @@ def average(scores: list[float] | None, *, spread: bool = False) -> str:
     return fixed(mean(scores)) + (f" ({min(scores):.1f} to {max(scores):.1f})" if spread and len(scores) > 1 else "")
 
 
+def spent(cost: Mapping[str, float] | None) -> str:
+    """Write the texts, tokens and minutes of a training. A contender that was not trained here has an empty cell."""
+    return f"{cost['texts']:,.0f} texts, {cost['tokens']:,.0f} tokens, {cost['minutes']:.1f} min" if cost else ""
+
+
 def code(tokens: Iterable[str]) -> str:
     """Write tokens as code, with visible spaces."""
     return " ".join(f"`{visible(token).replace('`', '´')}`" for token in tokens)
@@ -77,6 +82,7 @@ FILTERS: dict[str, Any] = {
     "signed": signed,
     "percent": percent,
     "average": average,
+    "spent": spent,
     "code": code,
 }
 FUNCTIONS: dict[str, Any] = {"head": head, "line": line, "goals": goals}

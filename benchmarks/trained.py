@@ -7,13 +7,13 @@ from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
 
+from contenders import OURS
 from runner import text2token
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RunRecord
 from text2token.training.start import open_backbone
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-OURS = "text2token"
 READS = {OURS: 1.0, "simcse": 2.0, "llm2vec": 1.5}
 """Method → how often its body reads a text, on average. SimCSE reads two views, and so does the second half of LLM2Vec."""
 

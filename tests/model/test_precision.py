@@ -17,7 +17,7 @@ from conftest import CORPUS, SENTENCES, done, refused, untrained
 from text2token import Embedder, UserError
 from text2token.cli import main
 from text2token.model import precision
-from text2token.model.half_layers import HalfProduct
+from text2token.model.packed_product import PackedProduct, PlainProduct
 from text2token.model.precision import mixed_precision
 from text2token.search import Index
 from text2token.settings.record import RunRecord
@@ -174,17 +174,20 @@ def test_precision_of_a_verb_reaches_the_body_or_is_refused(
     before = sorted(tmp_path.rglob("*"))
     assert "no bf16" in refused(*line, "--precision", "bf16")
     assert sorted(tmp_path.rglob("*")) == before
-    products = []
-    plain = HalfProduct.activated
-    monkeypatch.setattr(HalfProduct, "activated", lambda *given: products.append(1) or plain(*given))
+    precisions = set()
+    for product in (PlainProduct, PackedProduct):  # the latter where the machine has bf16
+        computed = product.activated
+        monkeypatch.setattr(
+            product, "activated", lambda *given, of=computed: precisions.add(given[0]._kind) or of(*given)
+        )
     monkeypatch.setattr(precision, "has_bf16", lambda device: True)
     done(*line)
-    assert products  # auto takes what the hardware has
-    del products[:]
+    assert torch.bfloat16 in precisions  # auto takes what the hardware has
+    precisions.clear()
     overwrite = ["--overwrite"] if verb in ("encode", "adapt", "spectrum") else []
     if verb not in ("index", "evaluate"):  # these keep to one precision in a folder
         done(*line, "--precision", "fp32", *overwrite)
-        assert not products
+        assert torch.bfloat16 not in precisions
 
 
 def test_what_is_written_says_in_which_precision(

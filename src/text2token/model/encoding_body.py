@@ -29,7 +29,8 @@ def encoding_body(body: nn.Module, *, half: bool) -> EncodingBody | None:
 
     Args:
         body: A transformer body.
-        half: Compute in bfloat16. The packed weights take half of the memory of the float32 weights, in addition to them.
+        half: Compute in bfloat16. The packed weights take half of the memory of the float32 weights, in addition to them. In
+            float32 those of lean layers take as much again.
     """
     with _LOCK:
         made = _BODIES.setdefault(body, {})
@@ -66,7 +67,7 @@ class EncodingBody:
         if config is not None:
             config.use_cache = False
         self._rows = Rows()
-        if make_lean(self._modules, self._rows, half=half):
+        if make_lean(self._modules, self._rows, torch.bfloat16 if half else torch.float32):
             return
         last = LastRow(self._modules, self._rows)  # tries its parts out, in float32
         if half:

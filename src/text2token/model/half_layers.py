@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
-Activation: TypeAlias = tuple[str, str]
-"""Name of an activation in oneDNN, and its variant."""
-
-_BATCH = 1024  # rows that the packed layout is chosen for; other numbers of rows give the same result
-# Activations that oneDNN applies inside a product.
-ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
-    ("swish", ""): functional.silu,
-    ("gelu", "none"): functional.gelu,
-    ("gelu", "tanh"): lambda inputs: functional.gelu(inputs, approximate="tanh"),
-    ("relu", ""): functional.relu,
-}
+from text2token.model.packed_product import ACTIVATIONS, Activation, packed
 
 
 def half_parameters(layer: Any) -> tuple[Tensor, Tensor | None]:
@@ -42,43 +31,6 @@ def replace_layers(module: nn.Module) -> None:
             setattr(module, name, HalfGated(child, gated))
 
 
-class HalfProduct:
-    """The product with a weight matrix in bfloat16.
-
-    On a CPU oneDNN packs the weights in the order in which its product reads them. On other devices the copy is plain bfloat16.
-
-    Args:
-        weight: Out × in, bfloat16.
-        bias: Out numbers, bfloat16; or None.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._onednn = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH) if self._onednn else weight
-        self._bias = bias
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Return the product in bfloat16."""
-        if not self._onednn:
-            return functional.linear(inputs.to(torch.bfloat16), self._weight, self._bias)
-        return self.activated(inputs, ("none", ""))
-
-    def activated(self, inputs: Tensor, activation: Activation) -> Tensor:
-        """Return the activation of the product."""
-        name, algorithm = activation
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs.to(torch.bfloat16), self._weight, self._bias, name, [], algorithm
-        )
-        return outputs
-
-    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
-        """Return the product, multiplied number by number with ``other``."""
-        outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
-            inputs.to(torch.bfloat16), other, self._weight, self._bias, "mul"
-        )
-        return outputs
-
-
 class HalfLinear(nn.Linear):
     """A linear layer in bfloat16. It keeps the float32 parameters of the layer that it stands for, and adds a packed copy.
 
@@ -91,7 +43,7 @@ class HalfLinear(nn.Linear):
         self.weight, self.bias = layer.weight, layer.bias
         weight, bias = half_parameters(layer)
         self.out_features, self.in_features = weight.shape
-        self.product = HalfProduct(weight, bias)  # no buffer: nobody saves or hashes it
+        self.product = packed(weight, bias)  # no buffer: nobody saves or hashes it
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return the product in bfloat16."""

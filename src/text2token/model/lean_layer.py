@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from text2token.model.half_layers import ACTIVATIONS, Activation, HalfGated, HalfProduct
+from text2token.model.half_layers import HalfGated
 from text2token.model.lean_attention import Heads, Reading, attend
+from text2token.model.packed_product import Product, packed
 
 _PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -35,22 +36,26 @@ class LeanLayer:
 
     Args:
         layer: A layer for which :func:`has_lean_parts` holds. Its weights are read now.
-        half: Compute the linear layers in bfloat16.
+        kind: Precision of the linear layers.
+        product: Makes them.
     """
 
-    def __init__(self, layer: Any, *, half: bool) -> None:
+    def __init__(
+        self, layer: Any, kind: torch.dtype, product: Callable[[Tensor, Tensor | None], Product] = packed
+    ) -> None:
         attention, gated = layer.self_attn, layer.mlp
         width = attention.head_dim
         groups = attention.k_proj.out_features // width
         self._heads = Heads(groups, attention.q_proj.out_features // width // groups, width)
         self._activation = HalfGated.of(gated) or ("none", "")
-        kind = torch.bfloat16 if half else torch.float32
         self._norms = _Norm(layer.input_layernorm, kind), _Norm(layer.post_attention_layernorm, kind)
-        product = _half if half else _Product
-        self._projected = product(*_joined(attention, self._heads))
-        self._mixed, self._gate, self._up, self._down = (
-            product(linear.weight.detach(), None if linear.bias is None else linear.bias.detach())
-            for linear in (attention.o_proj, gated.gate_proj, gated.up_proj, gated.down_proj)
+        linears = (attention.o_proj, gated.gate_proj, gated.up_proj, gated.down_proj)
+        self._projected, self._mixed, self._gate, self._up, self._down = (
+            product(weight.detach().to(kind), None if bias is None else bias.detach().to(kind))
+            for weight, bias in (
+                _joined(attention, self._heads),
+                *((linear.weight, linear.bias) for linear in linears),
+            )
         )
 
     def __call__(self, hidden: Tensor, reading: Reading) -> Tensor:
@@ -82,26 +87,6 @@ class _Norm:
         size = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
         scale = torch.addcmul(self._epsilon, size, size, value=1 / hidden.shape[-1]).rsqrt_()
         return (hidden * scale).mul_(self._weight).to(self._kind)
-
-
-class _Product:
-    """The product with a weight matrix in float32; its methods are those of :class:`HalfProduct`."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = weight, bias
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        return functional.linear(inputs, self._weight, self._bias)
-
-    def activated(self, inputs: Tensor, activation: Activation) -> Tensor:
-        return ACTIVATIONS[activation](self(inputs))
-
-    def times(self, inputs: Tensor, other: Tensor) -> Tensor:
-        return self(inputs).mul_(other)
-
-
-def _half(weight: Tensor, bias: Tensor | None) -> HalfProduct:
-    return HalfProduct(weight.to(torch.bfloat16), None if bias is None else bias.to(torch.bfloat16))
 
 
 def _joined(attention: Any, heads: Heads) -> tuple[Tensor, Tensor | None]:

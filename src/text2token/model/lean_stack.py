@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from text2token.model.last_row import Rows
 from text2token.model.lean_attention import Reading
 from text2token.model.lean_layer import LeanLayer, has_lean_parts
+from text2token.model.packed_product import PlainProduct, Product, packed
 from text2token.model.shared_prefix import PrefixRows
 
 _TOLERANCE = 1e-4  # of the largest number; float32 sums in another order differ by about 1e-6
@@ -21,16 +23,23 @@ class LeanStack(nn.Module):
     Args:
         layers: Layers of the decoder.
         rows: Tells which row of each text will be read.
-        half: Compute linear layers in bfloat16. Where the last layer finishes one row of each text, it computes in float32: that
+        kind: Precision of the linear layers. Where the last layer finishes one row of each text, it computes in float32: that
             costs little, and no later layer would correct what it rounds.
+        product: Makes the linear layers.
     """
 
-    def __init__(self, layers: nn.ModuleList, rows: Rows, *, half: bool) -> None:
+    def __init__(
+        self,
+        layers: nn.ModuleList,
+        rows: Rows,
+        kind: torch.dtype,
+        product: Callable[[Tensor, Tensor | None], Product] = packed,
+    ) -> None:
         super().__init__()
         self._rows = rows
         self._causal = bool(getattr(layers[0].self_attn, "is_causal", True))
-        self._layers = [LeanLayer(layer, half=half) for layer in layers]
-        last = LeanLayer(layers[-1], half=False) if half else self._layers[-1]
+        self._layers = [LeanLayer(layer, kind, product) for layer in layers]
+        last = self._layers[-1] if kind == torch.float32 else LeanLayer(layers[-1], torch.float32, product)
         self._finishing = [*self._layers[:-1], last]
         self._prefixes = PrefixRows(self._finishing)
 
@@ -67,20 +76,20 @@ class LeanStack(nn.Module):
 
 
 @torch.no_grad()
-def make_lean(body: Any, rows: Rows, *, half: bool) -> bool:
+def make_lean(body: Any, rows: Rows, kind: torch.dtype) -> bool:
     """Replace the layers of a body by a :class:`LeanStack` if its outputs stay the same; return whether they do.
 
     Args:
         body: A transformer body on a CPU, in float32 and in evaluation mode.
         rows: Tells which row of each text will be read.
-        half: Compute linear layers in bfloat16. They are tried out in float32.
+        kind: Precision of the linear layers. They are tried out in float32, before they are packed.
     """
     layers = getattr(body, "layers", None)
     if not isinstance(layers, nn.ModuleList) or not _are_alike(body, layers):
         return False
     try:
         expected = _trial(body)
-        body.layers = nn.ModuleList([LeanStack(layers, rows, half=False)])
+        body.layers = nn.ModuleList([LeanStack(layers, rows, torch.float32, PlainProduct)])
         found = _trial(body)
         same = all(
             (one - other).abs().max() <= _TOLERANCE * one.abs().max()
@@ -88,10 +97,7 @@ def make_lean(body: Any, rows: Rows, *, half: bool) -> bool:
         )
     except Exception:  # a body that reads no token ids, or layers that are called in another way
         same = False
-    if not same:
-        body.layers = layers
-    elif half:
-        body.layers = nn.ModuleList([LeanStack(layers, rows, half=True)])
+    body.layers = nn.ModuleList([LeanStack(layers, rows, kind)]) if same else layers
     return same
 
 
