@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from text2token.targets.similarity import similarity_loss
+from text2token.targets.similarity import agreement, similarity_loss
 
 
 def cross(cosine):
@@ -49,3 +49,11 @@ def test_too_few_texts_give_neither_loss_nor_gradient(size):
     loss.backward()
     assert loss == 0
     assert torch.equal(vectors.grad, torch.zeros(size, 3))
+
+
+def test_agreement_by_hand():
+    square = cross(0.0)
+    assert agreement(square, 3 * square + 1) == pytest.approx(1)
+    # cosines of the six pairs: -1 0 0 0 0 -1; with the second and the third point exchanged: 0 -1 0 0 -1 0
+    assert agreement(square, square[[0, 2, 1, 3]]) == pytest.approx(-0.5)
+    assert math.isnan(agreement(square[:2], square[:2]))

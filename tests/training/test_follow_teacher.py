@@ -14,7 +14,7 @@ from text2token import Recipe, UserError
 from text2token.model.folders import save_plain
 from text2token.settings.record import RunRecord
 from text2token.targets import store
-from text2token.targets.similarity import similarity_loss
+from text2token.targets.similarity import agreement, similarity_loss
 from text2token.targets.teacher import Teacher
 from text2token.training import trainer
 from text2token.training.adapters import add_adapters
@@ -22,7 +22,8 @@ from text2token.training.objective import TokenTargets
 from text2token.training.pipeline import fit
 from text2token.training.teacher import FollowTeacher
 
-TEXTS = [f"{text[:-1]}, part {i} of {j}." for i in range(5) for j in range(4) for text in SENTENCES]
+TEXTS = [f"{text[:-1]}, part {i} of {j}." for i in range(8) for j in range(8) for text in SENTENCES]
+NEW = [f"{text[:-1]}, part 8 of {j}." for j in range(4) for text in SENTENCES]
 QUICK = {
     "max_texts": 120,
     "stage_1": 0.5,
@@ -71,21 +72,25 @@ def test_the_gradient_of_the_similarities_reaches_the_adapters(backbone):
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"correction": "none"}, {"full": True, "learning_rate": 1e-3}, {"bf16": True}]
+    ("settings", "bf16"),
+    [({}, False), ({}, True), ({"correction": "none"}, False), ({"full": True, "learning_rate": 1e-3}, False)],
 )
-def test_similarities_come_closer_to_those_of_the_teacher(recipe, teacher, tmp_path, monkeypatch, settings):
-    settings = dict(settings)
-    if settings.pop("bf16", False):
-        monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device: True)
-    taught = fit(TEXTS, tmp_path / "taught", recipe(**settings))
-    alone = fit(TEXTS, tmp_path / "alone", recipe(teacher=None, **settings))
+def test_similarities_come_closer_to_those_of_the_teacher(recipe, teacher, tmp_path, monkeypatch, settings, bf16):
+    """On texts that were not trained on, and more than those of a model that learnt from token targets alone.
+
+    The teacher is a random model, but its vectors depend on the words. To learn that takes some dozens of steps.
+    """
+    monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device: bf16)
+    many = {"max_texts": 512, **settings}
+    taught = fit(TEXTS, tmp_path / "taught", recipe(**many))
+    alone = fit(TEXTS, tmp_path / "alone", recipe(teacher=None, **many))
     run = RunRecord.read(tmp_path / "taught" / "run.json")
-    assert run.after["teacher_loss"] < 0.8 * run.before["teacher_loss"]
+    assert run.after["teacher_agreement"] > run.before["teacher_agreement"] + 0.2
     assert run.after["target_loss_stage_2"] < run.before["target_loss_stage_2"]
-    wanted = torch.from_numpy(Teacher.open(str(teacher), 40).embedder.encode(SENTENCES))
-    with_it, without = (similarity_loss(torch.from_numpy(model.encode(SENTENCES)), wanted) for model in (taught, alone))
-    assert with_it < 0.8 * without
-    assert "teacher_loss" not in RunRecord.read(tmp_path / "alone" / "run.json").after
+    wanted = torch.from_numpy(Teacher.open(str(teacher), 40).embedder.encode(NEW))
+    with_it, without = (agreement(torch.from_numpy(model.encode(NEW)), wanted) for model in (taught, alone))
+    assert with_it > without + 0.2
+    assert "teacher_agreement" not in RunRecord.read(tmp_path / "alone" / "run.json").after
 
 
 @pytest.mark.parametrize("stage", [1, 2])

@@ -132,7 +132,7 @@ def test_two_processes_follow_a_teacher_as_one_does(settings, corpus, model_fold
     assert largest_difference(adapters(tmp_path / "one"), adapters(tmp_path / "two")) <= 1e-4
     one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
     assert two["teacher"] == one["teacher"]
-    assert two["after"]["teacher_loss"] == pytest.approx(one["after"]["teacher_loss"], abs=1e-3)
+    assert two["after"]["teacher_agreement"] == pytest.approx(one["after"]["teacher_agreement"], abs=1e-3)
 
 
 def test_a_refusal_is_one_sentence_of_the_first_process(settings, corpus, tmp_path):

@@ -28,7 +28,7 @@ Number = int | float | None
 Row = dict[str, Number]
 """Measured numbers by name."""
 Measure = Literal[
-    "target_loss_stage_1", "target_loss_stage_2", "teacher_loss", "overlap", "pair_cosine", "pair_cosine_dense"
+    "target_loss_stage_1", "target_loss_stage_2", "teacher_agreement", "overlap", "pair_cosine", "pair_cosine_dense"
 ]
 
 

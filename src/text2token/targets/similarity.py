@@ -1,8 +1,9 @@
-"""The similarity loss: the texts of a batch should lie to each other as they do for a teacher."""
+"""The similarity loss, which teaches the similarities of a teacher, and a measure of how well they were learnt."""
 
 from __future__ import annotations
 
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 
 _TEMPERATURE = 0.05  # of the cosines, as in SimCSE; most embedders are trained with a similar one
@@ -33,11 +34,34 @@ def similarity_loss(vectors: Tensor, teacher: Tensor) -> Tensor:
     return (teacher_neighbours.exp() * (teacher_neighbours - model_neighbours)).sum(dim=1).mean()
 
 
+def agreement(vectors: Tensor, teacher: Tensor) -> float:
+    """Spearman's ρ between the centred cosines of all pairs of texts and those of the teacher: 1 if both order the pairs alike.
+
+    The loss is ruled by the nearest neighbours of each text, and so it jumps on a few texts. ρ weighs all pairs alike (ours).
+
+    Args:
+        vectors: Dense vectors of the model, N×k.
+        teacher: Vectors of the teacher for the same texts, N×t.
+
+    Returns:
+        NaN with fewer than 3 texts, which have one pair at most.
+    """
+    if len(vectors) < 3:
+        return float("nan")
+    first, second = torch.triu_indices(len(vectors), len(vectors), 1)
+    model_pairs, teacher_pairs = (_cosines(side)[first, second].cpu().numpy() for side in (vectors, teacher))
+    return float(spearmanr(model_pairs, teacher_pairs).statistic)
+
+
 def _log_neighbours(vectors: Tensor) -> Tensor:
     """Log probabilities of the other texts of the batch, B×(B − 1)."""
     size = len(vectors)
+    others = ~torch.eye(size, dtype=torch.bool, device=vectors.device)
+    return torch.log_softmax(_cosines(vectors)[others].view(size, size - 1) / _TEMPERATURE, dim=1)
+
+
+def _cosines(vectors: Tensor) -> Tensor:
+    """Cosines of all texts after centring, B×B, in float32."""
     centred = vectors.float() - vectors.float().mean(dim=0)
     unit = torch.nn.functional.normalize(centred, dim=1)
-    others = ~torch.eye(size, dtype=torch.bool, device=vectors.device)
-    cosines = (unit @ unit.T)[others].view(size, size - 1)
-    return torch.log_softmax(cosines / _TEMPERATURE, dim=1)
+    return unit @ unit.T

@@ -20,7 +20,7 @@ from text2token.settings.record import DynamicsFacts, Example, Row, TargetFacts
 from text2token.targets.builders import TargetSettings, make_builders
 from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
 from text2token.targets.loss import token_target_loss
-from text2token.targets.similarity import similarity_loss
+from text2token.targets.similarity import agreement
 from text2token.targets.store import TargetStore, build_store
 from text2token.targets.teacher import Teacher
 from text2token.training.calibration import calibrated, few
@@ -256,7 +256,7 @@ def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetSt
     }
     [any_stage, *_] = stores.values()
     if any_stage.manifest["teacher"]:
-        numbers["teacher_loss"] = float(similarity_loss(embedder.correct(embeddings), any_stage.teacher_vectors()))
+        numbers["teacher_agreement"] = agreement(embedder.correct(embeddings), any_stage.teacher_vectors())
     numbers["pair_cosine"] = pair_cosine(embeddings)
     numbers["pair_cosine_dense"] = pair_cosine(embedder.densify(embeddings))
     return {"numbers": numbers, "tokens": embedder.explain(held_out[:_EXAMPLES])}

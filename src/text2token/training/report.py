@@ -22,7 +22,10 @@ from text2token.utils.page import MISSING, Bar, bars, page_environment, write_pa
 _MEASURES: dict[Measure, tuple[str, str]] = {
     "target_loss_stage_1": ("Target loss on held-out texts, targets of stage 1", "lower is better"),
     "target_loss_stage_2": ("Target loss on held-out texts, targets of stage 2", "lower is better"),
-    "teacher_loss": ("Divergence of similarities on held-out texts from the teacher's", "lower is better"),
+    "teacher_agreement": (
+        "Agreement of cosines with the teacher's on held-out texts, Spearman's ρ",
+        "higher is better, 1 at most",
+    ),
     "overlap": ("Agreement of cosines with known overlaps of texts, Spearman's ρ", "higher is better, 1 at most"),
     "pair_cosine": ("Mean cosine of random pairs, embeddings", "lower is better, 1 means collapse"),
     "pair_cosine_dense": ("Mean cosine of random pairs, dense vectors", "lower is better, 1 means collapse"),
