@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from conftest import byte_bpe, word_piece
-from text2token.model.vocabulary import count_tokens, read_vocabulary
+from text2token.model.vocabulary import count_tokens, first_tokens, read_vocabulary
 from text2token.utils.errors import UserError
 
 
@@ -94,3 +94,16 @@ def test_counts_do_not_depend_on_what_the_tokenizer_did_before(side, limit):
     tokenizer(texts, padding=True, truncation=True)  # as an encoder calls it
     after = count_tokens(tokenizer, texts, len(tokenizer), limit).toarray()
     assert (after == fresh).all()
+
+
+@pytest.mark.parametrize("make", [byte_bpe, word_piece])
+@pytest.mark.parametrize("number", [1, 3, 100])
+def test_the_first_tokens_of_a_text_are_those_of_its_beginning(make, number):
+    tokenizer = make()
+    texts = ["The cat sat on the mat.", "Rates of interest, again", "cat", ""]
+    tokenizer(texts, padding=True, truncation=True, max_length=2)  # leaves padding and truncation on
+    begins = first_tokens(tokenizer, texts, number)
+    assert all(text.startswith(begin) for text, begin in zip(texts, begins, strict=True))
+    whole, cut = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (texts, begins))
+    assert cut == [ids[:number] for ids in whole]
+    assert begins[2:] == texts[2:] or make is byte_bpe

@@ -122,6 +122,19 @@ def test_fsdp_trains_what_one_process_trains(settings, corpus, alone, tmp_path):
     assert names(tmp_path) == ["m", "m-watched"]
 
 
+def test_two_processes_follow_a_teacher_as_one_does(settings, corpus, model_folder, tmp_path):
+    """Each process compares the texts of its own batch, so one process with two batches in a step has the same loss."""
+    taught = {**settings, "teacher": model_folder, "stage_1": 1.0, "max_texts": 160}
+    for name, launcher, accumulation in (("one", ONE, 2), ("two", TORCHRUN, 1)):
+        done = start(launcher, tmp_path / name, {**taught, "accumulation": accumulation}, corpus)
+        assert done.returncode == 0, done.stderr
+    # the correction is learnt from batches of other sizes, and so with other rounding
+    assert largest_difference(adapters(tmp_path / "one"), adapters(tmp_path / "two")) <= 1e-4
+    one, two = (json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two"))
+    assert two["teacher"] == one["teacher"]
+    assert two["after"]["teacher_agreement"] == pytest.approx(one["after"]["teacher_agreement"], abs=1e-3)
+
+
 def test_a_refusal_is_one_sentence_of_the_first_process(settings, corpus, tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "run.json").touch()

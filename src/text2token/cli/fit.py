@@ -40,6 +40,7 @@ def fit_command(
     Example:
       text2token fit notes.txt --output model
       text2token fit 'docs/*.jsonl' --text-column body --max-minutes 10 --output model
+      text2token fit notes.txt --teacher all-minilm-l6-v2 --output model
       torchrun --nproc-per-node 4 -m text2token fit notes.txt --output model
     """
     quiet_libraries()

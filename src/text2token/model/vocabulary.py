@@ -154,6 +154,19 @@ def tokenise(
     ]
 
 
+def first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[str]:
+    """Return the beginning of each text that its first ``max_tokens`` tokens cover."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
+    backend.no_padding()
+    beginnings = [text[: _CHARACTERS * max_tokens] for text in texts]
+    encodings = backend.encode_batch(beginnings, add_special_tokens=False)  # encode_batch_fast gives no offsets
+    return [
+        text[: encoding.offsets[max_tokens - 1][1]] if len(encoding) > max_tokens else text
+        for text, encoding in zip(beginnings, encodings, strict=True)
+    ]
+
+
 def _encodings(backend: Tokenizer, texts: list[str]) -> list[Encoding]:
     """Tokenise texts in threads; one text alone without them, since to wake them takes longer than a short text."""
     if len(texts) == 1:

@@ -68,6 +68,15 @@ class Recipe(BaseModel):
     temperature: float = Field(1.0, gt=0, description="temperature of the softmax of model-derived targets")
     mixing: Share = Field(0.5, description="share of the data-driven target in stage 2; 0: only the model-derived one")
 
+    teacher: str | None = Field(
+        None,
+        description="finished embedder whose similarities the dense vectors follow beside the targets: a folder, "
+        "all-minilm-l6-v2 or a hub id",
+    )
+    teacher_weight: float = Field(
+        1.0, gt=0, description="weight of the teacher's similarities; that of the token targets is 1"
+    )
+
     max_texts: Count = Field(4_000, description="texts drawn from the corpus for training, for both stages together")
     stage_1: Share = Field(0.25, description="share of the texts for stage 1, which trains on data-driven targets")
     held_out: int = Field(128, ge=2, description="texts that are measured and not trained on")

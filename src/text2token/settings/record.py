@@ -27,7 +27,9 @@ Number = int | float | None
 """A measured number. NaN and infinity are written as null and read as None."""
 Row = dict[str, Number]
 """Measured numbers by name."""
-Measure = Literal["target_loss_stage_1", "target_loss_stage_2", "overlap", "pair_cosine", "pair_cosine_dense"]
+Measure = Literal[
+    "target_loss_stage_1", "target_loss_stage_2", "teacher_agreement", "overlap", "pair_cosine", "pair_cosine_dense"
+]
 
 
 class _Part(BaseModel):
@@ -65,6 +67,18 @@ class BackboneFacts(_Part):
     dimension: int
     vocabulary: int
     sha256: str
+
+
+class TeacherFacts(_Part):
+    """The finished embedder that a model learnt from.
+
+    Attributes:
+        name: The name that the user gave.
+        fingerprint: SHA-256 of what its vectors depend on. ``distill`` leaves its correction out, which the student keeps.
+    """
+
+    name: str
+    fingerprint: str
 
 
 class TargetFacts(_Part):
@@ -165,6 +179,7 @@ class RunRecord(_Record):
         recipe: All settings of the run.
         corpus: The texts.
         backbone: The language model.
+        teacher: The model whose similarities the dense vectors followed (``fit``). None: they followed none.
         targets: One entry per stage (``fit``).
         log: One row per logging or evaluation step, with ``stage`` and ``step`` (``fit``, ``baseline``).
         dynamics: Measurements along the training (``fit``).
@@ -181,6 +196,7 @@ class RunRecord(_Record):
     recipe: Recipe
     corpus: CorpusFacts
     backbone: BackboneFacts
+    teacher: TeacherFacts | None = None
     targets: list[TargetFacts] = []
     log: list[Row] = []
     dynamics: DynamicsFacts | None = None
@@ -235,18 +251,6 @@ class SpectrumRecord(_Record):
     models: list[str]
     corpus_fingerprint: str
     pairs_fingerprint: str
-
-
-class TeacherFacts(_Part):
-    """The model that a student was distilled from.
-
-    Attributes:
-        name: The name that the user gave.
-        fingerprint: SHA-256 of its embeddings and token logits; its correction is left out.
-    """
-
-    name: str
-    fingerprint: str
 
 
 class DistillRecord(_Record):

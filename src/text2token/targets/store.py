@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -24,6 +25,7 @@ from text2token.model.embedder import Embedder
 from text2token.model.vocabulary import count_tokens, read_vocabulary
 from text2token.targets.base import TargetBuilder, mass_beyond, texts_checksum
 from text2token.targets.loss import pad_targets
+from text2token.targets.teacher import Teacher
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, write_json
 from text2token.utils.processes import on_main, own_part, wait_for_all, world_size
@@ -37,12 +39,12 @@ _SHARD = (
 
 @dataclass(frozen=True)
 class TargetStore:
-    """A complete store with one row per text: ``text``, ``ids``, ``weights`` and ``beyond``.
+    """A complete store with one row per text: ``text``, ``ids``, ``weights``, ``beyond``, and ``teacher`` if there is one.
 
     Attributes:
         path: The folder.
-        manifest: Builder settings, checksums, number of texts, and ``mass_beyond_text``, the mean share of target mass on tokens
-            beyond the text.
+        manifest: Settings of builder and teacher, checksums, number of texts, and ``mass_beyond_text``, the mean share of target
+            mass on tokens beyond the text.
     """
 
     path: Path
@@ -74,6 +76,13 @@ class TargetStore:
         table = pa.concat_tables(pq.read_table(shard, columns=["ids", "weights"]) for shard in self.shards)
         return pad_targets(table["ids"].to_pylist(), table["weights"].to_pylist())
 
+    def teacher_vectors(self) -> Tensor:
+        """All vectors of the teacher, N×t float16, for small stores that have one."""
+        rows = (
+            row for shard in self.shards for row in pq.read_table(shard, columns=["teacher"])["teacher"].to_pylist()
+        )
+        return torch.tensor(list(rows), dtype=torch.float16)
+
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """SHA-256 of the parts of a tokenizer that a text's ids depend on. Padding, truncation and template are not among them."""
@@ -88,6 +97,7 @@ def build_store(
     builder: TargetBuilder,
     embedder: Embedder,
     *,
+    teacher: Teacher | None = None,
     progress: bool = False,
 ) -> TargetStore:
     """Build the targets of ``texts`` into ``path``, shard by shard. Several processes share out the shards.
@@ -97,16 +107,18 @@ def build_store(
         texts: The texts in a fixed order.
         builder: Builds the targets of a batch.
         embedder: Its tokenizer made the ids.
+        teacher: Adds its vector of each text, t float16 numbers. None: no column.
         progress: Show texts/s and time left.
 
     Raises:
-        UserError: The folder holds something else, or targets of another builder, other texts or another tokenizer.
+        UserError: The folder holds something else, or targets of another builder, other texts, another tokenizer or teacher.
     """
     wanted = {
         "settings": builder.settings,
         "corpus": texts_checksum(texts),
         "tokenizer": tokenizer_fingerprint(embedder.tokenizer),
         "texts": len(texts),
+        "teacher": teacher and teacher.settings,
     }
     found = on_main(lambda: _manifest_of(path, wanted))
     if found.get("complete"):
@@ -117,7 +129,10 @@ def build_store(
     starts = range(0, len(texts), _SHARD)
     missing = on_main(lambda: [start for start in starts if not _shard(path, start).is_file()])
     for start in track(own_part(missing), "Targets", unit="texts", each=_SHARD * world_size(), enabled=progress):
-        shard = _build_shard(texts[start : start + _SHARD], builder, embedder.tokenizer, groups)
+        own = texts[start : start + _SHARD]
+        shard = _build_shard(own, builder, embedder.tokenizer, groups)
+        if teacher:
+            shard = shard.append_column("teacher", _vectors(teacher(own, embedder.tokenizer)))
         if not (path / _MANIFEST).is_file():  # not earlier, so that settings which cannot work leave no folder behind
             _begin(path, wanted)
         with atomic_write(_shard(path, start)) as part:
@@ -172,3 +187,8 @@ def _build_shard(
             "beyond": pa.array(mass_beyond(targets, literal, groups), pa.float32()),
         }
     )
+
+
+def _vectors(rows: NDArray[np.float16]) -> pa.FixedSizeListArray:
+    """The rows of a matrix as a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.ravel()), rows.shape[1])

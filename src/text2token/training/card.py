@@ -34,7 +34,7 @@ def write_cards(run: RunRecord, output: Path) -> None:
         card = template.render(
             kind=kind,
             other=other,
-            header=_front_matter(kind, run.backbone.name),
+            header=_front_matter(kind, run.backbone.name, unsupervised=run.teacher is None),
             run=run.model_dump(),
             texts=sum(row.texts for row in run.targets),
             measures=measures(run),
@@ -52,12 +52,18 @@ def write_student_cards(run: DistillRecord, output: Path) -> None:
         write_page(card, output / kind / "README.md")
 
 
-def _front_matter(kind: str, base: str) -> str:
-    """The YAML at the head of a card; ``base`` is the model that this one was made from."""
+def _front_matter(kind: str, base: str, *, unsupervised: bool = True) -> str:
+    """The YAML at the head of a card.
+
+    Args:
+        kind: ``dense`` or ``sparse``.
+        base: The model that this one was made from.
+        unsupervised: Whether no labels went into it. Those of a teacher are not known.
+    """
     content = {
         "library_name": "sentence-transformers",
         "pipeline_tag": _PIPELINES[kind],
-        "tags": ["sentence-transformers", "text2token", "unsupervised", *_TAGS[kind]],
+        "tags": ["sentence-transformers", "text2token", *(["unsupervised"] if unsupervised else []), *_TAGS[kind]],
         **({"base_model": base} if _is_hub_id(base) else {}),
     }
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)

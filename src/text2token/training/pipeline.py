@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from text2token.analysis.dynamics import Dynamics
@@ -19,25 +20,26 @@ from text2token.settings.record import DynamicsFacts, Example, Row, TargetFacts
 from text2token.targets.builders import TargetSettings, make_builders
 from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
 from text2token.targets.loss import token_target_loss
+from text2token.targets.similarity import agreement
 from text2token.targets.store import TargetStore, build_store
+from text2token.targets.teacher import Teacher
+from text2token.training.calibration import calibrated, few
 from text2token.training.callbacks import MeasureAlong
 from text2token.training.card import write_cards
-from text2token.training.objective import TokenTargets
+from text2token.training.objective import Objective, TokenTargets
 from text2token.training.report import write_report
 from text2token.training.start import CorpusLike, Draw, Run, as_corpus, open_backbone, read_corpus, start_run
+from text2token.training.teacher import FollowTeacher
 from text2token.training.trainer import TrainingSettings, merge_adapters, pair_cosine, train_stage
 from text2token.utils.errors import UserError
 from text2token.utils.files import exclusive_lock
-from text2token.utils.processes import on_main, require_one_process, share_rows, splits_weights
+from text2token.utils.processes import on_main, require_one_process, splits_weights
 
 Stores = dict[int, tuple[TargetStore, TargetStore]]
 """For each stage, the targets to train on and the targets of the held-out texts."""
 
 _FEWEST_TEXTS = 16  # with fewer texts, document frequencies and means are noise
 _EXAMPLES = 5
-# The calibration before the training is only measured, and not saved. A quarter of the texts doubles the error of a mean, to
-# about 9 % of the spread, which changes a mean cosine by less than 0.01.
-_BEFORE = 4
 
 
 def fit(
@@ -52,8 +54,8 @@ def fit(
     """Turn a language model and unlabelled texts into an embedder, and write it to a folder.
 
     Training has two stages of token target prediction, after the abstract of Text2Token (arXiv 2510.10224); all details are
-    ours. Stage 1 learns data-driven targets. Stage 2 learns these mixed with model-derived targets. If the process was killed,
-    the same call continues the run.
+    ours. Stage 1 learns data-driven targets. Stage 2 learns these mixed with model-derived targets. With a ``teacher``, the dense
+    vectors also learn its similarities, in both stages. If the process was killed, the same call continues the run.
 
     Several processes, started by ``torchrun`` or ``accelerate launch``, call this together. They share the texts of each step,
     the model-derived targets and the calibration; the first one reads the corpus and writes the folder.
@@ -70,12 +72,16 @@ def fit(
         The trained embedder.
 
     Raises:
-        UserError: Corpus, recipe, backbone or output folder cannot be used.
+        UserError: Corpus, recipe, backbone, teacher or output folder cannot be used.
     """
     splits_weights()  # raises an error before any work
     recipe = recipe or Recipe()
     amount = fit_draw(recipe)
-    with start_run("fit", corpus, output, recipe, amount, text_column=text_column, overwrite=overwrite) as run:
+    teacher = None if recipe.teacher is None else Teacher.open(recipe.teacher, recipe.train_length)
+    taught_by = teacher and teacher.facts.model_dump()
+    with start_run(
+        "fit", corpus, output, recipe, amount, text_column=text_column, overwrite=overwrite, teacher=taught_by
+    ) as run:
         embedder, folder = run.embedder, run.folder
         dynamics = Dynamics.open(embedder, run.held_out, sts=recipe.sts, stop_words=recipe.stop_words)
         with folder.clock("statistics"):
@@ -84,23 +90,21 @@ def fit(
                 lambda: on_main(lambda: asdict(_statistics(run.corpus, embedder, recipe.train_length))),
             )
             statistics = CorpusStatistics(**counts)
-        stores = _build_stores(run, statistics, progress)
+        stores = _build_stores(run, statistics, teacher, progress)
+        del teacher  # the training needs its memory
 
         def measure(calibration_texts: int) -> dict[str, Any]:
-            sample = run.texts[:calibration_texts]
-            keep = (recipe.keep_from, recipe.keep_to)
-            fast = replace(embedder, bf16=True)  # half the time; corrected vectors keep a cosine of 1.0000
-            embed = partial(share_rows, compute=partial(fast.embed, progress=progress))
-            fast.calibrate(sample, recipe.correction_steps(), keep, seed=recipe.seed, embed=embed)
+            fast = calibrated(run, calibration_texts, progress)
             embedder.mean_logits, embedder.correction = fast.mean_logits, fast.correction
             return _measure(fast, run.held_out, {stage: test for stage, (_, test) in stores.items()})
 
         with folder.clock("measure before"):
-            before = folder.cached("before.json", lambda: measure(-(-recipe.calibration_texts // _BEFORE)))
+            before = folder.cached("before.json", lambda: measure(few(recipe)))
         log, points = _train(run, stores, dynamics, progress)
         with folder.clock("measure after"):
             after = measure(recipe.calibration_texts)
         facts = {
+            "teacher": taught_by,
             "targets": [_describe_targets(stage, train) for stage, (train, _) in stores.items()],
             "log": log,
             "dynamics": DynamicsFacts(positives=dynamics.positives, rows=points),
@@ -187,16 +191,33 @@ def _statistics(corpus: Corpus, embedder: Embedder, train_length: int) -> Corpus
     return corpus_statistics(corpus, tokenizer, embedder.vocabulary_size, room_for_text(tokenizer, train_length))
 
 
-def _build_stores(run: Run, statistics: CorpusStatistics, progress: bool) -> Stores:
+def _build_stores(run: Run, statistics: CorpusStatistics, teacher: Teacher | None, progress: bool) -> Stores:
     builders = make_builders(run.embedder, statistics, run.texts, run.recipe.part(TargetSettings), run.backbone.sha256)
+    build = partial(build_store, embedder=run.embedder, teacher=teacher)
     stores: Stores = {}
     for stage, own in split_texts(run.texts, run.recipe.stage_1).items():
         with run.folder.clock(f"targets {stage}"):
             stores[stage] = (
-                build_store(run.folder.work / f"train-{stage}", own, builders[stage], run.embedder, progress=progress),
-                build_store(run.folder.work / f"held-out-{stage}", run.held_out, builders[stage], run.embedder),
+                build(run.folder.work / f"train-{stage}", own, builders[stage], progress=progress),
+                build(run.folder.work / f"held-out-{stage}", run.held_out, builders[stage]),
             )
     return stores
+
+
+def _objective(run: Run, progress: bool) -> Objective:
+    """The objective of a stage that starts now.
+
+    A teacher's similarities are compared with those of dense vectors under the correction that the embedder would get now. The
+    final one is learnt after the training, and differs from it as far as the stage changes the directions of the embeddings.
+    """
+    recipe, embedder = run.recipe, run.embedder
+    tokens = TokenTargets(embedder.encoder[1], embedder.decoding_head)
+    if recipe.teacher is None:
+        return tokens
+    correction = calibrated(run, few(recipe), progress).correction
+    dimension = embedder.decoding_head.weight.shape[1]
+    matrix = torch.eye(dimension) if correction is None else correction.linear.weight.detach()
+    return FollowTeacher(tokens, matrix, recipe.teacher_weight)
 
 
 def _train(run: Run, stores: Stores, dynamics: Dynamics, progress: bool) -> tuple[list[Row], list[Row]]:
@@ -210,7 +231,7 @@ def _train(run: Run, stores: Stores, dynamics: Dynamics, progress: bool) -> tupl
         with run.folder.clock(f"train {stage}"):
             rows = train_stage(
                 embedder.encoder,
-                TokenTargets(embedder.encoder[1], embedder.decoding_head),
+                _objective(run, progress),
                 train.tables(),
                 test.tables(),
                 recipe.part(TrainingSettings),
@@ -233,6 +254,9 @@ def _measure(embedder: Embedder, held_out: list[str], stores: dict[int, TargetSt
         f"target_loss_stage_{stage}": float(token_target_loss(embedder.decoding_head(embeddings), *store.padded()))
         for stage, store in stores.items()
     }
+    [any_stage, *_] = stores.values()
+    if any_stage.manifest["teacher"]:
+        numbers["teacher_agreement"] = agreement(embedder.correct(embeddings), any_stage.teacher_vectors())
     numbers["pair_cosine"] = pair_cosine(embeddings)
     numbers["pair_cosine_dense"] = pair_cosine(embedder.densify(embeddings))
     return {"numbers": numbers, "tokens": embedder.explain(held_out[:_EXAMPLES])}

@@ -22,6 +22,10 @@ from text2token.utils.page import MISSING, Bar, bars, page_environment, write_pa
 _MEASURES: dict[Measure, tuple[str, str]] = {
     "target_loss_stage_1": ("Target loss on held-out texts, targets of stage 1", "lower is better"),
     "target_loss_stage_2": ("Target loss on held-out texts, targets of stage 2", "lower is better"),
+    "teacher_agreement": (
+        "Agreement of cosines with the teacher's on held-out texts, Spearman's ρ",
+        "higher is better, 1 at most",
+    ),
     "overlap": ("Agreement of cosines with known overlaps of texts, Spearman's ρ", "higher is better, 1 at most"),
     "pair_cosine": ("Mean cosine of random pairs, embeddings", "lower is better, 1 means collapse"),
     "pair_cosine_dense": ("Mean cosine of random pairs, dense vectors", "lower is better, 1 means collapse"),
@@ -71,6 +75,7 @@ def write_report(run: RunRecord, file: Path) -> None:
     """
     log = sorted(run.log, key=itemgetter("stage"))
     points = run.dynamics.rows if run.dynamics else []
+    loss_name = "Target loss plus weighted teacher loss" if run.teacher else "Target loss"
     environment = page_environment()
     environment.filters |= {"duration": duration, "percent": _percent, "setting": setting, "plain": _plain}
     page = environment.get_template("report.html.j2").render(
@@ -79,7 +84,8 @@ def write_report(run: RunRecord, file: Path) -> None:
         seconds=sum(seconds for seconds in run.timings.values() if seconds is not None),
         meanings={name: field.description for name, field in Recipe.model_fields.items()},
         measures=measures(run),
-        loss_svg=_curve(log, ("loss", "eval_loss"), "target loss (nats)"),
+        loss_name=loss_name,
+        loss_svg=_curve(log, ("loss", "eval_loss"), f"{loss_name.lower()} (nats)"),
         cosine_svg=_curve(log, ("eval_pair_cosine",), "mean cosine", top=1.0),
         spaces=[
             (label, _curve(points, (key,), label))
