@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -13,6 +14,10 @@ Activation: TypeAlias = tuple[str, str]
 """Name of an activation in oneDNN, and its variant."""
 
 _BATCH = 1024  # rows that the packed layout is chosen for; other numbers of rows give the same result
+# oneDNN keeps a compiled kernel for each number of rows, up to 1,024 of them by default, which takes hundreds of MB. All layers
+# share the few dozen kernels of a batch.
+_KERNELS = 256
+_KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # of oneDNN and of torch's layer around it
 # Activations that oneDNN applies inside a product.
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     ("swish", ""): functional.silu,
@@ -58,6 +63,7 @@ class PackedProduct:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        limit_kernels(_KERNELS)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH)
         self._bias, self._kind = bias, weight.dtype
 
@@ -97,3 +103,12 @@ def packed(weight: Tensor, bias: Tensor | None) -> Product:
     if can and weight.dtype == torch.bfloat16:
         can = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return PackedProduct(weight, bias) if can else PlainProduct(weight, bias)
+
+
+def limit_kernels(number: int) -> None:
+    """Let torch keep at most ``number`` kernels. A limit that the user or an earlier call has set stays.
+
+    The libraries read it at the first product of the process that oneDNN computes.
+    """
+    for name in _KERNEL_CACHES:
+        os.environ.setdefault(name, str(number))

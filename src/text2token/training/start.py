@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,16 +13,14 @@ from text2token.data.corpus import Corpus, open_corpus, sample
 from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
+from text2token.model.packed_product import limit_kernels
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RECORD, BackboneFacts, CorpusFacts, RunRecord
 from text2token.utils.errors import UserError
 from text2token.utils.processes import on_main
 from text2token.utils.run_folder import RunFolder
 
-# torch keeps a compiled kernel for each shape of a bf16 product, up to 1,024 of them by default, and the steps of a training have
-# texts of many lengths. One step needs a few dozen kernels, which all layers share.
-_KERNELS = 64
-_KERNEL_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")  # of oneDNN and of torch's layer around it
+_KERNELS = 64  # enough for one step; the memory of a long training stays as small as that of a short one
 
 CorpusLike = Corpus | Sequence[str] | str | Path
 """A file, folder, glob, hub name or ``-``; a list of texts; or an opened corpus."""
@@ -121,7 +118,7 @@ def start_run(
     Raises:
         UserError: Output, corpus or backbone cannot be used, or the corpus has too few texts.
     """
-    _limit_kernel_caches()
+    limit_kernels(_KERNELS)
     folder = on_main(lambda: RunFolder.open(Path(output), overwrite=overwrite))
     opened = as_corpus(corpus, text_column)
     embedder = open_backbone(recipe)
@@ -190,15 +187,6 @@ def read_corpus(corpus: Corpus, amount: Draw, seed: int) -> tuple[Drawn, CorpusF
     kept = min(amount.held_out, max(2, len(drawn) // amount.part))
     facts = CorpusFacts(name=_printable(corpus.name), fingerprint=digest.hexdigest(), texts=count)
     return Drawn(drawn[kept:][: amount.texts], drawn[:kept]), facts
-
-
-def _limit_kernel_caches() -> None:
-    """Keep the memory of a long training as small as that of a short one. A value that the user has set stays.
-
-    The libraries read the variables at the first bf16 product of the process, so this comes before it.
-    """
-    for name in _KERNEL_CACHES:
-        os.environ.setdefault(name, str(_KERNELS))
 
 
 def _printable(name: str) -> str:
