@@ -29,6 +29,7 @@ from transformers import PreTrainedTokenizerFast
 
 from text2token.cli import main
 from text2token.model.embedder import Embedder
+from text2token.model.folders import save_plain
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RunRecord
 from text2token.settings.templates import TEMPLATES, Template
@@ -267,6 +268,14 @@ def calibrated(name: str, **settings) -> Embedder:
     embedder = untrained(name, **{"max_length": 64, **settings})
     embedder.calibrate(CORPUS[:40])
     return embedder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(backbone, tmp_path_factory) -> Path:
+    """A SentenceTransformer in its own folder."""
+    folder = tmp_path_factory.mktemp("embedders") / "bert"
+    save_plain(untrained(backbone("bert")).encoder, folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -30,16 +30,9 @@ class ByLength:
         return Targets(ids, [np.ones(len(row), np.float32) for row in ids])
 
 
-@pytest.fixture(scope="module")
-def folder(backbone, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teachers") / "bert"
-    save_plain(untrained(backbone("bert")).encoder, folder)
-    return folder
-
-
 @pytest.fixture
-def teacher(folder):
-    return Teacher.open(str(folder), LENGTH)
+def teacher(bert_folder):
+    return Teacher.open(str(bert_folder), LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +56,7 @@ def test_any_finished_embedder_can_be_one(model_folder):
     np.testing.assert_allclose(whole.embedder.encode(CORPUS[:3]), dense.embedder.encode(CORPUS[:3]), atol=1e-5)
 
 
-def test_other_models_are_refused_in_one_sentence(backbone, folder, model_folder, tmp_path):
+def test_other_models_are_refused_in_one_sentence(backbone, model_folder, tmp_path):
     dot = tmp_path / "dot"
     encoder = untrained(backbone("bert")).encoder
     encoder.similarity_fn_name = "dot"
@@ -80,12 +73,12 @@ def test_other_models_are_refused_in_one_sentence(backbone, folder, model_folder
         assert "\n" not in str(error.value)
 
 
-def test_the_fingerprint_is_that_of_the_weights(backbone, folder, tmp_path):
-    shutil.copytree(folder, tmp_path / "copy")
+def test_the_fingerprint_is_that_of_the_weights(backbone, bert_folder, tmp_path):
+    shutil.copytree(bert_folder, tmp_path / "copy")
     save_plain(untrained(backbone("modernbert")).encoder, tmp_path / "other")
     same, other = (Teacher.open(str(tmp_path / name), LENGTH).facts for name in ("copy", "other"))
-    first = Teacher.open(str(folder), LENGTH).facts
-    assert (first.name, first.fingerprint) == (str(folder), same.fingerprint)
+    first = Teacher.open(str(bert_folder), LENGTH).facts
+    assert (first.name, first.fingerprint) == (str(bert_folder), same.fingerprint)
     assert other.fingerprint != same.fingerprint
 
 

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from conftest import SENTENCES, refused, untrained
 from text2token import Recipe, UserError
-from text2token.model.folders import save_plain
 from text2token.settings.record import RunRecord
 from text2token.targets import store
 from text2token.targets.similarity import agreement, similarity_loss
@@ -36,16 +35,11 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="module")
-def teacher(backbone, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("teachers") / "bert"
-    save_plain(untrained(backbone("bert")).encoder, folder)
-    return folder
-
-
 @pytest.fixture
-def recipe(backbone, teacher):
-    return lambda **settings: Recipe(**{"backbone": backbone("llama"), "teacher": str(teacher), **QUICK, **settings})
+def recipe(backbone, bert_folder):
+    return lambda **settings: Recipe(
+        **{"backbone": backbone("llama"), "teacher": str(bert_folder), **QUICK, **settings}
+    )
 
 
 def test_the_gradient_of_the_similarities_reaches_the_adapters(backbone):
@@ -75,7 +69,7 @@ def test_the_gradient_of_the_similarities_reaches_the_adapters(backbone):
     ("settings", "bf16"),
     [({}, False), ({}, True), ({"correction": "none"}, False), ({"full": True, "learning_rate": 1e-3}, False)],
 )
-def test_similarities_come_closer_to_those_of_the_teacher(recipe, teacher, tmp_path, monkeypatch, settings, bf16):
+def test_similarities_come_closer_to_those_of_the_teacher(recipe, bert_folder, tmp_path, monkeypatch, settings, bf16):
     """On texts that were not trained on, and more than those of a model that learnt from token targets alone.
 
     The teacher is a random model, but its vectors depend on the words. To learn that takes some dozens of steps.
@@ -87,7 +81,7 @@ def test_similarities_come_closer_to_those_of_the_teacher(recipe, teacher, tmp_p
     run = RunRecord.read(tmp_path / "taught" / "run.json")
     assert run.after["teacher_agreement"] > run.before["teacher_agreement"] + 0.2
     assert run.after["target_loss_stage_2"] < run.before["target_loss_stage_2"]
-    wanted = torch.from_numpy(Teacher.open(str(teacher), 40).embedder.encode(NEW))
+    wanted = torch.from_numpy(Teacher.open(str(bert_folder), 40).embedder.encode(NEW))
     with_it, without = (agreement(torch.from_numpy(model.encode(NEW)), wanted) for model in (taught, alone))
     assert with_it > without + 0.2
     assert "teacher_agreement" not in RunRecord.read(tmp_path / "alone" / "run.json").after
@@ -124,9 +118,9 @@ def test_a_killed_run_ends_as_one_that_was_never_killed(recipe, tmp_path, monkey
     assert killed.after == calm.after
 
 
-def test_a_run_does_not_go_on_with_another_teacher(recipe, teacher, tmp_path, monkeypatch):
+def test_a_run_does_not_go_on_with_another_teacher(recipe, bert_folder, tmp_path, monkeypatch):
     place = tmp_path / "teacher"
-    shutil.copytree(teacher, place)
+    shutil.copytree(bert_folder, place)
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -151,17 +145,17 @@ def test_a_missing_teacher_is_refused_before_any_work(backbone, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["texts.txt"]
 
 
-def test_record_cards_and_report_name_the_teacher(recipe, teacher, tmp_path):
+def test_record_cards_and_report_name_the_teacher(recipe, bert_folder, tmp_path):
     for name, settings in {"taught": {}, "alone": {"teacher": None}}.items():
         fit(TEXTS, tmp_path / name, recipe(max_texts=40, **settings))
     run = json.loads((tmp_path / "taught" / "run.json").read_text())
-    assert run["teacher"] == Teacher.open(str(teacher), 40).facts.model_dump()
-    assert (run["recipe"]["teacher"], run["recipe"]["teacher_weight"]) == (str(teacher), 1.0)
+    assert run["teacher"] == Teacher.open(str(bert_folder), 40).facts.model_dump()
+    assert (run["recipe"]["teacher"], run["recipe"]["teacher_weight"]) == (str(bert_folder), 1.0)
     assert json.loads((tmp_path / "alone" / "run.json").read_text())["teacher"] is None
     pages = ["dense/README.md", "sparse/README.md", "report.html"]
     taught, alone = ([(tmp_path / name / page).read_text() for page in pages] for name in ("taught", "alone"))
     for page in taught:
-        assert page.count(str(teacher)) > 1  # in the recipe, and in words
+        assert page.count(str(bert_folder)) > 1  # in the recipe, and in words
         assert run["teacher"]["fingerprint"] in page
     for card in taught[:2]:
         assert "follow those of a teacher" in card

@@ -12,12 +12,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from text2token.model.query_table import QueryTable
-from text2token.model.static import pool
+from text2token.model.row_training import train_rows
 from text2token.model.vocabulary import tokenise
-from text2token.utils.progress import progress_bar
 
 _TOKENS = 1_024  # read of a document; the mean of more hardly changes
 # Chosen on known items: the titles of Wikipedia paragraphs as queries, with the model's vectors of the paragraphs.
@@ -40,21 +38,18 @@ def train_on_documents(
     """
     read = tokenise(table.tokenizer, texts, _TOKENS)
     kept = [place for place, ids in enumerate(read) if len(ids)]
-    wanted = torch.from_numpy(vectors)
-    rows = nn.Parameter(torch.from_numpy(table.rows.dense.astype(np.float32)))
-    optimizer = torch.optim.SparseAdam([rows], _RATE * float(rows.detach().std()))
-    steps = max(1, _EPOCHS * -(-len(kept) // _BATCH))
-    falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / steps)
-    order = torch.Generator().manual_seed(0)
-    with progress_bar(enabled=progress) as bar:
-        task = bar.add_task("Student learns the documents", total=steps, unit="steps", note="")
-        for _ in range(_EPOCHS):
-            for batch in torch.tensor(kept)[torch.randperm(len(kept), generator=order)].split(_BATCH):
-                pooled = pool(rows, [read[place] for place in batch], sparse=True)
-                optimizer.zero_grad()
-                (1 - torch.cosine_similarity(pooled, wanted[batch])).mean().backward()
-                optimizer.step()
-                falling.step()
-                bar.advance(task)
-    dense = rows.detach().numpy().astype(np.float16)
-    return replace(table, rows=table.rows._replace(dense=dense), documents=len(texts))
+    wanted = torch.from_numpy(vectors)[kept]
+    dense = torch.from_numpy(table.rows.dense.astype(np.float32))
+    trained = train_rows(
+        dense,
+        [read[place] for place in kept],
+        lambda pooled, batch: (1 - torch.cosine_similarity(pooled, wanted[batch])).mean(),
+        rate=_RATE * float(dense.std()),
+        epochs=_EPOCHS,
+        batch_size=_BATCH,
+        seed=0,
+        description="Student learns the documents",
+        progress=progress,
+    )
+    rows = table.rows._replace(dense=trained.numpy().astype(np.float16))
+    return replace(table, rows=rows, documents=len(texts))

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from text2token.model.embedder import Embedder
+from text2token.model.row_training import train_rows
 from text2token.model.static import idf_table, inverse_document_frequency, pool
 from text2token.settings.distillation import DistillSettings
 from text2token.targets.loss import pad_targets, token_target_loss
-from text2token.utils.progress import progress_bar
 
 _RIDGE = 3e-3  # of the mean variance; up to 1e-2 it hardly matters
 _DECODED = 256  # embeddings decoded at once
@@ -88,29 +88,26 @@ def train_table(
         settings: Epochs, size of a batch, learning rate and seed.
         progress: Show a progress bar on a terminal.
     """
-    order = torch.Generator().manual_seed(settings.seed)
-    trained = nn.Parameter(table.clone())
     rate = settings.learning_rate * float((table - table.mean(dim=0)).std())
     reader = _TokenReader(teacher, lesson)
-    optimizers = [torch.optim.SparseAdam([trained], rate), torch.optim.Adam(reader.parameters(), _PRIOR_RATE)]
-    steps = max(1, settings.epochs * -(-len(lesson.ids) // settings.batch_size))
-    falling = [torch.optim.lr_scheduler.LambdaLR(own, lambda step: 1 - step / steps) for own in optimizers]
     dense = _corrected(teacher, lesson.embeddings)
-    with progress_bar(enabled=progress) as bar:
-        task = bar.add_task("Training", total=steps, unit="steps", note="")
-        for _ in range(settings.epochs):
-            for batch in torch.randperm(len(lesson.ids), generator=order).split(settings.batch_size):
-                pooled = pool(trained, [lesson.ids[place] for place in batch], sparse=True)
-                cosines = torch.cosine_similarity(_corrected(teacher, pooled), dense[batch])
-                loss = (1 - cosines).mean() + _TOKEN_WEIGHT * reader.loss(pooled, batch)
-                for optimizer in optimizers:
-                    optimizer.zero_grad()
-                loss.backward()
-                for optimizer, schedule in zip(optimizers, falling, strict=True):
-                    optimizer.step()
-                    schedule.step()
-                bar.advance(task)
-    return trained.detach()
+
+    def loss(pooled: Tensor, batch: Tensor) -> Tensor:
+        cosines = torch.cosine_similarity(_corrected(teacher, pooled), dense[batch])
+        return (1 - cosines).mean() + _TOKEN_WEIGHT * reader.loss(pooled, batch)
+
+    return train_rows(
+        table,
+        lesson.ids,
+        loss,
+        rate=rate,
+        epochs=settings.epochs,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        beside=[torch.optim.Adam(reader.parameters(), _PRIOR_RATE)],
+        description="Training",
+        progress=progress,
+    )
 
 
 def _corrected(teacher: Embedder, embeddings: Tensor) -> Tensor:
