@@ -14,6 +14,7 @@ from text2token.model import grouped_attention
 from text2token.model.half_layers import replace_layers
 from text2token.model.last_row import LastRow, Rows
 from text2token.model.lean_stack import make_lean
+from text2token.model.packed_product import limit_kernels
 from text2token.model.shared_prefix import Prefix, begins_all
 
 _BODIES: WeakKeyDictionary[nn.Module, dict[bool, EncodingBody]] = WeakKeyDictionary()
@@ -60,6 +61,7 @@ class EncodingBody:
     """
 
     def __init__(self, body: nn.Module, *, half: bool) -> None:
+        limit_kernels()
         self._weights = _Weights(body)
         self._half, self._device = half, next(body.parameters()).device.type
         self._modules: Any = _copy(body)

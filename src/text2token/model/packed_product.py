@@ -63,7 +63,6 @@ class PackedProduct:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        limit_kernels(_KERNELS)
         self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH)
         self._bias, self._kind = bias, weight.dtype
 
@@ -105,7 +104,7 @@ def packed(weight: Tensor, bias: Tensor | None) -> Product:
     return PackedProduct(weight, bias) if can else PlainProduct(weight, bias)
 
 
-def limit_kernels(number: int) -> None:
+def limit_kernels(number: int = _KERNELS) -> None:
     """Let torch keep at most ``number`` kernels. A limit that the user or an earlier call has set stays.
 
     The libraries read it at the first product of the process that oneDNN computes.
