@@ -80,6 +80,8 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(client, embedder):
     for side in ("right", "left"):
         body = {"inputs": long, "truncate": True, "truncation_direction": side}
         cut = vectors(client.post("/embed", json=body))
+        capital = client.post("/embed", json=body | {"truncation_direction": side.capitalize()})
+        np.testing.assert_array_equal(vectors(capital), cut)
         if side == "right":
             np.testing.assert_allclose(cut, embedder.encode([long]), atol=1e-6)
     refused = client.post("/embed", json={"inputs": long})
@@ -298,6 +300,8 @@ WRONG = [
     ("/embed", {"inputs": "a", "prompt_name": "nope"}, 422, "no prompt 'nope'"),
     ("/embed", {}, 422, "inputs: Field required"),
     ("/embed", {"inputs": 7}, 422, "not valid"),
+    ("/embed", {"inputs": "a", "normalize": "0"}, 422, "normalize: Input should be a valid boolean"),
+    ("/embed", {"inputs": "a", "truncation_direction": "RIGHT"}, 422, "truncation_direction: Input should be 'left' or 'right'"),
     ("/v1/embeddings", {"input": [], "model": "tiny"}, 400, "is empty"),
     ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "'gpt' is not served here: ask for 'tiny'"),
     ("/v1/embeddings", {"input": "a", "model": "tiny", "dimensions": 3}, 400, "cannot be shortened"),
@@ -311,6 +315,7 @@ WRONG = [
     ("/search", {"query": "a", "indexes": ["nope"]}, 404, "no index 'nope': this server has docs"),
     ("/search", {"query": "a", "weights": {"dense": -1}}, 422, "greater than or equal to 0"),
     ("/search", {"query": "a", "k": 0}, 422, "greater than or equal to 1"),
+    ("/search", {"query": "a", "k": "5"}, 422, "k: Input should be a valid integer"),
 ]
 
 

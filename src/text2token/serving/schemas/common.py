@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 
-TokenIds = list[StrictInt]
-Texts = list[StrictStr]
+TokenIds = list[int]
+Texts = list[str]
 Count = Annotated[int, Field(ge=1, le=1_000)]
 
 
 class Body(BaseModel):
-    """The body of a request. Unknown fields are ignored, as OpenAI's API and text-embeddings-inference do."""
+    """The body of a request.
 
-    model_config = ConfigDict(extra="ignore")
+    Unknown fields are ignored, as OpenAI's API and text-embeddings-inference do. Values must have the type that the OpenAPI
+    document states: without ``strict``, pydantic would take ``"0"`` for false.
+    """
+
+    model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class TeiError(BaseModel):

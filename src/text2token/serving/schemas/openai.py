@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, StrictInt, StrictStr
+from pydantic import BaseModel, Field
 
 from text2token.serving.schemas.common import Body, Texts, TokenIds, Usage
 
@@ -12,11 +12,11 @@ from text2token.serving.schemas.common import Body, Texts, TokenIds, Usage
 class OpenAIEmbeddingsRequest(Body):
     """``POST /v1/embeddings``."""
 
-    input: StrictStr | Texts | TokenIds | list[TokenIds]
-    model: StrictStr
+    input: str | Texts | TokenIds | list[TokenIds]
+    model: str
     encoding_format: Literal["float", "base64"] = "float"
-    dimensions: StrictInt | None = Field(None, description="refused unless it is the model's own number")
-    user: StrictStr | None = None
+    dimensions: int | None = Field(None, description="refused unless it is the model's own number")
+    user: str | None = None
 
 
 class OpenAIEmbedding(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 
 from text2token.serving.schemas.common import Body, Count, Texts
 
@@ -12,7 +12,7 @@ from text2token.serving.schemas.common import Body, Count, Texts
 class ExplainRequest(Body):
     """``POST /explain``."""
 
-    text: StrictStr
+    text: str
     k: Count = 20
     filtered: bool = Field(False, description="leave out stop words, punctuation and pieces of characters")
     instructions: Annotated[Texts, Field(max_length=8)] = Field([])
@@ -56,8 +56,8 @@ class Explanation(BaseModel):
 class CompareRequest(Body):
     """``POST /compare``."""
 
-    first: StrictStr
-    second: StrictStr
+    first: str
+    second: str
     k: Count = 15
     filtered: bool = False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BaseModel, Field, StrictStr
+from pydantic import BaseModel, Field
 
 from text2token.serving.schemas.common import Body, Texts, Usage
 
@@ -19,8 +19,8 @@ class Match(BaseModel):
 class CohereRerankRequest(Body):
     """``POST /v1/rerank``."""
 
-    model: StrictStr
-    query: StrictStr
+    model: str
+    query: str
     documents: Texts
     top_n: Annotated[int, Field(ge=1)] | None = None
     return_documents: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt, StrictStr
+from pydantic import BaseModel, Field
 
 from text2token.serving.schemas.common import Body, Count, Texts
 
@@ -29,7 +29,7 @@ class SearchSettings(Body):
 class SearchRequest(SearchSettings):
     """``POST /search``."""
 
-    query: StrictStr
+    query: str
 
 
 class ManySearchRequest(SearchSettings):
@@ -72,13 +72,13 @@ class SearchResults(BaseModel):
     results: list[IndexHits]
 
 
-class StoredDocument(BaseModel):
+class StoredDocument(Body):
     """A document of an index."""
 
-    id: StrictStr
-    title: StrictStr = ""
-    text: StrictStr
-    metadata: dict[StrictStr, StrictStr | StrictBool | StrictInt | float] = {}
+    id: str
+    title: str = ""
+    text: str
+    metadata: dict[str, str | bool | int | float] = {}
 
 
 class AddRequest(Body):

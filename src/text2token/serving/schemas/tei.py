@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, Field, StrictInt, StrictStr
+from pydantic import BaseModel, BeforeValidator, Field
 
 from text2token.serving.schemas.common import Body, Texts, TokenIds
 
 Direction = Annotated[
-    Literal["left", "right"], BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
+    Literal["left", "right"],
+    BeforeValidator(
+        lambda value: value.lower() if value in ("Left", "Right") else value,
+        json_schema_input_type=Literal["left", "right", "Left", "Right"],
+    ),
 ]
+"""The capital forms are those of text-embeddings-inference."""
 
 
 class Truncation(Body):
@@ -23,17 +28,17 @@ class Truncation(Body):
 class EmbedRequest(Truncation):
     """``POST /embed``."""
 
-    inputs: StrictStr | Texts | TokenIds | list[TokenIds]
+    inputs: str | Texts | TokenIds | list[TokenIds]
     normalize: bool = True
-    prompt_name: StrictStr | None = None
-    dimensions: StrictInt | None = Field(None, description="refused unless it is the model's own number")
+    prompt_name: str | None = None
+    dimensions: int | None = Field(None, description="refused unless it is the model's own number")
 
 
 class EmbedSparseRequest(Truncation):
     """``POST /embed_sparse``."""
 
-    inputs: StrictStr | Texts | TokenIds | list[TokenIds]
-    prompt_name: StrictStr | None = None
+    inputs: str | Texts | TokenIds | list[TokenIds]
+    prompt_name: str | None = None
 
 
 class SparseValue(BaseModel):
@@ -43,10 +48,10 @@ class SparseValue(BaseModel):
     value: float
 
 
-class SimilarityInputs(BaseModel):
+class SimilarityInputs(Body):
     """A text, and the texts to compare it with."""
 
-    source_sentence: StrictStr
+    source_sentence: str
     sentences: Texts
 
 
@@ -60,7 +65,7 @@ class SimilarityRequest(Body):
 class RerankRequest(Truncation):
     """``POST /rerank``."""
 
-    query: StrictStr
+    query: str
     texts: Texts
     raw_scores: bool = Field(False, description="cosines from -1 to 1; otherwise they are mapped to 0 to 1")
     return_text: bool = False
@@ -77,9 +82,9 @@ class RerankRank(BaseModel):
 class TokenizeRequest(Body):
     """``POST /tokenize``."""
 
-    inputs: StrictStr | Texts
+    inputs: str | Texts
     add_special_tokens: bool = Field(True, description="show the template of the model too")
-    prompt_name: StrictStr | None = None
+    prompt_name: str | None = None
 
 
 class Piece(BaseModel):
