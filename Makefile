@@ -1,6 +1,8 @@
 # The README's two commands are `make demo` and `make test`; each sets up what it needs.
 PYTHON ?= python3
 BIN := .venv/bin
+# Python compiles what it imports; to compile all files of a library takes longer.
+export PIP_NO_COMPILE := 1
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: bench-curve bench-own-corpus bench-speed bench-scale bench-serving demo test test-serving test-processes lint docs test-package test-lowest lowest bench bench-quality bench-alignment bench-sparse clean

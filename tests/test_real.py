@@ -31,14 +31,14 @@ def texts() -> list[str]:
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory, texts):
     output = tmp_path_factory.mktemp("real") / "model"
-    small = Recipe(max_texts=128, batch_size=16, held_out=32, calibration_texts=128, prior_texts=128, max_length=64)
+    small = Recipe(max_texts=64, batch_size=8, held_out=16, calibration_texts=40, prior_texts=32, max_length=64)
     fit(texts, output, small)
     return output
 
 
 def test_the_untrained_prior_reaches_meaning(texts):
     embedder = Embedder.open("smollm2-135m")
-    embedder.calibrate(texts[:100])
+    embedder.calibrate(texts[:40])
     words = {token.token.strip().casefold() for token in embedder.explain([TEXT], k=30, filtered=True)[0]}
     assert words & {"albania", "albanian", "naval", "navy", "warships", "naples"}
 
