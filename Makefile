@@ -24,7 +24,7 @@ test-serving: .venv/dev  ## real servers, clients and a browser; needs Debian's 
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m serving
 
 test-processes: .venv/dev  ## training and encoding on several processes: torchrun, accelerate, Ray
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m processes
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m processes
 
 docs: .venv/docs  ## the site, in site/; a broken link or reference fails
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
