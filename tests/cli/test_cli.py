@@ -388,7 +388,9 @@ OPTIONS = {
     "--train-length 5": "no room for text in 5",
     "--max-length 5": "--train-length (40) must not be above --max-length (5)",
     "--learning-rate 1e30": "diverged",
-    "--output texts.txt": "exists",
+    "--output texts.txt": "not a folder",
+    "--output texts.txt --overwrite": "not a folder",
+    "--output /": "exists",
     "--output texts.txt/model": "texts.txt",
     "--output /proc/model": "/proc",
 }

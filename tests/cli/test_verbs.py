@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import shutil
 
 import click
 import pytest
@@ -80,11 +82,69 @@ def test_settings_of_the_training_are_not_options_of_targets(texts, tmp_path):
 
 
 def test_ids_are_deleted_from_a_file_with_any_ending(index, tmp_path):
-    (tmp_path / "ids").write_bytes("\ufeff1\r\n\n 2 \nno such id\n".encode())
+    (tmp_path / "more.jsonl").write_text(json.dumps({"_id": "2\u2028x", "text": "A separator is no line feed."}))
+    done("index", "-o", index, "--add", tmp_path / "more.jsonl")
+    (tmp_path / "ids").write_bytes("\ufeff1\r\n\n 2\u2028x \nno such id\n".encode())
     said = done("index", "-o", index, "--delete-file", tmp_path / "ids", "--json")
     assert json.loads(said)["deleted"] == 2
     (tmp_path / "ids").write_bytes(b"\xff\xfe1\x00")
-    assert "is not a UTF-8 text file" in refused("index", "-o", index, "--delete-file", tmp_path / "ids")
+    assert "line 1: not UTF-8 text" in refused("index", "-o", index, "--delete-file", tmp_path / "ids")
+
+
+def test_a_run_of_queries_replaces_neither_the_queries_nor_a_device(index, tmp_path):
+    queries = tmp_path / "q.jsonl"
+    queries.write_text('{"_id": "1", "text": "cat"}')
+    (tmp_path / "link").symlink_to(queries)
+    run = ("search", index, "--mode", "bm25", "--queries", queries, "-o")
+    assert "holds the queries" in refused(*run, tmp_path / "link")
+    assert queries.read_text() == '{"_id": "1", "text": "cat"}'
+    os.mkfifo(tmp_path / "pipe")
+    assert "is not a regular file" in refused(*run, tmp_path / "pipe")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_page_goes_into_a_new_folder_and_replaces_no_device(model_folder, tmp_path, monkeypatch):
+    done("explain", model_folder, "cat", "--html", tmp_path / "new" / "page.html")
+    assert (tmp_path / "new" / "page.html").is_file()
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(Embedder, "open", lambda *_, **__: pytest.fail("a model was loaded before the refusal"))
+    assert "is not a regular file" in refused("explain", model_folder, "cat", "--html", tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["", "s3://bucket/model", "file:///model"])
+def test_an_address_or_nothing_is_no_path_of_this_machine(texts, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    for command in (["adapt", "x", "--corpus", texts], ["compare", "x"], ["align", "x", "--corpus", texts]):
+        assert re.search("the name is empty|is an address", refused(*command, "-o", name))
+    assert re.search("the name is empty|is an address", refused("explain", "x", "cat", "--html", name))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("content", ["", '{"segments": '])
+def test_a_damaged_manifest_is_named(backbone, index_folder, texts, tmp_path, content):
+    shutil.copytree(index_folder, tmp_path / "i")
+    (tmp_path / "i" / "vectors" / "segments.json").write_text(content)
+    assert re.search(r"Cannot read '.*segments\.json'", refused("search", tmp_path / "i", "cat", "--no-model"))
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "manifest.json").write_text(content)
+    command = ("targets", texts, "--backbone", backbone("llama"), "--stage", "1", "-o", tmp_path / "t")
+    assert re.search(r"Cannot read '.*manifest.json'", refused(*command))
+
+
+@pytest.mark.parametrize("file", ["vectors/*/ids.npy", "vectors/*/bm25.start.npy", "calibration.*"])
+@pytest.mark.parametrize("kept", [0, 20])
+def test_a_damaged_index_is_told(index_folder, tmp_path, file, kept):
+    shutil.copytree(index_folder, tmp_path / "i")
+    (found,) = (tmp_path / "i").glob(file)
+    found.write_bytes(found.read_bytes()[:kept])
+    assert "damaged" in refused("search", tmp_path / "i", "cat")
+
+
+def test_an_empty_name_is_not_the_current_folder(texts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "name of a corpus is empty" in refused("encode", "x", "", "-o", "v.npy")
+    assert "the name is empty" in refused("index", "x", "", "-o", "i")
 
 
 def test_a_query_that_begins_with_a_dash_needs_two_dashes(index):

@@ -172,6 +172,12 @@ def test_standard_input_is_read_many_times_and_its_copy_removed(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_message_about_standard_input_names_it(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ncaf\xe9\n")))
+    with pytest.raises(UserError, match=r"^standard input, line 2: not UTF-8"):
+        list(open_corpus("-"))
+
+
 def test_hub_dataset(monkeypatch):
     asked = []
 

@@ -36,7 +36,7 @@ from text2token.evaluation import (
 from text2token.evaluation.comparison import Row, _difference, _means
 from text2token.evaluation.encoders import Session, VectorStore, hash_key
 from text2token.evaluation.items import Items
-from text2token.evaluation.results import read_summary
+from text2token.evaluation.results import read_summary, summarise
 from text2token.model.fingerprint import content_hash
 from text2token.model.spans import correction_sample
 from text2token.model.static import static_embedder
@@ -630,3 +630,10 @@ def test_an_untrained_setting_from_the_command_line(capsys, backbone, tasks, tmp
         main([*line, "--text-column", "body", "--json"])
     summary = json.loads(capsys.readouterr().out)
     assert summary["model"] == f"{Path(backbone('llama')).name}, last, keywords, centre+first-component"
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "A.json").touch()
+    with pytest.raises(UserError, match=r"Cannot read '.*A\.json'"):
+        summarise(tmp_path, {}, frozenset())

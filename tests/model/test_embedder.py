@@ -165,6 +165,7 @@ def test_sparse_vectors_need_a_corpus_mean(backbone):
     ("name", "damaged", "sentence"),
     [
         ("model", "model/sparse", "Cannot load"),
+        ("model", "model/dense/2_Dense", "Cannot load"),
         ("model/dense", "model/dense", "Cannot load"),
         ("backbone", "backbone", "Cannot load"),
     ],
@@ -176,6 +177,15 @@ def test_damaged_weights_are_one_sentence(backbone, tmp_path, name, damaged, sen
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(UserError, match=sentence):
         Embedder.open(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("file", ["modules.json", "2_Dense/config.json"])
+@pytest.mark.parametrize("content", ["", "null", "{"])
+def test_damaged_settings_of_the_correction_are_one_sentence(backbone, tmp_path, file, content):
+    calibrated(backbone("llama")).save(tmp_path / "model")
+    (tmp_path / "model" / "dense" / file).write_text(content)
+    with pytest.raises(UserError, match=r"Cannot load .*model'.* is damaged"):
+        Embedder.open(str(tmp_path / "model"))
 
 
 def test_any_sentence_transformer_encodes_but_cannot_be_read(backbone, tmp_path):

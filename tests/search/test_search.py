@@ -945,6 +945,8 @@ def test_commands_refuse_in_one_sentence(files, backbone):
         "search", files / "index", "cat", "--mode", "bm25", "--precision", "bf16"
     )
     assert "--weight needs a number" in refused("search", files / "index", "cat", "--weight", "bm25", "nan")
+    huge = ("--weight", "bm25", "1e308", "--weight", "dense", "1e308")
+    assert "--weight needs a number" in refused("search", files / "index", "cat", *huge)
     assert "is a folder: name a file" in refused(
         "search", files / "index", "--queries", files / "docs.jsonl", "-o", files
     )

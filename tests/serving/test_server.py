@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import SENTENCES, refused
+from text2token.cli.serve import _read_keys
 from text2token.model.embedder import Embedder
 from text2token.search import Index
 
@@ -156,6 +157,11 @@ def test_an_index_of_another_model_is_refused(backbone, index_folder):
 )
 def test_what_cannot_be_served_is_one_sentence(model_folder, arguments, said):
     assert said in refused("serve", model_folder, *arguments, "--port", "0")
+
+
+def test_a_file_of_keys_may_begin_with_a_byte_order_mark(tmp_path):
+    (tmp_path / "keys").write_text("\ufeffone\r\n\ntwo\r\n", encoding="utf-8")
+    assert _read_keys(tmp_path / "keys") == ("one", "two")
 
 
 def test_sigterm_finishes_what_was_asked(start, model_folder):

@@ -58,6 +58,13 @@ def test_templates():
         (b"correction: filter+centre\n", "'filter' changes the dimension"),
         (b"prior_templates: eol,riddle\n", "no template 'riddle'"),
         (b"stop_words: en,tlh\n", "No stop list for language 'tlh'"),
+        (b"seed: 1\nmixing: 0\nseed: 2\n", r"line 3: 'seed' stands twice"),
+        (b"seed: 1\nmixing: [}\n", "line 2: "),
+        (b"stop_words: no\n", "'stop_words' is a truth value .*in quotes"),
+        (b"max_texts: true\n", "'max_texts' is a truth value"),
+        (b"max_minutes: yes\n", "'max_minutes' is a truth value"),
+        (b"temperature: .inf\n", "'temperature': Input should be a finite number"),
+        (b"prior_templates: riddle\n", r"[^.]\.$"),
         (b"max_length: 32\n", r"train_length \(64\) must not be above max_length \(32\)"),
     ],
 )

@@ -2,11 +2,14 @@
 
 import errno
 import fcntl
+import os
+from pathlib import Path
 
 import pytest
 
 from text2token import UserError
-from text2token.utils.files import atomic_folder, output_lock
+from text2token.utils.files import atomic_folder, check_file, output_lock, write_json
+from text2token.utils.run_folder import RunFolder
 
 
 def test_a_folder_takes_the_place_of_the_old_one_and_has_nothing_of_a_killed_run(tmp_path):
@@ -43,3 +46,46 @@ def test_a_disk_without_locks_is_named(tmp_path, monkeypatch, code):
     sentence = r"^The disk of '.*' has no file locks \(No locks available\): use a folder on a local disk\.$"
     with pytest.raises(UserError, match=sentence), output_lock(tmp_path / "new" / "model"):
         pass
+
+
+def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):
+    (tmp_path / "disk").mkdir()
+    for name in ("new", "old"):
+        (tmp_path / f"{name}.json").symlink_to(tmp_path / "disk" / name)
+        (tmp_path / f"{name}-run").symlink_to(tmp_path / "disk" / f"{name}-run")
+    (tmp_path / "disk" / "old").write_text("1")
+    (tmp_path / "disk" / "old-run").mkdir()
+    for name in ("new", "old"):
+        write_json(tmp_path / f"{name}.json", 2)
+        run = RunFolder.open(tmp_path / f"{name}-run", overwrite=True)
+        with run.session({}):
+            run.result.mkdir()
+            (run.result / "run.json").touch()
+            run.publish()
+        assert (tmp_path / f"{name}.json").is_symlink()
+        assert (tmp_path / f"{name}-run").is_symlink()
+    written = {path.name for path in (tmp_path / "disk").rglob("*")}
+    assert written == {"new", "new-run", "old", "old-run", "run.json"}
+    assert (tmp_path / "disk" / "old").read_text() == "2"
+
+
+def test_a_run_replaces_nothing_of_another_kind(tmp_path):
+    (tmp_path / "notes.txt").write_text("years of work")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name, is_file in (("notes.txt", False), ("folder", True), ("pipe", False), ("pipe", True)):
+        with pytest.raises(UserError, match=f"{name}' is not a (folder|regular file), so it is not replaced"):
+            RunFolder.open(tmp_path / name, overwrite=True, is_file=is_file)
+    for folder in ("/", str(tmp_path / "folder" / "..")):
+        with pytest.raises(UserError, match="exists"):
+            RunFolder.open(Path(folder), overwrite=False)
+
+
+def test_a_file_is_written_only_where_nothing_or_a_file_is(tmp_path):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("file", "new", "new folder/new"):
+        check_file(tmp_path / name)
+    for name, reason in ((".", "is a folder"), ("pipe", "is not a regular file"), ("file/new", "Cannot write to")):
+        with pytest.raises(UserError, match=reason):
+            check_file(tmp_path / name)

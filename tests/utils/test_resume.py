@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from conftest import CORPUS, done, text2token
+from text2token import UserError
 from text2token.utils import resume
 from text2token.utils.resume import cached, load, save
 
@@ -47,6 +48,12 @@ def test_a_failure_leaves_no_file_and_the_default_is_returned(tmp_path, name):
         cached(tmp_path / name, lambda: (_ for _ in ()).throw(KeyboardInterrupt))
     assert list(tmp_path.iterdir()) == []
     assert load(tmp_path / name, "default") == "default"
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "value.json").touch()
+    with pytest.raises(UserError, match=r"Cannot read '.*value\.json'"):
+        load(tmp_path / "value.json")
 
 
 @pytest.mark.parametrize("name", VALUES)

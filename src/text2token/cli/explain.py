@@ -18,12 +18,14 @@ from text2token.cli.options import (
     Encoding,
     corpus_options,
     echo_json,
+    file_type,
     grouped,
     json_option,
     precision_options,
     quiet_libraries,
 )
 from text2token.utils.errors import UserError
+from text2token.utils.files import check_file
 
 if TYPE_CHECKING:
     from text2token.analysis.explain import Section
@@ -82,9 +84,7 @@ class Other:
     ),
 )
 @json_option
-@click.option(
-    "--html", type=click.Path(dir_okay=False, path_type=Path), help="Write an HTML page that needs no network."
-)
+@click.option("--html", type=file_type, help="Write an HTML page that needs no network.")
 def explain_command(
     model: str,
     texts: tuple[str, ...],
@@ -117,6 +117,8 @@ def explain_command(
     """
     if not texts and not pairs:
         raise click.UsageError("Missing argument 'TEXTS...', or --pair")
+    if html:
+        check_file(html)
     quiet_libraries()
     from text2token.analysis.explain import write_explanation
 
@@ -133,6 +135,7 @@ def explain_command(
     ]
     rows, sections = [row for row, _ in explained], [section for _, own in explained for section in own]
     if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
         write_explanation(sections, html)
     if as_json:
         echo_json(rows)

@@ -27,6 +27,8 @@ from text2token.cli.options import (
     setting_options,
     strict_option,
 )
+from text2token.data.lines import read_lines
+from text2token.data.text import clean_id
 from text2token.search.engines.addresses import stored_address
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
@@ -298,8 +300,4 @@ def _check_deletion(model: str | None, columns: Mapping[str, str | None], encodi
 
 def _read_ids(file: Path) -> list[str]:
     """The lines of a text file with any ending; blank lines are skipped."""
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{file}' is not a UTF-8 text file: write one id per line.") from error
-    return [line.strip() for line in lines if line.strip()]
+    return [name for line in read_lines(file) if (name := clean_id(line))]

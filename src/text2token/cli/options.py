@@ -30,7 +30,19 @@ CORRECTION = ("correction", "keep_from", "keep_to")
 """Settings of a recipe that correct dense vectors."""
 Command = Callable[..., Any]
 
-path_type = click.Path(path_type=Path)
+
+class _LocalPath(click.Path):
+    """A path on this machine. An empty name would mean the current folder, and a URL a folder that is called ``s3:``."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, str) and not value:
+            self.fail("the name is empty.", param, ctx)
+        if isinstance(value, str) and "://" in value:
+            self.fail(f"'{value}' is an address; name a path on this machine.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+path_type = _LocalPath(path_type=Path)
 
 
 class _Place(click.ParamType[Path]):
@@ -41,11 +53,13 @@ class _Place(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from text2token.utils.places import open_place
 
+        if value == "":
+            self.fail("the name is empty.", param, ctx)
         return value if isinstance(value, Path) else open_place(value)
 
 
 place_type = _Place()
-file_type = click.Path(path_type=Path, dir_okay=False)
+file_type = _LocalPath(path_type=Path, dir_okay=False)
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace the output if it exists.")
 text_column_option = click.option(
     "--text-column",

@@ -27,7 +27,7 @@ from text2token.cli.options import (
 )
 from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
 from text2token.utils.errors import UserError, requires_extra
-from text2token.utils.files import atomic_write, output_lock
+from text2token.utils.files import atomic_write, check_file, output_lock
 
 if TYPE_CHECKING:
     from text2token.search.index import Index, SearchResults
@@ -57,8 +57,8 @@ class Ranking:
         """Refuse options that do not belong together."""
         if self.mode != "hybrid" and (self.weights or self.fusion != "scores"):
             raise UserError("--fusion and --weight only apply to a hybrid search: leave them out, or leave --mode out.")
-        if not all(math.isfinite(weight) for _, weight in self.weights):
-            raise UserError("--weight needs a number from 0 up.")
+        if not math.isfinite(sum(weight for _, weight in self.weights)):  # else scores would be infinite
+            raise UserError("--weight needs a number from 0 up, and not so large a one.")
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments of :meth:`Index.search` and :meth:`Index.rank`."""
@@ -206,8 +206,9 @@ def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
 def _write_run(index: Index, queries: Path, output: Path, ranking: Ranking, *, strict: bool) -> None:
     from text2token.search import read_documents
 
-    if output.is_dir():
-        raise UserError(f"'{output}' is a folder: name a file for the run.")
+    check_file(output)
+    if output.exists() and queries.exists() and output.samefile(queries):
+        raise UserError(f"'{output}' holds the queries: name another file for the run.")
     with output_lock(output):
         asked = list(read_documents(queries, noun="query", strict=strict))
         ranked = index.rank([row.content for row in asked], **ranking.arguments(), progress=True)

@@ -200,7 +200,7 @@ def _by_name(folders: tuple[Path, ...]) -> dict[str, Path]:
 def _read_keys(file: Path) -> tuple[str, ...]:
     """Return the keys in a text file; blank lines are skipped."""
     try:
-        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError as error:
         raise UserError(f"'{file}' is not a UTF-8 text file: write one key on each line.") from error
     except OSError as error:

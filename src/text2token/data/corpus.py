@@ -154,6 +154,8 @@ def sample(texts: Iterable[str], size: int | None, seed: int) -> list[str]:
 
 
 def _open(source: str, column: str) -> list[_Source]:
+    if not source:
+        raise UserError("The name of a corpus is empty: give a file, folder, pattern or dataset")
     if source == "-":
         return [_spool_standard_input()]
     path = Path(source)
@@ -207,7 +209,7 @@ def _rows(label: str, values: Iterable[object]) -> Iterator[Row]:
 
 def _text_lines(label: str, path: Path) -> Iterator[Row]:
     """Rows of a text file; a blank line is not a row."""
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path, label), start=1):
         if line.strip():
             yield Row(f"{label}, line {number}", {_COLUMN: line})
 

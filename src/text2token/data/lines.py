@@ -47,8 +47,12 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         yield content
 
 
-def read_lines(path: Path) -> Iterator[str]:
+def read_lines(path: Path, name: str | None = None) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 file, each with its line feed. Other separators (``\\x85``, ``\\u2028``) do not end a line.
+
+    Args:
+        path: The file.
+        name: What messages call it; None: its path.
 
     Raises:
         UserError: A line is not UTF-8 (the message gives its number), or the compressed file is damaged.
@@ -59,7 +63,7 @@ def read_lines(path: Path) -> Iterator[str]:
             for number, line in enumerate(file, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
-        raise UserError(f"{path}, line {number}: not UTF-8 text; convert the file to UTF-8") from None
+        raise UserError(f"{name or path}, line {number}: not UTF-8 text; convert the file to UTF-8") from None
     except _DAMAGED as error:
         if path.suffix.lower() not in _COMPRESSIONS or (isinstance(error, OSError) and error.filename):
             raise  # an error of the disk, not of the content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,12 @@ def summarise(output: Path, skipped: dict[str, str], benchmark: frozenset[str]) 
 
     Scores, intervals and means are between 0 and 1.
     """
-    rows = [json.loads(file.read_text()) for file in sorted((output / "tasks").glob("*.json"))]
+    rows = [read_json(file) for file in sorted((output / "tasks").glob("*.json"))]
     by_type: dict[str, list[float]] = {}
     for row in rows:
         by_type.setdefault(row["type"], []).append(row["score"])
     means = {kind: sum(scores) / len(scores) for kind, scores in sorted(by_type.items())}
-    owner = json.loads((output / "model.json").read_text())
+    owner = read_json(output / "model.json")
     summary = {
         "version": _VERSION,
         **{field: owner[field] for field in _OWNER_FIELDS},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 import random
 import time
@@ -24,7 +23,7 @@ from text2token.evaluation.task_data import data_checksum, keep_documents, load_
 from text2token.evaluation.tasks import Selection
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import exclusive_lock, write_json
+from text2token.utils.files import exclusive_lock, read_json, write_json
 from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
@@ -67,7 +66,7 @@ def evaluate(
     """
     owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
     owner |= {"max_docs": max_docs, "instructions": instructions}
-    lock = output.absolute().with_name(f".{output.absolute().name}.lock")
+    lock = output.absolute().parent / f".{output.absolute().name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process writes results to '{output}': wait until it is done, or choose another `output`."
     with exclusive_lock(lock, refusal):
@@ -117,7 +116,7 @@ def _claim_folder(output: Path, owner: dict[str, Any]) -> str:
     file = output / _OWNER
     before: dict[str, Any] = {}
     if file.is_file():
-        before = json.loads(file.read_text())
+        before = read_json(file)
         different = [name for name in owner if name != "model" and before.get(name, owner[name]) != owner[name]]
         if different and any((output / "tasks").glob("*.json")):
             what = different[0].replace("revision", "model")
@@ -136,7 +135,7 @@ def _is_finished(task: AbsTask, output: Path) -> bool:
     file = output / "tasks" / f"{task.metadata.name}.json"
     if not file.is_file():
         return False
-    found = json.loads(file.read_text())
+    found = read_json(file)
     return bool(found["data"] == data_checksum(task) and found["versions"] == _versions())
 
 

@@ -52,7 +52,7 @@ def encode_file(
     """
     if sparse:
         embedder.require_calibration()  # before the work, not after it
-    run = RunFolder.open(output, overwrite=overwrite)
+    run = RunFolder.open(output, overwrite=overwrite, is_file=True)
     content = Corpus.from_texts(texts).fingerprint()
     with run.session({"model": embedder_fingerprint(embedder), "texts": content, "bf16": embedder.bf16}):
         chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]

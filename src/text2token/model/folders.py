@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from text2token.model.head import DecodingHead
+from text2token.model.loading import loading
 from text2token.model.saved import PARTS, load_saved
 from text2token.utils.errors import UserError
 from text2token.utils.files import write_json
@@ -171,14 +172,15 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
         return Parts(_pooled(load_saved(next((str(part) for part in parts if part.is_dir()), name)), name))
     if is_whole(path):
         sparse = load_saved(str(path / "sparse"))
-        body, head = _split(sparse)
-        return Parts(
-            encoder=SentenceTransformer(modules=body).eval(),
-            head=_head_from_modules(head).cpu(),  # embeddings are decoded on the CPU, wherever the encoder runs
-            correction=_load_correction(path / "dense"),
-            mean_logits=torch.zeros(head[-1].out_features),  # the mean is part of the bias
-            top_k=sparse.max_active_dims,
-        )
+        with loading(name):
+            body, head = _split(sparse)
+            return Parts(
+                encoder=SentenceTransformer(modules=body).eval(),
+                head=_head_from_modules(head).cpu(),  # embeddings are decoded on the CPU, wherever the encoder runs
+                correction=_load_correction(path / "dense"),
+                mean_logits=torch.zeros(head[-1].out_features),  # the mean is part of the bias
+                top_k=sparse.max_active_dims,
+            )
     dense = path / "dense"  # a baseline has no sparse part
     model = load_saved(str(dense) if (dense / "modules.json").is_file() else name)
     if isinstance(model, SparseEncoder):

@@ -138,7 +138,8 @@ def _read_folder(folder: Path, start: int) -> Iterator[tuple[str, Document]]:
         name = file.relative_to(folder)
         if clean_id(str(name)) != str(name):
             raise UserError(
-                f"{os.fsencode(file)!r}: this name is not UTF-8 text, so it cannot be an id; rename the file."
+                f"{os.fsencode(file)!r}: this name is not UTF-8 text or begins with white space, so it cannot be an id; rename "
+                "the file."
             )
         try:
             text = clean(file.read_text(encoding="utf-8-sig"))

@@ -26,6 +26,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, known_fingerprints
+from text2token.model.loading import loading
 from text2token.model.saved import PARTS
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
@@ -275,8 +276,9 @@ def save_calibration(embedder: Embedder, file: Path) -> None:
 
 def restore_calibration(embedder: Embedder, file: Path) -> None:
     """Read what :func:`save_calibration` wrote, and give it to an embedder."""
-    tensors = load_file(file)
-    embedder.mean_logits, embedder.correction = tensors["mean_logits"], None
+    with loading(str(file)):
+        tensors = load_file(file)
+        embedder.mean_logits, embedder.correction = tensors["mean_logits"], None
     if "weight" in tensors:
         rows, columns = tensors["weight"].shape
         embedder.correction = Dense(

@@ -32,7 +32,7 @@ class Recipe(BaseModel):
     names it. All other defaults are ours: common values of the field, or values that keep a run short.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     backbone: str = Field(
         "smollm2-135m", description="language model: a packaged name, a folder, a .gguf file or a hub id"
@@ -121,10 +121,14 @@ class Recipe(BaseModel):
             overrides: Settings that replace those of the file.
 
         Raises:
-            UserError: The file cannot be read or is not a YAML mapping, a name is unknown, or a value is out of range.
+            UserError: The file cannot be read or is not a YAML mapping, a name is unknown or stands twice, or a value is out of
+                range.
         """
         try:
-            content = (yaml.safe_load(file.read_text(encoding="utf-8")) or {}) if file else {}
+            content = (yaml.load(file.read_text(encoding="utf-8"), _RecipeLoader) or {}) if file else {}
+        except yaml.MarkedYAMLError as error:
+            line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+            raise UserError(f"Cannot read the recipe '{file}'{line}: {error.problem}.") from error
         except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"Cannot read the recipe '{file}': {first_line(error)}.") from error
         if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
@@ -144,6 +148,17 @@ class Recipe(BaseModel):
                     f"the setting '{name}' no longer exists: every run does what {default!r} did, so delete it"
                 )
         return {name: value for name, value in values.items() if name not in _REMOVED}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_truth_values(cls, values: Any) -> Any:
+        """Refuse a truth value where none is expected: pydantic would make a number of it, and YAML reads ``no`` as one."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
+                raise ValueError(
+                    f"'{name}' is a truth value here, as YAML reads no, off, yes and on: write it in quotes"
+                )
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -200,4 +215,19 @@ def one_sentence(what: str, settings: type[BaseModel]) -> Iterator[None]:
         first = error.errors()[0]
         known = "" if first["type"] != "extra_forbidden" else f"; known are {', '.join(settings.model_fields)}"
         name = f" setting '{first['loc'][0]}'" if first["loc"] else ""
-        raise UserError(f"{what}{name}: {first['msg'].removeprefix('Value error, ')}{known}.") from error
+        reason = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise UserError(f"{what}{name}: {reason}{known}.") from error
+
+
+class _RecipeLoader(yaml.SafeLoader):
+    """Refuses a name that stands twice; YAML would keep the last value."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names: set[Any] = set()
+        for key, _ in node.value:
+            if key.value in names:
+                raise yaml.MarkedYAMLError(
+                    problem=f"'{key.value}' stands twice, so delete one", problem_mark=key.start_mark
+                )
+            names.add(key.value)
+        return super().construct_mapping(node, deep)

@@ -27,7 +27,7 @@ from text2token.targets.base import TargetBuilder, mass_beyond, texts_checksum
 from text2token.targets.loss import pad_targets
 from text2token.targets.teacher import Teacher
 from text2token.utils.errors import UserError
-from text2token.utils.files import atomic_write, write_json
+from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.processes import on_main, own_part, wait_for_all, world_size
 from text2token.utils.progress import track
 
@@ -161,7 +161,7 @@ def _manifest_of(path: Path, wanted: dict[str, Any]) -> dict[str, Any]:
         if path.exists() and (not path.is_dir() or any(other.name != f"{_MANIFEST}.part" for other in path.iterdir())):
             raise UserError(f"'{path}' exists and is not a target store: choose another folder.")
         return {}
-    manifest: dict[str, Any] = json.loads(file.read_text())
+    manifest: dict[str, Any] = read_json(file)
     different = [key for key, value in json.loads(json.dumps(wanted)).items() if manifest.get(key) != value]
     if different:
         raise UserError(

@@ -155,7 +155,7 @@ def build_targets(
     output = Path(output).absolute()
     output.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process is building '{output}': wait until it is done, or choose another folder."
-    with exclusive_lock(output.with_name(f".{output.name}.lock"), refusal):
+    with exclusive_lock(output.parent / f".{output.name}.lock", refusal):
         embedder = open_backbone(recipe)
         statistics = _statistics(opened, embedder, recipe.train_length)
         builder = make_builders(

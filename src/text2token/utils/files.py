@@ -20,7 +20,9 @@ def atomic_write(file: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``file``. It replaces ``file`` if the block succeeds, and is deleted if it fails.
 
     A killed process leaves the old ``file`` as it was. The data is not flushed to the disk, so a power failure can still lose it.
+    A link stays, and the file that it points to is replaced.
     """
+    file = file.resolve()
     part = file.with_name(file.name + ".part")
     try:
         yield part
@@ -87,6 +89,18 @@ def check_writable(output: Path) -> None:
         raise UserError(f"Cannot write to '{folder}' ({error.strerror}): choose another folder.") from error
 
 
+def check_file(file: Path) -> None:
+    """Check that ``file`` can be written: nothing or a regular file is there. A device or a pipe would be replaced by a file.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if file.exists() and not file.is_file():
+        kind = "a folder" if file.is_dir() else "not a regular file"
+        raise UserError(f"'{file}' is {kind}: name a file.")
+    check_writable(file)
+
+
 @contextmanager
 def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
     """Hold the lock ``file`` during the block. Refuse at once if another process holds it.
@@ -135,7 +149,7 @@ def output_lock(output: Path) -> Iterator[None]:
     output.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process is at work on '{output}': wait until it is done, or choose another name."
     try:
-        with exclusive_lock(output.with_name(f".{output.name}.lock"), refusal):
+        with exclusive_lock(output.parent / f".{output.name}.lock", refusal):
             yield
     finally:
         for folder in created:

@@ -14,14 +14,13 @@ Another format (a folder of shards, a database) uses :func:`atomic_write` or :fu
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from text2token.utils.files import atomic_write, write_json
+from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.processes import on_main
 
 T = TypeVar("T")
@@ -60,10 +59,6 @@ class _Format(NamedTuple):
     read: Callable[[Path], Any]
 
 
-def _read_json(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
 def _write_tensor(file: Path, tensor: Any) -> None:
     with atomic_write(file) as part, part.open("wb") as stream:
         np.save(stream, tensor.numpy())
@@ -86,7 +81,7 @@ def _read_arrays(file: Path) -> dict[str, Any]:
 
 
 _FORMATS = {
-    ".json": _Format(write_json, _read_json),
+    ".json": _Format(write_json, read_json),
     ".npy": _Format(_write_tensor, _read_tensor),
     ".npz": _Format(_write_arrays, _read_arrays),
 }

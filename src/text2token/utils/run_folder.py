@@ -45,17 +45,25 @@ class RunFolder:
         return self.work / "result"
 
     @classmethod
-    def open(cls, output: Path, *, overwrite: bool) -> RunFolder:
+    def open(cls, output: Path, *, overwrite: bool, is_file: bool = False) -> RunFolder:
         """Check that a run may write to ``output``. Nothing is written or replaced yet.
 
+        Args:
+            output: A link stays, and the run writes where it points to.
+            overwrite: See the attribute.
+            is_file: Whether the result is one file, in place of a folder.
+
         Raises:
-            UserError: ``output`` exists and ``overwrite`` is False, ``output`` is a folder that no run wrote, or it
-                cannot be written.
+            UserError: ``output`` exists and ``overwrite`` is False, something of another kind or a folder that no run wrote
+                is there, or it cannot be written.
         """
-        output = output.absolute()
-        work = output.with_name(f".{output.name}.work")
+        output = output.resolve()
+        work = output.parent / f".{output.name}.work"
         if work.is_dir() and not (work / _SETTINGS).is_file():
             shutil.rmtree(work)  # the rest of a published run that was killed before it had deleted everything
+        if output.exists() and not (output.is_file() if is_file else output.is_dir()):
+            kind = "regular file" if is_file else "folder"
+            raise UserError(f"'{output}' is not a {kind}, so it is not replaced: choose another name.")
         if output.exists() and not overwrite:
             raise UserError(f"The output '{output}' exists: choose another folder, or set `overwrite`.")
         if output.is_dir() and any(output.iterdir()) and not (output / _RECORD).is_file():

@@ -7,7 +7,6 @@ disturbed by a writer.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,8 @@ from text2token.search.engines.base import Matrix, ScoredId, best
 from text2token.search.engines.segment import Segment, merge_segments, write_segment
 from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
-from text2token.utils.files import write_json
+from text2token.utils.errors import UserError, first_line
+from text2token.utils.files import read_json, write_json
 
 _MANIFEST = "segments.json"
 MERGE_FACTOR = 8  # so many segments of similar size are merged; a document is then rewritten at most log₈ N times
@@ -103,6 +103,8 @@ class EmbeddedEngine:
         except FileNotFoundError:
             if self._manifest() == manifest:
                 raise
+        except (ValueError, EOFError) as error:  # of NumPy and Arrow: a file is cut off, or is something else
+            raise UserError(f"'{self._folder}' is damaged ({first_line(error)}): make the index again.") from error
         if self._manifest() != manifest:
             self._read()
             return
@@ -110,7 +112,7 @@ class EmbeddedEngine:
         self._deletions = {name: file for name, file in manifest["segments"].items() if file}
 
     def _manifest(self) -> dict[str, Any]:
-        manifest: dict[str, Any] = json.loads((self._folder / _MANIFEST).read_text())
+        manifest: dict[str, Any] = read_json(self._folder / _MANIFEST)
         return manifest
 
     def _mark_deleted(self, ids: Sequence[str]) -> None:
