@@ -169,6 +169,11 @@ def test_texts_without_a_token_are_left_out(backbone):
         align(embedder, [""])
 
 
+def test_no_aligned_token_is_nothing_to_measure(backbone):
+    with pytest.raises(UserError, match="read at least 1 aligned token"):
+        align(untrained(backbone("llama")), SENTENCES, AlignmentSettings(k=0))
+
+
 def test_the_head_of_a_trained_folder_is_the_original_one(backbone, tmp_path):
     embedder = untrained(backbone("llama"), max_length=64)
     embedder.calibrate(CORPUS[:40])

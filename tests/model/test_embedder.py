@@ -152,6 +152,18 @@ def test_no_text_is_no_vector_and_a_text_is_no_list(backbone):
     assert embedder.explain([]) == []
     with pytest.raises(UserError, match="write \\[text\\]"):
         embedder.encode("The cat sat.")
+    with pytest.raises(UserError, match=r"not a generator: write list\(texts\)"):
+        embedder.encode(text for text in SENTENCES)  # which would be read to its end before it is encoded
+
+
+def test_a_calibration_that_cannot_be_learned_is_refused(backbone):
+    embedder = untrained(backbone("llama"))
+    with pytest.raises(UserError, match="give at least one"):
+        embedder.calibrate([])
+    for keep in ((-0.5, 1), (0, 1.5), (float("nan"), 1)):
+        with pytest.raises(UserError, match="give shares from 0 to 1"):
+            embedder.calibrate(SENTENCES, ("filter",), keep)
+    assert embedder.mean_logits is None
 
 
 def test_sparse_vectors_need_a_corpus_mean(backbone):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from conftest import CORPUS, SENTENCES, untrained
+from conftest import CORPUS, SENTENCES, calibrated, untrained
+from text2token import Embedder
+from text2token.model.fingerprint import comparable, embedder_fingerprint
 
 
 def read(file):
@@ -49,3 +51,15 @@ def test_settings_have_the_classic_form(backbone, tmp_path, pooling, flag):
     plain = SentenceTransformer(str(tmp_path / "dense"))
     assert plain.max_seq_length == 48
     np.testing.assert_allclose(plain.encode(SENTENCES), embedder.encode(SENTENCES), atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "bert", "modernbert"])
+def test_a_finished_embedder_is_the_one_in_its_folder(backbone, tmp_path, family):
+    made = calibrated(backbone(family))
+    made.save(tmp_path / "model")
+    finished, opened = made.finished(), Embedder.open(tmp_path / "model")
+    assert embedder_fingerprint(comparable(finished)) == embedder_fingerprint(comparable(opened))
+    assert embedder_fingerprint(comparable(made)) != embedder_fingerprint(comparable(opened))
+    for one, other in zip(finished.encode_sparse(SENTENCES), opened.encode_sparse(SENTENCES), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(finished.encode(SENTENCES), made.encode(SENTENCES), atol=1e-6)

@@ -177,6 +177,14 @@ def test_metadata_from_python_are_kept_in_the_form_that_filters_compare(tmp_path
     assert hit.metadata == {"day": "2021-06-01", "in.x": 1}
 
 
+def test_numbers_of_numpy_are_numbers(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    values = {"year": np.int64(2020), "share": np.float32(0.5), "new": np.bool_(True), "lost": np.float32("nan")}
+    index.add([Document("1", "", SENTENCES[0], values)])
+    (hit,) = index.search("cat", filters=["year>=2020", "share<0.6", "new=true"]).hits
+    assert hit.metadata == {"year": 2020, "share": 0.5, "new": True}
+
+
 def test_an_addition_reads_the_columns_of_the_first_documents(tmp_path, backbone):
     for name, text in {"a": "A galaxy.", "b": "Another galaxy."}.items():
         (tmp_path / f"{name}.csv").write_text(f"key,body\n{name},{text}\n")

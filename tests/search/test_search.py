@@ -711,6 +711,67 @@ def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_pa
     assert scores(fresh, "cats of the garden", "bm25") == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        (Document(5, "", "Text"), "The id of the document 5 is of type int"),
+        (Document("n", "", None), "The text of the document 'n' is of type NoneType"),
+        (Document("n", b"title", "Text"), "The title of the document 'n' is of type bytes"),
+        (Document("a\ud800", "", "Text"), r"'a\\ud800' cannot be an id"),
+        (Document("a\0b", "", "Text"), r"'a\\x00b' cannot be an id"),
+        (Document(" ", "", "Text"), "' ' cannot be an id"),
+        (Document("n", "", "\0"), "The document 'n' has no text"),
+    ],
+)
+def test_a_document_that_cannot_be_used_is_one_sentence(index, document, sentence):
+    with pytest.raises(UserError, match=sentence):
+        index.add([Document("before", "", "A text."), document])
+    assert (len(index), index.waiting, index._store.get("documents")) == (10, 0, 10)
+
+
+def test_a_string_is_no_list_of_ids_or_queries(index):
+    with pytest.raises(UserError, match="A list of ids is expected"):
+        index.delete("12")
+    with pytest.raises(UserError, match="A list of texts is expected"):
+        index.rank("cat")
+    assert len(index) == 10
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse", "bm25"])
+def test_fewer_than_one_hit_is_refused(index, mode):
+    for k in (0, -1):
+        with pytest.raises(UserError, match=f"`k` is {k}: ask for at least 1 hit"):
+            index.search("cat", k, mode)
+        with pytest.raises(UserError, match=f"`k` is {k}: ask for at least 1 hit"):
+            index.rank(["cat"], k, mode)
+
+
+def test_a_database_that_is_none_is_a_damaged_index(index):
+    index.close()
+    (index._folder / "documents.sqlite").write_bytes(b"no database, " * 100)
+    with pytest.raises(UserError, match="is damaged: make it again"):
+        Index.open(index._folder)
+
+
+def test_words_are_numbered_in_the_order_of_the_texts_whatever_the_seed_of_hashes(index):
+    # A set has another order in each process, and so would the files of the index.
+    split = index._vectorizer._words.split([document.content for document in DOCUMENTS])
+    words = list(dict.fromkeys(word for own in split for word in own))
+    numbers = [index._store.words([word])[word].number for word in words]
+    assert numbers == sorted(numbers)
+
+
+def test_a_sample_holds_what_can_be_found(index, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.writer.IndexWriter._index", lambda *_: 1 / 0)
+        with suppress(ZeroDivisionError):
+            index.add([Document("new", "", "One more cat."), DOCUMENTS[0]._replace(text="Another text.")])
+    documents, rows, _ = index.sample(100)
+    assert index.waiting == 2
+    assert sorted(document.id for document in documents) == [str(number) for number in range(1, 10)]
+    assert rows.sum(axis=1).min() > 0
+
+
 def test_a_query_that_says_nothing_finds_nothing(index):
     assert index.search("  ") == ([], "The query has no text.")
     assert index.search("zyxomma", mode="bm25") == ([], "No word of the query is known in: bm25.")

@@ -340,6 +340,33 @@ def test_a_body_that_is_no_json_is_told(client, body):
         assert set(response.json()) == ({"error"} if path.startswith("/v1") else {"error", "error_type"})
 
 
+@pytest.mark.parametrize("path", ["/", "/embed", "/v1/embeddings"])
+def test_a_body_that_cannot_be_read_is_told_by_its_cause(client, path):
+    def said(content, content_type):
+        error = client.post(
+            path, content=content, headers={"Content-Type": content_type} if content_type else {}
+        ).json()
+        assert "param" not in error["error"] or error["error"]["param"] is None
+        return error["error"]["message"] if path.startswith("/v1/") else error["error"]
+
+    body = json.dumps({"inputs": "a", "input": "a", "model": "tiny"})
+    for content_type in (None, "application/x-www-form-urlencoded", "text/plain", "application/jsonl"):
+        assert "send the header 'Content-Type: application/json'" in said(body, content_type)
+    for content_type in ("application/json", "Application/JSON; charset=utf-8", "application/vnd.api+json"):
+        assert said(body[:-1], content_type) == "The body of the request is not JSON: send a JSON object."
+        assert client.post(path, content=body, headers={"Content-Type": content_type}).status_code == 200
+    assert said(b"", "application/json") == "The request has no body: send a JSON object."
+
+
+def test_head_answers_as_get_does(serve, model_folder):
+    client = serve(Embedder.open(model_folder), keys=("first",))
+    for path, status in {"/": 200, "/health": 200, "/ready": 200, "/v1/models": 401, "/nope": 401}.items():
+        assert (client.head(path).status_code, client.get(path).status_code) == (status, status)
+    key = {"Authorization": "Bearer first"}
+    assert client.head("/v1/models", headers=key).status_code == 200
+    assert client.head("/embed", headers=key).status_code == 405
+
+
 def test_large_bodies_are_refused_with_and_without_a_length(serve, model_folder):
     client = serve(Embedder.open(model_folder), max_bytes=1_000)
     body = json.dumps({"inputs": "x" * 2_000}).encode()

@@ -20,6 +20,7 @@ from text2token.data.corpus import Corpus
 from text2token.model.correction import correction, spectral_filter
 from text2token.model.head import DecodingHead
 from text2token.model.spans import correction_sample
+from text2token.search import Document, Index
 from text2token.settings.corrections import Step, parse_steps
 from text2token.training.adaptation import adapt, adapt_draw
 from text2token.training.choose import (
@@ -282,6 +283,14 @@ def test_by_hand_it_is_that_correction_of_spans(backbone, tmp_path):
     torch.testing.assert_close(corrected.mean(dim=0), torch.zeros(32), atol=1e-4, rtol=0)  # centred on the spans
     rank = torch.linalg.matrix_rank(embedder.correction.linear.weight, rtol=1e-4)
     assert rank == 30
+
+
+def test_what_it_returns_makes_an_index_of_its_folder(backbone, tmp_path):
+    recipe = Recipe(backbone=backbone("llama"), calibration_texts=60, correction="centre", template="none")
+    embedder = adapt(CORPUS, tmp_path / "model", recipe)
+    made = Index.create(tmp_path / "index", tmp_path / "model", embedder=embedder)
+    made.add([Document("a", "", CORPUS[0])])
+    assert [hit.id for hit in Index.open(tmp_path / "index").search("cat").hits] == ["a"]
 
 
 def test_killed_it_does_not_encode_again(backbone, tmp_path, monkeypatch):

@@ -71,9 +71,11 @@ def align(
         :class:`TokenCategories`), the number of ``texts``, and ``seconds`` for encoding and for reading the logits.
 
     Raises:
-        UserError: No text has a token, or the vocabulary has fewer than ``k`` tokens.
+        UserError: No text has a token, or ``k`` is below 1 or above the number of tokens in the vocabulary.
     """
     settings = settings or AlignmentSettings()
+    if settings.k < 1:
+        raise UserError(f"`k` is {settings.k}: read at least 1 aligned token.")
     if settings.k > embedder.vocabulary_size:
         raise UserError(
             f"The vocabulary has only {embedder.vocabulary_size:,} tokens: lower `k`, which is {settings.k:,}."

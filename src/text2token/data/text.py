@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from text2token.utils.errors import UserError
@@ -48,10 +48,13 @@ def check_texts(texts: Sequence[Any]) -> None:
     """Make sure that ``texts`` is a sequence of strings.
 
     Raises:
-        UserError: It is one string, or an item is not a string; the sentence gives its position.
+        UserError: It is one string or an iterator, which can be read only once, or an item is not a string; the sentence gives
+            its position.
     """
     if isinstance(texts, str):
         raise UserError("A list of texts is expected, not a text alone: write [text].")
+    if isinstance(texts, Iterator):
+        raise UserError(f"A list of texts is expected, not a {type(texts).__name__}: write list(texts).")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             what = "None" if text is None else f"of type {type(text).__name__}"

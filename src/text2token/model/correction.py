@@ -89,8 +89,10 @@ def spectral_filter(head: DecodingHead, low: float, high: float) -> Tensor:
         because the spectrum then belongs to another space than the embedding's.
 
     Raises:
-        UserError: No direction lies between ``low`` and ``high``.
+        UserError: No direction lies between ``low`` and ``high``, or one of them is not from 0 to 1.
     """
+    if not (0 <= low <= 1 and 0 <= high <= 1):
+        raise UserError(f"keep_from and keep_to are {low:g} and {high:g}: give shares from 0 to 1.")
     dimension = head.weight.shape[1]
     if len(head.transform):
         return torch.eye(dimension)

@@ -22,7 +22,7 @@ from text2token.model.backbone import EncoderSettings, encoder_around, load_enco
 from text2token.model.correction import correction
 from text2token.model.decoding import AlignedToken, SparseVectors, aligned_tokens, displayed_tokens, sparse_vectors
 from text2token.model.encoding import encode_in_batches
-from text2token.model.folders import is_whole, load_parts, save_parts
+from text2token.model.folders import is_whole, load_parts, save_parts, saved_head
 from text2token.model.head import DecodingHead, mean_logits
 from text2token.model.original_head import open_head
 from text2token.model.precision import Precision, encoding, use_of_bf16
@@ -321,11 +321,18 @@ class Embedder:
             seed: Seed of the sample that the correction is learned from.
             progress: Show a progress bar on a terminal.
             embed: Embeds texts in place of :meth:`embed`, for a caller that shares them out over several processes.
+
+        Raises:
+            UserError: There is no text, the model has no decoding head, or the errors of :meth:`embed` and
+                :func:`text2token.model.correction.correction`.
         """
+        if not len(texts):
+            raise UserError("A calibration learns from texts: give at least one.")
         embed = embed or partial(self.embed, progress=progress)
-        self.mean_logits = mean_logits(self.decoding_head, embed(texts))
+        mean = mean_logits(self.decoding_head, embed(texts))
         sample = embed(correction_sample(texts, seed) if steps else [])
         self.correction = correction(steps, sample, self.decoding_head, keep)
+        self.mean_logits = mean  # now that nothing can be refused any more
 
     def save(self, path: str | Path) -> None:
         """Write the plain folders ``path/dense`` and ``path/sparse``, see :func:`text2token.model.folders.save_parts`.
@@ -336,3 +343,16 @@ class Embedder:
         save_parts(
             Path(path), self.encoder, self.decoding_head, self.correction, self.require_calibration(), self.top_k
         )
+
+    def finished(self) -> Embedder:
+        """Return the embedder as :meth:`open` reads it from the folder that :meth:`save` writes; the body is shared.
+
+        Its fingerprint is that of the folder, so an index or a student that was made with one can be used with the other.
+
+        Raises:
+            UserError: The errors of :meth:`save`.
+        """
+        mean = self.require_calibration()
+        head = saved_head(self.decoding_head, mean)
+        zero = torch.zeros_like(mean)  # the mean is part of the bias
+        return Embedder(self.encoder, head, self.correction, zero, self.top_k, self.bf16, self.batch_size)

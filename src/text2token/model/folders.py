@@ -148,6 +148,11 @@ def head_modules(head: DecodingHead, mean: Tensor) -> list[nn.Module]:
     return [*modules, decode]
 
 
+def saved_head(head: DecodingHead, mean: Tensor) -> DecodingHead:
+    """Return the head as a folder holds it, with the corpus mean in its bias; see :func:`head_modules`."""
+    return _head_from_modules(head_modules(head, mean))
+
+
 def is_whole(path: Path) -> bool:
     """Return whether ``path`` is a folder with a dense and a sparse part, and so with its own head and corpus mean."""
     return (path / "dense" / "modules.json").is_file() and (path / "sparse" / "modules.json").is_file()

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value
@@ -183,6 +185,8 @@ def _simple_value(value: Any) -> Value | None:
         return value.isoformat()
     if isinstance(value, Decimal):
         value = float(value)
+    if isinstance(value, np.number | np.bool_):  # as a row of pandas has them
+        value = value.item()
     if isinstance(value, str):
         text = clean(value)
         return text if 0 < len(text) <= _MAX_VALUE else None

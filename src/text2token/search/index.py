@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from more_itertools import chunked
 from scipy.sparse import csr_array
 
-from text2token.data.text import clean
+from text2token.data.text import check_texts, clean
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
@@ -171,7 +172,9 @@ class Index:
             index = cls(folder, embedder, model, uri=uri, partial=partial, query_model=query_model)
         except UserError:
             raise
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except sqlite3.OperationalError:
+            raise  # another process has locked the database, or the disk fails
+        except (OSError, ValueError, KeyError, EOFError, sqlite3.DatabaseError) as error:
             raise UserError(f"The index in '{folder}' is damaged: make it again ({first_line(error)}).") from error
         if not partial and not len(index) and index._store.get("documents", 0) > index._store.waiting_count():
             raise UserError(
@@ -271,8 +274,10 @@ class Index:
             Number of deleted documents.
 
         Raises:
-            UserError: Another process is writing the index.
+            UserError: ``ids`` is one string instead of a list, or another process is writing the index.
         """
+        if isinstance(ids, str):
+            raise UserError("A list of ids is expected, not an id alone: write [id].")
         with self._writing() as writer:
             return writer.delete(ids)
 
@@ -326,8 +331,9 @@ class Index:
                 :class:`text2token.search.filters.Filter`.
 
         Raises:
-            UserError: The index has no such field or metadata column, or the model is not that of the index.
+            UserError: The index has no such field or metadata column, the model is not that of the index, or ``k`` is below 1.
         """
+        _check_k(k)
         query = clean(query)
         if not query:
             return SearchResults([], "The query has no text.")
@@ -352,6 +358,8 @@ class Index:
         progress: bool = False,
     ) -> list[list[ScoredId]]:
         """Search many queries, without texts and matches of the hits; see :meth:`search`. A query without text has no hits."""
+        check_texts(queries)
+        _check_k(k)
         conditions = self._conditions(filters)
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[ScoredId]] = [[] for _ in queries]
@@ -381,6 +389,11 @@ class Index:
         if conditions:
             check_filters(conditions, self.metadata_columns)
         return conditions
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UserError(f"`k` is {k}: ask for at least 1 hit.")
 
 
 def _partial_note(lost: Sequence[str]) -> str:

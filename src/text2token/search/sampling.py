@@ -14,7 +14,7 @@ def sample_tokens(
     store: DocumentStore, vectorizer: Vectorizer, size: int
 ) -> tuple[list[Document], csr_array, list[str]]:
     """Do the work of :meth:`text2token.search.index.Index.sample`."""
-    documents = store.sample(size)
+    documents = store.sample(size, encoded=True)
     names: dict[int, str] = dict(enumerate(vectorizer.column_names))
     has_sparse_field, rows = bool(names), list[dict[int, float]]()
     for document in documents:

@@ -142,9 +142,15 @@ class DocumentStore:
         select = "SELECT id FROM documents WHERE columns IS NULL AND id IN"
         return [name for (name,) in select_in(self._connection, select, ids)]
 
-    def sample(self, size: int) -> list[Document]:
-        """Documents from all over the store, the same at each call."""
-        query = f"SELECT {self._columns} FROM documents ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
+    def sample(self, size: int, *, encoded: bool = False) -> list[Document]:
+        """Documents from all over the store, the same at each call.
+
+        Args:
+            size: Maximum number of documents.
+            encoded: Leave out those that wait to be encoded.
+        """
+        chosen = "WHERE columns IS NOT NULL" if encoded else ""
+        query = f"SELECT {self._columns} FROM documents {chosen} ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
         return [_document(*row) for row in self._connection.execute(query, (size,))]
 
     def mark_encoded(self, ids: Sequence[str], rows: csr_array | None) -> None:

@@ -72,7 +72,7 @@ class Vectorizer:
         """Add documents to the frequencies of the index (``sign`` 1), or subtract them (``sign`` -1)."""
         texts = batch.texts
         words = self._words.split(texts)
-        frequencies = Counter(word for own in words for word in set(own))
+        frequencies = Counter(word for own in words for word in dict.fromkeys(own))  # a set has another order each time
         self._store.count_words({word: sign * number for word, number in frequencies.items()})
         changes = {"documents": len(texts), "words": sum(map(len, words)), "tokens": 0}
         if self._tokens is not None:

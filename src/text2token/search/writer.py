@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from more_itertools import chunked
 
-from text2token.data.text import clean
+from text2token.data.text import clean, clean_id
 from text2token.search.batches import Batch
 from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns, Document, simple_metadata
@@ -240,8 +240,6 @@ class IndexWriter:
 
     def _read(self, batch: Batch) -> None:
         """Store and count documents that are new or have changed."""
-        if empty := next((document for document in batch.documents if not document.content), None):
-            raise UserError(f"The document '{empty.id}' has no text: leave it out.")
         cleaned = [_cleaned(document) for document in batch.documents]
         last = {document.id: place for place, document in enumerate(cleaned)}
         known = self.store.documents(list(last))
@@ -281,6 +279,20 @@ class IndexWriter:
 
 
 def _cleaned(document: Document) -> Document:
-    """A document in the form that the index keeps."""
+    """A document in the form that the index keeps.
+
+    Raises:
+        UserError: It has no text, its id is empty or holds null bytes or lone surrogates, or one of these is no string.
+    """
     name, title, text, metadata = document
-    return Document(name, clean(title), clean(text), simple_metadata(metadata))
+    for part, value in (("id", name), ("title", title), ("text", text)):
+        if not isinstance(value, str):
+            raise UserError(f"The {part} of the document {name!r} is of type {type(value).__name__}: give a string.")
+    if not name.strip() or clean_id(name) != name.strip():
+        raise UserError(
+            f"{name!r} cannot be an id, since it is empty or has a character that is no text: give another."
+        )
+    cleaned = Document(name, clean(title), clean(text), simple_metadata(metadata))
+    if not cleaned.content:
+        raise UserError(f"The document '{name}' has no text: leave it out.")
+    return cleaned

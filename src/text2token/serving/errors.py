@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from fastapi import FastAPI, Request
@@ -15,6 +17,7 @@ from text2token.utils.errors import BusyError, UserError
 ErrorType = Literal[
     "Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized", "NotFound"
 ]
+_JSON = re.compile(r"\s*application/(?:[^;]*\+)?json\s*(?:;|$)", re.IGNORECASE)  # the types that FastAPI reads as JSON
 _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -81,6 +84,19 @@ def as_api_error(error: Exception) -> ApiError:
     return ApiError(500, "The server failed on this request.", "Backend")
 
 
+def _unread_body(error: Mapping[str, Any], content_type: str) -> str | None:
+    """Return what is wrong with a body that could not be read as JSON at all; None if the error is another one."""
+    if error["loc"][:1] != ("body",):
+        return None
+    if error["type"] == "json_invalid":  # its place is a character and no field
+        return "The body of the request is not JSON: send a JSON object."
+    if error["type"] == "missing" and len(error["loc"]) == 1:
+        return "The request has no body: send a JSON object."
+    if not _JSON.match(content_type):
+        return "The body of the request is not marked as JSON: send the header 'Content-Type: application/json'."
+    return None
+
+
 def install_handlers(app: FastAPI) -> None:
     """Turn every error of ``app`` into a response in the format of its path. No response contains a traceback."""
 
@@ -93,6 +109,8 @@ def install_handlers(app: FastAPI) -> None:
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
+        if told := _unread_body(first, request.headers.get("content-type", "")):
+            return error_response(request.url.path, ApiError(422, told))
         place = ".".join(str(part) for part in first["loc"] if part != "body")
         what = f"{place}: {first['msg']}" if place else first["msg"]
         param = place.partition(".")[0] or None

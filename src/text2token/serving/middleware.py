@@ -37,6 +37,9 @@ class Gate:
             await error_response(path, refusal)(scope, receive, send)
             self._count(path, refusal.status, refusal.kind, 0.0)
             return
+        # HEAD is a GET whose body is dropped, which uvicorn does (RFC 9110, 9.3.2); routes of FastAPI refuse it.
+        if scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
         taken = 0
 
         async def limited() -> Message:

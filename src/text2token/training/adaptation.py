@@ -104,7 +104,7 @@ def adapt(
         )
         write_cards(record, folder.result)
         folder.publish()
-    return embedder
+    return embedder.finished()
 
 
 def adapt_draw(recipe: Recipe) -> Draw:

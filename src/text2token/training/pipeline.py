@@ -116,7 +116,7 @@ def fit(
             ],
         }
         on_main(lambda: _write(run, facts))
-    return embedder
+    return embedder.finished()
 
 
 def build_targets(
