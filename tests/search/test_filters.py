@@ -73,7 +73,7 @@ def test_filters_are_read(text, expected):
     assert parse_filter(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "lang", "=en", ">3"])
+@pytest.mark.parametrize("text", ["", "lang", "=en", ">3", "year==2020", "year<==2020"])
 def test_what_is_not_a_filter_is_refused(text):
     with pytest.raises(UserError, match="is not a filter: write column=value"):
         parse_filter(text)

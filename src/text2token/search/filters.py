@@ -14,7 +14,7 @@ Metadata: TypeAlias = Mapping[str, Value]
 """Values of a document by column."""
 Operator = Literal["=", "<", "<=", ">", ">="]
 
-_WRITTEN = re.compile(r"(?P<column>[^=<>]+?)\s*(?P<operator><=|>=|=|<|>)\s*(?P<value>.*)", re.DOTALL)
+_WRITTEN = re.compile(r"(?P<column>[^=<>]+?)\s*(?P<operator><=|>=|=|<|>)(?!=)\s*(?P<value>.*)", re.DOTALL)
 
 
 class Filter(NamedTuple):
