@@ -13,6 +13,7 @@ from text2token.search.engines.base import ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import kth_largest
 from text2token.search.engines.segment import Ids
+from text2token.utils.errors import UserError
 
 TERMS, SIZE = 40, 6
 
@@ -193,6 +194,13 @@ def test_a_file_that_is_gone_for_good_is_an_error(tmp_path):
         file.unlink()
     with pytest.raises(FileNotFoundError):
         EmbeddedEngine(tmp_path)
+
+
+def test_a_field_whose_file_is_gone_is_an_error(tmp_path):
+    EmbeddedEngine(tmp_path).add(["a"], rows(1, 0))
+    (tmp_path / "00000001" / "dense.vectors.npy").unlink()
+    with pytest.raises(UserError, match="has lost its dense vectors"):
+        EmbeddedEngine(tmp_path).search("dense", np.ones((1, SIZE), np.float32), 3)
 
 
 def test_deletions_are_written_once(tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from text2token.search.engines.base import ScoredId
-from text2token.search.fusion import Fusion, fuse, search
+from text2token.search.fusion import Fusion, fields_to_search, fuse, search
+from text2token.utils.errors import UserError
 
 SPARSE = [ScoredId("a", 8.0), ScoredId("b", 4.0), ScoredId("c", 2.0)]
 DENSE = [ScoredId("c", 0.5), ScoredId("d", 0.25), ScoredId("a", 0.1)]
@@ -76,3 +79,15 @@ def test_nothing_in_nothing_out():
     assert fuse({"sparse": [], "dense": []}, 5, Fusion("scores")) == []
     assert fuse({"sparse": [], "dense": DENSE}, 1, Fusion("scores")) == [ScoredId("c", 1.0, {"dense": 1.0})]
     assert fuse({"sparse": SPARSE}, 0, Fusion()) == []
+
+
+@pytest.mark.parametrize(
+    ("fusion", "said"),
+    [
+        (Fusion("score"), "There is no fusion 'score': choose scores or rrf."),
+        (Fusion(weights={"words": 1.0}), "There is no field 'words' to weight: the fields are sparse, dense, bm25."),
+    ],
+)
+def test_a_fusion_of_unknown_names_is_refused(fusion, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        fields_to_search("hybrid", ["sparse", "bm25"], fusion, inference_free=False)

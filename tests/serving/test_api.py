@@ -301,7 +301,12 @@ WRONG = [
     ("/embed", {}, 422, "inputs: Field required"),
     ("/embed", {"inputs": 7}, 422, "not valid"),
     ("/embed", {"inputs": "a", "normalize": "0"}, 422, "normalize: Input should be a valid boolean"),
-    ("/embed", {"inputs": "a", "truncation_direction": "RIGHT"}, 422, "truncation_direction: Input should be 'left' or 'right'"),
+    (
+        "/embed",
+        {"inputs": "a", "truncation_direction": "RIGHT"},
+        422,
+        "truncation_direction: Input should be 'left' or 'right'",
+    ),
     ("/v1/embeddings", {"input": [], "model": "tiny"}, 400, "is empty"),
     ("/v1/embeddings", {"input": "a", "model": "gpt"}, 404, "'gpt' is not served here: ask for 'tiny'"),
     ("/v1/embeddings", {"input": "a", "model": "tiny", "dimensions": 3}, 400, "cannot be shortened"),

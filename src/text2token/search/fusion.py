@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain, repeat
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.filters import Filter
@@ -50,8 +50,14 @@ def fields_to_search(
         inference_free: The query is not encoded, so the dense field is left out.
 
     Raises:
-        UserError: No field is left.
+        UserError: No field is left, or the fusion names a method or a field that does not exist.
     """
+    if fusion.method not in get_args(FusionMethod):
+        raise UserError(f"There is no fusion {fusion.method!r}: choose {' or '.join(get_args(FusionMethod))}.")
+    if unknown := set(fusion.weights).difference(get_args(FieldName)):
+        raise UserError(
+            f"There is no field {min(unknown)!r} to weight: the fields are {', '.join(get_args(FieldName))}."
+        )
     if mode != "hybrid" and mode not in available:
         reason = "model has no decoding head" if mode == "sparse" else "engine keeps none"
         raise UserError(f"This index has no {mode} field, since its {reason}: choose another `mode`.")

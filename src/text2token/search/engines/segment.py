@@ -26,6 +26,7 @@ from text2token.search.engines.metadata import (
 from text2token.search.engines.postings import Postings
 from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
+from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_folder
 
 _COPIED = 8_192  # dense vectors copied at once
@@ -100,7 +101,11 @@ class Segment:
     def search(
         self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = ()
     ) -> list[tuple[str, float]]:
-        """Ids and scores of the ``k`` best documents that meet all filters. Equal scores are ordered by id."""
+        """Ids and scores of the ``k`` best documents that meet all filters. Equal scores are ordered by id.
+
+        Raises:
+            UserError: The files of the field are gone.
+        """
         allowed = self._allowed(filters)
         if field in self.inverted:
             terms = query if isinstance(query, csr_array) else csr_array(query)
@@ -110,7 +115,7 @@ class Segment:
         elif field in self.vectors:
             rows, scores = _inner_products(self.vectors[field], np.asarray(query, np.float32)[0], allowed)
         else:
-            return []
+            raise UserError(f"'{self.folder}' has lost its {field} vectors: restore them, or make the index again.")
         if len(rows) > k:  # keep everything that ties with the last hit: ids decide among them
             enough = np.flatnonzero(scores >= postings.kth_largest(scores, k))
             rows, scores = rows[enough], scores[enough]
