@@ -78,7 +78,7 @@ class StoredDocument(Body):
     id: str
     title: str = ""
     text: str
-    metadata: dict[str, str | bool | int | float] = {}
+    metadata: dict[str, str | bool | int | float] = Field({})
 
 
 class AddRequest(Body):
