@@ -241,7 +241,7 @@ def test_a_fitted_folder_is_read_above_its_corpus_mean(backbone, tmp_path):
         (("MODEL", "text", "--instruction", ""), "Error: The instruction '' is empty: leave it out."),
         (("MODEL", "text", "--head", "no-such"), "no-such"),
         (("MODEL", "text", "--corpus", "no/such.txt"), "does not exist"),
-        (("MODEL", "text", "--html", "no/such/page.html"), "Cannot use"),
+        (("MODEL", "text", "--html", "."), "is a directory"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(backbone, tmp_path, monkeypatch, arguments, sentence):
