@@ -185,6 +185,12 @@ def test_numbers_of_numpy_are_numbers(tmp_path, backbone):
     assert hit.metadata == {"year": 2020, "share": 0.5, "new": True}
 
 
+def test_a_number_that_becomes_a_truth_value_is_a_change(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    assert [index.add([Document("1", "", SENTENCES[0], {"new": value})]) for value in (1, 1.0, True)] == [1, 0, 1]
+    assert index.search("cat", filters="new=true").hits
+
+
 def test_an_addition_reads_the_columns_of_the_first_documents(tmp_path, backbone):
     for name, text in {"a": "A galaxy.", "b": "Another galaxy."}.items():
         (tmp_path / f"{name}.csv").write_text(f"key,body\n{name},{text}\n")

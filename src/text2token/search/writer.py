@@ -19,6 +19,7 @@ from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns, Document, simple_metadata
 from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine
+from text2token.search.filters import text_values
 from text2token.search.format import IndexSettings, read_settings, write_settings
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
 from text2token.search.student import check_teacher, find_student, keep_lessons, keep_student
@@ -243,7 +244,7 @@ class IndexWriter:
         cleaned = [_cleaned(document) for document in batch.documents]
         last = {document.id: place for place, document in enumerate(cleaned)}
         known = self.store.documents(list(last))
-        new = [place for name, place in last.items() if known.get(name) != cleaned[place]]
+        new = [place for name, place in last.items() if not _are_equal(known.get(name), cleaned[place])]
         replaced = [known[cleaned[place].id] for place in new if cleaned[place].id in known]
         self.vectorizer.count(Batch(replaced), -1)
         self.vectorizer.count(Batch(cleaned, batch.tokens).select(new), 1)
@@ -276,6 +277,11 @@ class IndexWriter:
             self.store.mark_encoded(ids, vectors.get("sparse"))
             if self.vectorizer.student is not None and not self.store.get("finished"):
                 keep_lessons(self.store, ids, np.asarray(vectors["dense"]))
+
+
+def _are_equal(known: Document | None, document: Document) -> bool:
+    """Whether the index holds a document as it is. Python takes 1 for equal to True, a filter does not."""
+    return known == document and text_values(known.metadata) == text_values(document.metadata)
 
 
 def _cleaned(document: Document) -> Document:
