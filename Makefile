@@ -38,9 +38,9 @@ test-package: .venv/package  ## the wheel works in a clean environment outside t
 		"$$(ls build/package/dist/*.whl)[search]"
 	cd build/package && env -u PYTHONPATH venv/bin/python ../../.ci/check_package.py
 
-test-lowest: .venv-lowest/ready  ## the fast tests with the lowest versions that pyproject.toml allows
+test-lowest: .venv-lowest/ready  ## the fast tests of the package with the lowest versions that pyproject.toml allows
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -n 2 -m "not slow and not serving and not processes" \
-		--ignore tests/benchmarks/test_scale_benchmark.py --ignore tests/search/test_postgres.py \
+		--ignore tests/benchmarks --ignore tests/search/test_postgres.py \
 		--ignore tests/serving/test_explorer.py --ignore tests/serving/test_schema.py --ignore tests/serving/test_server.py
 
 lowest: .venv/package  ## after a change of bounds in pyproject.toml; torch and the test tools stay the pinned ones

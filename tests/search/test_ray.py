@@ -24,7 +24,7 @@ SETTINGS = ["--template", "none", "--pooling", "mean", "--max-length", "300"]
 @pytest.fixture(scope="module")
 def arguments(backbone, tmp_path_factory):
     documents = tmp_path_factory.mktemp("documents") / "docs.jsonl"
-    rows = [{"id": i, "text": " ".join(SENTENCES[i % 10 :] * 4) + f" {i}", "number": i} for i in range(60 * SHARDS)]
+    rows = [{"id": i, "text": " ".join(SENTENCES[i % 10 :] * 4) + f" {i}", "number": i} for i in range(40 * SHARDS)]
     write_lines(documents, rows)
     return [backbone("llama"), str(documents), "--shards", str(SHARDS), "--precision", "fp32", *SETTINGS]
 
