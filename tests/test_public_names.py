@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 
 def run(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -15,6 +17,7 @@ def test_importing_is_light():
     assert run("import sys, text2token; print('torch' in sys.modules)") == "False"
 
 
+@pytest.mark.slow
 def test_every_name_is_what_it_says_even_when_all_modules_are_loaded():
     code = """
 import importlib, pkgutil, text2token

@@ -42,6 +42,7 @@ def test_a_search_by_words_loads_no_model(index_folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "used"),
     [("explain", {"text2token.analysis"}), ("encode", set()), ("search", {"text2token.search"})],

@@ -206,6 +206,7 @@ def test_without_memory_batches_are_halved_and_the_scores_stay(tasks, tmp_path, 
     assert sum("Memory ran out" in message for message in caplog.messages) == 1
 
 
+@pytest.mark.slow
 def test_a_killed_run_counts_the_texts_of_both_processes(results, model, tasks, tmp_path, monkeypatch):
     names = ("classes", "paired", "similar")
     whole = tmp_path / "whole"
@@ -419,6 +420,7 @@ def second(model, tasks, backbone, tmp_path_factory):
     return output
 
 
+@pytest.mark.slow
 def test_side_by_side(results, second, tmp_path):
     first, summary = results
     published = {"<Famous>": {"BIOSSES": 0.8, "similar": 0.99}, "Unknown": {"STS12": 0.01}}

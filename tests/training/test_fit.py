@@ -85,6 +85,7 @@ def read_run(output):
     return json.loads((output / "run.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [[], ["--full"]], ids=["lora", "full"])
 def test_killed_again_and_again_a_run_ends_as_if_never_killed(command, tmp_path, mode):
     assert command(tmp_path / "calm", *mode) == (0, "")

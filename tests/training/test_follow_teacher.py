@@ -65,6 +65,7 @@ def test_the_gradient_of_the_similarities_reaches_the_adapters(backbone):
     assert objective.correction.grad is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "bf16"),
     [({}, False), ({}, True), ({"correction": "none"}, False), ({"full": True, "learning_rate": 1e-3}, False)],
@@ -87,6 +88,7 @@ def test_similarities_come_closer_to_those_of_the_teacher(recipe, bert_folder, t
     assert "teacher_agreement" not in RunRecord.read(tmp_path / "alone" / "run.json").after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", [1, 2])
 def test_a_killed_run_ends_as_one_that_was_never_killed(recipe, tmp_path, monkeypatch, stage):
     monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 2)

@@ -83,6 +83,7 @@ def can_become_user():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_become_user(), reason="only root on Linux may become another user")
 @pytest.mark.parametrize("home", [None, "/root"])
 def test_the_verbs_work_for_a_user_without_home_and_name(home, backbone, request):
