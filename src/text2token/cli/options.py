@@ -35,7 +35,7 @@ class _LocalPath(click.Path):
     """A path on this machine. An empty name would mean the current folder, and a URL a folder that is called ``s3:``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, str) and not value:
+        if value == "":
             self.fail("the name is empty.", param, ctx)
         if isinstance(value, str) and "://" in value:
             self.fail(f"'{value}' is an address; name a path on this machine.", param, ctx)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from text2token.cli.options import grouped, partial_option, path_type, precision_option, quiet_libraries
+from text2token.data.lines import read_lines
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
@@ -200,9 +201,7 @@ def _by_name(folders: tuple[Path, ...]) -> dict[str, Path]:
 def _read_keys(file: Path) -> tuple[str, ...]:
     """Return the keys in a text file; blank lines are skipped."""
     try:
-        keys = tuple(line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines() if line.strip())
-    except UnicodeDecodeError as error:
-        raise UserError(f"'{file}' is not a UTF-8 text file: write one key on each line.") from error
+        keys = tuple(key for line in read_lines(file) if (key := line.strip()))
     except OSError as error:
         raise UserError(f"Cannot read the keys in '{file}' ({error.strerror}): check the path.") from error
     if not keys:

@@ -23,7 +23,7 @@ from text2token.evaluation.task_data import data_checksum, keep_documents, load_
 from text2token.evaluation.tasks import Selection
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import exclusive_lock, read_json, write_json
+from text2token.utils.files import exclusive_lock, lock_of, read_json, write_json
 from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
@@ -66,7 +66,7 @@ def evaluate(
     """
     owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
     owner |= {"max_docs": max_docs, "instructions": instructions}
-    lock = output.absolute().parent / f".{output.absolute().name}.lock"
+    lock = lock_of(output.absolute())
     lock.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process writes results to '{output}': wait until it is done, or choose another `output`."
     with exclusive_lock(lock, refusal):

@@ -16,7 +16,7 @@ import numpy as np
 
 from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
 from text2token.data.text import clean, clean_id
-from text2token.search.filters import Metadata, Value
+from text2token.search.filters import Metadata, Value, text_values
 from text2token.utils.errors import UserError
 
 _TEXT_FILES = frozenset({".txt", ".md"})
@@ -158,6 +158,31 @@ def _document(row: Row, columns: Columns) -> Document:
     used = {columns.id or row.id_column, columns.title or "title", columns.text or "text"}
     others = {column: value for column, value in row.values.items() if column not in used}
     return Document(name, title, text, simple_metadata(others))
+
+
+def as_kept(document: Document) -> Document:
+    """A document in the form that the index keeps.
+
+    Raises:
+        UserError: It has no text, its id is empty or holds null bytes or lone surrogates, or one of these is no string.
+    """
+    name, title, text, metadata = document
+    for part, value in (("id", name), ("title", title), ("text", text)):
+        if not isinstance(value, str):
+            raise UserError(f"The {part} of the document {name!r} is of type {type(value).__name__}: give a string.")
+    if not name.strip() or clean_id(name) != name.strip():
+        raise UserError(
+            f"{name!r} cannot be an id, since it is empty or has a character that is no text: give another."
+        )
+    cleaned = Document(name, clean(title), clean(text), simple_metadata(metadata))
+    if not cleaned.content:
+        raise UserError(f"The document '{name}' has no text: leave it out.")
+    return cleaned
+
+
+def is_kept(known: Document | None, document: Document) -> bool:
+    """Whether the index holds a document as it is. Python takes 1 for equal to True, a filter does not."""
+    return known == document and text_values(known.metadata) == text_values(document.metadata)
 
 
 def simple_metadata(values: Mapping[str, Any]) -> dict[str, Value]:

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from more_itertools import chunked
 
-from text2token.data.text import clean, clean_id
 from text2token.search.batches import Batch
 from text2token.search.bm25 import WordSplitter
-from text2token.search.documents import Columns, Document, simple_metadata
+from text2token.search.documents import Columns, Document, as_kept, is_kept
 from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine
-from text2token.search.filters import text_values
 from text2token.search.format import IndexSettings, read_settings, write_settings
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
 from text2token.search.student import check_teacher, find_student, keep_lessons, keep_student
@@ -241,10 +239,10 @@ class IndexWriter:
 
     def _read(self, batch: Batch) -> None:
         """Store and count documents that are new or have changed."""
-        cleaned = [_cleaned(document) for document in batch.documents]
+        cleaned = [as_kept(document) for document in batch.documents]
         last = {document.id: place for place, document in enumerate(cleaned)}
         known = self.store.documents(list(last))
-        new = [place for name, place in last.items() if not _are_equal(known.get(name), cleaned[place])]
+        new = [place for name, place in last.items() if not is_kept(known.get(name), cleaned[place])]
         replaced = [known[cleaned[place].id] for place in new if cleaned[place].id in known]
         self.vectorizer.count(Batch(replaced), -1)
         self.vectorizer.count(Batch(cleaned, batch.tokens).select(new), 1)
@@ -277,28 +275,3 @@ class IndexWriter:
             self.store.mark_encoded(ids, vectors.get("sparse"))
             if self.vectorizer.student is not None and not self.store.get("finished"):
                 keep_lessons(self.store, ids, np.asarray(vectors["dense"]))
-
-
-def _are_equal(known: Document | None, document: Document) -> bool:
-    """Whether the index holds a document as it is. Python takes 1 for equal to True, a filter does not."""
-    return known == document and text_values(known.metadata) == text_values(document.metadata)
-
-
-def _cleaned(document: Document) -> Document:
-    """A document in the form that the index keeps.
-
-    Raises:
-        UserError: It has no text, its id is empty or holds null bytes or lone surrogates, or one of these is no string.
-    """
-    name, title, text, metadata = document
-    for part, value in (("id", name), ("title", title), ("text", text)):
-        if not isinstance(value, str):
-            raise UserError(f"The {part} of the document {name!r} is of type {type(value).__name__}: give a string.")
-    if not name.strip() or clean_id(name) != name.strip():
-        raise UserError(
-            f"{name!r} cannot be an id, since it is empty or has a character that is no text: give another."
-        )
-    cleaned = Document(name, clean(title), clean(text), simple_metadata(metadata))
-    if not cleaned.content:
-        raise UserError(f"The document '{name}' has no text: leave it out.")
-    return cleaned

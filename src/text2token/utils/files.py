@@ -132,6 +132,11 @@ def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
         lock.release()
 
 
+def lock_of(output: Path) -> Path:
+    """The lock file beside an output. The root folder has no name, so ``with_name`` fails on it."""
+    return output.parent / f".{output.name}.lock"
+
+
 @contextmanager
 def output_lock(output: Path) -> Iterator[None]:
     """Hold the lock of an output file or folder during the block.
@@ -149,7 +154,7 @@ def output_lock(output: Path) -> Iterator[None]:
     output.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process is at work on '{output}': wait until it is done, or choose another name."
     try:
-        with exclusive_lock(output.parent / f".{output.name}.lock", refusal):
+        with exclusive_lock(lock_of(output), refusal):
             yield
     finally:
         for folder in created:
