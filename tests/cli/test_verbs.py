@@ -63,6 +63,17 @@ def test_a_second_process_with_the_same_output_is_refused_at_once(
     assert not output.exists()
 
 
+def test_reports_have_one_writer_too(model_folder, tmp_path):
+    out = tmp_path / "out"
+    with output_lock(out):
+        for command in (
+            ("compare", tmp_path, "-o"),
+            ("dynamics", model_folder, "-o"),
+            ("explain", model_folder, "cat", "--html"),
+        ):
+            assert "Another process is at work" in refused(*command, out)
+
+
 def test_a_lock_leaves_no_folder_behind(tmp_path):
     with output_lock(tmp_path / "a" / "b" / "out"):
         assert (tmp_path / "a" / "b" / ".out.lock").exists()

@@ -186,6 +186,8 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     summary = evaluate(saved_model(str(model)), selection, tmp_path / "r")
     assert len(summary["tasks"]) == 6
     assert len(encoded) == len(set(encoded))  # no text twice: not over tasks, and not over the kill
+    (tmp_path / "r" / "vectors.sqlite").touch()  # killed after the last task
+    evaluate(saved_model(str(model)), selection, tmp_path / "r")
     assert not list((tmp_path / "r").glob("vectors*"))
 
 

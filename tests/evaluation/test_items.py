@@ -42,3 +42,15 @@ def test_spearman_and_precision_of_items():
     assert precision.score == pytest.approx(average_precision_score(gold, values))
     both = Items("pair", (*spearman.parts, *precision.parts))
     assert both.score == pytest.approx((spearman.score + precision.score) / 2)
+
+
+def test_a_kill_while_items_are_written_keeps_those_that_were_there(tmp_path, monkeypatch):
+    def half(stream, **_):
+        stream.write(b"PK")
+        raise KeyboardInterrupt
+
+    mean_items([0.5, 1]).save(tmp_path / "task.npz")
+    monkeypatch.setattr(np, "savez_compressed", half)
+    with pytest.raises(KeyboardInterrupt):
+        mean_items([0.25, 1]).save(tmp_path / "task.npz")
+    assert Items.load(tmp_path / "task.npz").score == 0.75

@@ -1,7 +1,9 @@
 import contextlib
 
 import numpy as np
+from scipy.sparse import csr_array
 
+from text2token.search import Document
 from text2token.search.store import DocumentStore
 
 
@@ -21,3 +23,24 @@ def test_totals_follow_changes_of_any_connection_and_forget_what_was_rolled_back
         raise KeyError
     assert one.totals(2).documents == 4
     assert one.totals(2).columns is one.totals(2).columns
+
+
+def test_an_index_of_an_earlier_version_that_may_not_be_written_has_its_documents(tmp_path, monkeypatch):
+    store = DocumentStore(tmp_path / "a.sqlite")
+    store.put([Document("1", "", "A cat.")])
+    store.mark_encoded(["1"], csr_array([[0.0, 0.5]], dtype=np.float32))
+    store._connection.execute("DROP TABLE replaced")
+    store.close()
+    monkeypatch.setattr("text2token.search.store.os.access", lambda *_: False)
+    store = DocumentStore(tmp_path / "a.sqlite")
+    assert store.found(["1"])["1"].text == "A cat."
+    assert store.vector("1") == {1: 0.5}
+
+
+def test_the_vector_of_an_old_text_is_no_lesson_for_the_new_one(tmp_path):
+    store = DocumentStore(tmp_path / "a.sqlite")
+    store.put([Document("1", "", "A cat.")])
+    store.keep_lessons(["1"], np.ones((1, 2), np.float32))
+    assert store.lessons()[0] == ["A cat."]
+    store.put([Document("1", "", "A dog.")])
+    assert store.lessons()[0] == []

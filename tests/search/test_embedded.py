@@ -123,6 +123,10 @@ def test_a_kill_between_segment_and_manifest_loses_nothing_finished(tmp_path, mo
         patch.setattr(embedded, "write_json", killed)
         with pytest.raises(KeyboardInterrupt):
             engine.add(["b", "c"], rows(2, 1))
+    for number in range(2):  # also in this process, for instance in a server whose disk is full
+        assert engine.search("dense", rows(2, 0)["dense"][[number]], 5) == EmbeddedEngine(tmp_path).search(
+            "dense", rows(2, 0)["dense"][[number]], 5
+        )
     again = EmbeddedEngine(tmp_path)
     assert again.count() == 2
     again.add(["b", "c"], rows(2, 1))

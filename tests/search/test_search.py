@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from conftest import SENTENCES, done, refused, untrained
-from text2token import UserError
+from text2token import Embedder, UserError
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf
 from text2token.search.encoder import TextEncoder, untruncated
@@ -525,6 +525,41 @@ def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index,
     assert len(again) == 10
     assert again.add([]) == 2
     assert {hit.id for hit in again.search("more", mode="bm25").hits} == {"x"}
+
+
+def test_a_replaced_document_is_the_old_one_until_the_new_one_is_encoded(index, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "add", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.add([Document("0", "", "Another cat.")])
+    again = Index.open(index._folder)
+    for mode in ("sparse", "bm25", "hybrid"):
+        hits = {hit.id: hit for hit in again.search("cat on a mat", mode=mode).hits}
+        assert "warm mat" in hits["0"].snippet
+        for hit in hits.values():
+            assert sum(match.amount for match in hit.matches) + hit.dense == pytest.approx(hit.score, rel=1e-4)
+    again.add([])
+    assert {hit.id: hit.snippet for hit in again.search("cat").hits}["0"] == "Another cat."
+    again.delete(["0"])
+    assert again._store.found(["0"]) == {}
+
+
+def test_an_unfinished_index_keeps_its_precision(tmp_path, backbone, monkeypatch):
+    Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)._store.set(documents=1)
+    monkeypatch.setattr(Embedder, "precision", "bf16")
+    with pytest.raises(UserError, match="unfinished index with another precision"):
+        Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+
+
+def test_an_index_that_another_process_has_begun_anew_is_left_to_it(tmp_path, backbone):
+    first = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    second = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS, language="german")
+    with pytest.raises(UserError, match="has begun the index"):
+        first.add(DOCUMENTS)
+    assert second.add(DOCUMENTS) == len(DOCUMENTS)
 
 
 def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):

@@ -95,17 +95,30 @@ def test_the_student_learns_the_documents_of_the_index(model, index):
     assert Index.open(index)._store.lessons()[0] == []
 
 
-def test_a_build_that_is_killed_while_the_student_learns_gives_the_same_student(model, index, tmp_path, monkeypatch):
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "lost"])
+def test_a_build_that_is_killed_while_the_student_learns_gives_the_same_student(
+    model, index, tmp_path, monkeypatch, lost
+):
     made = Index.create(tmp_path / "index", model)
     with monkeypatch.context() as patched:
         patched.setattr(query_training, "train_on_documents", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             made.add(DOCUMENTS)
     made.close()
+    if lost:  # killed between the renames that replace it
+        (tmp_path / "index" / QUERY).rename(tmp_path / "index" / f"{QUERY}.old")
     again = Index.create(tmp_path / "index", model)
     again.add(DOCUMENTS)
     np.testing.assert_array_equal(rows_of(tmp_path / "index").dense, rows_of(index).dense)
     assert again._vectorizer.student.documents == len(DOCUMENTS)
+
+
+def test_a_student_of_an_earlier_calibration_is_refused(model, tmp_path):
+    embedder = Embedder.open(model)
+    embedder.calibrate(CORPUS[40:80])
+    with pytest.raises(UserError, match="before its last calibration"):
+        Index.create(tmp_path / "index", model, embedder=embedder)
+    assert Index.create(tmp_path / "other", model, embedder=Embedder.open(model)).has_student
 
 
 def test_later_documents_leave_the_student_as_it_is(index, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -97,6 +98,14 @@ def test_an_interrupted_store_continues_at_its_last_shard(embedder, tmp_path):
     assert resumed.manifest == whole.manifest
     assert list(resumed.tables()) == list(whole.tables())
     assert files(resumed.path) == files(whole.path)
+
+
+def test_a_damaged_shard_is_told_with_the_way_out(embedder, tmp_path):
+    built = build_store(tmp_path / "store", CORPUS, FirstAndForeign(embedder.tokenizer), embedder)
+    os.truncate(tmp_path / "store" / SHARDS[1], 100)
+    for read in (built.padded, lambda: texts_of(built)):
+        with pytest.raises(UserError, match="store' is damaged: delete it"):
+            read()
 
 
 def test_a_kill_while_the_store_is_opened_does_not_block_it(embedder, tmp_path):

@@ -35,6 +35,10 @@ def _rows(monkeypatch):
     monkeypatch.setattr(demo, "installed_docstrings", lambda: [*ROWS, ANSWER])
 
 
+def no_index(folder, embedder):
+    """In place of the index, which the command makes."""
+
+
 def test_split_keeps_answers_held_out_and_nothing_leaks():
     data = demo.demo_data(pool=50)
     assert ANSWER in data.held_out
@@ -57,7 +61,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(backbone, t
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     monkeypatch.setattr(demo, "demo_data", lambda: pytest.fail("the work has begun"))
     with pytest.raises(UserError, match=r"^Cannot write to '.*' \(Permission denied\): choose another folder\.$"):
-        demo.run_demo(tmp_path / "model", Recipe(backbone=backbone("llama")))
+        demo.run_demo(tmp_path / "model", Recipe(backbone=backbone("llama")), no_index)
 
 
 def test_known_item_retrieval_of_a_perfect_embedder_is_perfect(backbone):
@@ -83,3 +87,22 @@ def test_command(backbone, tmp_path):
     index = Index.open(tmp_path / "model" / "index")
     assert len(index) == len(documents)
     assert index.search(ANSWER.summary, 1, "bm25").hits[0].id == ANSWER.name
+    assert index.search(ANSWER.summary, 1, "dense").hits  # its model is where the demo put it
+
+
+def test_a_demo_that_was_killed_before_its_index_trains_and_measures_nothing_again(backbone, tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    recipe = Recipe(backbone=backbone("llama"), max_texts=60, batch_size=8, calibration_texts=30)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(tmp_path / "model", recipe, killed)
+    assert [path.name for path in tmp_path.iterdir()] == [".model.work"]
+    with pytest.raises(UserError, match="unfinished run with other settings"):
+        demo.run_demo(tmp_path / "model", recipe.model_copy(update={"seed": 1}), no_index)
+    for finished in ("fit", "_measure_before"):
+        monkeypatch.setattr(demo, finished, lambda *_, **__: pytest.fail("done again"))
+    shown = demo.run_demo(tmp_path / "model", recipe, no_index)
+    assert set(shown["retrieval"]) == {"plain mean pooling", "same prompt, untrained", "text2token"}
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert (tmp_path / "model" / "docs.jsonl").is_file()

@@ -157,6 +157,19 @@ def test_a_killed_run_encodes_nothing_twice(teacher_folder, tmp_path, monkeypatc
     assert torch.equal(continued.encoder[0].embedding.weight, fresh.encoder[0].embedding.weight)
 
 
+def test_chunks_of_another_precision_are_not_mixed(teacher_folder, tmp_path, monkeypatch):
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "embed", killed)
+        with pytest.raises(KeyboardInterrupt):
+            distill(teacher_folder, CORPUS, tmp_path / "student", FAST)
+    monkeypatch.setattr(Embedder, "precision", "bf16")
+    with pytest.raises(UserError, match="unfinished run with other settings"):
+        distill(teacher_folder, CORPUS, tmp_path / "student", FAST)
+
+
 def test_something_else_is_not_replaced(teacher_folder, tmp_path):
     (tmp_path / "student").mkdir()
     (tmp_path / "student" / "file").touch()

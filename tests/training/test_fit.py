@@ -125,6 +125,12 @@ def test_control_c_tells_how_to_go_on(command, tmp_path):
     assert names(tmp_path) == ["m"]
 
 
+def test_a_damaged_stage_is_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(UserError, match=f"Cannot load '{tmp_path}'.*damaged"):
+        trainer._load_final(torch.nn.Linear(1, 1), tmp_path)
+
+
 def test_one_process_at_a_time(command, tmp_path):
     run = RunFolder.open(tmp_path / "m", overwrite=False)
     with run.session({}):

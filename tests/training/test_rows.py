@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import psutil
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from conftest import untrained
+from text2token import UserError
 from text2token.training.rows import Rows, text_tables, with_token_ids, write_rows
 
 LENGTHS = [random.Random(i).randint(1, 9) for i in range(75)]
@@ -50,6 +52,14 @@ def test_a_complete_file_is_kept_and_an_incomplete_one_does_not_appear(tmp_path)
     write_rows(tables(), tmp_path / "rows.arrow")
     write_rows(broken(), tmp_path / "rows.arrow")
     assert len(Rows(tmp_path / "rows.arrow")) == len(ROWS)
+
+
+@pytest.mark.parametrize("kept", [0, 100])
+def test_a_damaged_file_is_told_with_the_way_out(tmp_path, kept):
+    write_rows(tables(), tmp_path / "rows.arrow")
+    os.truncate(tmp_path / "rows.arrow", kept)
+    with pytest.raises(UserError, match=r"rows\.arrow' is damaged: delete it"):
+        Rows(tmp_path / "rows.arrow")
 
 
 def test_token_ids_take_the_place_of_the_texts(backbone):

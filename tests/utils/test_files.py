@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,36 @@ def test_a_file_is_written_only_where_nothing_or_a_file_is(tmp_path):
     for name, reason in ((".", "is a folder"), ("pipe", "is not a regular file"), ("file/new", "Cannot write to")):
         with pytest.raises(UserError, match=reason):
             check_file(tmp_path / name)
+
+
+def test_a_folder_is_never_half_deleted_and_is_found_after_a_kill_between_the_renames(tmp_path, monkeypatch):
+    folder, deleted = tmp_path / "model", []
+    monkeypatch.setattr("shutil.rmtree", lambda place, **_: deleted.append(place))
+    for name in ("old", "new"):
+        with atomic_folder(folder) as part:
+            (part / name).touch()
+    assert folder not in deleted
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "model.old")
+    folder.rename(tmp_path / "model.old")
+    with pytest.raises(KeyboardInterrupt), atomic_folder(folder):
+        raise KeyboardInterrupt
+    assert [file.name for file in tmp_path.rglob("*")] == ["model", "new"]
+
+
+def test_the_work_folder_of_a_run_that_begins_is_left_to_it(tmp_path):
+    (tmp_path / ".m.work" / "result").mkdir(parents=True)
+    with output_lock(tmp_path / "m"):
+        RunFolder.open(tmp_path / "m", overwrite=False)
+        assert (tmp_path / ".m.work" / "result").is_dir()
+    RunFolder.open(tmp_path / "m", overwrite=False)
+    assert not (tmp_path / ".m.work").exists()
+
+
+def test_a_full_disk_does_not_delete_what_a_new_run_has_finished(tmp_path):
+    for cause, kept in ((OSError(errno.ENOSPC, "No space left on device"), True), (ValueError("no"), False)):
+        run = RunFolder.open(tmp_path / "new" / "m", overwrite=False)
+        with pytest.raises(UserError), run.session({}):
+            raise UserError("The index cannot be written.") from cause
+        assert run.work.exists() == kept
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)

@@ -56,6 +56,15 @@ def test_a_damaged_file_is_named(tmp_path):
         load(tmp_path / "value.json")
 
 
+@pytest.mark.parametrize("name", ["value.npy", "value.npz"])
+@pytest.mark.parametrize("kept", [0, 40])
+def test_a_damaged_array_is_told_with_the_way_out(tmp_path, name, kept):
+    save(tmp_path / name, VALUES[name])
+    os.truncate(tmp_path / name, kept)
+    with pytest.raises(UserError, match=rf"{name}' is damaged: delete it and repeat the command, which makes it again"):
+        load(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_a_kill_during_writing_keeps_the_old_value(tmp_path, name):
     file = tmp_path / name

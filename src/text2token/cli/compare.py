@@ -8,6 +8,7 @@ import click
 
 from text2token.cli.options import echo_json, json_option, output_option, path_type
 from text2token.utils.errors import requires_extra
+from text2token.utils.files import output_lock
 
 
 @click.command("compare")
@@ -33,8 +34,9 @@ def compare_command(
         from text2token.evaluation.comparison_page import write_comparison
         from text2token.evaluation.results import read_published
     scores = read_published(published, _names(models)) if published else {}
-    comparison = compare(results, scores)
-    write_comparison(comparison, output)
+    with output_lock(output):
+        comparison = compare(results, scores)
+        write_comparison(comparison, output)
     if as_json:
         echo_json(comparison.to_json())
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -23,6 +24,9 @@ from text2token.cli.options import (
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import requires_extra
 
+if TYPE_CHECKING:
+    from text2token.model.embedder import Embedder
+
 
 @click.command("demo")
 @output_option("New folder for the embedder.")
@@ -34,7 +38,7 @@ def demo_command(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -
 
     The comparison shows three things: known-item retrieval on held-out docstrings (the summary line is the query, the rest is
     the document), the aligned tokens of five docstrings, and the nearest docstrings to three questions. The held-out docstrings
-    are also indexed, in OUTPUT/index.
+    are also indexed, in OUTPUT/index. If you stop the command, repeat it to continue.
 
     \b
     Example:
@@ -45,8 +49,13 @@ def demo_command(output: Path, overwrite: bool, as_json: bool, recipe: Recipe) -
         from text2token.search import Index, read_documents
     from text2token.training.demo import DOCUMENTS, run_demo
 
-    result = run_demo(output, recipe, overwrite=overwrite, progress=True)
-    Index.create(output / "index", output).add(read_documents(output / DOCUMENTS), progress=True)
+    def make_index(folder: Path, embedder: Embedder) -> None:
+        shutil.rmtree(folder / "index", ignore_errors=True)  # of a killed demo; to make it takes less than a minute
+        model = str(output.resolve())  # where the embedder is when the demo is finished
+        with closing(Index.create(folder / "index", model, embedder=embedder, query_model="none")) as index:
+            index.add(read_documents(folder / DOCUMENTS), progress=True)
+
+    result = run_demo(output, recipe, make_index, overwrite=overwrite, progress=True)
     if as_json:
         echo_json(result)
         return

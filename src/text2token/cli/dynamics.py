@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from text2token.cli.options import json_option, output_option, path_type
+from text2token.utils.files import output_lock
 
 
 @click.command("dynamics")
@@ -29,5 +30,6 @@ def dynamics_command(run: Path, output: Path, as_json: bool) -> None:
     """
     from text2token.analysis.dynamics_report import read_dynamics, write_dynamics
 
-    write_dynamics(*read_dynamics(run), output)
+    with output_lock(output):
+        write_dynamics(*read_dynamics(run), output)
     click.echo((output / f"dynamics.{'json' if as_json else 'md'}").read_text(encoding="utf-8"))

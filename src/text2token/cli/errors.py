@@ -78,7 +78,7 @@ def _expected_sentence(error: Exception, command: click.Command | None) -> str |
         return _usage_sentence(error)
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if any(is_full_disk(link) for link in _chain(error)):
+    if is_full_disk(error):
         return "The disk is full: free some space and repeat the command."
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
         return "There is not enough memory: encode fewer texts at once (--batch-size) or shorter ones (--max-length)."
@@ -126,13 +126,6 @@ def _database_sentence(error: sqlite3.Error) -> str:
     else:
         advice = "run the command again with --debug to see where"
     return f"A database reports '{error}': {advice}."
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and its causes: ``datasets`` wraps errors of the disk in its own."""
-    while error:
-        yield error
-        error = error.__cause__
 
 
 def settings_as_flags(message: str, command: click.Command | None) -> str:

@@ -25,7 +25,7 @@ from text2token.cli.options import (
     quiet_libraries,
 )
 from text2token.utils.errors import UserError
-from text2token.utils.files import check_file
+from text2token.utils.files import check_file, output_lock
 
 if TYPE_CHECKING:
     from text2token.analysis.explain import Section
@@ -135,8 +135,8 @@ def explain_command(
     ]
     rows, sections = [row for row, _ in explained], [section for _, own in explained for section in own]
     if html:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        write_explanation(sections, html)
+        with output_lock(html):
+            write_explanation(sections, html)
     if as_json:
         echo_json(rows)
     elif html:

@@ -19,6 +19,8 @@ from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import MultiLabelBinarizer
 
+from text2token.utils.files import atomic_write
+
 DRAWS = 1_000  # 25 draws lie outside either end of a 95 % interval; twice as many moved no end by more than a tenth of its width
 
 Floats = NDArray[np.float64]
@@ -92,7 +94,8 @@ class Items:
         arrays: dict[str, Any] = {}
         for number, part in enumerate(self.parts):
             arrays |= {f"values{number}": part.values, f"gold{number}": part.gold}
-        np.savez_compressed(file, unit=self.unit, kinds=[part.kind for part in self.parts], **arrays)
+        with atomic_write(file) as whole, whole.open("wb") as stream:
+            np.savez_compressed(stream, unit=self.unit, kinds=[part.kind for part in self.parts], **arrays)
 
     @classmethod
     def load(cls, file: Path) -> Items:

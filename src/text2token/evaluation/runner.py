@@ -101,9 +101,9 @@ def _evaluate(
             _run_task(copy.deepcopy(task), prepared, session, output, owner["max_docs"])
             summarise(output, skipped, selection.benchmark)
         session.store.close()
-        if vectors is None:
-            for file in output.glob("vectors.sqlite*"):
-                file.unlink()
+    if vectors is None:
+        for file in output.glob("vectors.sqlite*"):  # also those of a process that was killed here
+            file.unlink()
     return summarise(output, skipped, selection.benchmark)
 
 

@@ -84,6 +84,21 @@ def embedder_fingerprint(embedder: Embedder, *, transformers_version: str | None
     return digest.hexdigest()
 
 
+def with_calibration(fingerprint: str, embedder: Embedder) -> str:
+    """Return a SHA-256 of what dense and sparse vectors depend on: a fingerprint, the correction and the corpus mean.
+
+    Args:
+        fingerprint: That of the :func:`comparable` embedder.
+        embedder: The embedder.
+    """
+    digest = hashlib.sha256(fingerprint.encode())
+    if embedder.correction is not None:
+        digest.update(weights_checksum(embedder.correction).encode())
+    if embedder.mean_logits is not None:
+        digest.update(tensor_bytes(embedder.mean_logits))
+    return digest.hexdigest()
+
+
 def comparable(embedder: Embedder) -> Embedder:
     """Return the embedder without its correction, and without leftovers in its tokenizer.
 

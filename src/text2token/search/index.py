@@ -286,6 +286,10 @@ class Index:
         """Hold the write lock. The engine is opened again, since another process may have written before."""
         try:
             with write_lock(self._folder):
+                if read_settings(self._store, self._folder).collection != self.settings.collection:
+                    raise UserError(
+                        f"Another process has begun the index in '{self._folder}' anew: repeat the command."
+                    )
                 self._store.add_metadata_column()
                 self.engine = self._open_engine()
                 yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)

@@ -70,7 +70,7 @@ def explain(
         vectorizer: Makes the vectors of the index.
         query: Vectors of the query, one row in each field.
     """
-    documents = store.documents([hit.id for hit in hits])
+    documents = store.found([hit.id for hit in hits])
     hits = [hit for hit in hits if hit.id in documents]  # another process may have deleted one meanwhile
     columns = {field: csr_array(rows).indices for field, rows in query.items() if field != "dense"}
     if "bm25" in query:

@@ -27,6 +27,9 @@ CREATE TABLE IF NOT EXISTS documents (
     id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB, metadata TEXT
 );
 CREATE INDEX IF NOT EXISTS waiting ON documents (id) WHERE columns IS NULL;
+CREATE TABLE IF NOT EXISTS replaced (
+    id TEXT PRIMARY KEY, title TEXT, text TEXT, columns BLOB, weights BLOB, metadata TEXT
+);
 CREATE TABLE IF NOT EXISTS lessons (id TEXT PRIMARY KEY, vector BLOB);
 CREATE TABLE IF NOT EXISTS frequencies (side TEXT PRIMARY KEY, counts BLOB);
 CREATE TABLE IF NOT EXISTS words (number INTEGER PRIMARY KEY, word TEXT UNIQUE, frequency INTEGER);
@@ -73,6 +76,9 @@ class DocumentStore:
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
         self._columns = f"id, title, text, {'metadata' if self._has_metadata() else 'NULL'}"
+        known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'replaced'").fetchone()
+        # an index of an earlier version that may not be written has no such table
+        self._replaced = "replaced" if known else "(SELECT * FROM documents WHERE false)"
         self._kept: tuple[tuple[int, int], Totals] | None = None
 
     def _has_metadata(self) -> bool:
@@ -111,22 +117,35 @@ class DocumentStore:
         found = select_in(self._connection, f"SELECT {self._columns} FROM documents WHERE id IN", ids)
         return {row[0]: _document(*row) for row in found}
 
+    def found(self, ids: Sequence[str]) -> dict[str, Document]:
+        """Documents by id, as the engine has them: a document that waits to be encoded is still the one that it replaces."""
+        select = f"SELECT id, title, text, metadata FROM {self._replaced} WHERE id IN"
+        rows = select_in(self._connection, select, ids)
+        return self.documents(ids) | {row[0]: _document(*row) for row in rows}
+
     def ids(self) -> list[str]:
         """All ids."""
         return [name for (name,) in self._connection.execute("SELECT id FROM documents")]
 
     def put(self, documents: Iterable[Document]) -> None:
-        """Store documents. They then wait to be encoded."""
-        rows = (
+        """Store documents. They then wait to be encoded, and until then :meth:`found` and :meth:`vector` return the old ones."""
+        rows = [
             (document.id, document.title, document.text, json.dumps(dict(document.metadata), ensure_ascii=False))
             for document in documents
+        ]
+        keep = (
+            "INSERT OR IGNORE INTO replaced SELECT id, title, text, columns, weights, metadata FROM documents "
+            "WHERE id = ? AND columns IS NOT NULL"
         )
+        self._connection.executemany(keep, [row[:1] for row in rows])
+        self._connection.executemany("DELETE FROM lessons WHERE id = ?", [row[:1] for row in rows])
         insert = "INSERT OR REPLACE INTO documents (id, title, text, metadata) VALUES (?, ?, ?, ?)"
         self._connection.executemany(insert, rows)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove documents."""
-        self._connection.executemany("DELETE FROM documents WHERE id = ?", [(name,) for name in ids])
+        for table in ("documents", "replaced"):
+            self._connection.executemany(f"DELETE FROM {table} WHERE id = ?", [(name,) for name in ids])
 
     def waiting(self, limit: int) -> list[Document]:
         """At most ``limit`` documents that wait to be encoded."""
@@ -165,6 +184,7 @@ class DocumentStore:
         parts = zip(ids, np.split(rows.indices, cuts), np.split(rows.data, cuts), strict=True)
         values = [(c.astype(np.int32).tobytes(), w.astype(np.float32).tobytes(), name) for name, c, w in parts]
         self._connection.executemany("UPDATE documents SET columns = ?, weights = ? WHERE id = ?", values)
+        self._connection.executemany("DELETE FROM replaced WHERE id = ?", [(name,) for name in ids])
 
     def keep_lessons(self, ids: Sequence[str], vectors: NDArray[np.float32]) -> None:
         """Store dense vectors that the student of an unfinished index will learn, in half precision.
@@ -188,9 +208,10 @@ class DocumentStore:
         self._connection.execute("DELETE FROM lessons")
 
     def vector(self, name: str, wanted: NDArray[Any] | None = None) -> dict[int, float]:
-        """Sparse vector of a document, weight by column, or its wanted columns; empty while it waits or if it is gone."""
-        query = "SELECT columns, weights FROM documents WHERE id = ?"
-        columns, weights = self._connection.execute(query, (name,)).fetchone() or (None, None)
+        """Sparse vector of a document that can be found, weight by column, or its wanted columns; empty if there is none."""
+        tables = (self._replaced, "documents")
+        query = " UNION ALL ".join(f"SELECT columns, weights FROM {table} WHERE id = :id" for table in tables)
+        columns, weights = self._connection.execute(query, {"id": name}).fetchone() or (None, None)
         own, values = np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32)
         if wanted is not None:
             found = np.isin(own, wanted)

@@ -47,15 +47,15 @@ def find_student(model: str, query_model: str | None) -> QueryTable | None:
 
 
 def check_teacher(student: QueryTable, fingerprint: str, model: str) -> None:
-    """Check that a student imitates the model of the index.
+    """Check that a student imitates the model of the index, with its present correction and corpus mean.
 
     Raises:
         UserError: It imitates another one.
     """
     if student.teacher != fingerprint:
         raise UserError(
-            f"The student in '{student.folder.parent}' was distilled from another model than '{model}', and their vectors cannot "
-            f"be compared: distil that one, or set the query model to '{NO_STUDENT}'."
+            f"The student in '{student.folder.parent}' was distilled from another model than '{model}', or before its last "
+            f"calibration, and their vectors cannot be compared: distil that one, or set the query model to '{NO_STUDENT}'."
         )
 
 
@@ -72,6 +72,8 @@ def keep_student(folder: Path, store: DocumentStore, student: QueryTable | None)
                 f"'{folder}' holds an unfinished index with another query model: repeat the command that began it, or choose "
                 "another folder."
             )
+        if student and not (folder / QUERY).is_dir():  # a process was killed while it replaced the copy
+            copy_query_table(student.folder, folder / QUERY)
         return
     if student:
         copy_query_table(student.folder, folder / QUERY)

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _LOCK = "write.lock"
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits; a killed process loses at most these
-_IDENTITY = ("model", "encoder", "calibration", "vectors", "columns", "language", "engine", "uri", "fingerprint")
+_IDENTITY = (
+    "model", "encoder", "calibration", "vectors", "columns", "language", "engine", "uri", "fingerprint", "precision"
+)  # fmt: skip
 
 
 def write_lock(folder: Path) -> AbstractContextManager[None]:
@@ -75,14 +77,14 @@ def create_index(
     model = str(Path(model).resolve()) if Path(model).exists() else model
     student = find_student(model, query_model)
     from text2token.model.embedder import Embedder  # torch, which a search may not need
-    from text2token.model.fingerprint import comparable, embedder_fingerprint
+    from text2token.model.fingerprint import comparable, embedder_fingerprint, with_calibration
     from text2token.search.encoder import check_indexable
 
     embedder = embedder or Embedder.open(model, **encoder)
     check_indexable(embedder, model)
     fingerprint = embedder_fingerprint(comparable(embedder))
     if student:
-        check_teacher(student, fingerprint, model)
+        check_teacher(student, with_calibration(fingerprint, embedder), model)
     possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": True, "bm25": True}
     settings = IndexSettings(
         model=model,

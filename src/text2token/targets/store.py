@@ -30,6 +30,7 @@ from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.processes import on_main, own_part, wait_for_all, world_size
 from text2token.utils.progress import track
+from text2token.utils.resume import reading
 
 _MANIFEST = "manifest.json"
 _SHARD = (
@@ -63,7 +64,7 @@ class TargetStore:
         """
         empty = True
         for shard in self.shards:
-            table = pq.read_table(shard)
+            table = self._read(shard)
             table = table.filter(pc.greater(pc.list_value_length(table["ids"]), 0))
             if len(table):
                 empty = False
@@ -73,15 +74,17 @@ class TargetStore:
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """All targets as the two N×K tensors of the token target loss, for small stores."""
-        table = pa.concat_tables(pq.read_table(shard, columns=["ids", "weights"]) for shard in self.shards)
+        table = pa.concat_tables(self._read(shard, "ids", "weights") for shard in self.shards)
         return pad_targets(table["ids"].to_pylist(), table["weights"].to_pylist())
 
     def teacher_vectors(self) -> Tensor:
         """All vectors of the teacher, N×t float16, for small stores that have one."""
-        rows = (
-            row for shard in self.shards for row in pq.read_table(shard, columns=["teacher"])["teacher"].to_pylist()
-        )
+        rows = (row for shard in self.shards for row in self._read(shard, "teacher")["teacher"].to_pylist())
         return torch.tensor(list(rows), dtype=torch.float16)
+
+    def _read(self, shard: Path, *columns: str) -> pa.Table:
+        with reading(self.path):
+            return pq.read_table(shard, columns=list(columns) or None)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -148,7 +151,8 @@ def _begin(path: Path, wanted: dict[str, Any]) -> None:
 
 def _complete(path: Path, wanted: dict[str, Any], starts: Sequence[int]) -> dict[str, Any]:
     """Write the manifest of a store that has all its shards, and return it."""
-    beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"] for start in starts])
+    with reading(path):
+        beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"] for start in starts])
     manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}
     write_json(path / _MANIFEST, manifest)
     return manifest

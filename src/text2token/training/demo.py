@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from text2token.data.docstrings import Docstring, installed_docstrings
 from text2token.model.embedder import Embedder
 from text2token.settings.recipe import Recipe
+from text2token.settings.templates import Template
+from text2token.targets.base import texts_checksum
 from text2token.training.pipeline import fit
+from text2token.training.start import describe_backbone, open_backbone
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write
 from text2token.utils.progress import step
@@ -87,8 +92,25 @@ def answer(embedder: Embedder, questions: list[str], held_out: list[Docstring], 
     return [[held_out[i].name for i in row] for row in ranking]
 
 
-def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress: bool = False) -> dict[str, object]:
-    """Fit the docstrings, and compare search and aligned tokens before and after.
+def run_demo(
+    output: Path,
+    recipe: Recipe,
+    make_index: Callable[[Path, Embedder], None],
+    *,
+    overwrite: bool = False,
+    progress: bool = False,
+) -> dict[str, object]:
+    """Fit the docstrings, compare search and aligned tokens before and after, and index the held-out docstrings.
+
+    If the process was killed, the same call continues.
+
+    Args:
+        output: New folder for what ``fit`` writes, ``DOCUMENTS`` and the index.
+        recipe: All settings.
+        make_index: Takes the unfinished folder, which holds ``DOCUMENTS``, and the embedder, and writes the index there. It may
+            find the rest of an earlier attempt.
+        overwrite: Replace ``output`` if it holds a run, and discard an unfinished demo with other settings.
+        progress: Show progress bars on a terminal.
 
     Returns:
         ``retrieval`` scores by setting, ``answers`` by question and setting, and ``tokens`` of five held-out summaries.
@@ -96,38 +118,57 @@ def run_demo(output: Path, recipe: Recipe, *, overwrite: bool = False, progress:
     Raises:
         UserError: The output folder cannot be used, or there are too few docstrings.
     """
-    RunFolder.open(output, overwrite=overwrite)  # check the output before the work
+    folder = RunFolder.open(output, overwrite=overwrite)
     with step("Reading the docstrings of the installed packages", enabled=progress):
         data = demo_data()
-    shown = [d.summary for d in data.held_out[:5]]
-    retrieval = {}
-    with step("Measuring plain mean pooling", enabled=progress):
-        plain = Embedder.open(
-            recipe.backbone, **recipe.model_copy(update={"pooling": "mean", "template": "none"}).embedder_settings()
-        )
-        plain.use_precision("auto")
-        retrieval["plain mean pooling"] = known_item_retrieval(plain, data.held_out)
-        before = answer(plain, list(QUESTIONS), data.held_out)
-        del plain
-    with step("Measuring the same prompt without training", enabled=progress):
-        prompted = Embedder.open(recipe.backbone, **recipe.embedder_settings())
-        prompted.use_precision("auto")
-        retrieval["same prompt, untrained"] = known_item_retrieval(prompted, data.held_out)
-        tokens_before = prompted.explain(shown)
-        del prompted
-    fitted = fit(data.texts, output, recipe, overwrite=overwrite, progress=progress)
-    write_documents(data.held_out, output / DOCUMENTS)
-    with step("Measuring the finished embedder", enabled=progress):
-        fitted.use_precision("auto")
-        retrieval["text2token"] = known_item_retrieval(fitted, data.held_out)
-        after = answer(fitted, list(QUESTIONS), data.held_out)
+    identity = {
+        "recipe": recipe.model_dump(),
+        "backbone": describe_backbone(open_backbone(recipe), recipe.backbone).model_dump(),
+        "texts": texts_checksum([*data.texts, *(text for d in data.held_out for text in (d.summary, d.body))]),
+    }
+    with folder.session({"verb": "demo", **identity}):
+        before = folder.cached("before.json", lambda: _measure_before(recipe, data, progress))
+        if folder.result.is_dir():  # `fit` writes it whole
+            fitted = Embedder.open(folder.result)
+        else:
+            fitted = fit(data.texts, folder.result, recipe, progress=progress)
+        write_documents(data.held_out, folder.result / DOCUMENTS)
+        with step("Measuring the finished embedder", enabled=progress):
+            fitted.use_precision("auto")
+            retrieval = before["retrieval"] | {"text2token": known_item_retrieval(fitted, data.held_out)}
+            answers = answer(fitted, list(QUESTIONS), data.held_out)
+            tokens = fitted.explain(_shown(data))
+        make_index(folder.result, fitted)
+        folder.publish()
     return {
         "documents": len(data.held_out),
         "trained_on": len(data.texts),
         "retrieval": retrieval,
-        "answers": {q: {"before": b, "after": a} for q, b, a in zip(QUESTIONS, before, after, strict=True)},
+        "answers": {
+            question: {"before": old, "after": new}
+            for question, old, new in zip(QUESTIONS, before["answers"], answers, strict=True)
+        },
         "tokens": [
             {"text": text, "before": old, "after": new}
-            for text, old, new in zip(shown, tokens_before, fitted.explain(shown), strict=True)
+            for text, old, new in zip(_shown(data), before["tokens"], tokens, strict=True)
         ],
     }
+
+
+def _shown(data: DemoData) -> list[str]:
+    """The texts whose tokens are shown."""
+    return [d.summary for d in data.held_out[:5]]
+
+
+def _measure_before(recipe: Recipe, data: DemoData, progress: bool) -> dict[str, Any]:
+    """Scores, answers and tokens without training."""
+    prompted = Embedder.open(recipe.backbone, **recipe.embedder_settings())
+    with step("Measuring plain mean pooling", enabled=progress):
+        plain = prompted.with_settings(pooling="mean", template=Template())
+        plain.use_precision("auto")
+        scores = {"plain mean pooling": known_item_retrieval(plain, data.held_out)}
+        answers = answer(plain, list(QUESTIONS), data.held_out)
+    with step("Measuring the same prompt without training", enabled=progress):
+        prompted.use_precision("auto")
+        scores["same prompt, untrained"] = known_item_retrieval(prompted, data.held_out)
+        return {"retrieval": scores, "answers": answers, "tokens": prompted.explain(_shown(data))}

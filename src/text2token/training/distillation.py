@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import comparable, embedder_fingerprint
+from text2token.model.fingerprint import comparable, embedder_fingerprint, with_calibration
 from text2token.model.query_table import QUERY, QueryTable, TokenRows, write_query_table
 from text2token.model.spans import draw_span, join_words, split_words
 from text2token.model.static import pool, spaced, static_encoder
@@ -72,11 +72,11 @@ def distill(
     name = str(teacher) if isinstance(teacher, str | Path) else (teacher.backbone or "an embedder")
     teacher = teacher if isinstance(teacher, Embedder) else Embedder.open(teacher)
     _check(teacher, name)
-    facts = TeacherFacts(name=name, fingerprint=embedder_fingerprint(comparable(teacher)))
+    facts = TeacherFacts(name=name, fingerprint=with_calibration(embedder_fingerprint(comparable(teacher)), teacher))
     amount = Draw("max_texts", settings.max_texts, settings.held_out, part=10, fewest=_FEWEST_TEXTS)
     drawn, corpus_facts = read_corpus(as_corpus(corpus, text_column), amount, settings.seed)
-    identity = {"corpus": corpus_facts.fingerprint, "teacher": facts.fingerprint, "settings": settings.model_dump()}
-    with folder.session({"verb": "distill", **identity}):
+    identity = {"corpus": corpus_facts.fingerprint, "teacher": facts.fingerprint, "precision": teacher.precision}
+    with folder.session({"verb": "distill", **identity, "settings": settings.model_dump()}):
         tokenizer = spaced(teacher.tokenizer.backend_tokenizer)
         with folder.clock("teacher"):
             lesson, test = (

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from text2token.utils.files import atomic_write
+from text2token.utils.resume import reading
 
 _BLOCK = 16  # rows that are read together: some kilobytes
 _PART = 1024  # texts tokenised at once: enough for all threads of the tokenizer, little memory
@@ -31,8 +32,9 @@ class Rows(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, file: Path) -> None:
-        self._blocks = pa.ipc.open_file(pa.OSFile(str(file)))
-        lengths = [_lengths(self._blocks.get_batch(number)) for number in range(self._blocks.num_record_batches)]
+        with reading(file):
+            self._blocks = pa.ipc.open_file(pa.OSFile(str(file)))
+            lengths = [_lengths(self._blocks.get_batch(number)) for number in range(self._blocks.num_record_batches)]
         self.lengths = np.concatenate(lengths)
         self._ends = np.cumsum([len(block) for block in lengths])
 

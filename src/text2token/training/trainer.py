@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from text2token.model.loading import loading
 from text2token.model.precision import mixed_precision
 from text2token.training.adapters import add_adapters
 from text2token.training.attention import attention_in_float32
@@ -199,10 +200,11 @@ def _fast(body: nn.Module) -> Iterator[None]:
 
 def _load_final(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel | PeftModel:
     """Load the body as a complete stage left it."""
-    if not (final / "adapter_config.json").is_file():
-        return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
-    base = body.unload() if isinstance(body, PeftModel) else body
-    return PeftModel.from_pretrained(base, final, is_trainable=True)
+    with loading(str(final)):
+        if not (final / "adapter_config.json").is_file():
+            return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
+        base = body.unload() if isinstance(body, PeftModel) else body
+        return PeftModel.from_pretrained(base, final, is_trainable=True)
 
 
 def _save_final(

@@ -47,7 +47,9 @@ def requires_extra(name: str) -> Iterator[None]:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Return True for an error of the operating system or a library that means a full disk."""
+    """Return True for an error of the operating system or a library that means a full disk, or that has such a cause."""
+    if error.__cause__ and is_full_disk(error.__cause__):
+        return True
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return True
     if isinstance(error, sqlite3.Error):

@@ -35,17 +35,23 @@ def atomic_write(file: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty temporary folder beside ``folder``. It replaces ``folder`` if the block succeeds.
 
-    A temporary folder that a killed process left behind is deleted first.
+    ``folder`` is whole or missing: a process that is killed between two renames leaves it under another name, and the next call
+    finds it there. What else a killed process left behind is deleted.
     """
-    part = folder.with_name(folder.name + ".part")
+    part, old = (folder.with_name(folder.name + ending) for ending in (".part", ".old"))
+    if old.exists() and not folder.exists():
+        old.replace(folder)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:
         yield part
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.replace(old)
         part.replace(folder)
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def write_json(file: Path, content: Any) -> None:

@@ -14,12 +14,15 @@ Another format (a folder of shards, a database) uses :func:`atomic_write` or :fu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 
+from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.processes import on_main
 
@@ -50,8 +53,33 @@ def save(file: Path, value: Any) -> None:
 
 
 def load(file: Path, default: Any = None) -> Any:
-    """Read a value; return ``default`` if there is no such file."""
-    return _FORMATS[file.suffix].read(file) if file.is_file() else default
+    """Read a value; return ``default`` if there is no such file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if not file.is_file():
+        return default
+    with reading(file):
+        return _FORMATS[file.suffix].read(file)
+
+
+@contextmanager
+def reading(place: Path) -> Iterator[None]:
+    """Turn the errors of a damaged file, which a power failure can leave, into one sentence.
+
+    Args:
+        place: The file, or the folder that holds it, which is made again if it is deleted.
+
+    Raises:
+        UserError: The block met a damaged file.
+    """
+    try:
+        yield
+    except (OSError, ValueError, EOFError, BadZipFile) as error:  # those of Arrow are among them
+        if isinstance(error, UserError) or (isinstance(error, OSError) and error.filename):
+            raise  # the latter: the file is gone, or may not be read
+        raise UserError(f"'{place}' is damaged: delete it and repeat the command, which makes it again.") from error
 
 
 class _Format(NamedTuple):

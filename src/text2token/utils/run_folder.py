@@ -6,14 +6,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from text2token.utils import provenance
-from text2token.utils.errors import UserError
-from text2token.utils.files import check_writable, exclusive_lock
+from text2token.utils.errors import BusyError, UserError, is_full_disk
+from text2token.utils.files import check_writable, output_lock
 from text2token.utils.processes import is_main, on_main, world_size
 from text2token.utils.resume import cached, load, save
 
@@ -60,7 +60,9 @@ class RunFolder:
         output = output.resolve()
         work = output.parent / f".{output.name}.work"
         if work.is_dir() and not (work / _SETTINGS).is_file():
-            shutil.rmtree(work)  # the rest of a published run that was killed before it had deleted everything
+            with suppress(BusyError), output_lock(output):  # a run that begins or ends has no settings for a moment
+                if not (work / _SETTINGS).is_file():
+                    shutil.rmtree(work)  # the rest of a published run that was killed before it had deleted everything
         if output.exists() and not (output.is_file() if is_file else output.is_dir()):
             kind = "regular file" if is_file else "folder"
             raise UserError(f"'{output}' is not a {kind}, so it is not replaced: choose another name.")
@@ -77,8 +79,8 @@ class RunFolder:
     def session(self, settings: dict[str, Any]) -> Iterator[None]:
         """Hold the lock of the run. Continue an unfinished run with the same settings, or start a new one.
 
-        A new run that ends in a :class:`UserError` is deleted: its settings cannot work, and a run with better settings
-        would otherwise be refused. Of several processes the first one holds the lock, and all call this.
+        A new run that ends in a :class:`UserError` is deleted, unless the disk was full: its settings cannot work, and a run with
+        better settings would otherwise be refused. Of several processes the first one holds the lock, and all call this.
 
         Args:
             settings: Everything that the result depends on, as JSON.
@@ -95,16 +97,14 @@ class RunFolder:
                 )
             try:
                 yield
-            except UserError:
-                if not resumed:
+            except UserError as error:
+                if not resumed and not is_full_disk(error):
                     shutil.rmtree(self.work, ignore_errors=True)  # several processes may delete it at once
                 raise
 
     def _enter(self, held: ExitStack, settings: dict[str, Any]) -> bool:
         """Take the lock and prepare the work folder; return whether it holds an unfinished run with these settings."""
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        refusal = f"Another process is at work on '{self.output}': wait until it is done, or choose another name."
-        held.enter_context(exclusive_lock(self.work.with_suffix(".lock"), refusal))
+        held.enter_context(output_lock(self.output))
         return self._resumes(json.loads(json.dumps(settings)) | {_PROCESSES: world_size()})
 
     def _resumes(self, settings: dict[str, Any]) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,16 +61,18 @@ class EmbeddedEngine:
         rows = list(last.values())
         chosen = {field: matrix if len(rows) == len(ids) else matrix[rows] for field, matrix in vectors.items()}
         values = [metadata[row] for row in rows] if metadata else []
-        self._mark_deleted(ids)
-        self._add_segment(lambda folder: write_segment(folder, list(last), chosen, values), replaced=())
-        self._commit()
-        self._compact()
+        with self._changing():
+            self._mark_deleted(ids)
+            self._add_segment(lambda folder: write_segment(folder, list(last), chosen, values), replaced=())
+            self._commit()
+            self._compact()
 
     def delete(self, ids: Sequence[str]) -> None:
         """See the protocol."""
-        self._mark_deleted(ids)
-        self._commit()
-        self._compact()
+        with self._changing():
+            self._mark_deleted(ids)
+            self._commit()
+            self._compact()
 
     def search(
         self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = (), lost: list[str] | None = None
@@ -114,6 +117,17 @@ class EmbeddedEngine:
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = read_json(self._folder / _MANIFEST)
         return manifest
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """After an error, as of a full disk, search what is on the disk: marks of deletion in memory would hide documents."""
+        try:
+            yield
+        except BaseException:
+            self._segments, self._deletions = {}, {}
+            if (self._folder / _MANIFEST).is_file():
+                self._read()
+            raise
 
     def _mark_deleted(self, ids: Sequence[str]) -> None:
         """Mark documents as deleted, in memory only."""
