@@ -758,6 +758,11 @@ def test_a_document_that_cannot_be_used_is_one_sentence(index, document, sentenc
     assert (len(index), index.waiting, index._store.get("documents")) == (10, 0, 10)
 
 
+def test_an_id_that_no_document_can_have_is_unknown(index):
+    assert index.delete(["1\udcff", "1\0"]) == 0
+    assert len(index) == 10
+
+
 def test_a_string_is_no_list_of_ids_or_queries(index):
     with pytest.raises(UserError, match="A list of ids is expected"):
         index.delete("12")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from more_itertools import chunked
 from scipy.sparse import csr_array
 
-from text2token.data.text import check_texts, clean
+from text2token.data.text import check_texts, clean, clean_id
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
@@ -278,8 +278,9 @@ class Index:
         """
         if isinstance(ids, str):
             raise UserError("A list of ids is expected, not an id alone: write [id].")
+        possible = [name for name in map(str, ids) if clean_id(name) == name.strip()]  # a database refuses the others
         with self._writing() as writer:
-            return writer.delete(ids)
+            return writer.delete(possible)
 
     @contextmanager
     def _writing(self) -> Iterator[IndexWriter]:
