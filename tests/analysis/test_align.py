@@ -170,7 +170,7 @@ def test_texts_without_a_token_are_left_out(backbone):
 
 
 def test_no_aligned_token_is_nothing_to_measure(backbone):
-    with pytest.raises(UserError, match="read at least 1 aligned token"):
+    with pytest.raises(UserError, match="`k` is 0: give a whole number"):
         align(untrained(backbone("llama")), SENTENCES, AlignmentSettings(k=0))
 
 

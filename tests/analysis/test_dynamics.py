@@ -153,6 +153,7 @@ def test_sts_is_read_and_ranked(sts, tmp_path):
     [
         ('{"sentence1": "a", "sentence2": "b"}', "no column 'score'"),
         ('{"sentence1": "a", "sentence2": "b", "score": "high"}', "line 1: expected two sentences and a number"),
+        (f'{{"sentence1": "a", "sentence2": "b", "score": {10**400}}}', "line 1: expected two sentences and a number"),
         ('{"sentence1": "a", "sentence2": " ", "score": 1}', "line 1: expected two sentences and a number"),
         ('{"sentence1": "a", "sentence2": "b", "score": 1}', "two different scores"),
         ("", "two different scores"),

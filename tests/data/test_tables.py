@@ -159,6 +159,18 @@ def test_nan_and_null_are_missing_in_json_and_parquet(tmp_path):
         assert (row.id(), row.values["title"], row.text("title"), row.text("text")) == ("1", None, "", "")
 
 
+def test_blank_lines_before_a_header_and_spaces_in_it_do_not_count(tmp_path):
+    (tmp_path / "a.csv").write_text("\n\nid, text\n1, a cat\n")
+    assert [(row.id(), row.text("text")) for row in read_table(tmp_path / "a.csv")] == [("1", "a cat")]
+
+
+def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path):
+    pq.write_table(pa.table([["1"], ["a"], ["b"]], names=["id", "text", "text"]), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a\.parquet: two columns are called 'text'; rename one$"):
+        list(read_table(tmp_path / "a.parquet"))
+    assert [row.id() for row in read_table(tmp_path / "a.parquet", ["id"])] == ["1"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "expected"),
     [

@@ -78,6 +78,7 @@ GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
         ([{**GOOD_PAIR, "score": 1.0}] * 3, "numbers, and not all the same"),
         ([{**GOOD_PAIR, "score": "high"}, {**GOOD_PAIR, "score": "low"}], "numbers, and not all the same"),
         ([{**GOOD_PAIR, "score": True}, {**GOOD_PAIR, "score": None}], "line 2: the column 'score' is empty"),
+        ([{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "score": 10**400}], "must be numbers"),
         ([{**GOOD_PAIR, "label": n} for n in range(3)], "must have two different labels, found '0', '1', '2'"),
         ([{**GOOD_PAIR, "label": 0.5}] * 3, "label 0.5 .* is not a whole number or a word"),
         ([{**GOOD_PAIR, "label": {"a": 1}}] * 3, "is not a whole number or a word"),

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from conftest import DECODERS, MASKED, SENTENCES
 from text2token.model.backbone import load_encoder, load_head
+from text2token.model.embedder import Embedder
 from text2token.model.probes import attends_ahead
 from text2token.settings.templates import TEMPLATES, Template
 from text2token.utils.errors import UserError
@@ -187,6 +188,19 @@ def test_a_chat_template_is_not_applied(backbone, tmp_path):
 def test_a_template_longer_than_the_text_limit_is_refused(backbone):
     with pytest.raises(UserError, match="leaves no room"):
         plain_encoder(backbone("llama"), template=TEMPLATES["eol"], max_length=8)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"pooling": "max"}, "no pooling 'max': choose one of mean, last, weighted-mean"),
+        ({"template": "keywords"}, "`template` is 'keywords', which is no Template"),
+        ({"top_k": 0}, "`top_k` is 0: give a whole number from 1 up"),
+    ],
+)
+def test_a_setting_that_python_does_not_check_is_one_sentence(backbone, settings, sentence):
+    with pytest.raises(UserError, match=sentence):
+        Embedder.open(backbone("llama"), **settings)
 
 
 def test_more_tokens_than_positions_are_refused(backbone):

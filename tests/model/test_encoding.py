@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from conftest import CORPUS, SENTENCES, untrained
-from text2token import UserError
+from text2token import Corpus, UserError
 from text2token.model import encoding
 from text2token.model.encoding import count_text_tokens, encode_in_batches
 
@@ -141,8 +143,26 @@ def test_an_item_that_is_no_string_is_named_by_its_place(embedder, item, what):
 
 
 def test_a_batch_size_below_one_is_refused(embedder):
-    with pytest.raises(UserError, match="batch_size is 0"):
-        embedder.encode(["a"], batch_size=0)
+    for size in (0, "3"):
+        with pytest.raises(UserError, match=f"`batch_size` is {size!r}: give a whole number from 1 up"):
+            embedder.encode(["a"], batch_size=size)
+    for k in (0, -1):
+        with pytest.raises(UserError, match=f"`k` is {k}: give"):
+            embedder.explain(["a"], k=k)
+
+
+@pytest.mark.parametrize(
+    "texts", [None, 7, Path("a"), {"a": "b"}, {"a", "b"}, np.array("a"), pd.DataFrame({"a": ["b"]})]
+)
+def test_what_gives_no_texts_in_order_is_refused(embedder, texts):
+    for call in (embedder.encode, embedder.calibrate, Corpus.from_texts):
+        with pytest.raises(UserError, match=f"A list of texts is expected, not a {type(texts).__name__}: "):
+            call(texts)
+
+
+def test_a_column_of_a_table_gives_its_texts(embedder):
+    column = pd.Series(["a cat", "a dog"], index=[7, 7])
+    assert np.array_equal(embedder.encode(column), embedder.encode(list(column)))
 
 
 @given(texts=st.lists(st.text(max_size=40), max_size=8))

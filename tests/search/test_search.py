@@ -17,6 +17,7 @@ from threading import Event
 
 import bm25s
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -31,6 +32,7 @@ from conftest import SENTENCES, done, refused, untrained
 from text2token import Embedder, UserError
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf
+from text2token.search.documents import simple_metadata
 from text2token.search.encoder import TextEncoder, untruncated
 from text2token.search.engines.by_name import open_engine
 from text2token.search.engines.embedded import EmbeddedEngine
@@ -129,6 +131,30 @@ def test_bad_documents_are_named(tmp_path, rows, sentence):
     (tmp_path / "d.jsonl").write_text("\n".join(rows))
     with pytest.raises(UserError, match=sentence):
         list(read_documents(tmp_path / "d.jsonl"))
+
+
+def test_a_table_of_titles_has_each_of_them_once(tmp_path):
+    (tmp_path / "d.csv").write_text("id,title\n1,A cat\n")
+    (document,) = read_documents(tmp_path / "d.csv", Columns(text="title"))
+    assert document.content == "A cat"
+
+
+def test_dates_of_numpy_and_pandas_are_metadata_and_a_missing_one_is_not():
+    day = np.datetime64("2020-01-02")
+    given = {
+        "a": day,
+        "b": day.astype("datetime64[ns]"),
+        "c": pd.Timestamp(day),
+        "d": pd.NaT,
+        "e": np.datetime64("NaT"),
+    }
+    assert simple_metadata(given) == dict.fromkeys("abc", "2020-01-02")
+
+
+def test_names_of_metadata_are_cleaned_as_ids_are(tmp_path):
+    (tmp_path / "d.jsonl").write_text('{"id": 1, "text": "a", "m\\ud800": 1, " n ": {"\\u0000o": 2}}')
+    (document,) = read_documents(tmp_path / "d.jsonl")
+    assert document.metadata == {"m": 1, "n.o": 2}
 
 
 def test_documents_without_text_are_skipped_and_counted_or_refused(tmp_path, caplog):
@@ -749,6 +775,9 @@ def test_nothing_added_settles_nothing_and_of_an_id_twice_the_last_counts(tmp_pa
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
+        ({"id": "n", "title": "", "text": "Text", "metadata": {}}, "A Document is expected, not {'id': 'n'"),
+        (("n", "", "Text"), "A Document is expected"),
+        (Document("n", "", "Text", None), "The metadata of the document 'n' are of type NoneType"),
         (Document(5, "", "Text"), "The id of the document 5 is of type int"),
         (Document("n", "", None), "The text of the document 'n' is of type NoneType"),
         (Document("n", b"title", "Text"), "The title of the document 'n' is of type bytes"),
@@ -764,6 +793,11 @@ def test_a_document_that_cannot_be_used_is_one_sentence(index, document, sentenc
     assert (len(index), index.waiting, index._store.get("documents")) == (10, 0, 10)
 
 
+def test_an_id_that_no_document_can_have_is_unknown(index):
+    assert index.delete(["1\udcff", "1\0"]) == 0
+    assert len(index) == 10
+
+
 def test_a_string_is_no_list_of_ids_or_queries(index):
     with pytest.raises(UserError, match="A list of ids is expected"):
         index.delete("12")
@@ -774,10 +808,10 @@ def test_a_string_is_no_list_of_ids_or_queries(index):
 
 @pytest.mark.parametrize("mode", ["hybrid", "dense", "sparse", "bm25"])
 def test_fewer_than_one_hit_is_refused(index, mode):
-    for k in (0, -1):
-        with pytest.raises(UserError, match=f"`k` is {k}: ask for at least 1 hit"):
+    for k in (0, -1, 2.5):
+        with pytest.raises(UserError, match=f"`k` is {k}: give a whole number from 1 up"):
             index.search("cat", k, mode)
-        with pytest.raises(UserError, match=f"`k` is {k}: ask for at least 1 hit"):
+        with pytest.raises(UserError, match=f"`k` is {k}: give a whole number from 1 up"):
             index.rank(["cat"], k, mode)
 
 

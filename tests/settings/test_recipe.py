@@ -32,6 +32,30 @@ def test_overrides_win_and_an_empty_file_means_the_defaults(tmp_path):
     assert Recipe.load(file) == Recipe()
 
 
+@pytest.mark.parametrize(
+    ("content", "name", "value"),
+    [
+        ("seed: 010", "seed", 10),
+        ("max_texts: 1_000", "max_texts", 1000),
+        ("learning_rate: 3e-5", "learning_rate", 3e-5),
+        ("stop_words: no", "stop_words", "no"),
+        ("prefix: 007", "prefix", "007"),
+        ("suffix: 2020-01-01", "suffix", "2020-01-01"),
+        ("full: yes", "full", True),
+        ("max_minutes: null", "max_minutes", None),
+        ("prefix: 'null'", "prefix", "null"),
+    ],
+)
+def test_a_value_is_read_as_on_the_command_line(tmp_path, content, name, value):
+    (tmp_path / "r.yaml").write_text(f"seed: 1\n{content}\n" if name != "seed" else content)
+    assert getattr(Recipe.load(tmp_path / "r.yaml"), name) == value
+
+
+def test_a_truth_value_is_no_number_from_python():
+    with pytest.raises(ValueError, match="'max_texts' is a truth value"):
+        Recipe(max_texts=True)
+
+
 def test_templates():
     assert Recipe(template="eol").text_template() == TEMPLATES["eol"]
     assert Recipe(suffix=" =>").text_template() == Template(TEMPLATES["keywords"].prefix, " =>")
@@ -46,7 +70,8 @@ def test_templates():
     ("content", "sentence"),
     [
         (b"- a\n", "is not a mapping"),
-        (b"1: 2\n", "is not a mapping"),
+        (b"~: 2\n", "is not a mapping"),
+        (b"1: 2\n", "'1'.*known are backbone"),
         (b"a: [\n", "Cannot read the recipe"),
         (b"\xff\xfe\x00", "Cannot read the recipe"),
         (b"colour: red\n", "'colour'.*known are backbone"),
@@ -60,10 +85,11 @@ def test_templates():
         (b"stop_words: en,tlh\n", "No stop list for language 'tlh'"),
         (b"seed: 1\nmixing: 0\nseed: 2\n", r"line 3: 'seed' stands twice"),
         (b"seed: 1\nmixing: [}\n", "line 2: "),
-        (b"stop_words: no\n", "'stop_words' is a truth value .*in quotes"),
-        (b"max_texts: true\n", "'max_texts' is a truth value"),
-        (b"max_minutes: yes\n", "'max_minutes' is a truth value"),
-        (b"temperature: .inf\n", "'temperature': Input should be a finite number"),
+        (b"max_texts: true\n", "'max_texts': Input should be a valid integer"),
+        (b"max_minutes: yes\n", "'max_minutes': Input should be a valid number"),
+        (b"max_texts: 1:30\n", "'max_texts': Input should be a valid integer"),
+        (b"temperature: inf\n", "'temperature': Input should be a finite number"),
+        (b"? [a]\n: 2\n", "Cannot read the recipe .*, line 1: found unhashable key"),
         (b"prior_templates: riddle\n", r"[^.]\.$"),
         (b"max_length: 32\n", r"train_length \(64\) must not be above max_length \(32\)"),
     ],

@@ -82,6 +82,12 @@ def test_whitening_of_fewer_texts_than_dimensions_is_finite(head):
         assert apply(steps, few, head).isfinite().all()
 
 
+def test_whitening_of_one_text_keeps_what_differs_from_it(head, sample):
+    learned = correction(["whiten-0.7"], sample[:1].expand(2, -1), head)
+    found = learned({"sentence_embedding": sample})["sentence_embedding"]
+    torch.testing.assert_close(found, sample - sample[0], atol=1e-6, rtol=0)
+
+
 def test_removal_projects_out_singular_vectors(sample, head):
     centred = sample - sample.mean(0)
     _, _, directions = torch.linalg.svd(centred.double())

@@ -17,7 +17,7 @@ from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
 from text2token.model.template import room_for_text
 from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_count
 from text2token.utils.figures import BLUES, GREY, ORANGE, figure_style, write_figure
 from text2token.utils.files import write_json
 from text2token.utils.progress import track
@@ -74,8 +74,7 @@ def align(
         UserError: No text has a token, or ``k`` is below 1 or above the number of tokens in the vocabulary.
     """
     settings = settings or AlignmentSettings()
-    if settings.k < 1:
-        raise UserError(f"`k` is {settings.k}: read at least 1 aligned token.")
+    check_count("k", settings.k)
     if settings.k > embedder.vocabulary_size:
         raise UserError(
             f"The vocabulary has only {embedder.vocabulary_size:,} tokens: lower `k`, which is {settings.k:,}."

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
+from text2token.utils.errors import check_count
 from text2token.utils.page import bars, page_environment, write_page
 
 _MILLION = 1e6  # the parts of a pair are small numbers: tens of thousands of tokens share one cosine
@@ -161,6 +162,7 @@ def _heaviest(
     embedder: Embedder, first: Tensor, second: Tensor, parts: Tensor, keep: Tensor, k: int, threshold: float = 0.0
 ) -> list[TokenPart]:
     """The ``k`` tokens in ``keep`` with the largest parts above ``threshold``."""
+    check_count("k", k)
     best = parts.masked_fill(~keep, -torch.inf).topk(min(k, len(parts)))
     return [
         TokenPart(embedder.tokenizer.decode([i]), float(first[i]), float(second[i]), part)

@@ -28,6 +28,10 @@ BACKBONE = ("attention", "pooling", "template", "prefix", "suffix", "max_length"
 """Settings of a recipe that make an encoder of a language model."""
 CORRECTION = ("correction", "keep_from", "keep_to")
 """Settings of a recipe that correct dense vectors."""
+_NO_PATHS = {
+    "": "the name is empty.",
+    "-": "'-' does not mean standard input or output here; name a path, or write ./- for a file of this name.",
+}
 Command = Callable[..., Any]
 
 
@@ -35,8 +39,8 @@ class _LocalPath(click.Path):
     """A path on this machine. An empty name would mean the current folder, and a URL a folder that is called ``s3:``."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if value == "":
-            self.fail("the name is empty.", param, ctx)
+        if value in _NO_PATHS:
+            self.fail(_NO_PATHS[value], param, ctx)
         if isinstance(value, str) and "://" in value:
             self.fail(f"'{value}' is an address; name a path on this machine.", param, ctx)
         return super().convert(value, param, ctx)
@@ -53,8 +57,8 @@ class _Place(click.ParamType[Path]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
         from text2token.utils.places import open_place
 
-        if value == "":
-            self.fail("the name is empty.", param, ctx)
+        if value in _NO_PATHS:
+            self.fail(_NO_PATHS[value], param, ctx)
         return value if isinstance(value, Path) else open_place(value)
 
 

@@ -67,6 +67,8 @@ class Corpus:
         Raises:
             UserError: An item is no string.
         """
+        if not isinstance(texts, Iterator):
+            check_texts(texts)
         held = tuple(texts)
         check_texts(held)
         label = "texts in memory"

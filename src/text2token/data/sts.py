@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from text2token.data.tables import read_table
+from text2token.data.text import finite_number
 from text2token.utils.errors import UserError
 
 _FIRST, _SECOND, _SCORE = "sentence1", "sentence2", "score"
@@ -35,7 +35,7 @@ def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
     """
     rows = []
     for row in read_table(file, (_FIRST, _SECOND, _SCORE)):
-        first, second, score = row.text(_FIRST), row.text(_SECOND), _number(row.value(_SCORE))
+        first, second, score = row.text(_FIRST), row.text(_SECOND), finite_number(row.value(_SCORE))
         if not first or not second or score is None:
             raise UserError(
                 f"{row.place}: expected two sentences and a number as their score; correct or remove the row"
@@ -46,11 +46,3 @@ def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
     if len({score for _, _, score in rows}) < 2:
         raise UserError(f"{file} needs pairs with at least two different scores: otherwise there is nothing to rank")
     return ScoredPairs([a for a, _, _ in rows], [b for _, b, _ in rows], np.array([score for _, _, score in rows]))
-
-
-def _number(value: Any) -> float | None:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        return None
-    return number if math.isfinite(number) else None

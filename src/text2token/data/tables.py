@@ -222,11 +222,10 @@ def _read_csv(path: Path, columns: Sequence[str] | None, start: int, delimiter: 
     csv.field_size_limit(2**31 - 1)  # a setting of the process, not of a reader; the default refuses a text of 128 KiB
     rows = csv.reader(read_lines(path), delimiter=delimiter, strict=True)
     try:
-        header = next(rows, None)
-        if header is None:
+        header = [name.strip() for name in next(filter(None, rows), ())]
+        if not header:
             return
-        if double := sorted({name for name in header if header.count(name) > 1 and name in (columns or header)}):
-            raise UserError(f"{path}: two columns are called {double[0]!r}; rename one")
+        _check_names(path, header, columns)
         for cells in islice(filter(None, rows), start, None):
             if len(cells) > len(header):
                 message = f"{len(cells)} cells under {len(header)} columns; quote cells that hold the separator"
@@ -234,6 +233,12 @@ def _read_csv(path: Path, columns: Sequence[str] | None, start: int, delimiter: 
             yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: malformed table ({error}); check its quotes") from None
+
+
+def _check_names(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> None:
+    """Refuse a table in which two of the wanted columns have one name."""
+    if double := sorted({name for name in names if names.count(name) > 1 and name in (columns or names)}):
+        raise UserError(f"{path}: two columns are called {double[0]!r}; rename one")
 
 
 def _read_tsv(path: Path, columns: Sequence[str] | None, start: int) -> Iterator[Row]:
@@ -252,12 +257,15 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, start: int) -> Iter
             groups = [group for group, end in enumerate(ends) if end > start]
             number = sum(sizes) - sum(sizes[group] for group in groups)
             wanted = [name for name in file.schema_arrow.names if name in (columns or [name])]
+            _check_names(path, wanted, None)
             for batch in file.iter_batches(_PARQUET_BATCH, row_groups=groups, columns=wanted or None):
                 skipped = min(max(start - number, 0), len(batch))
                 number += skipped
                 for values in batch.slice(skipped).to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", values)
+    except UserError:
+        raise
     except UnicodeDecodeError:
         raise UserError(f"{path}, row {number + 1}: not UTF-8 text; write the file again in UTF-8") from None
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from text2token.utils.errors import UserError
@@ -44,17 +44,32 @@ def cell_text(value: Any) -> str | None:
     return str(value)
 
 
+def finite_number(value: Any) -> float | None:
+    """Return a number, or text that is one, as a float; None for a truth value, and for what is no finite number."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def check_texts(texts: Sequence[Any]) -> None:
-    """Make sure that ``texts`` is a sequence of strings.
+    """Make sure that ``texts`` is a sequence of strings: a list, a tuple, an array or a column of a table.
 
     Raises:
-        UserError: It is one string or an iterator, which can be read only once, or an item is not a string; the sentence gives
-            its position.
+        UserError: It is one string or anything else, such as an iterator, which can be read only once, a set, which has no order,
+            or a table of pandas, which would give its column names; or an item is not a string, and the sentence gives its
+            position.
     """
     if isinstance(texts, str):
         raise UserError("A list of texts is expected, not a text alone: write [text].")
-    if isinstance(texts, Iterator):
-        raise UserError(f"A list of texts is expected, not a {type(texts).__name__}: write list(texts).")
+    kind = type(texts).__name__
+    if isinstance(texts, Iterator | Set):
+        raise UserError(f"A list of texts is expected, not a {kind}: write list(texts).")
+    if isinstance(texts, Mapping) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
+        raise UserError(f"A list of texts is expected, not a {kind}: give a list, or one column of a table.")
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             what = "None" if text is None else f"of type {type(text).__name__}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,7 @@ from mteb.abstasks import (
 from mteb.abstasks.task_metadata import TaskMetadata
 
 from text2token.data.tables import ID_COLUMNS, Row, TextCheck, find_table, read_table
+from text2token.data.text import finite_number
 from text2token.evaluation.qrels import WHOLE_NUMBER, read_qrels
 from text2token.utils.errors import UserError
 
@@ -82,11 +82,8 @@ def folder_task(folder: Path, *, strict: bool = False) -> AbsTask:
 
 def _similarity(folder: Path, file: Path, strict: bool) -> AbsTask:
     rows = _read(file, ("sentence1", "sentence2"), ("score",), strict)
-    try:
-        scores = rows["score"] = [float(score) for score in rows["score"]]
-    except (TypeError, ValueError):
-        scores = [math.nan]
-    if not all(map(math.isfinite, scores)) or min(scores, default=0) == max(scores, default=0):
+    scores = rows["score"] = [number for score in rows["score"] if (number := finite_number(score)) is not None]
+    if len(scores) < len(rows["sentence1"]) or len(set(scores)) < 2:
         raise UserError(f"The scores of '{folder}' must be numbers, and not all the same.")
     limits = {"min_score": min(scores), "max_score": max(scores)}
     return _task(folder, AbsTaskSTS, "STS", "cosine_spearman", {"test": rows}, **limits)

@@ -119,9 +119,13 @@ def encoder_around(
         max_length: Maximum number of tokens of a text, template included.
 
     Raises:
-        UserError: ``max_length`` is more than the model reads or leaves no room for text, or the body does not take the
-            attention.
+        UserError: ``max_length`` is more than the model reads or leaves no room for text, the body does not take the attention,
+            or the pooling or template is none.
     """
+    if pooling not in _POOLING_NAMES:
+        raise UserError(f"There is no pooling {pooling!r}: choose one of {', '.join(_POOLING_NAMES)}.")
+    if not isinstance(template, Template):
+        raise UserError(f"`template` is {template!r}, which is no Template: take one of text2token.settings.TEMPLATES.")
     with loading(name):
         transformer = _transformer_around(body, resolve(name))
         check_inputs(transformer, name)

@@ -143,10 +143,15 @@ def _singular_vectors(sample: Tensor, number: int) -> Tensor:
 
 
 def _whitening(centred: Tensor, shrinkage: float) -> Tensor:
-    """Return the symmetric inverse square root of the shrunk covariance, d×d; directions without variance become zero."""
+    """Return the symmetric inverse square root of the shrunk covariance, d×d.
+
+    Directions without variance become zero. The identity if there is no variance at all, as of one short text.
+    """
     variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
     shrunk = (1 - shrinkage) * variances.clamp(min=0) + shrinkage * variances.mean()
     alive = shrunk > shrunk.max() * torch.finfo(torch.float32).eps  # below that is rounding error of float32 embeddings
+    if not alive.any():
+        return torch.eye(len(variances), dtype=torch.float64)
     scales = torch.where(alive, shrunk.clamp(min=torch.finfo(torch.float64).tiny).rsqrt(), 0.0)
     return (directions * scales) @ directions.T
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.model.vocabulary import read_vocabulary
+from text2token.utils.errors import check_count
 
 _DECODE_BATCH = 256  # embeddings decoded at once: 256 × V float32 logits are 50 to 270 MB
 
@@ -63,7 +64,11 @@ def aligned_tokens(
         k: Tokens of an embedding.
         shown: V booleans, the tokens that may be returned.
         threshold: Only tokens with a larger logit are returned.
+
+    Raises:
+        UserError: ``k`` is below 1.
     """
+    check_count("k", k)
     explained = []
     for part in embeddings.split(_DECODE_BATCH):
         best = logits(part).masked_fill(~shown, -torch.inf).topk(min(k, len(shown)), dim=1)

@@ -18,6 +18,7 @@ from sentence_transformers.util import batch_to_device
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from text2token.data.text import check_texts
 from text2token.model.backbone import EncoderSettings, encoder_around, load_encoder
 from text2token.model.correction import correction
 from text2token.model.decoding import AlignedToken, SparseVectors, aligned_tokens, displayed_tokens, sparse_vectors
@@ -28,7 +29,7 @@ from text2token.model.original_head import open_head
 from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_count
 
 
 @dataclass
@@ -70,8 +71,8 @@ class Embedder:
         """Open any model as an embedder; this is the only function that does.
 
         Args:
-            name: A folder written by ``fit``, ``adapt`` or ``baseline``, its dense or sparse folder alone, a SentenceTransformer
-                or SparseEncoder, or a language model: packaged name, folder, ``.gguf`` file or hub id.
+            name: A folder written by ``fit``, ``adapt`` or ``baseline``, its dense folder alone, a SentenceTransformer, or a
+                language model: packaged name, folder, ``.gguf`` file or hub id.
             head: The decoding head that reads the embeddings. ``own`` takes the head that the model brings along, if any.
                 ``original`` takes that, or else the head of the backbone that the model was made from. Any other value names a
                 language model whose head is taken. Training changes the body and never the head, so the original head reads
@@ -86,6 +87,7 @@ class Embedder:
             UserError: The model or head cannot be loaded, or they do not fit together.
         """
         name = str(name)
+        check_count("top_k", top_k)
         if is_saved(name):
             parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(Path(name))))
             embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
@@ -326,6 +328,7 @@ class Embedder:
             UserError: There is no text, the model has no decoding head, or the errors of :meth:`embed` and
                 :func:`text2token.model.correction.correction`.
         """
+        check_texts(texts)
         if not len(texts):
             raise UserError("A calibration learns from texts: give at least one.")
         embed = embed or partial(self.embed, progress=progress)

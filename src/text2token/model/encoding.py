@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.data.text import check_texts
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import UserError, check_count, first_line
 from text2token.utils.progress import progress_bar
 
 Model: TypeAlias = SentenceTransformer | SparseEncoder
@@ -56,11 +56,11 @@ def encode_in_batches(
         N rows on the CPU, float32, in the order of ``texts``.
 
     Raises:
-        UserError: An item of ``texts`` is not a string or cannot be tokenised, or memory is too small for a single text.
+        UserError: ``texts`` is no list of strings, one cannot be tokenised, ``batch_size`` is below 1, or memory is too small
+            for a single text.
     """
     check_texts(texts)
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}: give at least 1.")
+    check_count("batch_size", batch_size)
     distinct = list(dict.fromkeys(texts))
     lengths = count_text_tokens(model, distinct, prompt or "")
     rows = [torch.empty(0)] * len(distinct)

@@ -152,7 +152,7 @@ def _read_folder(folder: Path, start: int) -> Iterator[tuple[str, Document]]:
 
 def _document(row: Row, columns: Columns) -> Document:
     name = row.id(columns.id, "id_column")
-    has_title = columns.title or "title" in row.values
+    has_title = columns.title or ("title" in row.values and columns.text != "title")
     title = row.text(columns.title or "title", "title_column") if has_title else ""
     text = row.text(columns.text or "text", "text_column")
     used = {columns.id or row.id_column, columns.title or "title", columns.text or "text"}
@@ -164,12 +164,19 @@ def as_kept(document: Document) -> Document:
     """A document in the form that the index keeps.
 
     Raises:
-        UserError: It has no text, its id is empty or holds null bytes or lone surrogates, or one of these is no string.
+        UserError: It is no Document, it has no text, its id is empty or holds null bytes or lone surrogates, or one of these is
+            no string.
     """
+    if not isinstance(document, Document):
+        raise UserError(f"A Document is expected, not {document!r:.40}: write Document(id, title, text).")
     name, title, text, metadata = document
     for part, value in (("id", name), ("title", title), ("text", text)):
         if not isinstance(value, str):
             raise UserError(f"The {part} of the document {name!r} is of type {type(value).__name__}: give a string.")
+    if not isinstance(metadata, Mapping):
+        raise UserError(
+            f"The metadata of the document {name!r} are of type {type(metadata).__name__}: give a dictionary."
+        )
     if not name.strip() or clean_id(name) != name.strip():
         raise UserError(
             f"{name!r} cannot be an id, since it is empty or has a character that is no text: give another."
@@ -195,7 +202,7 @@ def simple_metadata(values: Mapping[str, Any]) -> dict[str, Value]:
 
 def _simple_values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
     for column, value in values.items():
-        name = f"{prefix}{column}"
+        name = clean_id(f"{prefix}{column}")
         if isinstance(value, Mapping):
             yield from _simple_values(value, f"{name}.")
         elif (simple := _simple_value(value)) is not None:
@@ -204,6 +211,10 @@ def _simple_values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str
 
 def _simple_value(value: Any) -> Value | None:
     """A value that a filter can compare; None for an empty or long text, a list and anything else."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, datetime.datetime) and math.isnan(value.year):
+        return None  # the missing date of pandas
     if isinstance(value, datetime.datetime) and value.time() == datetime.time():
         value = value.date()  # tables often keep dates as the time of midnight
     if isinstance(value, datetime.date | datetime.time):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias, cast
 
+from text2token.data.text import finite_number
 from text2token.utils.errors import UserError
 
 Value: TypeAlias = str | int | float | bool
@@ -14,7 +14,7 @@ Metadata: TypeAlias = Mapping[str, Value]
 """Values of a document by column."""
 Operator = Literal["=", "<", "<=", ">", ">="]
 
-_WRITTEN = re.compile(r"(?P<column>[^=<>]+?)\s*(?P<operator><=|>=|=|<|>)(?!=)\s*(?P<value>.*)", re.DOTALL)
+_WRITTEN = re.compile(r"(?P<column>[^=<>]+?)\s*(?P<operator><=|>=|=|<|>)(?![=<>])\s*(?P<value>.+)", re.DOTALL)
 
 
 class Filter(NamedTuple):
@@ -37,7 +37,7 @@ class Filter(NamedTuple):
     @property
     def number(self) -> float | None:
         """The value as a number, if it is compared as one."""
-        return None if self.operator == "=" else as_number(self.value)
+        return None if self.operator == "=" else finite_number(self.value)
 
 
 def parse_filter(text: str) -> Filter:
@@ -71,7 +71,7 @@ def text_values(metadata: Metadata) -> dict[str, str]:
 
 def number_values(metadata: Metadata) -> dict[str, float]:
     """The values that are numbers."""
-    return {column: number for column, value in metadata.items() if (number := as_number(value)) is not None}
+    return {column: number for column, value in metadata.items() if (number := finite_number(value)) is not None}
 
 
 def as_text(value: Value) -> str:
@@ -81,14 +81,3 @@ def as_text(value: Value) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value)
-
-
-def as_number(value: Value) -> float | None:
-    """A value as a number; None for a boolean and for text that is not a finite number."""
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

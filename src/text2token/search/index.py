@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from more_itertools import chunked
 from scipy.sparse import csr_array
 
-from text2token.data.text import check_texts, clean
+from text2token.data.text import check_texts, clean, clean_id
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
@@ -26,7 +26,7 @@ from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter, create_index, write_lock
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UserError, first_line, is_full_disk
+from text2token.utils.errors import UserError, check_count, first_line, is_full_disk
 from text2token.utils.progress import track
 
 if TYPE_CHECKING:
@@ -278,8 +278,9 @@ class Index:
         """
         if isinstance(ids, str):
             raise UserError("A list of ids is expected, not an id alone: write [id].")
+        possible = [name for name in map(str, ids) if clean_id(name) == name.strip()]  # a database refuses the others
         with self._writing() as writer:
-            return writer.delete(ids)
+            return writer.delete(possible)
 
     @contextmanager
     def _writing(self) -> Iterator[IndexWriter]:
@@ -337,7 +338,7 @@ class Index:
         Raises:
             UserError: The index has no such field or metadata column, the model is not that of the index, or ``k`` is below 1.
         """
-        _check_k(k)
+        check_count("k", k)
         query = clean(query)
         if not query:
             return SearchResults([], "The query has no text.")
@@ -363,7 +364,7 @@ class Index:
     ) -> list[list[ScoredId]]:
         """Search many queries, without texts and matches of the hits; see :meth:`search`. A query without text has no hits."""
         check_texts(queries)
-        _check_k(k)
+        check_count("k", k)
         conditions = self._conditions(filters)
         cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
         ranked: list[list[ScoredId]] = [[] for _ in queries]
@@ -393,11 +394,6 @@ class Index:
         if conditions:
             check_filters(conditions, self.metadata_columns)
         return conditions
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise UserError(f"`k` is {k}: ask for at least 1 hit.")
 
 
 def _partial_note(lost: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 S = TypeVar("S", bound="DataclassInstance")
+_READ_BY_YAML = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # nothing, and the sign that merges mappings
 _REMOVED = {"common": "mean"}  # setting → the default that is now the only behaviour
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -152,12 +153,10 @@ class Recipe(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _without_truth_values(cls, values: Any) -> Any:
-        """Refuse a truth value where none is expected: pydantic would make a number of it, and YAML reads ``no`` as one."""
+        """Refuse a truth value where none is expected: pydantic would make a number of it."""
         for name, value in values.items() if isinstance(values, dict) else ():
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
-                raise ValueError(
-                    f"'{name}' is a truth value here, as YAML reads no, off, yes and on: write it in quotes"
-                )
+                raise ValueError(f"'{name}' is a truth value here: give what the setting holds")
         return values
 
     @model_validator(mode="after")
@@ -220,14 +219,26 @@ def one_sentence(what: str, settings: type[BaseModel]) -> Iterator[None]:
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """Refuses a name that stands twice; YAML would keep the last value."""
+    """Leaves values as they are written, and refuses a name that stands twice.
+
+    The settings then read them as those of a command line. YAML 1.1 would read ``010`` as 8, ``1:30`` as 90 and ``no`` as a truth
+    value, and keep the last value of a name that stands twice.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names: set[Any] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue  # PyYAML refuses it
             if key.value in names:
                 raise yaml.MarkedYAMLError(
                     problem=f"'{key.value}' stands twice, so delete one", problem_mark=key.start_mark
                 )
             names.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_RecipeLoader.yaml_implicit_resolvers = {
+    first: [(tag, written) for tag, written in rules if tag in _READ_BY_YAML]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}

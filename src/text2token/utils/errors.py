@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Integral
 
 _LONGEST = 200  # characters quoted from the message of another library
 
@@ -25,6 +26,16 @@ class UserError(ValueError):
 
 class BusyError(UserError):
     """Another process holds the lock of what was to be written. The same call can succeed later."""
+
+
+def check_count(name: str, value: object) -> None:
+    """Check that a setting is a whole number from 1 up.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise UserError(f"`{name}` is {value!r}: give a whole number from 1 up.")
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from text2token.search.filters import Filter, Metadata, as_number, as_text
+from text2token.data.text import finite_number
+from text2token.search.filters import Filter, Metadata, as_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,7 +32,7 @@ def metadata_table(values: Sequence[Metadata]) -> pa.Table:
     for name in sorted({name for own in values for name in own}):
         column = [own.get(name) for own in values]
         texts = [None if value is None else as_text(value) for value in column]
-        numbers = [None if value is None else as_number(value) for value in column]
+        numbers = [None if value is None else finite_number(value) for value in column]
         columns |= {_text(name): pa.array(texts, pa.string()), _number(name): pa.array(numbers, pa.float64())}
     return pa.table(columns)
 
