@@ -8,8 +8,8 @@ from scipy.sparse import csr_array
 
 from collection import Collection, Ranking, best
 from text2token.model.embedder import Embedder
-from text2token.model.vocabulary import count_tokens
-from text2token.search.encoder import Role, TextEncoder, untruncated
+from text2token.model.vocabulary import count_tokens, untruncated
+from text2token.search.encoder import Role, TextEncoder
 from text2token.search.vectors import TokenSpace
 
 K, M = 128, 32  # aligned tokens of a document and of a query
@@ -25,7 +25,7 @@ def paper_form(embedder: Embedder, collection: Collection) -> Ranking:
         embedder: Embedder that knows the mean token logits of the documents.
         collection: Collection to search in.
     """
-    tokenizer = untruncated(embedder.tokenizer).backend_tokenizer
+    tokenizer = untruncated(embedder.tokenizer)
     space = TokenSpace(tokenizer, embedder.vocabulary_size)
     words = space.vocabulary
 

@@ -26,14 +26,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
+from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
 from conftest import SENTENCES, done, refused, untrained
 from text2token import Embedder, UserError
+from text2token.model.vocabulary import untruncated
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf
 from text2token.search.documents import simple_metadata
-from text2token.search.encoder import TextEncoder, untruncated
+from text2token.search.encoder import TextEncoder
 from text2token.search.engines.by_name import open_engine
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import Postings
@@ -218,7 +220,7 @@ def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
     text = " ".join(words)
     parts = encoder.parts(text)
     assert "".join("".join(parts).split()) == "".join(words)
-    lengths = [len(untruncated(embedder.tokenizer)(part)["input_ids"]) for part in parts]
+    lengths = [len(untruncated(embedder.tokenizer).encode(part)) for part in parts]
     assert max(lengths) <= embedder.encoder.max_seq_length
 
 
@@ -283,7 +285,7 @@ def naive_aligned(embedder, space, texts, k):
 
 
 def token_space(embedder):
-    return TokenSpace(untruncated(embedder.tokenizer).backend_tokenizer, embedder.vocabulary_size)
+    return TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size)
 
 
 def test_aligned_tokens_are_those_of_a_naive_count(embedder):
@@ -703,7 +705,7 @@ def test_a_model_is_asked_with_its_prompts(tmp_path, embedder):
     assert {name: found[name] for name in cosines} == pytest.approx(cosines, abs=1e-5)
     whole = untruncated(model.tokenizer)
     parts = TextEncoder(index.embedder, "query").parts(LONG)
-    assert max(len(whole(prompts["query"] + part)["input_ids"]) for part in parts) <= model.max_seq_length
+    assert max(len(whole.encode(prompts["query"] + part)) for part in parts) <= model.max_seq_length
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
@@ -728,9 +730,9 @@ def test_a_model_of_another_similarity_is_refused(tmp_path, embedder):
     assert not (tmp_path / "index").exists()
 
 
-def test_a_model_without_a_tokenizer_of_transformers_is_refused(tmp_path, embedder):
-    static = StaticEmbedding(embedder.tokenizer.backend_tokenizer, embedding_dim=8)
-    SentenceTransformer(modules=[static]).save(str(tmp_path / "st"))
+def test_a_model_without_a_fast_tokenizer_is_refused(tmp_path):
+    words = WordEmbeddings(WhitespaceTokenizer(["cat", "dog"]), np.eye(2, dtype=np.float32))
+    SentenceTransformer(modules=[words, Pooling(2, "mean")]).save(str(tmp_path / "st"))
     with pytest.raises(UserError, match="has no fast tokenizer"):
         Index.create(tmp_path / "index", str(tmp_path / "st"))
     assert not (tmp_path / "index").exists()

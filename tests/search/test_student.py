@@ -82,6 +82,23 @@ def test_queries_have_the_students_vectors_and_documents_the_models(model, index
     assert best == ["3"]
 
 
+def test_a_student_alone_is_the_model_of_an_index(model, tmp_path):
+    long = "\n\n".join(SENTENCES * 20)
+    documents = [*DOCUMENTS, Document("long", "", long)]
+    made = Index.create(tmp_path / "index", model / "student")
+    made.add(documents)
+    made.close()
+    opened, student = Index.open(tmp_path / "index"), Embedder.open(model / "student")
+    assert not opened.has_student
+    cosines = student.encode([QUERY_TEXT]) @ student.encode([*SENTENCES, long]).T
+    hits = opened.search(QUERY_TEXT, k=len(documents), mode="dense").hits
+    found = {hit.id: hit.score for hit in hits}
+    expected = {document.id: cosine for document, cosine in zip(documents, cosines[0].tolist(), strict=True)}
+    assert found == pytest.approx({name: expected[name] for name in found}, abs=1e-5)
+    assert [hit.id for hit in hits] == sorted(found, key=found.__getitem__, reverse=True)
+    assert opened.search(SENTENCES[3], k=1).hits[0].id == "3"
+
+
 def test_the_student_learns_the_documents_of_the_index(model, index):
     before, table = rows_of(model / "student"), QueryTable.open(index / QUERY)
     assert table.documents == len(DOCUMENTS)

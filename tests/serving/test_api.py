@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
+from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
 from conftest import SENTENCES, calibrated, refused
 from text2token import UserError
 from text2token.analysis.explain import explain_instructions, explain_pair
 from text2token.model.embedder import Embedder
-from text2token.search import Index
+from text2token.model.static import spaced, static_encoder
+from text2token.search import Document, Index
 from text2token.search.writer import write_lock
 from text2token.serving import worker
 from text2token.settings.templates import TEMPLATES
@@ -258,13 +258,37 @@ def test_additions_at_the_same_time_wait_for_each_other(serve, model_folder, ind
     assert client.get("/indexes").json()["indexes"][0]["documents"] == len(SENTENCES) + 8
 
 
-def test_a_model_without_transformer_is_refused(tmp_path, monkeypatch):
-    vocabulary = Tokenizer(WordLevel({"cat": 0, "[UNK]": 1}, unk_token="[UNK]"))
-    static = SentenceTransformer(modules=[StaticEmbedding(vocabulary, embedding_weights=np.eye(2, dtype=np.float32))])
-    static.save(str(tmp_path / "static"))
+def test_a_student_is_served_without_a_transformer(serve, backbone, tmp_path):
+    made = calibrated(backbone("llama"))
+    made = Embedder(static_encoder(spaced(made.tokenizer.backend_tokenizer), made.decoding_head.weight), made.head)
+    made.calibrate(SENTENCES)
+    made.save(tmp_path / "student")
+    index = Index.create(tmp_path / "index", tmp_path / "student")
+    index.add([Document(str(number), "", text) for number, text in enumerate(SENTENCES)])
+    index.close()
+    made, long = Embedder.open(tmp_path / "student"), " ".join(SENTENCES * 20)
+    client = serve(made, indexes={"own": tmp_path / "index"}, batch_tokens=200)
+    texts = [*MIXED, long]
+    np.testing.assert_allclose(vectors(client.post("/embed", json={"inputs": texts})), made.encode(texts), atol=2e-6)
+    ids = [token["id"] for token in client.post("/tokenize", json={"inputs": "The cat sat."}).json()[0]]
+    by_ids = client.post("/v1/embeddings", json={"model": "tiny", "input": ids}).json()["data"][0]["embedding"]
+    np.testing.assert_allclose(by_ids, made.encode(["The cat sat."])[0], atol=2e-6)
+    assert client.post("/decode", json={"ids": ids}).json()[0].strip() == "The cat sat."
+    assert client.get("/info").json()["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert client.get("/health").status_code == 200
+    best = client.post("/search", json={"query": SENTENCES[3], "k": 1}).json()
+    assert [hit["id"] for hit in best["results"][0]["hits"]] == ["3"]
+    read = client.post("/explain", json={"text": "The cat sat.", "k": 3}).json()
+    expected = made.explain(["The cat sat."], k=3)[0]
+    assert [row["weight"] for row in read["tokens"]] == pytest.approx([token.weight for token in expected], abs=1e-4)
+
+
+def test_a_model_without_a_fast_tokenizer_is_refused(tmp_path, monkeypatch):
+    words = WordEmbeddings(WhitespaceTokenizer(["cat", "dog"]), np.eye(2, dtype=np.float32))
+    SentenceTransformer(modules=[words, Pooling(2, "mean")]).save(str(tmp_path / "words"))
     for hardware in (True, False):
         monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device, has=hardware: has)
-        assert "The server needs a transformer" in refused("serve", tmp_path / "static", "--port", "0")
+        assert "The server needs a transformer or a student" in refused("serve", tmp_path / "words", "--port", "0")
 
 
 def test_read_only_indexes_refuse_changes(client):

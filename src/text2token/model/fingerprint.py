@@ -13,6 +13,7 @@ from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
 from text2token.model.embedder import Embedder
+from text2token.model.vocabulary import backend_of
 from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 
@@ -38,7 +39,7 @@ def content_hash(model: SentenceTransformer | SparseEncoder, *, transformers_ver
             content.pop("transformers_version", None)
             content |= {} if transformers_version is None else {"transformers_version": transformers_version}
             digest.update(json.dumps(content, default=str, sort_keys=True).encode())
-    tokenizer = getattr(model.tokenizer, "backend_tokenizer", model.tokenizer)
+    tokenizer = backend_of(model.tokenizer)
     digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
     names = (
         "max_seq_length",
@@ -106,7 +107,7 @@ def comparable(embedder: Embedder) -> Embedder:
     """
     plain = copy.copy(embedder)
     plain.correction = None
-    backend = embedder.tokenizer.backend_tokenizer
+    backend = backend_of(embedder.tokenizer)
     backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
     backend.no_padding()
     return plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -72,6 +73,20 @@ class Vocabulary:
         return np.array([groups.setdefault(s.strip().casefold(), len(groups)) for s in self.surfaces], dtype=np.int64)
 
 
+def backend_of(tokenizer: PreTrainedTokenizerBase | Tokenizer) -> Tokenizer:
+    """Return the tokenizer inside a fast tokenizer of transformers. That of a static embedder is returned itself."""
+    backend: Tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    return backend
+
+
+def untruncated(tokenizer: PreTrainedTokenizerBase | Tokenizer) -> Tokenizer:
+    """Return a copy that neither truncates nor pads; sentence-transformers turns both on while it encodes."""
+    whole = copy.deepcopy(backend_of(tokenizer))
+    whole.no_truncation()
+    whole.no_padding()
+    return whole
+
+
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:
     """Classify every entry of a tokenizer.
 
@@ -87,7 +102,7 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, s
         UserError: A language has no stop list.
     """
     stop = stop_list(stop_words)
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    backend = backend_of(tokenizer)
     anchor = backend.encode("a", add_special_tokens=False).ids[:1]
     anchor_text = backend.decode(anchor)
     known = [i for i in range(size) if backend.id_to_token(i) is not None]
@@ -142,7 +157,7 @@ def tokenise(
     tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], max_tokens: int | None
 ) -> list[NDArray[np.int32]]:
     """Return the ids of each text; see :func:`count_tokens`."""
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    backend = backend_of(tokenizer)
     truncation = backend.truncation  # transformers leaves the truncation and padding of its last call behind
     if truncation is not None and (max_tokens is None or truncation["max_length"] < max_tokens):
         backend.no_truncation()

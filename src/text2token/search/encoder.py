@@ -21,13 +21,14 @@ from safetensors.torch import load_file, save
 from scipy.sparse import csr_array
 from semantic_text_splitter import TextSplitter
 from sentence_transformers.sentence_transformer.modules import Dense
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, known_fingerprints
 from text2token.model.loading import loading
 from text2token.model.saved import PARTS
+from text2token.model.vocabulary import backend_of, untruncated
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
 from text2token.search.vectors import TokenSpace
@@ -66,8 +67,8 @@ class TextEncoder:
         self._embedder = embedder
         prompts = embedder.encoder.prompts
         self._prompt = next((prompts[name] for name in _PROMPTS[role] if name in prompts), "")
-        taken = len(embedder.tokenizer(self._prompt)["input_ids"])
-        room = min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED) - taken
+        taken = sum(backend_of(embedder.tokenizer).encode(self._prompt).attention_mask)  # its template included
+        room = int(min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED)) - taken
         if room < 1:
             raise UserError(f"The prompt of the model, '{self._prompt}', leaves no room for text: shorten it.")
         self._room = room
@@ -75,8 +76,7 @@ class TextEncoder:
     @cached_property
     def _splitter(self) -> TextSplitter:
         """Cuts long texts. It copies the tokenizer, which takes a quarter of a second, and a short query does not need it."""
-        backend = untruncated(self._embedder.tokenizer).backend_tokenizer
-        return TextSplitter.from_huggingface_tokenizer(backend, self._room)
+        return TextSplitter.from_huggingface_tokenizer(untruncated(self._embedder.tokenizer), self._room)
 
     def parts(self, text: str) -> list[str]:
         """The parts of a text, in order. A short text is one part."""
@@ -254,10 +254,8 @@ def check_indexable(embedder: Embedder, name: str) -> None:
     Raises:
         UserError: Its tokenizer cannot cut documents, or it was made for another similarity than cosine or dot product.
     """
-    if not hasattr(embedder.tokenizer, "backend_tokenizer"):
-        raise UserError(
-            f"'{name}' has no fast tokenizer of transformers, which is needed to cut long documents: choose another model."
-        )
+    if not isinstance(backend_of(embedder.tokenizer), Tokenizer):
+        raise UserError(f"'{name}' has no fast tokenizer, which is needed to cut long documents: choose another model.")
     if embedder.similarity not in ("cosine", "dot"):
         raise UserError(
             f"'{name}' was made for the similarity {embedder.similarity}, and an index ranks by cosine or dot product: "
@@ -284,14 +282,6 @@ def restore_calibration(embedder: Embedder, file: Path) -> None:
         embedder.correction = Dense(
             columns, rows, activation_function=torch.nn.Identity(), init_weight=tensors["weight"], init_bias=tensors["bias"]
         )  # fmt: skip
-
-
-def untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy of a tokenizer that neither truncates nor pads; sentence-transformers turns both on while it encodes."""
-    whole = copy.deepcopy(tokenizer)
-    whole.backend_tokenizer.no_truncation()
-    whole.backend_tokenizer.no_padding()
-    return whole
 
 
 def _interruptible(call: Callable[[], list[str]]) -> list[str]:

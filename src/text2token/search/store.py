@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from text2token.search.documents import Document
 from text2token.utils.databases import select_in
 
-STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer", "vectors"
+STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer/tokenizer.json", "vectors"
 """Files and folders in the folder of an index."""
 CALIBRATION = "calibration.safetensors"
 

@@ -207,7 +207,7 @@ class Vectorizer:
 
 def _token_vectors(folder: Path, settings: IndexSettings) -> TokenVectors:
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
     except Exception as error:  # tokenizers raises bare exceptions
         raise ValueError(f"the tokenizer cannot be read: {first_line(error)}") from error
     tokenizer.no_truncation()

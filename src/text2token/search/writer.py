@@ -24,7 +24,7 @@ from text2token.search.student import check_teacher, find_student, keep_lessons,
 from text2token.search.vectorizer import Vectorizer
 from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
 from text2token.utils.errors import UserError
-from text2token.utils.files import exclusive_lock
+from text2token.utils.files import atomic_write, exclusive_lock
 from text2token.utils.progress import progress_bar, step
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def create_index(
     student = find_student(model, query_model)
     from text2token.model.embedder import Embedder  # torch, which a search may not need
     from text2token.model.fingerprint import comparable, embedder_fingerprint, with_calibration
+    from text2token.model.vocabulary import backend_of
     from text2token.search.encoder import check_indexable
 
     embedder = embedder or Embedder.open(model, **encoder)
@@ -108,7 +109,9 @@ def create_index(
             keep_student(folder, store, student)
             if not store.get("documents", 0):
                 write_settings(store, settings)
-        embedder.tokenizer.save_pretrained(folder / TOKENIZER)
+        (folder / TOKENIZER).parent.mkdir(exist_ok=True)
+        with atomic_write(folder / TOKENIZER) as part:
+            backend_of(embedder.tokenizer).save(str(part))
     return embedder
 
 

@@ -110,7 +110,8 @@ class Model:
 
     def __init__(self, embedder: Embedder, settings: ServerSettings, metrics: Metrics, turn: threading.Lock) -> None:
         self.plain, self.text_encoder = embedder, TextEncoder(embedder)
-        self.worker = Worker(embedder, TokenQueue(settings.queue_tokens, settings.batch_tokens), metrics, turn)
+        queue = TokenQueue(settings.queue_tokens, settings.batch_tokens)
+        self.worker = Worker(embedder, queue, metrics, turn, probe=self.text_encoder.around([]) or [0])
         self.embedder = QueuedEmbedder.of(embedder, self.worker, self.text_encoder)
 
 
@@ -142,8 +143,9 @@ class Service:
 
     @property
     def pooling(self) -> str:
-        """Name of the pooling of hidden states."""
-        return str(getattr(self.model.plain.encoder[1], "pooling_mode", "unknown"))
+        """Name of the pooling of hidden states; a student takes the mean of its rows."""
+        modules = list(self.model.plain.encoder)
+        return str(getattr(modules[1], "pooling_mode", "unknown")) if len(modules) > 1 else "mean"
 
     def start(self) -> None:
         """Start the worker threads, and take requests."""

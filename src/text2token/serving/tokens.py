@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+
 from text2token.model.embedder import Embedder
 from text2token.model.template import own_special_tokens
+from text2token.model.vocabulary import backend_of, untruncated
 from text2token.serving.errors import ApiError
 from text2token.utils.errors import UserError
 
 Direction = Literal["left", "right"]
+_UNLIMITED = 2**20  # tokens of a text, for a model without a limit
 _CHARACTERS = 64  # Characters kept for each token of a cut text. The rest would be cut anyway, so it is not tokenized.
 
 
@@ -24,21 +28,21 @@ class TextEncoder:
         embedder: Model whose tokenizer, template and length are used.
 
     Raises:
-        UserError: The model is no transformer with a fast tokenizer, as static embeddings are not.
+        UserError: The model is neither a transformer nor a static table, or it has no fast tokenizer.
     """
 
     def __init__(self, embedder: Embedder) -> None:
-        if not hasattr(embedder.encoder[0], "model") or not hasattr(embedder.tokenizer, "backend_tokenizer"):
+        body = embedder.encoder[0]
+        static = isinstance(body, StaticEmbedding)
+        if not isinstance(backend_of(embedder.tokenizer), Tokenizer) or not (static or hasattr(body, "model")):
             raise UserError(
-                "The server needs a transformer with a fast tokenizer, and this model is none: serve another model."
+                "The server needs a transformer or a student with a fast tokenizer, and this model is none: serve another model."
             )
-        tokenizer = copy.deepcopy(embedder.tokenizer)
-        self._before, self._after = own_special_tokens(tokenizer)
-        self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
-        self.vocabulary_size = embedder.encoder[0].model.get_input_embeddings().weight.shape[0]
-        self.max_length = int(embedder.encoder.max_seq_length or 2**20)
+        self._before, self._after = ([], []) if static else own_special_tokens(embedder.tokenizer)
+        self._backend = untruncated(embedder.tokenizer)
+        table = body.embedding if static else body.model.get_input_embeddings()
+        self.vocabulary_size = table.weight.shape[0]
+        self.max_length = int(min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED))
 
     def encode(
         self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False, direction: Direction = "right"
@@ -101,7 +105,8 @@ class TextEncoder:
             text: One text.
             special: Include the template.
         """
-        encoding = self._backend.encode(_without_surrogates(text), add_special_tokens=special)
+        around = special and bool(self._before or self._after)  # a static table reads no special tokens
+        encoding = self._backend.encode(_without_surrogates(text), add_special_tokens=around)
         rows = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
         return [
             (token, self._surface(token), bool(mask), None if mask else start, None if mask else end)

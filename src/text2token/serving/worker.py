@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 
 import torch
+from more_itertools import flatten
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import batch_to_device
 from torch import Tensor
 
@@ -32,11 +34,14 @@ class Worker:
         queue: Queue of waiting jobs.
         metrics: Counts the batches.
         turn: Lock that is held while the model runs, so that two models of one server do not compete for the cores.
+        probe: Token ids of a short text, on which a liveness probe runs the model.
     """
 
-    def __init__(self, embedder: Embedder, queue: TokenQueue, metrics: Metrics, turn: threading.Lock) -> None:
+    def __init__(
+        self, embedder: Embedder, queue: TokenQueue, metrics: Metrics, turn: threading.Lock, probe: Sequence[int]
+    ) -> None:
         self._embedder, self._queue, self._metrics, self._turn = embedder, queue, metrics, turn
-        self._probe = embedder.tokenizer("")["input_ids"] or [0]  # here, because other threads use the tokenizer later
+        self._probe = probe
         self._last = time.monotonic()
         self._rate = 0.0  # tokens per second, a moving average over the latest batches
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
@@ -141,8 +146,15 @@ def forward(embedder: Embedder, ids: Sequence[Sequence[int]]) -> Tensor:
         ids: Token ids of N texts, template included.
     """
     encoder = embedder.encoder
-    padded = embedder.tokenizer.pad({"input_ids": [list(row) for row in ids]}, return_tensors="pt")
-    features = {name: padded[name] for name in ("input_ids", "attention_mask")}
     with encoding(encoder, bf16=embedder.bf16):
-        vectors = encoder(batch_to_device(features, encoder.device))["sentence_embedding"]
+        vectors = encoder(batch_to_device(features_of(embedder, ids), encoder.device))["sentence_embedding"]
     return vectors.float().cpu()
+
+
+def features_of(embedder: Embedder, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
+    """Return N texts as the body of a model reads them: padded, or one after the other if the body is a static table."""
+    if isinstance(embedder.encoder[0], StaticEmbedding):
+        ends = torch.tensor([0, *map(len, ids)]).cumsum(0)
+        return {"input_ids": torch.tensor([*flatten(ids)], dtype=torch.long), "offsets": ends[:-1]}
+    padded = embedder.tokenizer.pad({"input_ids": [list(row) for row in ids]}, return_tensors="pt")
+    return {name: padded[name] for name in ("input_ids", "attention_mask")}

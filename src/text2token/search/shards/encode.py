@@ -15,9 +15,10 @@ from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.model.precision import Precision
+from text2token.model.vocabulary import untruncated
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Columns, check_source, checked_documents, read_rows
-from text2token.search.encoder import TextEncoder, check_indexable, untruncated
+from text2token.search.encoder import TextEncoder, check_indexable
 from text2token.search.shards.record import (
     ShardRecord,
     corpus_fingerprint,
@@ -83,7 +84,7 @@ class ShardEncoder:
         read_record(job.folder)  # refuses a folder with something else before the model is opened
         self._embedder = _open(job)
         self._encoder = TextEncoder(self._embedder, "document")
-        self._tokenizer = untruncated(self._embedder.tokenizer).backend_tokenizer
+        self._tokenizer = untruncated(self._embedder.tokenizer)
         self.record = self._agreed_record()
 
     def missing(self) -> list[int]:
