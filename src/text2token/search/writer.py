@@ -76,7 +76,7 @@ def create_index(
     student = find_student(model, query_model)
     from text2token.model.embedder import Embedder  # torch, which a search may not need
     from text2token.model.fingerprint import comparable, embedder_fingerprint
-    from text2token.search.encoder import check_indexable
+    from text2token.search.index_model import check_indexable
 
     embedder = embedder or Embedder.open(model, **encoder)
     check_indexable(embedder, model)

@@ -17,7 +17,8 @@ from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.model.precision import Precision
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Columns, check_source, checked_documents, read_rows
-from text2token.search.encoder import TextEncoder, check_indexable, untruncated
+from text2token.search.encoder import TextEncoder
+from text2token.search.index_model import check_indexable
 from text2token.search.shards.record import (
     ShardRecord,
     corpus_fingerprint,
@@ -27,6 +28,7 @@ from text2token.search.shards.record import (
     write_record,
 )
 from text2token.search.shards.table import table_bytes
+from text2token.search.splitting import untruncated
 from text2token.search.vectors import raw_counts
 from text2token.utils.errors import UserError
 from text2token.utils.places import check_folder_writable, write_whole
