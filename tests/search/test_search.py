@@ -366,7 +366,7 @@ def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
 def test_an_index_does_not_depend_on_batches(index, monkeypatch):
     queries = [*SENTENCES, " ", "stars"]
     expected = index.rank(queries, 5, "bm25")
-    monkeypatch.setattr("text2token.search.index._QUERIES", 3)
+    monkeypatch.setattr("text2token.search.searcher._QUERIES", 3)
     monkeypatch.setattr("text2token.utils.databases._PARAMETERS", 2)
     assert index.rank(queries, 5, "bm25") == expected
     monkeypatch.setattr("text2token.search.writer._READ", 3)

@@ -192,7 +192,7 @@ def _create(
 ) -> Index:
     """Build an index, or continue an unfinished one."""
     from text2token.search import Index
-    from text2token.search.writer import rollback_on_error
+    from text2token.search.index_folder import rollback_on_error
 
     if embedder.head is None and (sparse := how["vectors"].model_fields_set):
         raise UserError(
