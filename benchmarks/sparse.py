@@ -31,7 +31,7 @@ from collection import DEPTH, Collection, Ranking, beir, known_items, measure, n
 from paper_form import paper_form
 from runner import DATA, data_checksums, runs_option, write_results
 from text2token.cli.options import quiet_libraries
-from text2token.evaluation.encoders import VectorStore, hash_key
+from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.packaged import REFERENCES
