@@ -8,9 +8,8 @@ from scipy.sparse import csr_array
 
 from collection import Collection, Ranking, best
 from text2token.model.embedder import Embedder
-from text2token.model.vocabulary import count_tokens
+from text2token.model.tokens import count_tokens, untruncated
 from text2token.search.encoder import Role, TextEncoder
-from text2token.search.splitting import untruncated
 from text2token.search.vectors import TokenSpace
 
 K, M = 128, 32  # aligned tokens of a document and of a query

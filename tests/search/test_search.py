@@ -29,6 +29,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from conftest import SENTENCES, done, refused, untrained
 from text2token import UserError
+from text2token.model.tokens import untruncated
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf
 from text2token.search.encoder import TextEncoder
@@ -37,7 +38,7 @@ from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import Postings
 from text2token.search.fusion import fuse
 from text2token.search.reasons import _matches, snippet
-from text2token.search.splitting import PartSplitter, untruncated
+from text2token.search.splitting import PartSplitter
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import Calibration, VectorSettings
 from text2token.settings.templates import Template

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import cached_property
@@ -12,6 +11,8 @@ import regex
 from more_itertools import pairwise
 from semantic_text_splitter import TextSplitter
 from transformers import PreTrainedTokenizerBase
+
+from text2token.model.tokens import untruncated
 
 _MOST_TOKENS_PER_BYTE = 2  # a token has a byte or more; a normaliser may write some characters out
 _LONG_RUN = regex.compile(r"[^\s\p{P}]{10000}")  # the splitter takes quadratic time where it finds no boundary
@@ -47,14 +48,6 @@ class PartSplitter:
     def _cut(self, text: str) -> list[str]:
         cuts = [0, *(run.end() for run in _LONG_RUN.finditer(text)), len(text)]
         return [part for start, end in pairwise(cuts) for part in self._splitter.chunks(text[start:end])]
-
-
-def untruncated(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """A copy of a tokenizer that neither truncates nor pads; sentence-transformers turns both on while it encodes."""
-    whole = copy.deepcopy(tokenizer)
-    whole.backend_tokenizer.no_truncation()
-    whole.backend_tokenizer.no_padding()
-    return whole
 
 
 def _interruptible(call: Callable[[], list[str]]) -> list[str]:

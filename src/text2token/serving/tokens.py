@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Literal
 
 from text2token.model.embedder import Embedder
 from text2token.model.template import own_special_tokens
+from text2token.model.tokens import untruncated
 from text2token.serving.errors import ApiError
 from text2token.utils.errors import UserError
 
@@ -32,11 +32,9 @@ class TextEncoder:
             raise UserError(
                 "The server needs a transformer with a fast tokenizer, and this model is none: serve another model."
             )
-        tokenizer = copy.deepcopy(embedder.tokenizer)
+        tokenizer = untruncated(embedder.tokenizer)
         self._before, self._after = own_special_tokens(tokenizer)
         self._backend = tokenizer.backend_tokenizer
-        self._backend.no_truncation()
-        self._backend.no_padding()
         self.vocabulary_size = embedder.encoder[0].model.get_input_embeddings().weight.shape[0]
         self.max_length = int(embedder.encoder.max_seq_length or 2**20)
 

@@ -17,7 +17,7 @@ from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.model.query_table import QUERY, QueryTable, TokenRows, write_query_table
 from text2token.model.spans import draw_span, join_words, split_words
 from text2token.model.static import pool, spaced, static_encoder
-from text2token.model.vocabulary import tokenise
+from text2token.model.tokens import tokenise
 from text2token.settings.distillation import DistillSettings
 from text2token.settings.facts import TeacherFacts
 from text2token.settings.record import RECORD, DistillRecord

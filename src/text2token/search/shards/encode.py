@@ -15,6 +15,7 @@ from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.model.precision import Precision
+from text2token.model.tokens import untruncated
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Columns, check_source, checked_documents, read_rows
 from text2token.search.encoder import TextEncoder
@@ -28,7 +29,6 @@ from text2token.search.shards.record import (
     write_record,
 )
 from text2token.search.shards.table import table_bytes
-from text2token.search.splitting import untruncated
 from text2token.search.vectors import raw_counts
 from text2token.utils.errors import UserError
 from text2token.utils.places import check_folder_writable, write_whole
