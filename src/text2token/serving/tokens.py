@@ -15,7 +15,7 @@ Direction = Literal["left", "right"]
 _CHARACTERS = 64  # Characters kept for each token of a cut text. The rest would be cut anyway, so it is not tokenized.
 
 
-class TextEncoder:
+class RequestTokenizer:
     """Tokenizes the texts of requests.
 
     It uses a copy of the tokenizer that never truncates or pads. Several threads share the copy, so its settings must not change.
