@@ -21,7 +21,8 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.data.tables import ID_COLUMNS, Row, TextCheck, find_table, read_table
+from text2token.data.rows import ID_COLUMNS, Row, TextCheck
+from text2token.data.tables import find_table, read_table
 from text2token.evaluation.qrels import WHOLE_NUMBER, read_qrels
 from text2token.utils.errors import UserError
 
