@@ -16,8 +16,8 @@ import click
 
 import alignment_claims
 import spectrum_claims
-from alignment_claims import CORPUS, UNTRAINED, Found, Models
-from runner import DATA, data_checksums, runs_option, text2token, write_results
+from alignment_claims import UNTRAINED, Found, Models
+from runner import DATA, SENTENCES, data_checksums, runs_option, text2token, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.utils.resume import cached
 
@@ -39,7 +39,7 @@ def main(data: Path, runs: Path) -> None:
             text2token(*command, "--output", str(folder))
         return str(folder)
 
-    corpus = str(data / CORPUS)
+    corpus = str(data / SENTENCES)
     ours = {name: train(name, "fit", corpus, "--backbone", name, *options) for name, options in FITTED.items()}
     models: Models = {}
     for backbone, folder in ours.items():
@@ -55,7 +55,7 @@ def main(data: Path, runs: Path) -> None:
         "dynamics": ("alignment", lambda: alignment_claims.dynamics(data, runs)),
         "study": ("alignment", lambda: alignment_claims.study(data, runs, models)),
     }
-    checksums = data_checksums(data, [CORPUS, "mteb/stsbenchmark-sts", "mteb/scifact"])
+    checksums = data_checksums(data, [SENTENCES, "mteb/stsbenchmark-sts", "mteb/scifact"])
     figures: dict[str, dict[str, float]] = {"alignment": {}, "spectrum": {}}
     details: dict[str, dict[str, Any]] = {"alignment": {}, "spectrum": {}}
     for name, (page, measure) in parts.items():

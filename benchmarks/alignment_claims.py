@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from runner import SENTENCES
 from text2token import Recipe, fit
 from text2token.analysis.alignment import AlignmentSettings, align, align_embeddings
 from text2token.analysis.dynamics_report import StageDynamics, read_dynamics
@@ -25,7 +26,6 @@ Found = tuple[dict[str, float], dict[str, Any]]
 Models = dict[str, tuple[str, Recipe | None]]
 """Name for readers → model, as :meth:`Embedder.open` takes it, and the recipe of an untrained one."""
 
-CORPUS = "corpus/wiki-sentences.txt"
 UNTRAINED = {
     "plain mean": Recipe(template="none", pooling="mean", correction="none"),
     "plain last": Recipe(template="none", correction="none"),
@@ -61,7 +61,7 @@ def open_model(place: str, recipe: Recipe | None) -> Embedder:
 
 def study(data: Path, runs: Path, models: Models) -> Found:
     """Measure the alignment rates of every embedder with every reading: ``align RATE (EMBEDDER)`` for exact ids."""
-    texts = sample(open_corpus(str(data / CORPUS)), TEXTS, SEED)
+    texts = sample(open_corpus(str(data / SENTENCES)), TEXTS, SEED)
     studied: dict[str, dict[str, Any]] = {reading: {} for reading in READINGS}
     for name, model in models.items():
         embedder = open_model(*model)
@@ -82,7 +82,7 @@ def study(data: Path, runs: Path, models: Models) -> Found:
 def cost(data: Path) -> Found:
     """Measure ``align_s_per_1000_texts``, the seconds of reading 1,000 encoded texts (median of three)."""
     embedder = open_model(Recipe().backbone, UNTRAINED["plain mean"])
-    stream = iter(open_corpus(str(data / CORPUS)))
+    stream = iter(open_corpus(str(data / SENTENCES)))
     seconds = [align(embedder, list(islice(stream, TIMED)))["seconds"] for _ in range(REPEATS)]
     reading = 1000 / TIMED * median(row["reading"] for row in seconds)
     return {"align_s_per_1000_texts": reading}, {"texts": TIMED, "seconds": seconds}
@@ -100,7 +100,7 @@ def dynamics(data: Path, runs: Path) -> Found:
     for name, settings in FITS.items():
         run = runs / name.replace(", ", "-").replace(" ", "-")
         if not run.is_dir():
-            fit(str(data / CORPUS), run, Recipe(**SHORT, **settings, sts=sts), progress=True)
+            fit(str(data / SENTENCES), run, Recipe(**SHORT, **settings, sts=sts), progress=True)
         measured, positives = read_dynamics(run)
         stages += measured
     figures = {

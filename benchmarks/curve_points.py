@@ -15,6 +15,7 @@ from torch import Tensor
 from collection import Collection, best, ndcg
 from contenders import CORRECTED
 from known_items import known_item_search
+from runner import PARAGRAPHS, SENTENCES
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.data.corpus import open_corpus, sample
 from text2token.data.sts import read_sts
@@ -28,11 +29,9 @@ from text2token.training.start import read_corpus
 from text2token.utils.resume import cached
 from trained import READS, cost, texts_for, tokens_of_a_text, train
 
-CORPUS = "corpus/wiki-sentences.txt"
-PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
 SCIFACT = "mteb/scifact"
 VALIDATION = "mteb/stsbenchmark-sts/validation.jsonl"
-FILES = [CORPUS, PARAGRAPHS, SCIFACT, "mteb/stsbenchmark-sts"]
+FILES = [SENTENCES, PARAGRAPHS, SCIFACT, "mteb/stsbenchmark-sts"]
 STS = "STSBenchmark validation"
 DOCUMENTS = 400  # of each known-item search
 COUNTED = 2_000  # texts whose tokens are counted
@@ -47,7 +46,7 @@ class Bench(NamedTuple):
     @property
     def corpus(self) -> str:
         """File of the texts that every method learns from."""
-        return str(self.data / CORPUS)
+        return str(self.data / SENTENCES)
 
     def texts(self, method: str, tokens: int) -> int:
         """Return the number of texts with which a method reads so many tokens."""

@@ -11,12 +11,11 @@ import time
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import click
 
-from runner import DATA, data_checksums, runs_option, text2token, write_results
+from runner import DATA, SENTENCES, data_checksums, runs_option, spread, text2token, write_results
 from text2token import Embedder, Recipe
 from text2token.cli.options import quiet_libraries
 from text2token.data.corpus import open_corpus
@@ -46,7 +45,7 @@ REPEATS = 5  # rounds of each timing
 def main(data: Path, runs: Path) -> None:
     """Fit with the default recipe and measure."""
     quiet_libraries()
-    corpus = str(data / "corpus" / "wiki-sentences.txt")
+    corpus = str(data / SENTENCES)
     model = runs / "model"
     if not model.is_dir():
         text2token("fit", corpus, "--output", str(model), "--recipe", "recipes/default.yaml")
@@ -60,7 +59,7 @@ def main(data: Path, runs: Path) -> None:
     }
     fitted = {key: run[key] for key in ("recipe", "timings", "targets", "before", "after", "git")}
     details = {"targets_vs_tokenize": speed, "fit": fitted}
-    checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb/stsbenchmark-sts", "mteb/scifact"])
+    checksums = data_checksums(data, [SENTENCES, "mteb/stsbenchmark-sts", "mteb/scifact"])
     evaluated = {"text2token": saved_model(str(model), precision="auto")}
     for name, recipe in UNTRAINED.items():
         evaluated[name] = untrained_model(recipe, LearnedCorrection.of_recipe(recipe, corpus), precision="auto")
@@ -92,9 +91,7 @@ def targets_vs_tokenize(corpus: str) -> dict[str, Any]:
         return embedder.tokenizer.backend_tokenizer.encode_batch_fast(batch, add_special_tokens=False)
 
     pairs = [(seconds(tokenize), seconds(build)) for _ in range(REPEATS + 1)][1:]  # the first round warms up
-    ratios = [alone / built for alone, built in pairs]
-    spread = {"median": median(ratios), "min": min(ratios), "max": max(ratios)}
-    return {**spread, "texts": len(texts), "seconds": pairs}
+    return {**spread([alone / built for alone, built in pairs]), "texts": len(texts), "seconds": pairs}
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ import click
 
 from collection import Collection, beir, by_query, query_items
 from contenders import OURS
-from curve_points import CORPUS, COUNTED
-from runner import DATA, data_checksums, runs_option, write_results, write_texts
+from curve_points import COUNTED
+from runner import DATA, SENTENCES, data_checksums, runs_option, write_results, write_texts
 from sparse import SETS, Model, bm25, rank_all
 from text2token.cli.options import quiet_libraries
 from text2token.data.corpus import open_corpus, sample
@@ -55,7 +55,7 @@ def main(data: Path, runs: Path, documents: int | None) -> None:
     details: dict[str, Any] = {"documents": documents, "collections": {}}
     for name, folder in SETS.items():
         collection = beir(data / folder, name, documents)
-        fitted = fit_all(collection, data / CORPUS, runs, documents)
+        fitted = fit_all(collection, data / SENTENCES, runs, documents)
         scores[name] = score_all(collection, fitted, runs, documents)
         details["collections"][name] = {
             "documents": len(collection.documents),
@@ -63,7 +63,7 @@ def main(data: Path, runs: Path, documents: int | None) -> None:
             "trained": {model: cost(folder) for model, folder in fitted.items()},
             **summary(scores[name]),
         }
-    checksums = data_checksums(data, [*SETS.values(), CORPUS])
+    checksums = data_checksums(data, [*SETS.values(), SENTENCES])
     click.echo(write_results("own_corpus", 0, checksums, figures(scores), details))
 
 

@@ -8,7 +8,7 @@ from scipy.sparse import csr_array
 
 from collection import Collection, Ranking, best
 from text2token.model.embedder import Embedder
-from text2token.model.vocabulary import count_tokens, untruncated
+from text2token.model.tokens import count_tokens, untruncated
 from text2token.search.encoder import Role, TextEncoder
 from text2token.search.vectors import TokenSpace
 

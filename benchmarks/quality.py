@@ -31,7 +31,7 @@ from contenders import (
     seeds,
 )
 from quality_figures import differences
-from runner import DATA, data_checksums, read_results, runs_option, text2token, write_results
+from runner import DATA, SENTENCES, data_checksums, read_results, runs_option, text2token, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.evaluation import LearnedCorrection, compare, evaluate, read_summary, recorrected_model, saved_model
 from text2token.evaluation.comparison import Row
@@ -56,7 +56,7 @@ class Bench(NamedTuple):
     @property
     def corpus(self) -> str:
         """File of the texts that every contender learns from."""
-        return str(self.data / "corpus" / "wiki-sentences.txt")
+        return str(self.data / SENTENCES)
 
     def result_folder(self, name: str) -> Path:
         """Folder of a contender's results."""
@@ -143,7 +143,7 @@ def main(data: Path, runs: Path, share: float, max_docs: int | None, only: tuple
     quiet_libraries()
     evaluation = ("--max-docs", str(max_docs)) if max_docs else ()
     bench = Bench(data, runs, share, evaluation)
-    checksums = data_checksums(data, ["corpus/wiki-sentences.txt", "mteb", "extra"])
+    checksums = data_checksums(data, [SENTENCES, "mteb", "extra"])
     details = earlier_details({"share": share, "max_docs": max_docs, "correction": Recipe().correction})
     every = contenders()
     for name, contender in every.items():

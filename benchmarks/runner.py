@@ -17,10 +17,13 @@ from typing import Any
 import click
 from click.decorators import FC
 
+from text2token.cli.options import as_flag
 from text2token.utils import provenance
 from text2token.utils.files import atomic_write
 
 RESULTS = Path(__file__).parent / "results"
+SENTENCES, PARAGRAPHS = "corpus/wiki-sentences.txt", "corpus/wiki-paragraphs.jsonl"
+"""Texts of Wikipedia in the folder of the data."""
 DATA = click.option(
     "--data", type=click.Path(exists=True, path_type=Path), required=True, help="folder with corpus/, mteb/ and extra/"
 )
@@ -50,6 +53,11 @@ def usage(*arguments: str) -> resource.struct_rusage:
     return used
 
 
+def as_options(settings: Mapping[str, Any]) -> list[str]:
+    """Write settings as options of a text2token command."""
+    return [part for name, value in settings.items() for part in (as_flag(name), str(value))]
+
+
 def write_texts(texts: Iterable[str], file: Path) -> Path:
     """Write a corpus of these texts, and return its file."""
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -66,6 +74,12 @@ def ratios(ours: Sequence[float], base: Sequence[float]) -> list[float]:
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Return the smallest, the median and the largest value."""
     return {"min": min(values), "median": median(values), "max": max(values)}
+
+
+def merged(parts: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, Any]]:
+    """Put the figures of all parts of a benchmark together, and the details of each part under its name."""
+    figures = {name: value for part in parts.values() for name, value in part["figures"].items()}
+    return figures, {name: part["details"] for name, part in parts.items()}
 
 
 def bf16() -> bool:

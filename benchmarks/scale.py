@@ -20,7 +20,7 @@ import scale_engines
 import scale_shards
 import scale_training
 from collection import beir
-from runner import DATA, data_checksums, runs_option, write_results
+from runner import DATA, data_checksums, merged, runs_option, write_results
 from sparse import SETS, Model
 from text2token.cli.options import quiet_libraries
 from text2token.utils.resume import cached
@@ -53,8 +53,7 @@ def main(data: Path, runs: Path, model: str, documents: int | None, largest: int
     for name, measure in parts.items():
         click.echo(f"{name} …", err=True)
         measured[name] = cached(runs / "parts" / f"{name}-{documents or 'all'}.json", measure)
-    figures = {name: value for part in measured.values() for name, value in part["figures"].items()}
-    details: dict[str, Any] = {name: part["details"] for name, part in measured.items()}
+    figures, details = merged(measured)
     details["documents"] = documents
     details["capacity"] = scale_capacity.capacity(details)
     click.echo(write_results("scale", SEED, data_checksums(data, list(SETS.values())), figures, details))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-import time
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from collection import Collection
 from text2token.model.embedder import Embedder
 from text2token.model.encoding import count_text_tokens
+from turns import seconds
 
 COLLECTIONS = (10**6, 10**7, 10**8, 10**9)
 SHARD = 10_000_000  # documents of a shard
@@ -50,13 +51,11 @@ def encoding(path: str, collection: Collection) -> dict[str, Any]:
     embedder.use_precision("auto")
     texts = [document.content for document in collection.documents[:ENCODED]]
     embedder.embed(texts[:4])  # warm-up
-    started = time.perf_counter()
-    embedder.embed(texts)
-    seconds = time.perf_counter() - started
+    taken = seconds(partial(embedder.embed, texts))
     tokens = sum(count_text_tokens(embedder.encoder, texts))
     details = {
         "precision": embedder.precision,
-        "documents_s": len(texts) / seconds,
+        "documents_s": len(texts) / taken,
         "tokens_a_document": tokens / len(texts),
     }
     return {"figures": {}, "details": details}

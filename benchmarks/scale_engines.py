@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 
 from collection import Collection, ndcg
 from postgres_server import servers
-from search_speed import ASKED, BATCH, SEED, resampled, timed
+from search_speed import ASKED, BATCH, SEED, fill, resampled, timed
 from sparse import Model, rank, sparse_vectors
 from text2token.search import Index
 from text2token.search.encoder import TextEncoder
@@ -28,6 +28,7 @@ from text2token.search.engines.base import Engine, Matrix
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postgres import PostgresEngine
 from text2token.settings.search import FieldName, Mode
+from turns import seconds
 
 K = 10
 MODES: tuple[Mode, ...] = ("sparse", "dense", "bm25", "hybrid")
@@ -107,7 +108,7 @@ def beside_embedded(field: FieldName, batches: Callable[[], Iterator[Matrix]], q
             "embedded": EmbeddedEngine(Path(folder)),
             "postgres": PostgresEngine(server.uri, "measured"),
         }
-        built = {name: fill(engine, field, batches()) for name, engine in engines.items()}
+        built = {name: fill(engine, field, batches(), time.perf_counter) for name, engine in engines.items()}
         found: dict[str, list[set[str]]] = {name: [] for name in engines}
         times: dict[str, list[float]] = {name: [] for name in engines}
         for engine in engines.values():
@@ -129,23 +130,10 @@ def beside_embedded(field: FieldName, batches: Callable[[], Iterator[Matrix]], q
     }
 
 
-def fill(engine: Engine, field: FieldName, batches: Iterator[Matrix]) -> float:
-    """Add documents whose ids are their numbers, and return the seconds that the engine took."""
-    taken, done = 0.0, 0
-    for rows in batches:
-        started = time.perf_counter()
-        engine.add([str(number) for number in range(done, done + rows.shape[0])], {field: rows})
-        taken += time.perf_counter() - started
-        done += rows.shape[0]
-    started = time.perf_counter()
-    engine.finish()
-    return taken + time.perf_counter() - started
-
-
 def failover() -> dict[str, Any]:
     """Measure the seconds from the kill of a primary to the next right answer, which its replica gives."""
     rows: Any = csr_array(np.random.default_rng(SEED).random((1_000, 50)).astype(np.float32))
-    seconds = []
+    taken = []
     for _ in range(KILLS):
         with servers() as (primary, replica, _):
             primary.create()
@@ -153,15 +141,15 @@ def failover() -> dict[str, Any]:
             primary.execute("ALTER SYSTEM SET synchronous_standby_names = 'replica'")
             primary.execute("SELECT pg_reload_conf()")
             engine = PostgresEngine(f"postgresql://postgres@{primary.host},{replica.host}/postgres", "measured")
-            fill(engine, "sparse", iter([rows]))
+            fill(engine, "sparse", [rows], time.perf_counter)
             expected = engine.search("sparse", rows[[0]], K)
             started = time.perf_counter()
             primary.kill()
             answer = engine.search("sparse", rows[[0]], K)
-            seconds.append(time.perf_counter() - started)
+            taken.append(time.perf_counter() - started)
             if answer != expected:
                 raise RuntimeError("The replica gives another answer than its primary.")
-    return {"figures": {"failover_s": max(seconds)}, "details": {"seconds": seconds}}
+    return {"figures": {"failover_s": max(taken)}, "details": {"seconds": taken}}
 
 
 def embedded(model: Model, collection: Collection, size: int) -> dict[str, Any]:
@@ -170,22 +158,11 @@ def embedded(model: Model, collection: Collection, size: int) -> dict[str, Any]:
     documents, queries = sparse_vectors(index, list(collection.queries.values())[:ASKED])
     asked = [queries[[i]] for i in range(queries.shape[0])]
     with tempfile.TemporaryDirectory() as folder:
-        engine, done, build = EmbeddedEngine(Path(folder)), 0, 0.0
-        for rows in resampled(documents, size):
-            started = time.process_time()
-            engine.add([str(number) for number in range(done, done + rows.shape[0])], {"sparse": rows})
-            build += time.process_time() - started
-            done += rows.shape[0]
-        started = time.process_time()
-        engine.finish()
-        build += time.process_time() - started
+        engine = EmbeddedEngine(Path(folder))
+        build = fill(engine, "sparse", resampled(documents, size), time.process_time)
         engine.search("sparse", asked[0], K)  # the first search loads the index
         times = timed(lambda i: [hit.id for hit in engine.search("sparse", asked[i], K)], len(asked))
-        wall = []
-        for query in asked:
-            started = time.perf_counter()
-            engine.search("sparse", query, K)
-            wall.append(1000 * (time.perf_counter() - started))
+        wall = [1000 * seconds(partial(engine.search, "sparse", query, K)) for query in asked]
         started = time.perf_counter()
         engine.add(
             [f"new {number}" for number in range(100)], {"sparse": documents[np.arange(100) % documents.shape[0]]}

@@ -15,6 +15,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from runner import PARAGRAPHS
+
 _DOCUMENTS = 160  # in both shards together; about 40 seconds of encoding a shard
 _REPEATS = 2
 
@@ -33,7 +35,7 @@ def shard_overhead(data: Path, runs: Path, model: str = "smollm2-135m") -> dict[
     Returns:
         ``figures``: ``shard_overhead``, the median time of two at once over that of one alone. ``details``: all times in seconds.
     """
-    documents = _twice_the_same(data / "corpus" / "wiki-paragraphs.jsonl", runs)
+    documents = _twice_the_same(data / PARAGRAPHS, runs)
     alone, both = [], []
     for _ in range(_REPEATS):
         alone.append(_seconds(model, documents, runs / "shards", [0]))

@@ -13,6 +13,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from runner import as_options
 from speed_training import save_tiny
 
 COMMAND = Path(__file__).with_name("watched_fit.py")
@@ -33,9 +34,8 @@ _WORDS = (
 
 def start(launcher: tuple[str, ...], output: Path, settings: dict[str, Any], corpus: Path, **environment: str) -> Any:
     """Run ``fit`` and return the finished process. What it trained on is recorded beside ``output``, see :func:`watched`."""
-    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
     return subprocess.run(
-        [*launcher, str(COMMAND), "fit", str(corpus), "--output", str(output), *options],
+        [*launcher, str(COMMAND), "fit", str(corpus), "--output", str(output), *as_options(settings)],
         env={**os.environ, "OMP_NUM_THREADS": "1", "WATCH": str(watched(output)), **environment},
         capture_output=True,
         text=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ import bm25s
 import numpy as np
 from scipy.sparse import csr_array
 
-from text2token.search.engines.base import Engine
+from runner import spread
+from text2token.search.engines.base import Engine, Matrix
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.milvus import MilvusEngine
+from text2token.settings.search import FieldName
 
 K = 10  # hits of a search
 BACKENDS = {"": "numpy", "_numba": "numba"}  # of bm25s
@@ -91,19 +93,27 @@ def beside_bm25s(documents: csr_array, queries: csr_array, corpus: list[str], qu
         rounds = [{name: timed(search, count) for name, search in searches.items()} for _ in range(ROUNDS)]
     result: dict[str, Any] = {"rounds": rounds}
     for backend in BACKENDS.values():
-        ratios = sorted(row["sparse"]["p50"] / row[backend]["p50"] for row in rounds)
-        result[f"over {backend}"] = {"median": ratios[ROUNDS // 2], "min": ratios[0], "max": ratios[-1]}
+        result[f"over {backend}"] = spread([row["sparse"]["p50"] / row[backend]["p50"] for row in rounds])
     return result
 
 
-def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Search:
-    """Fill an engine with documents whose ids are their numbers, and return its search."""
-    done = 0
+def fill(engine: Engine, field: FieldName, batches: Iterable[Matrix], clock: Callable[[], float]) -> float:
+    """Add documents whose ids are their numbers, and return the seconds that the engine took by a clock."""
+    taken, done = 0.0, 0
     for rows in batches:
-        engine.add([str(number) for number in range(done, done + rows.shape[0])], {"sparse": rows})
+        started = clock()
+        engine.add([str(number) for number in range(done, done + rows.shape[0])], {field: rows})
+        taken += clock() - started
         done += rows.shape[0]
-    asked = [queries[[i]] for i in range(queries.shape[0])]
+    started = clock()
     engine.finish()
+    return taken + clock() - started
+
+
+def add_all(engine: Engine, batches: list[csr_array], queries: csr_array) -> Search:
+    """Fill an engine, and return its search."""
+    fill(engine, "sparse", batches, time.process_time)
+    asked = [queries[[i]] for i in range(queries.shape[0])]
     engine.search("sparse", asked[0], K)  # the first search loads the index
     return lambda i: [hit.id for hit in engine.search("sparse", asked[i], K)]
 

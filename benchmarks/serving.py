@@ -9,22 +9,19 @@ fp32 and in bf16; ``peer_ratio`` is that of the default precision, which is bf16
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
-import re
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import httpx2 as httpx
 import numpy as np
 import schemathesis
@@ -33,14 +30,15 @@ from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 
 import infinity
-from runner import bf16, data_checksums, ratios, spread, write_results
+from http_server import ours, server
+from runner import DATA, SENTENCES, bf16, data_checksums, merged, ratios, runs_option, spread, write_results
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.utils.resume import cached
+from turns import seconds
 
 SEED = 0
-CORPUS = "corpus/wiki-sentences.txt"
 ROUNDS = 5  # turns of each of two contenders
 TEXTS = 128  # texts of one turn
 CLIENTS = 64  # clients that send requests at the same time
@@ -48,78 +46,29 @@ PEER_PORT = 7997
 PEER_BATCHES = (8, 32)  # batch sizes of the peer; the better one counts
 
 
-def main() -> None:
+@click.command()
+@DATA
+@runs_option("serving")
+@click.option("--model", type=click.Path(exists=True, path_type=Path), required=True, help="folder that fit wrote")
+@click.option("--peer", type=click.Path(path_type=Path), required=True, help="command of infinity-emb[torch,server]")
+@click.option("--minutes", type=float, default=10, show_default=True, help="length of the load for memory")
+@click.option("--requests", type=int, default=5_000, show_default=True, help="requests made from the OpenAPI document")
+def main(data: Path, runs: Path, model: Path, peer: Path, minutes: float, requests: int) -> None:
     """Measure everything and write ``results/serving.json``."""
-    arguments = _arguments()
-    texts = sample(open_corpus(arguments.data / CORPUS), 2_048, SEED)
-    embedder = Embedder.open(arguments.model)
-    with server(
-        sys.executable, "-m", "text2token", "serve", str(arguments.model), "--port", "0", "--precision", "fp32"
-    ) as started:
-        url, process = started
+    texts = sample(open_corpus(data / SENTENCES), 2_048, SEED)
+    embedder = Embedder.open(model)
+    with ours(model, "fp32") as (url, process):
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "library": lambda: beside_library(url, embedder, texts),
             "queries": lambda: queries(url, texts),
             "load": lambda: under_load(url, embedder, texts),
-            "peer": lambda: beside_peer(arguments.peer, arguments.model, texts[:TEXTS]),
-            "memory": lambda: memory_growth(url, process, texts, arguments.minutes),
-            "requests": lambda: made_requests(url, arguments.requests),
+            "peer": lambda: beside_peer(peer, model, texts[:TEXTS]),
+            "memory": lambda: memory_growth(url, process, texts, minutes),
+            "requests": lambda: made_requests(url, requests),
         }
-        measured = {name: cached(arguments.runs / f"{name}.json", measure) for name, measure in parts.items()}
-    figures = {name: value for part in measured.values() for name, value in part["figures"].items()}
-    details = {name: part["details"] for name, part in measured.items()}
+        figures, details = merged({name: cached(runs / f"{name}.json", measure) for name, measure in parts.items()})
     details |= {"model": embedder_fingerprint(embedder), "texts": TEXTS, "clients": CLIENTS}
-    print(write_results("serving", SEED, data_checksums(arguments.data, [CORPUS]), figures, details))
-
-
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="folder that 'text2token fit' wrote")
-    parser.add_argument("--data", type=Path, required=True, help="folder with corpus/")
-    parser.add_argument("--peer", type=Path, required=True, help="command of infinity-emb[torch,server]")
-    parser.add_argument(
-        "--runs", type=Path, default=Path("runs/serving"), help="keeps finished parts; a new run continues"
-    )
-    parser.add_argument("--minutes", type=float, default=10, help="length of the load for memory")
-    parser.add_argument("--requests", type=int, default=5_000, help="requests made from the OpenAPI document")
-    return parser.parse_args()
-
-
-def ours(model: Path, precision: str) -> AbstractContextManager[tuple[str, subprocess.Popen[bytes]]]:
-    """Start our server, see :func:`server`."""
-    return server(sys.executable, "-m", "text2token", "serve", model, "--port", "0", "--precision", precision)
-
-
-@contextmanager
-def server(*command: str | Path, address: str = "") -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """Start a server process, yield its address and the process once it answers, and end it after the block.
-
-    Args:
-        command: Program and arguments.
-        address: Address of the server; without one, the server prints it.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        process = subprocess.Popen(command, stderr=log.open("w"), stdout=subprocess.DEVNULL)
-        try:
-            yield _address(log, process, address), process
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
-def _address(log: Path, process: subprocess.Popen[bytes], address: str) -> str:
-    while True:
-        found = address or next(iter(re.findall(r"at (http://\S+)", log.read_text())), "")
-        try:
-            if found:
-                httpx.get(found + "/health").raise_for_status()
-                return found
-        except httpx.HTTPError:
-            pass
-        if process.poll() is not None:
-            raise SystemExit(log.read_text())
-        time.sleep(0.1)
+    click.echo(write_results("serving", SEED, data_checksums(data, [SENTENCES]), figures, details))
 
 
 def in_turns(base: Callable[[], float], contender: Callable[[], float]) -> list[float]:
@@ -163,9 +112,7 @@ def _over_peer(
 
 def library(embedder: Embedder, texts: Sequence[str]) -> float:
     """Measure the texts per second that the library encodes."""
-    started = time.perf_counter()
-    embedder.encode(texts)
-    return len(texts) / (time.perf_counter() - started)
+    return len(texts) / seconds(lambda: embedder.encode(texts))
 
 
 def over_http(url: str, texts: Sequence[str], batch: int) -> float:
@@ -257,12 +204,7 @@ def batch_seconds(embedder: Embedder, texts: Sequence[str]) -> float:
         taken.append(text)
         if tokens >= 1_024:
             break
-    runs = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        embedder.encode(taken)
-        runs.append(time.perf_counter() - started)
-    return float(np.median(runs))
+    return float(np.median([seconds(lambda: embedder.encode(taken)) for _ in range(ROUNDS)]))
 
 
 def memory_growth(url: str, process: subprocess.Popen[bytes], texts: Sequence[str], minutes: float) -> dict[str, Any]:

@@ -29,9 +29,9 @@ from torch import Tensor
 import search_speed
 from collection import DEPTH, Collection, Ranking, beir, known_items, measure, ndcg
 from paper_form import paper_form
-from runner import DATA, data_checksums, runs_option, write_results
+from runner import DATA, PARAGRAPHS, data_checksums, runs_option, write_results
 from text2token.cli.options import quiet_libraries
-from text2token.evaluation.encoders import VectorStore, hash_key
+from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.packaged import REFERENCES
@@ -44,7 +44,6 @@ from text2token.settings.search import Calibration, EngineName, FieldName, Vecto
 from text2token.utils.resume import cached
 
 SETS = {"SciFact": "mteb/scifact", "NFCorpusFiltered": "extra/NFCorpusFiltered", "CISI": "extra/CISI"}
-PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
 SWEPT = {"document_k": (8, 16, 32, 64, 128, 256, 512), "query_m": (0, 4, 8, 16, 32, 64, 128)}
 SHARES = (0.0, 0.1, 0.2, 0.3, 0.5, 0.8)
 TIMED = 50  # queries that are timed

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from torch.nn.functional import normalize
 
-from alignment_claims import CORPUS, UNTRAINED, Found, open_model
+from alignment_claims import UNTRAINED, Found, open_model
 from collection import beir, best, ndcg
+from runner import SENTENCES
 from text2token.analysis.spectrum import Moments, principal_components
 from text2token.analysis.spectrum_run import analyse
 from text2token.analysis.sts import EmbeddedPairs
@@ -75,7 +76,7 @@ def shifts(data: Path, runs: Path, tuned: Mapping[str, str]) -> Found:
 
 def _shift(base: str, tuned: str, data: Path, folder: Path) -> dict[str, Any]:
     """Analyse the spectrum of a backbone beside that of a tuned model, and score every shift of the backbone."""
-    texts = sample(open_corpus(str(data / CORPUS)), TEXTS, 0)
+    texts = sample(open_corpus(str(data / SENTENCES)), TEXTS, 0)
     pairs = read_sts(data / STS / "test.jsonl")
     models = open_model(base, UNTRAINED["plain mean"]), open_model(tuned, UNTRAINED["plain mean"])
     embedded, sts = [], []
@@ -145,7 +146,7 @@ def corrections(data: Path, runs: Path) -> Found:
 def _corrections(recipe: Recipe, data: Path, folder: Path) -> dict[str, Any]:
     """Score all corrections of one setting, and keep the table that the choice was made from."""
     embedder = open_model(recipe.backbone, recipe)
-    (texts, others), _ = read_corpus(open_corpus(str(data / CORPUS)), adapt_draw(recipe), recipe.seed)
+    (texts, others), _ = read_corpus(open_corpus(str(data / SENTENCES)), adapt_draw(recipe), recipe.seed)
     evidence = selection_data(
         embedder, texts, others, recipe.seed, lambda name, compute: cached(folder / name, compute)
     )

@@ -20,7 +20,7 @@ import speed_startup
 import speed_student
 import speed_training
 from contenders import OURS
-from runner import DATA, bf16, data_checksums, runs_option, write_results
+from runner import DATA, PARAGRAPHS, SENTENCES, bf16, data_checksums, merged, runs_option, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
@@ -29,7 +29,7 @@ from text2token.utils.resume import cached
 from trained import train
 
 SEED = 0
-FILES = sorted({speed_encoding.PARAGRAPHS, speed_encoding.SENTENCES, speed_training.CORPUS, *speed_student.FILES})
+FILES = sorted({SENTENCES, PARAGRAPHS, *speed_student.FILES})
 
 
 @click.command()
@@ -44,7 +44,7 @@ def main(data: Path, runs: Path, llama: Path | None, documents: int | None, only
     """Measure the parts, and write the results of all that are finished."""
     quiet_libraries()
     runs.mkdir(parents=True, exist_ok=True)
-    model = str(train(runs / "model", str(data / speed_training.CORPUS), OURS))
+    model = str(train(runs / "model", str(data / SENTENCES), OURS))
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "encoding": partial(speed_encoding.measure, data, runs / "llama", model, llama),
         "startup": partial(speed_startup.measure, data, runs / "startup", model),
@@ -60,8 +60,7 @@ def main(data: Path, runs: Path, llama: Path | None, documents: int | None, only
         if not only or name in only:
             cached(runs / f"{name}.json", part)
     found = {name: read_json(file) for name in parts if (file := runs / f"{name}.json").is_file()}
-    figures = {name: value for part in found.values() for name, value in part["figures"].items()}
-    details = {name: part["details"] for name, part in found.items()}
+    figures, details = merged(found)
     details["model"] = embedder_fingerprint(Embedder.open(model))
     name = "speed" if bf16() else "speed-avx2"
     click.echo(write_results(name, SEED, data_checksums(data, FILES), figures | derived(figures, details), details))

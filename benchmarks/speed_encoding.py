@@ -26,15 +26,13 @@ from sentence_transformers import SentenceTransformer
 from torch._inductor import config as inductor
 
 from llama_peer import llama_process, write_gguf
-from runner import bf16, ratios, spread, usage
+from runner import PARAGRAPHS, SENTENCES, bf16, ratios, spread, usage
 from speed_training import forward_gflop, save_tiny
 from text2token.cli.options import quiet_libraries
 from text2token.data.tables import read_table
 from text2token.model.embedder import Embedder
 from turns import Encode, Turn, answer, seconds
 
-PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
-SENTENCES = "corpus/wiki-sentences.txt"
 MIX = "mix"
 LENGTHS = {"16": 64, "64": 24, "256": 8}  # tokens of a text, template included, and texts of a turn
 MIXED = 32  # texts of a turn of the real mix: paragraphs and sentences in equal numbers

@@ -7,10 +7,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from runner import text2token, usage
+from runner import PARAGRAPHS, text2token, usage
 from text2token.data.tables import read_table
 
-PARAGRAPHS = "corpus/wiki-paragraphs.jsonl"
 DOCUMENTS = 50
 TEXT = "The cat sat on the mat."
 REPEATS = 3

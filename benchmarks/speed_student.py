@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import random
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
@@ -22,8 +21,8 @@ from typing import Any
 import click
 
 from collection import Collection, beir, best, ndcg
-from runner import DATA, bf16, runs_option, text2token, write_texts
-from sparse import PARAGRAPHS, SETS, WAYS, Model, rank
+from runner import DATA, PARAGRAPHS, SENTENCES, bf16, runs_option, text2token, write_texts
+from sparse import SETS, WAYS, Model, rank
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.cli.options import quiet_libraries
 from text2token.data.sts import read_sts
@@ -31,8 +30,8 @@ from text2token.data.tables import read_table
 from text2token.model.embedder import Embedder
 from text2token.search import Index
 from text2token.search.encoder import TextEncoder
+from turns import seconds
 
-SENTENCES = "corpus/wiki-sentences.txt"
 VALIDATION = "mteb/stsbenchmark-sts/validation.jsonl"
 FILES = (*SETS.values(), PARAGRAPHS, SENTENCES, VALIDATION)
 READ = {"sentences": 2_000, "paragraphs": 1_000, "documents": 500}  # texts of each kind; documents of each collection
@@ -128,10 +127,8 @@ def speedup(taught: Model, alone: Embedder, texts: Path) -> dict[str, float]:
     for name, embedder in {"teacher": teacher, "student": alone}.items():
         own = [f"{rows[i % len(rows)]} {i}" for i in range(ENCODED[name])]  # distinct texts
         embedder.encode(own[:8])  # warm-up
-        started = time.perf_counter()
-        embedder.encode(own)
-        seconds = time.perf_counter() - started
-        found[name] = sum(len(ids) for ids in teacher.tokenizer(own)["input_ids"]) / seconds
+        taken = seconds(partial(embedder.encode, own))
+        found[name] = sum(len(ids) for ids in teacher.tokenizer(own)["input_ids"]) / taken
     return found
 
 
@@ -146,16 +143,9 @@ def latencies(taught: Model, collection: Collection) -> dict[str, float]:
     for name, query_model in {"teacher": "none", "student": None}.items():
         index = Index.open(taught.folder(collection), embedder=teacher, query_model=query_model)
         index.rank(queries[:5], 10)  # warm-up
-        found[name] = median(milliseconds(partial(index.rank, [query], 10)) for query in queries)
+        found[name] = 1000 * median(seconds(partial(index.rank, [query], 10)) for query in queries)
         index.close()
     return found
-
-
-def milliseconds(step: Callable[[], Any]) -> float:
-    """Measure a step by the wall clock."""
-    started = time.perf_counter()
-    step()
-    return 1000 * (time.perf_counter() - started)
 
 
 def similarity(alone: Embedder, file: Path) -> float:

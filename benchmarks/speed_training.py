@@ -24,7 +24,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import nn
 
-from runner import bf16, ratios, text2token
+from runner import SENTENCES, bf16, ratios, text2token
 from text2token.data.corpus import open_corpus, sample
 from text2token.model.packaged import fetch
 from text2token.model.template import room_for_text
@@ -42,7 +42,6 @@ from text2token.training.trainer import TrainingSettings, train_stage
 from trained import READS, cost, count_tokens, recipe_file
 
 SEED = 0
-CORPUS = "corpus/wiki-sentences.txt"
 RECIPE = Recipe()
 TEXTS = 384  # texts of a turn: three steps of stage 1 and nine of stage 2
 WARM_UP = 64  # texts of the first turn, which does not count
@@ -68,7 +67,7 @@ def beside_others(data: Path, runs: Path) -> dict[str, Any]:
     contenders: dict[str, Callable[[Sequence[str], Path], Turn]] = {
         "text2token": fit_texts, "simcse": simcse, "llm2vec": llm2vec,
     }  # fmt: skip
-    texts = sample(open_corpus(data / CORPUS), WARM_UP + ROUNDS * TEXTS, SEED)
+    texts = sample(open_corpus(data / SENTENCES), WARM_UP + ROUNDS * TEXTS, SEED)
     turns: dict[str, list[Turn]] = {name: [] for name in contenders}
     for number in range(ROUNDS + 1):
         part = texts[WARM_UP + (number - 1) * TEXTS :][:TEXTS] if number else texts[:WARM_UP]
@@ -188,7 +187,7 @@ def memory(data: Path, runs: Path) -> dict[str, Any]:
     for number in (SMALL, LARGE):
         if not (output := runs / f"fit-{number}").is_dir():
             settings = ("--backbone", str(tiny), "--max-texts", str(number), "--stage-1", "0.9", "--batch-size", "128")
-            text2token("fit", str(data / CORPUS), "--output", str(output), *settings)
+            text2token("fit", str(data / SENTENCES), "--output", str(output), *settings)
         peaks[number] = json.loads((output / "run.json").read_text())["peak_rss_gib"]
     details = {"texts": [SMALL, LARGE], "peak_rss_gib": list(peaks.values())}
     return {"figures": {"memory_x10_fit": peaks[LARGE] / peaks[SMALL]}, "details": details}

@@ -8,7 +8,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from contenders import OURS
-from runner import text2token
+from runner import as_options, text2token
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RunRecord
 from text2token.training.start import open_backbone
@@ -27,7 +27,7 @@ def train(output: Path, corpus: str, method: str, **settings: str | int) -> Path
     """Train a model with the recipe of a method and some other settings, unless its folder is there."""
     if not output.is_dir():
         verb = ["fit"] if method == OURS else ["baseline", method]
-        changed = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        changed = as_options(settings)
         text2token(*verb, corpus, "--recipe", str(recipe_file(method)), *changed, "--output", str(output))
     return output
 

@@ -22,8 +22,8 @@ from text2token.analysis.explain import (
     explain_instructions,
     explain_pair,
     similarity_parts,
-    text_section,
 )
+from text2token.analysis.explain_sections import text_section
 from text2token.cli import main
 from text2token.cli.explain import _table
 from text2token.model.head import mean_logits

@@ -156,9 +156,9 @@ def bench(backbone, tmp_path, monkeypatch):
     monkeypatch.setenv("TEXT2TOKEN_CACHE", str(tmp_path / "cache"))
     shutil.copytree(backbone("llama"), tmp_path / "cache" / "backbones" / Recipe().backbone)
     data = tmp_path / "data"
-    for file in (curve_points.CORPUS, curve_points.VALIDATION):
+    for file in (curve_points.SENTENCES, curve_points.VALIDATION):
         (data / file).parent.mkdir(parents=True)
-    (data / curve_points.CORPUS).write_text("\n".join(CORPUS))
+    (data / curve_points.SENTENCES).write_text("\n".join(CORPUS))
     scored = zip(CORPUS, CORPUS[5:20], strict=False)
     pairs = [{"sentence1": first, "sentence2": second, "score": score} for score, (first, second) in enumerate(scored)]
     write_lines(data / curve_points.VALIDATION, pairs)

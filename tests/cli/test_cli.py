@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from conftest import CORPUS, SENTENCES, done, refused, text2token
 from text2token import Embedder
-from text2token.analysis.explain import Section
+from text2token.analysis.explain_sections import Section
 from text2token.cli import _VERBS
 from text2token.cli.explain import _table
 from text2token.cli.options import echo_json

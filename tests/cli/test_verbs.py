@@ -17,8 +17,8 @@ from text2token import Embedder
 from text2token.cli import _VERBS, main
 from text2token.cli.options import grouped
 from text2token.cli.search import _table
-from text2token.search.index import SearchResults
 from text2token.search.reasons import Match, SearchHit, snippet
+from text2token.search.searcher import SearchResults
 from text2token.utils.files import output_lock
 
 SETTINGS = ("--pooling", "mean", "--template", "keywords", "--max-length", "64")

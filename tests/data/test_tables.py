@@ -19,7 +19,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from text2token.data import Corpus, open_corpus
-from text2token.data.tables import ID_COLUMNS, Row, TextCheck, is_table, read_table
+from text2token.data.rows import ID_COLUMNS, Row, TextCheck
+from text2token.data.tables import is_table, read_table
 from text2token.utils.errors import UserError
 
 FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example writes its own file again

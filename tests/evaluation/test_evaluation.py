@@ -34,9 +34,10 @@ from text2token.evaluation import (
     write_comparison,
 )
 from text2token.evaluation.comparison import Row, _difference, _means
-from text2token.evaluation.encoders import Session, VectorStore, hash_key
+from text2token.evaluation.encoders import Session
 from text2token.evaluation.items import Items
 from text2token.evaluation.results import read_summary, summarise
+from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.model.fingerprint import content_hash
 from text2token.model.spans import correction_sample
 from text2token.model.static import static_embedder

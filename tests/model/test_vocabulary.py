@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from conftest import byte_bpe, word_piece
-from text2token.model.vocabulary import count_tokens, first_tokens, read_vocabulary
+from text2token.model.tokens import count_tokens, first_tokens
+from text2token.model.vocabulary import read_vocabulary
 from text2token.utils.errors import UserError
 
 

@@ -22,6 +22,7 @@ from text2token.search import Document, Index
 from text2token.search.engines import postgres as module
 from text2token.search.engines import postgres_postings as postings
 from text2token.search.engines import postgres_schema as schema
+from text2token.search.engines import postgres_values as values
 from text2token.search.engines.addresses import stored_address, without_password
 from text2token.search.engines.base import LostShardError
 from text2token.search.engines.postgres import PostgresEngine
@@ -397,7 +398,7 @@ def test_a_table_of_schema_1_is_searched_and_upgraded(postgres, monkeypatch):
     with monkeypatch.context() as older:
         older.setattr(schema, "_STEPS", schema._STEPS[:1])
         older.setattr(
-            module, "dense_binary", lambda matrix: (pack(">HH", 8, 0) + r.astype(">f2").tobytes() for r in matrix)
+            values, "dense_binary", lambda matrix: (pack(">HH", 8, 0) + r.astype(">f2").tobytes() for r in matrix)
         )
         PostgresEngine(uri, "older").add(names(60), vectors)
     postgres.execute("CREATE INDEX older_dense ON older USING hnsw (dense halfvec_ip_ops)")

@@ -31,7 +31,7 @@ from sentence_transformers.sentence_transformer.modules.tokenizer import Whitesp
 
 from conftest import SENTENCES, done, refused, untrained
 from text2token import Embedder, UserError
-from text2token.model.vocabulary import untruncated
+from text2token.model.tokens import untruncated
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
 from text2token.search.bm25 import K1, B, idf
 from text2token.search.documents import simple_metadata
@@ -41,6 +41,7 @@ from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import Postings
 from text2token.search.fusion import fuse
 from text2token.search.reasons import _matches, snippet
+from text2token.search.splitting import PartSplitter
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import Calibration, VectorSettings
 from text2token.settings.templates import Template
@@ -226,7 +227,7 @@ def test_no_word_of_a_long_text_is_lost_and_no_part_is_cut(embedder, words):
 
 @pytest.mark.parametrize("unit", ["x", "这是一句没有标点的话", "ab1"])
 def test_long_texts_without_any_boundary_are_cut_in_linear_work(embedder, monkeypatch, unit):
-    encoder, read = TextEncoder(embedder), []
+    splitter, read = PartSplitter(embedder.tokenizer, 64), []
 
     class Splitter:
         def chunks(self, text):
@@ -234,16 +235,16 @@ def test_long_texts_without_any_boundary_are_cut_in_linear_work(embedder, monkey
             return [text]
 
     text = unit * (35_000 // len(unit))
-    assert "".join(encoder.parts(text[:12_000])) == text[:12_000]
-    monkeypatch.setattr(encoder, "_splitter", Splitter())
-    assert "".join(encoder.parts(text)) == text
+    assert "".join(splitter.parts(text[:12_000])) == text[:12_000]
+    monkeypatch.setattr(splitter, "_splitter", Splitter())
+    assert "".join(splitter.parts(text)) == text
     assert max(read) <= 10_000
-    assert encoder.parts("word " * 9_000) == ["word " * 9_000]
+    assert splitter.parts("word " * 9_000) == ["word " * 9_000]
 
 
 def test_ctrl_c_ends_the_cutting_of_a_long_text(embedder, monkeypatch):
     """The splitter is compiled code, which no signal reaches; the stub does not let go either."""
-    encoder, end = TextEncoder(embedder), Event()
+    splitter, end = PartSplitter(embedder.tokenizer, 64), Event()
 
     class Splitter:
         def chunks(self, text):
@@ -252,9 +253,9 @@ def test_ctrl_c_ends_the_cutting_of_a_long_text(embedder, monkeypatch):
                 end.wait(10)
             return [text]
 
-    monkeypatch.setattr(encoder, "_splitter", Splitter())
+    monkeypatch.setattr(splitter, "_splitter", Splitter())
     with pytest.raises(KeyboardInterrupt):
-        encoder.parts("word " * 20_000)
+        splitter.parts("word " * 20_000)
     end.set()
 
 
@@ -393,7 +394,7 @@ def test_dense_and_hybrid_searches_are_what_engine_and_embedder_say(index):
 def test_an_index_does_not_depend_on_batches(index, monkeypatch):
     queries = [*SENTENCES, " ", "stars"]
     expected = index.rank(queries, 5, "bm25")
-    monkeypatch.setattr("text2token.search.index._QUERIES", 3)
+    monkeypatch.setattr("text2token.search.searcher._QUERIES", 3)
     monkeypatch.setattr("text2token.utils.databases._PARAMETERS", 2)
     assert index.rank(queries, 5, "bm25") == expected
     monkeypatch.setattr("text2token.search.writer._READ", 3)

@@ -236,7 +236,7 @@ def test_the_verbs(model, tmp_path):
 
 
 def test_unchanged_files_are_not_read_for_a_checksum_again(model, tmp_path, monkeypatch):
-    from text2token.search import encoder
+    from text2token.search import index_model
 
     shutil.copytree(model, tmp_path / "model")
     made = Index.create(tmp_path / "index", tmp_path / "model", query_model="none")
@@ -248,7 +248,7 @@ def test_unchanged_files_are_not_read_for_a_checksum_again(model, tmp_path, monk
         raise AssertionError("the weights are read")
 
     with monkeypatch.context() as patched:
-        patched.setattr(encoder, "known_fingerprints", read)
+        patched.setattr(index_model, "known_fingerprints", read)
         assert ranked(tmp_path / "index") == before
     weights = tmp_path / "model" / "sparse" / "model.safetensors"
     content = bytearray(weights.read_bytes())
@@ -259,8 +259,8 @@ def test_unchanged_files_are_not_read_for_a_checksum_again(model, tmp_path, monk
 
 
 def test_a_short_query_needs_no_splitter_and_is_the_same_part(model):
-    from text2token.search.encoder import TextEncoder
+    from text2token.search.splitting import PartSplitter
 
-    texts = TextEncoder(Embedder.open(model), "query")
-    assert texts.parts("  the cat ") == texts._cut("  the cat ") == ["the cat"]
-    assert texts.parts("  ") == texts._cut("  ") == []
+    splitter = PartSplitter(Embedder.open(model).tokenizer, 64)
+    assert splitter.parts("  the cat ") == splitter._cut("  the cat ") == ["the cat"]
+    assert splitter.parts("  ") == splitter._cut("  ") == []

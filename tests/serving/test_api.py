@@ -18,7 +18,7 @@ from text2token.analysis.explain import explain_instructions, explain_pair
 from text2token.model.embedder import Embedder
 from text2token.model.static import spaced, static_encoder
 from text2token.search import Document, Index
-from text2token.search.writer import write_lock
+from text2token.search.index_folder import write_lock
 from text2token.serving import worker
 from text2token.settings.templates import TEMPLATES
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from conftest import CORPUS, SENTENCES, byte_bpe, of_recipe, untrained
 from text2token.model.embedder import Embedder
 from text2token.model.probes import attends_ahead
-from text2token.model.vocabulary import count_tokens, read_vocabulary
+from text2token.model.tokens import count_tokens
+from text2token.model.vocabulary import read_vocabulary
 from text2token.settings.recipe import Recipe
 from text2token.settings.templates import TEMPLATES
 from text2token.targets import data_driven

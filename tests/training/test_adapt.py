@@ -29,7 +29,6 @@ from text2token.training.choose import (
     CandidateScore,
     SelectionData,
     choose,
-    overlap_agreement,
     overlapping_pairs,
     score_candidates,
 )
@@ -194,14 +193,6 @@ def test_the_share_is_counted_in_words():
         assert " ".join(common) in left  # one contiguous part
         assert 6 <= len(left.split()) <= 14
     assert len(set(pairs.share)) > 4
-
-
-def test_agreement_is_one_where_cosines_rise_with_the_share():
-    share = np.array([0.1, 0.4, 0.8])
-    left = torch.tensor([[1.0, 0]] * 3)
-    right = torch.tensor([[0.1, 1], [0.5, 1], [2.0, 1]])
-    assert overlap_agreement(left, right, share) == pytest.approx(1)
-    assert overlap_agreement(left, right, -share) == pytest.approx(-1)
 
 
 def test_the_choice_finds_the_correction_that_the_vectors_need(head):

@@ -14,7 +14,7 @@ from conftest import CORPUS, SENTENCES, calibrated, done, refused
 from text2token import Embedder, UserError
 from text2token.model.query_table import QUERY, QueryTable
 from text2token.model.static import pool, spaced
-from text2token.model.vocabulary import tokenise
+from text2token.model.tokens import tokenise
 from text2token.settings.distillation import DistillSettings
 from text2token.training.distillation import distill, views
 from text2token.training.student import Lesson, ridge, start_table, train_table

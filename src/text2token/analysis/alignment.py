@@ -16,7 +16,8 @@ from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategor
 from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
 from text2token.model.template import room_for_text
-from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary
+from text2token.model.tokens import count_tokens
+from text2token.model.vocabulary import Vocabulary, read_vocabulary
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.figures import BLUES, GREY, ORANGE, figure_style, write_figure
 from text2token.utils.files import write_json

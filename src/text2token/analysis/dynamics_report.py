@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY, Quantity
-from text2token.settings.record import RECORD, Number, RunRecord
+from text2token.settings.facts import Number
+from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
 from text2token.utils.figures import BLUES, ORANGE, figure_style, write_figure
 from text2token.utils.files import atomic_write, write_json

@@ -1,13 +1,11 @@
 """Explains vectors by tokens: why two texts are similar, and what an instruction changes in the vector of a text.
 
-The analyses are those of arXiv 2406.17378, interpretability section. The way they are computed is ours. The second half of the
-file arranges explanations for a table or an HTML page.
+The analyses are those of arXiv 2406.17378, interpretability section. The way they are computed is ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,12 +15,6 @@ from torch.nn.functional import normalize
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
 from text2token.utils.errors import check_count
-from text2token.utils.page import bars, page_environment, write_page
-
-_MILLION = 1e6  # the parts of a pair are small numbers: tens of thousands of tokens share one cosine
-
-Tokens = Sequence[tuple[str, float]]
-"""Tokens and their weights."""
 
 
 class TokenPart(NamedTuple):
@@ -169,55 +161,3 @@ def _heaviest(
         for i, part in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         if part > threshold
     ]
-
-
-class Section(NamedTuple):
-    """A part of a table or page: lists of tokens under their headings, about one or two texts."""
-
-    texts: tuple[str, ...]
-    note: str
-    columns: Mapping[str, Tokens]
-
-
-def text_section(text: str, tokens: Mapping[str, Tokens]) -> Section:
-    """Aligned tokens of a text, one column per model."""
-    return Section((text,), "", tokens)
-
-
-def instruction_sections(
-    text: str, model: str, explanations: Mapping[str, InstructionExplanation]
-) -> Iterator[Section]:
-    """First the aligned tokens under each instruction, then for each instruction the tokens that rose and fell."""
-    columns = {name or "no instruction": explanation.tokens for name, explanation in explanations.items()}
-    yield Section((text,), f"{model}, under each instruction", columns)
-    for name, explanation in explanations.items():
-        if name:
-            changes = {"rose by": _parts(explanation.rose), "fell by": _parts(explanation.fell)}
-            yield Section((text,), f"{model}, “{name}” against no instruction", changes)
-
-
-def pair_section(pair: tuple[str, str], model: str, explanation: PairExplanation) -> Section:
-    """The tokens that two texts share and those that separate them; parts are in millionths."""
-    cosine, dot = f"{explanation.cosine:.3f}", f"{explanation.dot:.4g}"
-    return Section(
-        pair,
-        f"{model}: cosine of the token logits {cosine}, dot product {dot}; parts in millionths",
-        {
-            "alike": _parts(explanation.alike, _MILLION),
-            "in the first": _parts(explanation.in_first, _MILLION),
-            "in the second": _parts(explanation.in_second, _MILLION),
-        },
-    )
-
-
-def write_explanation(sections: Sequence[Section], file: Path) -> None:
-    """Write an HTML page that needs no network."""
-    drawn = [
-        (section, {heading: list(bars(tokens, " ".join(section.texts))) for heading, tokens in section.columns.items()})
-        for section in sections
-    ]
-    write_page(page_environment().get_template("explain.html.j2").render(sections=drawn), file)
-
-
-def _parts(tokens: Sequence[TokenPart], scale: float = 1.0) -> Tokens:
-    return [(token.token, scale * token.part) for token in tokens]

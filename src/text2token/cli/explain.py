@@ -28,7 +28,7 @@ from text2token.utils.errors import UserError
 from text2token.utils.files import check_file, output_lock
 
 if TYPE_CHECKING:
-    from text2token.analysis.explain import Section
+    from text2token.analysis.explain_sections import Section
     from text2token.model.embedder import Embedder
 
     Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and the sections that show it
@@ -120,7 +120,7 @@ def explain_command(
     if html:
         check_file(html)
     quiet_libraries()
-    from text2token.analysis.explain import write_explanation
+    from text2token.analysis.explain_sections import write_explanation
 
     texts, instructions = _clean(texts), _clean(instructions, "instruction")
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
@@ -149,7 +149,8 @@ def explain_command(
 def _explain_texts(
     embedders: dict[str, Embedder], texts: tuple[str, ...], instructions: tuple[str, ...], **shown: Any
 ) -> Iterator[Explained]:
-    from text2token.analysis.explain import explain_instructions, instruction_sections, text_section
+    from text2token.analysis.explain import explain_instructions
+    from text2token.analysis.explain_sections import instruction_sections, text_section
 
     if not texts:
         return
@@ -165,7 +166,8 @@ def _explain_texts(
 
 
 def _explain_pairs(embedders: dict[str, Embedder], pairs: list[tuple[str, str]], **shown: Any) -> Iterator[Explained]:
-    from text2token.analysis.explain import explain_pair, pair_section
+    from text2token.analysis.explain import explain_pair
+    from text2token.analysis.explain_sections import pair_section
 
     for pair in pairs:
         found = {name: explain_pair(embedder, pair, **shown) for name, embedder in embedders.items()}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from text2token.cli.index_change import Change, change_index, change_options, check_deletion
 from text2token.cli.options import (
     BACKBONE,
     CORRECTION,
@@ -19,7 +20,6 @@ from text2token.cli.options import (
     grouped,
     json_option,
     output_option,
-    path_type,
     place_type,
     quiet_libraries,
     recipe_options,
@@ -27,8 +27,6 @@ from text2token.cli.options import (
     setting_options,
     strict_option,
 )
-from text2token.data.lines import read_lines
-from text2token.data.text import clean_id
 from text2token.search.engines.addresses import stored_address
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
@@ -37,44 +35,16 @@ from text2token.utils.errors import UserError, requires_extra
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
     from text2token.model.precision import Precision
-    from text2token.search import Columns, Index
+    from text2token.search import Index
 
 _SETTINGS = (*BACKBONE, *CORRECTION, "calibration_texts")
-
-
-@dataclass(frozen=True)
-class Change:
-    """The options that change an existing index."""
-
-    add: Path | None
-    delete: tuple[str, ...]
-    delete_file: Path | None
-
-    def __bool__(self) -> bool:
-        return bool(self.add or self.delete or self.delete_file)
-
-    def ids_to_delete(self) -> list[str]:
-        """The ids given on the command line, and those in the file."""
-        return [*self.delete, *(_read_ids(self.delete_file) if self.delete_file else ())]
 
 
 @click.command("index")
 @click.argument("model", required=False)
 @click.argument("docs", required=False, type=place_type)
 @output_option("Folder of the index. Repeat the command to continue a stopped run.")
-@grouped(
-    "change",
-    Change,
-    click.option(
-        "--add", type=path_type, help="Add these documents to the existing index. A known id gets its new text."
-    ),
-    click.option("--delete", metavar="ID", multiple=True, help="Delete a document from the index. May be repeated."),
-    click.option(
-        "--delete-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Delete the documents whose ids are in this text file, one id per line.",
-    ),
-)
+@change_options
 @grouped(
     "columns",
     dict,
@@ -148,14 +118,15 @@ def index_command(
     given = {name: value for name, value in storage.items() if value is not None}
     changes = bool(change) or bool(storage["uri"] and not (model or docs or shards))
     fixed = given.keys() - {"uri"} if changes else given.keys()
+    column_flags = [f"--{name}-column" for name, value in columns.items() if value is not None]
     if shards:
-        _check_shards(docs, change, columns, recipe, strict=strict)
+        _check_shards(docs, change, column_flags, recipe, strict=strict)
     else:
         _check_arguments(model, docs, fixed | vectors.keys() | recipe.model_fields_set, changes=changes)
     if not changes:
         stored_address(storage["engine"] or "embedded", storage["uri"])
     if change and not change.add:
-        _check_deletion(model, columns, encoding)
+        check_deletion(model, column_flags, encoding)
     with one_sentence("Index", VectorSettings):
         settings = VectorSettings(**vectors)
     quiet_libraries()
@@ -164,7 +135,7 @@ def index_command(
     named = Columns(**columns)
     deleted = 0
     if changes:
-        opened, deleted = _change(output, model, change, storage["uri"], named, encoding, strict=strict)
+        opened, deleted = change_index(output, model, change, storage["uri"], named, encoding, strict=strict)
     else:
         how = {"engine": "embedded", "language": "english", **given, "vectors": settings}
         if shards:
@@ -175,31 +146,6 @@ def index_command(
         echo_json({"index": str(output), "documents": len(opened), "deleted": deleted})
     else:
         click.echo(f"{len(opened)} documents in {output}", err=True)
-
-
-def _change(
-    output: Path,
-    model: str | None,
-    change: Change,
-    uri: str | None,
-    columns: Columns,
-    encoding: Encoding,
-    *,
-    strict: bool,
-) -> tuple[Index, int]:
-    """Add and delete documents, or change the address of the engine. Returns the index and how many were deleted."""
-    from text2token.search import Columns, Index, read_documents
-
-    doomed, deleted = change.ids_to_delete(), 0
-    opened = Index.open(output, model=model, uri=uri)
-    if change.add:
-        encoding.change(opened)
-        chosen = columns if columns != Columns() else opened.settings.columns
-        opened.add(read_documents(change.add, chosen, strict=strict), progress=True)
-    if doomed:
-        deleted = opened.delete(doomed)
-        click.echo(f"{deleted} of {len(doomed)} documents deleted", err=True)
-    return opened, deleted
 
 
 def _index_documents(
@@ -246,7 +192,7 @@ def _create(
 ) -> Index:
     """Build an index, or continue an unfinished one."""
     from text2token.search import Index
-    from text2token.search.writer import rollback_on_error
+    from text2token.search.index_folder import rollback_on_error
 
     if embedder.head is None and (sparse := how["vectors"].model_fields_set):
         raise UserError(
@@ -266,12 +212,10 @@ def _create(
     return opened
 
 
-def _check_shards(
-    docs: Path | None, change: Change, columns: Mapping[str, str | None], recipe: Recipe, *, strict: bool
-) -> None:
+def _check_shards(docs: Path | None, change: Change, column_flags: list[str], recipe: Recipe, *, strict: bool) -> None:
     """Refuse arguments that were settled when the shards were encoded."""
     idle = ["DOCS"] if docs else ["--add" if change.add else "--delete"] if change else ["--strict"] if strict else []
-    idle += [f"--{name}-column" for name, value in columns.items() if value is not None]
+    idle += column_flags
     idle += [as_flag(name) for name in sorted(recipe.model_fields_set.intersection(BACKBONE))]
     if idle:
         raise UserError(f"{idle[0]} does not go together with --vectors: leave one of them out.")
@@ -287,17 +231,3 @@ def _check_arguments(model: str | None, docs: Path | None, fixed: set[str], *, c
         raise UserError(
             f"{as_flag(min(fixed))} cannot change in an existing index: leave it out, or build a new index."
         )
-
-
-def _check_deletion(model: str | None, columns: Mapping[str, str | None], encoding: Encoding) -> None:
-    """Refuse arguments that only matter when documents are added."""
-    idle = [f"--{name}-column" for name, value in columns.items() if value is not None]
-    idle += ["--precision"] if encoding.precision else []
-    idle += ["MODEL"] if model else []
-    if idle:
-        raise UserError(f"{idle[0]} has no effect on --delete: leave it out.")
-
-
-def _read_ids(file: Path) -> list[str]:
-    """The lines of a text file with any ending; blank lines are skipped."""
-    return [name for line in read_lines(file) if (name := clean_id(line))]

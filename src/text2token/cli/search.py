@@ -30,7 +30,7 @@ from text2token.utils.errors import UserError, requires_extra
 from text2token.utils.files import atomic_write, check_file, output_lock
 
 if TYPE_CHECKING:
-    from text2token.search.index import Index, SearchResults
+    from text2token.search import Index, SearchResults
     from text2token.search.reasons import SearchHit
 
 _SHOWN = 6  # tokens of a hit in the table

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from text2token.data.lines import file_format, read_lines
-from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
+from text2token.data.rows import Row, TextCheck
+from text2token.data.tables import TABLE_FORMATS, is_table, read_table
 from text2token.data.text import check_texts
 from text2token.utils.errors import UserError, first_line
 

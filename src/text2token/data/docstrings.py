@@ -14,18 +14,9 @@ from types import ModuleType
 PACKAGES = ("numpy", "pandas", "scipy", "sklearn", "sklearn.metrics", "torch")
 """Each is read together with the public modules directly in it."""
 _HIDDEN = {
-    "tests",
-    "testing",
-    "conftest",
-    "matlib",
-    "distutils",
-    "f2py",
-    "externals",
-    "utils",
-    "onnx",
-    "distributed",
-    "compiler",
-}
+    "tests", "testing", "conftest", "matlib", "distutils", "f2py",
+    "externals", "utils", "onnx", "distributed", "compiler",
+}  # fmt: skip
 _MIN_SUMMARY_WORDS, _MIN_BODY_WORDS = 4, 20
 _ENGLISH_ASCII_SHARE = 0.95  # accepts a few accents and symbols, but no text in another alphabet
 _SIGNATURE = re.compile(

@@ -20,7 +20,8 @@ from sentence_transformers.sentence_transformer.modules import Router
 from torch import Tensor
 
 from text2token.data.corpus import open_corpus, sample
-from text2token.evaluation.encoders import CachingEncoder, CachingSparseEncoder, Session, Vectors, pack
+from text2token.evaluation.encoders import CachingEncoder, CachingSparseEncoder, Session, pack
+from text2token.evaluation.vector_store import Vectors
 from text2token.model import echo, static
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
-from text2token.data.tables import ID_COLUMNS, Row, TextCheck, find_table, read_table
+from text2token.data.rows import ID_COLUMNS, Row, TextCheck
+from text2token.data.tables import find_table, read_table
 from text2token.data.text import finite_number
-from text2token.evaluation.qrels import WHOLE_NUMBER, read_qrels
+from text2token.evaluation.labels import Split, encode_labels, listed
+from text2token.evaluation.qrels import read_qrels
 from text2token.utils.errors import UserError
 
 _SHAPES = (
@@ -33,11 +34,6 @@ _SHAPES = (
 _NOUNS = {"corpus": "document", "queries": "query"}
 _CLUSTERED = 2_048  # documents, as most clustering tasks of MTEB(eng, v2) take
 _NEIGHBOURS = 5  # mteb's multi-label classifier looks at so many training texts
-_OTHER_NUMBER = re.compile(r"-?\d*\.\d+(?:[eE][-+]?\d+)?")
-
-Label = int | str
-Split = dict[str, list[Any]]
-"""Column → values."""
 
 
 def folder_task(folder: Path, *, strict: bool = False) -> AbsTask:
@@ -92,22 +88,22 @@ def _similarity(folder: Path, file: Path, strict: bool) -> AbsTask:
 def _pair_classification(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
     if any(isinstance(label, list) for label in splits["test"]["label"]):
         raise UserError(f"Pair classification needs one label a row, and '{folder}' has lists of labels.")
-    names = _encode_labels(folder, splits)
+    names = encode_labels(folder, splits)
     if len(names) != 2:
-        raise UserError(f"The pairs of '{folder}' must have two different labels, found {_listed(names)}.")
+        raise UserError(f"The pairs of '{folder}' must have two different labels, found {listed(names)}.")
     column = {"label_column_name": "label"}
     return _task(folder, AbsTaskPairClassification, "PairClassification", "max_ap", splits, **column)
 
 
 def _classification(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
     if not any(isinstance(label, list) for rows in splits.values() for label in rows["label"]):
-        _encode_labels(folder, splits)
+        encode_labels(folder, splits)
         return _task(folder, AbsTaskClassification, "Classification", "accuracy", splits)
     if len(splits["train"]["label"]) < _NEIGHBOURS:
         raise UserError(f"The train table of '{folder}' has fewer than {_NEIGHBOURS} texts: add some.")
     for rows in splits.values():
         rows["label"] = [label if isinstance(label, list) else [label] for label in rows["label"]]
-    _encode_labels(folder, splits)
+    encode_labels(folder, splits)
     whole = {"max_eval_samples": None}
     return _task(folder, AbsTaskMultilabelClassification, "MultilabelClassification", "accuracy", splits, **whole)
 
@@ -118,7 +114,7 @@ def _clustering(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
             f"Clustering needs one label per text, and '{folder}' has lists of labels: "
             "write one label, or add a train table for multi-label classification."
         )
-    _encode_labels(folder, splits, note=False)
+    encode_labels(folder, splits, note=False)
     size = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": _CLUSTERED}
     names = {"input_column_name": "text", "label_column_name": "label"}
     return _task(folder, AbsTaskClustering, "Clustering", "v_measure", splits, **size, **names)
@@ -214,44 +210,6 @@ def _read(file: Path, texts: Sequence[str], others: Sequence[str], strict: bool)
             found[column].append(value)
     check.report(file)
     return found
-
-
-def _encode_labels(folder: Path, splits: Mapping[str, Split], *, note: bool = True) -> list[Label]:
-    """Replace labels by their places in sorted order, in place: 0, 1, …; returns the sorted labels.
-
-    Whole numbers are sorted as numbers and stand before words.
-    """
-    cleaned = {split: [_label(folder, label) for label in rows["label"]] for split, rows in splits.items()}
-    every = {
-        label for labels in cleaned.values() for row in labels for label in (row if isinstance(row, list) else [row])
-    }
-    names = sorted(every, key=lambda label: (isinstance(label, str), label))
-    if len(names) < 2:
-        raise UserError(f"All labels of '{folder}' are {_listed(names)}, so there is nothing to tell apart.")
-    codes = {label: place for place, label in enumerate(names)}
-    for split, labels in cleaned.items():
-        splits[split]["label"] = [
-            [codes[label] for label in row] if isinstance(row, list) else codes[row] for row in labels
-        ]
-    if note and len(names) == 2 and names != [0, 1]:
-        warnings.warn(f"{folder.resolve().name}: label '{names[0]}' counts as 0, '{names[1]}' as 1.", stacklevel=2)
-    return names
-
-
-def _label(folder: Path, value: Any) -> Any:
-    """A label as a whole number or a word. ``7.0`` is 7, in numbers and in text; ``007`` is a word."""
-    if isinstance(value, list):
-        return [_label(folder, label) for label in value]
-    written = str(int(value) if isinstance(value, bool) else value)
-    if number := WHOLE_NUMBER.fullmatch(written):
-        return int(number[1])
-    if not isinstance(value, str | int) or _OTHER_NUMBER.fullmatch(written):
-        raise UserError(f"The label {written} of '{folder}' is not a whole number or a word: a label names a class.")
-    return written
-
-
-def _listed(names: Iterable[Label]) -> str:
-    return ", ".join(f"'{name}'" for name in list(names)[:5]) or "missing"
 
 
 def _task(

@@ -12,9 +12,9 @@ import mteb
 from mteb.abstasks import AbsTask
 
 from text2token.evaluation.folder_task import folder_task
-from text2token.evaluation.items import measurable
 from text2token.evaluation.results import BENCHMARK
 from text2token.evaluation.task_data import check_task
+from text2token.evaluation.task_items import measurable
 from text2token.utils.errors import UserError
 
 

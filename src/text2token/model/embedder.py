@@ -203,7 +203,7 @@ class Embedder:
         Raises:
             UserError: ``texts`` is a single string instead of a list, or an item is not a string or cannot be tokenised.
         """
-        if prompt is None and self.encoder.default_prompt_name is not None:
+        if prompt is None:
             prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
         if any(module.training for module in self.encoder.modules()):
             self.encoder.eval()

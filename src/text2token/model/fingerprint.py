@@ -13,7 +13,7 @@ from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
 from text2token.model.embedder import Embedder
-from text2token.model.vocabulary import backend_of
+from text2token.model.tokens import backend_of
 from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 

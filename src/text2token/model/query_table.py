@@ -17,7 +17,7 @@ from more_itertools import pairwise
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from text2token.model.vocabulary import token_ids
+from text2token.model.tokens import flat_token_ids
 from text2token.utils.arrays import sum_by_key
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.files import atomic_folder, read_json, write_json
@@ -90,7 +90,7 @@ class QueryTable:
             any order: distinct vocabulary ids, and the mean of their weights over the tokens of the text.
         """
         vectors = np.zeros((len(texts), self.rows.dense.shape[1]), np.float32)
-        tokens, ends = token_ids(self.tokenizer, texts, None)
+        tokens, ends = flat_token_ids(self.tokenizer, texts, None)
         entries = []
         for vector, (start, end) in zip(vectors, pairwise(ends), strict=True):
             ids = tokens[start:end]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from text2token.model.query_table import QueryTable
 from text2token.model.row_training import train_rows
-from text2token.model.vocabulary import tokenise
+from text2token.model.tokens import tokenise
 
 _TOKENS = 1_024  # read of a document; the mean of more hardly changes
 # Chosen on known items: the titles of Wikipedia paragraphs as queries, with the model's vectors of the paragraphs.

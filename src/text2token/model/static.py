@@ -23,7 +23,7 @@ from text2token.model.backbone import load_head, resolve
 from text2token.model.embedder import Embedder
 from text2token.model.head import DecodingHead
 from text2token.model.loading import loading
-from text2token.model.vocabulary import tokenise
+from text2token.model.tokens import tokenise
 from text2token.utils.errors import UserError
 
 STATIC = "static"

@@ -7,9 +7,9 @@ from .filters import parse_filter as parse_filter
 from .fusion import HYBRID as HYBRID
 from .fusion import Fusion as Fusion
 from .index import Index as Index
-from .index import SearchResults as SearchResults
 from .reasons import Match as Match
 from .reasons import SearchHit as SearchHit
+from .searcher import SearchResults as SearchResults
 from .shards.encode import ShardJob as ShardJob
 from .shards.encode import encode_shards as encode_shards
 from .shards.reader import EncodedShards as EncodedShards

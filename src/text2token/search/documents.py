@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from text2token.data.tables import TABLE_FORMATS, Row, TextCheck, is_table, read_table
+from text2token.data.rows import Row, TextCheck
+from text2token.data.tables import TABLE_FORMATS, is_table, read_table
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value, text_values
 from text2token.utils.errors import UserError

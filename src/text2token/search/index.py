@@ -2,50 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from more_itertools import chunked
 from scipy.sparse import csr_array
 
-from text2token.data.text import check_texts, clean, clean_id
+from text2token.data.text import clean_id
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.addresses import stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.engines.by_name import open_engine
-from text2token.search.filters import Filter, check_filters, parse_filter
+from text2token.search.filters import Filter
 from text2token.search.format import read_settings, write_settings
-from text2token.search.fusion import HYBRID, Fusion, fields_to_search, search
-from text2token.search.reasons import SearchHit, explain
+from text2token.search.fusion import HYBRID, Fusion
+from text2token.search.index_folder import check_readable, create_index, explain_full_disk, write_lock
 from text2token.search.sampling import sample_tokens
+from text2token.search.searcher import IndexSearcher, SearchResults
 from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
-from text2token.search.writer import IndexWriter, create_index, write_lock
+from text2token.search.writer import IndexWriter
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UserError, check_count, first_line, is_full_disk
-from text2token.utils.progress import track
+from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
     from text2token.search.shards.reader import EncodedShards
-
-_QUERIES = 64  # queries encoded at once
-
-
-class SearchResults(NamedTuple):
-    """Hits of a search, best first.
-
-    Attributes:
-        hits: The hits.
-        note: A sentence if a part of the query could not be used or a part of the documents not be searched; else None.
-    """
-
-    hits: list[SearchHit]
-    note: str | None
 
 
 class Index:
@@ -159,23 +142,8 @@ class Index:
             UserError: There is no index, its first build is not finished, or it is damaged.
         """
         folder = Path(folder)
-        if not (folder / STORE).is_file():
-            raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
-        try:
-            store = DocumentStore(folder / STORE)
-            finished = store.get("finished")
-            store.close()
-            if not finished:
-                raise UserError(
-                    f"The index in '{folder}' is not finished: repeat the command that makes it, and it continues."
-                )
+        with check_readable(folder):
             index = cls(folder, embedder, model, uri=uri, partial=partial, query_model=query_model)
-        except UserError:
-            raise
-        except sqlite3.OperationalError:
-            raise  # another process has locked the database, or the disk fails
-        except (OSError, ValueError, KeyError, EOFError, sqlite3.DatabaseError) as error:
-            raise UserError(f"The index in '{folder}' is damaged: make it again ({first_line(error)}).") from error
         if not partial and not len(index) and index._store.get("documents", 0) > index._store.waiting_count():
             raise UserError(
                 f"The vectors of the index in '{folder}' are missing from its engine: restore them, or make the index again."
@@ -285,24 +253,12 @@ class Index:
     @contextmanager
     def _writing(self) -> Iterator[IndexWriter]:
         """Hold the write lock. The engine is opened again, since another process may have written before."""
-        try:
-            with write_lock(self._folder):
-                if read_settings(self._store, self._folder).collection != self.settings.collection:
-                    raise UserError(
-                        f"Another process has begun the index in '{self._folder}' anew: repeat the command."
-                    )
-                self._store.add_metadata_column()
-                self.engine = self._open_engine()
-                yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)
-        except Exception as error:
-            if not is_full_disk(error):
-                raise
-            state = (
-                "The index is intact and can be searched" if self._store.get("finished") else "Nothing finished is lost"
-            )
-            raise UserError(
-                f"The disk of the index '{self._folder}' is full. {state}: free some space and repeat the command."
-            ) from error
+        with explain_full_disk(self._folder, self._store), write_lock(self._folder):
+            if read_settings(self._store, self._folder).collection != self.settings.collection:
+                raise UserError(f"Another process has begun the index in '{self._folder}' anew: repeat the command.")
+            self._store.add_metadata_column()
+            self.engine = self._open_engine()
+            yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)
 
     def _keep_address(self, uri: str) -> None:
         kept = stored_address(self.settings.engine, uri)
@@ -338,18 +294,7 @@ class Index:
         Raises:
             UserError: The index has no such field or metadata column, the model is not that of the index, or ``k`` is below 1.
         """
-        check_count("k", k)
-        query = clean(query)
-        if not query:
-            return SearchResults([], "The query has no text.")
-        conditions = self._conditions(filters)
-        vectors = self.query_vectors([query], mode, inference_free=inference_free, fusion=fusion)
-        empty = [field for field, rows in vectors.items() if abs(rows).sum() == 0]
-        lost: list[str] = []
-        hits = search(self.engine, vectors, k, fusion, conditions, lost if self._partial else None)
-        notes = [f"No word of the query is known in: {', '.join(empty)}."] if empty else []
-        notes += [_partial_note(lost)] if lost else []
-        return SearchResults(explain(hits, self._store, self._vectorizer, vectors), " ".join(notes) or None)
+        return self._searcher.search(query, k, mode, inference_free=inference_free, fusion=fusion, filters=filters)
 
     def rank(
         self,
@@ -363,38 +308,17 @@ class Index:
         progress: bool = False,
     ) -> list[list[ScoredId]]:
         """Search many queries, without texts and matches of the hits; see :meth:`search`. A query without text has no hits."""
-        check_texts(queries)
-        check_count("k", k)
-        conditions = self._conditions(filters)
-        cleaned = {row: text for row, query in enumerate(queries) if (text := clean(query))}
-        ranked: list[list[ScoredId]] = [[] for _ in queries]
-        lost: list[str] = []
-        batches = list(chunked(cleaned.items(), _QUERIES))
-        for batch in track(batches, "Searching", unit="queries", each=_QUERIES, enabled=progress):
-            vectors = self.query_vectors(
-                [text for _, text in batch], mode, inference_free=inference_free, fusion=fusion
-            )
-            for place, (row, _) in enumerate(batch):
-                query = {field: rows if len(batch) == 1 else rows[[place]] for field, rows in vectors.items()}
-                ranked[row] = search(self.engine, query, k, fusion, conditions, lost if self._partial else None)
-        if lost:
-            logging.getLogger(__name__).warning(_partial_note(lost))
-        return ranked
+        return self._searcher.rank(
+            queries, k, mode, inference_free=inference_free, fusion=fusion, filters=filters, progress=progress
+        )
 
     def query_vectors(
         self, queries: Sequence[str], mode: Mode = "hybrid", *, inference_free: bool = False, fusion: Fusion = HYBRID
     ) -> dict[FieldName, Matrix]:
         """Return the vectors of queries in the fields that :meth:`search` uses, one row for each query. No query may be empty."""
-        fields = fields_to_search(mode, self.fields, fusion, inference_free=inference_free)
-        return self._vectorizer.queries(queries, fields, inference_free=inference_free)
+        return self._searcher.vectors(queries, mode, inference_free=inference_free, fusion=fusion)
 
-    def _conditions(self, filters: Sequence[Filter | str] | str) -> list[Filter]:
-        several = [filters] if isinstance(filters, str) else filters
-        conditions = [parse_filter(own) if isinstance(own, str) else own for own in several]
-        if conditions:
-            check_filters(conditions, self.metadata_columns)
-        return conditions
-
-
-def _partial_note(lost: Sequence[str]) -> str:
-    return f"The answer is partial, because these shards did not answer: {', '.join(sorted(set(lost)))}."
+    @property
+    def _searcher(self) -> IndexSearcher:
+        """Searches with the engine that is open now."""
+        return IndexSearcher(self._store, self._vectorizer, self.engine, self.fields, self._partial)

@@ -25,7 +25,7 @@ from text2token.utils.errors import first_line
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
-    from text2token.search.encoder import IndexModel
+    from text2token.search.index_model import IndexModel
 
 
 class Vectorizer:
@@ -64,7 +64,7 @@ class Vectorizer:
     @cached_property
     def model(self) -> IndexModel:
         """The model of the index. Only this imports torch, and a search with the words of a query alone does not need it."""
-        from text2token.search.encoder import IndexModel
+        from text2token.search.index_model import IndexModel
 
         return IndexModel(*self._model_arguments)
 
@@ -88,7 +88,7 @@ class Vectorizer:
             self._store.set(**{f"average_{kind}": self._store.get(kind, 0) / documents for kind in ("words", "tokens")})
 
     def calibrate(self, sample: Callable[[int], list[str]], *, progress: bool) -> None:
-        """See :meth:`text2token.search.encoder.IndexModel.calibrate`."""
+        """See :meth:`text2token.search.index_model.IndexModel.calibrate`."""
         self.model.calibrate(sample, progress=progress)
 
     def teach(self, *, progress: bool) -> None:

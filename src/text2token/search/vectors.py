@@ -18,7 +18,8 @@ from scipy.sparse import csr_array
 from tokenizers import Tokenizer
 
 from text2token.model.query_table import Entries
-from text2token.model.vocabulary import Vocabulary, count_tokens, read_vocabulary, token_ids
+from text2token.model.tokens import count_tokens, flat_token_ids
+from text2token.model.vocabulary import Vocabulary, read_vocabulary
 from text2token.search.bm25 import idf, impacts
 from text2token.settings.search import VectorSettings
 from text2token.utils.arrays import sum_by_key
@@ -77,7 +78,7 @@ class TokenSpace:
 
     def count(self, texts: list[str]) -> csr_array:
         """Number of occurrences of each column in each text, N×C, without control tokens and white space."""
-        ids, ends = token_ids(self.tokenizer, _lowered(texts), None)
+        ids, ends = flat_token_ids(self.tokenizer, _lowered(texts), None)
         literal = self._literal[ids]
         rows = np.repeat(np.arange(len(texts)), ends[1:] - ends[:-1])[literal]
         return summed(rows, self.columns[ids[literal]], np.ones(len(rows), np.float32), (len(texts), self.width))

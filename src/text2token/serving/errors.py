@@ -100,10 +100,7 @@ def _unread_body(error: Mapping[str, Any], content_type: str) -> str | None:
 def install_handlers(app: FastAPI) -> None:
     """Turn every error of ``app`` into a response in the format of its path. No response contains a traceback."""
 
-    async def on_api_error(request: Request, error: Exception) -> JSONResponse:
-        return error_response(request.url.path, as_api_error(error))
-
-    async def on_user_error(request: Request, error: Exception) -> JSONResponse:
+    async def on_anything(request: Request, error: Exception) -> JSONResponse:
         return error_response(request.url.path, as_api_error(error))
 
     async def on_validation(request: Request, error: Exception) -> JSONResponse:
@@ -123,11 +120,7 @@ def install_handlers(app: FastAPI) -> None:
         response.headers.update(error.headers or {})
         return response
 
-    async def on_anything(request: Request, error: Exception) -> JSONResponse:
-        return error_response(request.url.path, as_api_error(error))
-
-    app.add_exception_handler(ApiError, on_api_error)
-    app.add_exception_handler(UserError, on_user_error)
+    for kind in (ApiError, UserError, Exception):
+        app.add_exception_handler(kind, on_anything)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http)
-    app.add_exception_handler(Exception, on_anything)

@@ -33,14 +33,14 @@ def as_ids(
     Raises:
         ApiError: There are no inputs or too many; an input is empty, too long or outside the vocabulary; the prompt is unknown.
     """
-    started, encoder = time.monotonic(), service.model.text_encoder
+    started, tokenizer = time.monotonic(), service.model.request_tokenizer
     texts, ids = _split(inputs)
     service.check_count(len(texts) + len(ids))
     for row in ids:
-        encoder.check_ids(row)
+        tokenizer.check_ids(row)
     prompt = named_prompt(service, prompt_name)
-    rows = encoder.encode(texts, prompt, truncate=truncate, direction=direction) if texts else []
-    rows += [encoder.around(row, truncate=truncate, direction=direction) for row in ids]
+    rows = tokenizer.encode(texts, prompt, truncate=truncate, direction=direction) if texts else []
+    rows += [tokenizer.around(row, truncate=truncate, direction=direction) for row in ids]
     timing.characters += sum(map(len, texts))
     timing.tokenizing += time.monotonic() - started
     service.metrics.tokenizing.observe(time.monotonic() - started)

@@ -23,7 +23,7 @@ from text2token.serving.metrics import Metrics
 from text2token.serving.plane import Plane
 from text2token.serving.queue import Job, TokenQueue
 from text2token.serving.settings import ServerSettings
-from text2token.serving.tokens import TextEncoder
+from text2token.serving.tokens import RequestTokenizer
 from text2token.serving.worker import Worker
 
 Result = TypeVar("Result")
@@ -38,23 +38,23 @@ class QueuedEmbedder(Embedder):
     """
 
     worker: Worker | None = None
-    text_encoder: TextEncoder | None = None
+    request_tokenizer: RequestTokenizer | None = None
 
     @classmethod
-    def of(cls, embedder: Embedder, worker: Worker, text_encoder: TextEncoder) -> QueuedEmbedder:
+    def of(cls, embedder: Embedder, worker: Worker, request_tokenizer: RequestTokenizer) -> QueuedEmbedder:
         """Return a copy of the embedder that sends its texts to the worker."""
         own = {part.name: getattr(embedder, part.name) for part in fields(embedder)}
-        return cls(**own, worker=worker, text_encoder=text_encoder)
+        return cls(**own, worker=worker, request_tokenizer=request_tokenizer)
 
     def embed(
         self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int | None = None, progress: bool = False
     ) -> Tensor:
         """Return the embeddings of :meth:`Embedder.embed`. The queue chooses the batches, so ``batch_size`` has no effect."""
         assert self.worker is not None
-        assert self.text_encoder is not None
-        if prompt is None and self.encoder.default_prompt_name is not None:
+        assert self.request_tokenizer is not None
+        if prompt is None:
             prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
-        job = self.worker.submit(self.text_encoder.encode(list(texts), prompt or "", truncate=True))
+        job = self.worker.submit(self.request_tokenizer.encode(list(texts), prompt or "", truncate=True))
         if (jobs := _JOBS.get()) is not None:
             jobs.append(job)
         return job.done.result()
@@ -109,10 +109,10 @@ class Model:
     """
 
     def __init__(self, embedder: Embedder, settings: ServerSettings, metrics: Metrics, turn: threading.Lock) -> None:
-        self.plain, self.text_encoder = embedder, TextEncoder(embedder)
+        self.plain, self.request_tokenizer = embedder, RequestTokenizer(embedder)
         queue = TokenQueue(settings.queue_tokens, settings.batch_tokens)
-        self.worker = Worker(embedder, queue, metrics, turn, probe=self.text_encoder.around([]) or [0])
-        self.embedder = QueuedEmbedder.of(embedder, self.worker, self.text_encoder)
+        self.worker = Worker(embedder, queue, metrics, turn, probe=self.request_tokenizer.around([]) or [0])
+        self.embedder = QueuedEmbedder.of(embedder, self.worker, self.request_tokenizer)
 
 
 class Service:

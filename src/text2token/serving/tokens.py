@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from text2token.model.embedder import Embedder
 from text2token.model.template import own_special_tokens
-from text2token.model.vocabulary import backend_of, untruncated
+from text2token.model.tokens import backend_of, untruncated
 from text2token.serving.errors import ApiError
 from text2token.utils.errors import UserError
 
@@ -19,7 +19,7 @@ _UNLIMITED = 2**20  # tokens of a text, for a model without a limit
 _CHARACTERS = 64  # Characters kept for each token of a cut text. The rest would be cut anyway, so it is not tokenized.
 
 
-class TextEncoder:
+class RequestTokenizer:
     """Tokenizes the texts of requests.
 
     It uses a copy of the tokenizer that never truncates or pads. Several threads share the copy, so its settings must not change.

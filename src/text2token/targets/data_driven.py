@@ -15,7 +15,8 @@ from more_itertools import chunked
 from numpy.typing import NDArray
 from scipy import sparse
 
-from text2token.model.vocabulary import Vocabulary, count_tokens
+from text2token.model.tokens import count_tokens
+from text2token.model.vocabulary import Vocabulary
 from text2token.targets.base import Targets, checksum, from_matrix
 
 if TYPE_CHECKING:

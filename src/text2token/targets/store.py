@@ -22,7 +22,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.model.embedder import Embedder
-from text2token.model.vocabulary import count_tokens, read_vocabulary
+from text2token.model.tokens import count_tokens
+from text2token.model.vocabulary import read_vocabulary
 from text2token.targets.base import TargetBuilder, mass_beyond, texts_checksum
 from text2token.targets.loss import pad_targets
 from text2token.targets.teacher import Teacher

@@ -13,8 +13,8 @@ from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.saved import is_saved
 from text2token.model.template import room_for_text
-from text2token.model.vocabulary import first_tokens
-from text2token.settings.record import TeacherFacts
+from text2token.model.tokens import first_tokens
+from text2token.settings.facts import TeacherFacts
 from text2token.utils.errors import UserError
 
 

@@ -13,8 +13,8 @@ from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
 from text2token.model.precision import Precision
 from text2token.model.spans import correction_sample
+from text2token.settings.facts import CandidateFacts
 from text2token.settings.recipe import Recipe
-from text2token.settings.record import CandidateFacts
 from text2token.training.card import write_cards
 from text2token.training.choose import (
     CANDIDATES,

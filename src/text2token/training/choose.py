@@ -16,11 +16,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 from torch import Tensor
 
+from text2token.analysis.sts import cosine_spearman
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.spans import draw_span, join_words, split_words
@@ -43,7 +42,7 @@ class Candidate(NamedTuple):
 
 
 class CandidateScore(NamedTuple):
-    """A candidate and its agreement, see :func:`overlap_agreement`."""
+    """A candidate and its agreement: Spearman's ρ, −1 … 1, between cosines and shares of common words."""
 
     candidate: Candidate
     agreement: float
@@ -103,7 +102,7 @@ def score_candidates(
         learnt = correction(candidate.steps, data.sample, embedder.decoding_head, candidate.keep)
         corrected = Embedder(embedder.encoder, correction=learnt)
         vectors = corrected.densify(data.left), corrected.densify(data.right)
-        scores.append(CandidateScore(candidate, overlap_agreement(*vectors, data.share)))
+        scores.append(CandidateScore(candidate, cosine_spearman(*vectors, data.share)))
     return scores
 
 
@@ -118,12 +117,6 @@ def choose(scores: Sequence[CandidateScore], pairs: int) -> CandidateScore:
     best = max(score.agreement for score in scores)
     error = (1 - best**2) * math.sqrt((1 + best**2 / 2) / max(pairs - 3, 1))
     return next(score for score in scores if score.agreement >= best - error)
-
-
-def overlap_agreement(left: Tensor, right: Tensor, share: NDArray[np.float64]) -> float:
-    """Spearman's ρ, −1 … 1, between the cosines of dense vectors, N×k each, and the shares of common words."""
-    cosines = torch.nn.functional.cosine_similarity(left, right)
-    return float(spearmanr(cosines.numpy(), share).statistic)
 
 
 def overlapping_pairs(texts: Sequence[str], seed: int = 0) -> OverlappingPairs:

@@ -17,9 +17,10 @@ from text2token.model.fingerprint import comparable, embedder_fingerprint, with_
 from text2token.model.query_table import QUERY, QueryTable, TokenRows, write_query_table
 from text2token.model.spans import draw_span, join_words, split_words
 from text2token.model.static import pool, spaced, static_encoder
-from text2token.model.vocabulary import tokenise
+from text2token.model.tokens import tokenise
 from text2token.settings.distillation import DistillSettings
-from text2token.settings.record import RECORD, DistillRecord, TeacherFacts
+from text2token.settings.facts import TeacherFacts
+from text2token.settings.record import RECORD, DistillRecord
 from text2token.training.card import write_student_cards
 from text2token.training.start import CorpusLike, Draw, Drawn, as_corpus, read_corpus
 from text2token.training.student import Lesson, start_table, train_table

@@ -15,8 +15,8 @@ from text2token.data.corpus import Corpus
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
 from text2token.model.template import room_for_text
+from text2token.settings.facts import DynamicsFacts, Example, Row, TargetFacts
 from text2token.settings.recipe import Recipe
-from text2token.settings.record import DynamicsFacts, Example, Row, TargetFacts
 from text2token.targets.builders import TargetSettings, make_builders
 from text2token.targets.data_driven import CorpusStatistics, corpus_statistics
 from text2token.targets.loss import token_target_loss

@@ -14,8 +14,9 @@ from matplotlib import style
 from matplotlib.figure import Figure
 
 from text2token.analysis.dynamics import REPRESENTATION, VOCABULARY
+from text2token.settings.facts import Measure, Number
 from text2token.settings.recipe import Recipe
-from text2token.settings.record import Measure, Number, RunRecord
+from text2token.settings.record import RunRecord
 from text2token.utils.figures import inline_svg
 from text2token.utils.page import MISSING, Bar, bars, page_environment, write_page
 

@@ -14,8 +14,9 @@ from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
 from text2token.model.packed_product import limit_kernels
+from text2token.settings.facts import BackboneFacts, CorpusFacts
 from text2token.settings.recipe import Recipe
-from text2token.settings.record import RECORD, BackboneFacts, CorpusFacts, RunRecord
+from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
 from text2token.utils.processes import on_main
 from text2token.utils.run_folder import RunFolder

@@ -2,78 +2,35 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from psycopg import Connection, sql
 from scipy.sparse import csr_array
 
-from text2token.search.engines.base import (
-    LostShardError,
-    Matrix,
-    ScoredId,
-    best,
-    check_fields,
-    check_has_field,
-    described,
-)
-from text2token.search.engines.postgres_postings import best_documents, update_postings
+from text2token.search.engines.base import LostShardError, Matrix, ScoredId, best, check_fields
+from text2token.search.engines.postgres_postings import update_postings
 from text2token.search.engines.postgres_schema import (
     APPROXIMATE,
     MAX_DENSE_HNSW,
-    TERMS,
     Table,
     build_index,
     read_table,
     require_pgvector,
     upgrade_table,
 )
+from text2token.search.engines.postgres_search import SESSION, search_table
 from text2token.search.engines.postgres_shard import Shard
-from text2token.search.engines.postgres_values import (
-    MAX_SPARSE,
-    WORDS,
-    array_text,
-    dense_binary,
-    numbers_binary,
-    query_text,
-    sparse_binary,
-    strongest,
-    terms_binary,
-    texts_binary,
-)
+from text2token.search.engines.postgres_values import MAX_SPARSE, metadata_columns, strongest, vector_columns
 from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
-from text2token.utils.errors import UserError
 
 T = TypeVar("T")
-Where: TypeAlias = tuple[list[sql.Composable], list[Any]]
-"""Conditions of a statement, and the values of their parameters."""
 APPROXIMATE_FROM = 20_000
 """Documents of a shard from which sparse and dense searches are approximate. Up to there an exact search is about as fast."""
-DOCUMENT_TOKENS = 32
-"""A sparse search with filters scores documents that have a token of the query among so many strongest ones of their own."""
-EF_SEARCH = 800
-"""Candidates of an HNSW search (pgvector's ``hnsw.ef_search``).
-
-Among 100,000 vectors drawn from 1,000 real ones, which are harder to tell apart than real ones, 600 missed 1 or 2 of 100 hits and
-800 missed none; 1,000 took a quarter longer and found no more.
-"""
-_SESSION = {
-    "hnsw.ef_search": str(EF_SEARCH),
-    "hnsw.iterative_scan": "strict_order",  # goes on until enough documents meet the filters
-    "jit": "off",  # compiling takes longer than a search
-}
-RERANKED = 2
-"""Documents that an HNSW search ranks by 16 bits a number and the table again by 32, for each hit."""
-_DISTANCES: dict[FieldName, str] = {  # the cast of dense vectors reads tables of schema 1 too
-    "sparse": "sparse <#> %s::sparsevec",
-    "bm25": "bm25 <#> %s::sparsevec",
-    "dense": "dense::vector <#> %s::vector",
-}
 _SEARCHES = 4  # searches of all shards at the same time
 
 
@@ -107,7 +64,7 @@ class PostgresEngine:
         """
         addresses = uri.split(";")
         self._name = table
-        self._shards = [Shard(address, i, len(addresses), _SESSION) for i, address in enumerate(addresses, 1)]
+        self._shards = [Shard(address, i, len(addresses), SESSION) for i, address in enumerate(addresses, 1)]
         self._tables: dict[Shard, Table] = {}
         self._threads = ThreadPoolExecutor(_SEARCHES * len(addresses))
 
@@ -132,8 +89,8 @@ class PostgresEngine:
             names, values = [ids[row] for row in rows], [metadata[row] if metadata else {} for row in rows]
             columns: dict[str, Iterable[Any]] = {"id": names}
             for field, matrix in vectors.items():
-                columns |= _columns(field, matrix[rows])
-            columns |= {"metadata": map(texts_binary, values), "numbers": map(numbers_binary, values)}
+                columns |= vector_columns(field, matrix[rows])
+            columns |= metadata_columns(values)
             listed = sql.SQL(", ").join(map(sql.Identifier, columns))
             statement = self._sql("COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)", columns=listed)
             with connection.transaction(), connection.cursor() as cursor:
@@ -192,19 +149,7 @@ class PostgresEngine:
             table = self._table(shard, connection)
             if table is None:
                 return []
-            check_has_field(f"The table '{self._name}'", table.fields, field)
-            if field != "bm25" and query.shape[1] != table.fields[field]:
-                raise UserError(
-                    f"The table '{self._name}' holds {described(table.fields)}, and the {field} vector of the query has "
-                    f"{query.shape[1]}: search with the model of the index."
-                )
-            if field in table.approximate:
-                posted = field == "sparse" and table.posted and not filters
-                near = self._posted(connection, query, k) if posted else _conditions(filters)
-                hits = self._ranked(connection, field, query, k, near, exact=posted)
-                if len(hits) == k:
-                    return hits
-            return self._ranked(connection, field, query, k, _conditions(filters), exact=True)
+            return search_table(connection, self._name, table, field, query, k, filters)
 
         return best([hit for hits in self._each(search, lost) for hit in hits], k)
 
@@ -217,38 +162,6 @@ class PostgresEngine:
             return 0
         (number,) = connection.execute(self._sql("SELECT count(*) FROM {table}")).fetchone() or (0,)
         return int(number)
-
-    def _posted(self, connection: Connection[Any], query: Matrix, k: int) -> Where:
-        """The condition that a document has no postings yet, or that its postings rank it among the first."""
-        numbers, last = best_documents(connection, self._name, csr_array(query), k)
-        return [sql.SQL("(number = ANY(%s::int[]) OR number > %s)")], [array_text(numbers), last]
-
-    def _ranked(
-        self, connection: Connection[Any], field: FieldName, query: Matrix, k: int, where: Where, *, exact: bool
-    ) -> list[ScoredId]:
-        """The best documents of one shard that meet some conditions.
-
-        PostgreSQL uses an HNSW index only if the distance alone orders the rows, so its documents are ranked again.
-        """
-        conditions, values = where
-        if field == "bm25" or (field == "sparse" and not exact):
-            conditions.append(sql.SQL("{} && %s::int[]").format(sql.Identifier(TERMS[field])))
-            values.append(array_text(csr_array(query).indices))
-        written = query_text(field, query)
-        source = self._sql(
-            "{table} WHERE {conditions}", conditions=sql.SQL(" AND ").join([*conditions, sql.SQL("true")])
-        )
-        if field == "dense" and not exact:
-            half = sql.SQL("halfvec({})").format(query.shape[1])
-            source = sql.SQL(
-                "(SELECT id, dense FROM {source} ORDER BY dense::{half} <#> %s::{half} LIMIT %s) AS near"
-            ).format(source=source, half=half)
-            values += [written, RERANKED * k]
-        statement = sql.SQL("SELECT id, -({distance}) AS score FROM {source} ORDER BY score DESC, id LIMIT %s").format(
-            distance=sql.SQL(_DISTANCES[field]), source=source
-        )
-        found = connection.execute(statement, [written, *values, k])
-        return [ScoredId(name, score) for name, score in found if field == "dense" or score > 0]
 
     def _prepare(self, shard: Shard, connection: Connection[Any], fields: Mapping[FieldName, int]) -> None:
         """Make or upgrade the table of a shard, and check that it holds the fields."""
@@ -295,31 +208,3 @@ class PostgresEngine:
 
     def _sql(self, text: str, **parts: sql.Composable) -> sql.Composed:
         return sql.SQL(text).format(table=sql.Identifier(self._name), **parts)
-
-
-def _conditions(filters: Sequence[Filter]) -> Where:
-    """Filters as SQL, and the values of its parameters."""
-    conditions: list[sql.Composable] = []
-    values: list[Any] = []
-    for condition in filters:
-        (column, operator, value), number = condition, condition.number
-        if operator == "=":
-            conditions.append(sql.SQL("metadata @> %s::jsonb"))
-            values.append(json.dumps({column: value}))
-        elif number is None:
-            conditions.append(sql.SQL('(metadata ->> %s) COLLATE "C" {} %s').format(sql.SQL(operator)))
-            values += [column, value]
-        else:
-            conditions.append(sql.SQL("(numbers ->> %s)::float8 {} %s").format(sql.SQL(operator)))
-            values += [column, number]
-    return conditions, values
-
-
-def _columns(field: FieldName, rows: Matrix) -> dict[str, Iterable[bytes]]:
-    """The columns of the table that a field fills."""
-    if field == "dense":
-        return {"dense": dense_binary(rows)}
-    kept = strongest(csr_array(rows), MAX_SPARSE)
-    if field == "sparse":
-        return {"sparse": sparse_binary(kept, rows.shape[1]), "tokens": terms_binary(strongest(kept, DOCUMENT_TOKENS))}
-    return {"bm25": sparse_binary(kept, WORDS), "words": terms_binary(kept)}

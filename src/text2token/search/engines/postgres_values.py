@@ -1,9 +1,9 @@
-"""Values in the forms that PostgreSQL and pgvector read: binary for many documents, text for one query."""
+"""The columns of a table in the forms that PostgreSQL and pgvector read: binary for many documents, text for one query."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from struct import pack
 from typing import Any
 
@@ -18,7 +18,30 @@ from text2token.settings.search import FieldName
 WORDS = 10**9
 """Columns of a BM25 vector, whose words grow in number: pgvector's largest size, because two vectors must have the same."""
 MAX_SPARSE = 16_000  # non-zeros of a sparsevec
+DOCUMENT_TOKENS = 32
+"""A sparse search with filters scores documents that have a token of the query among so many strongest ones of their own."""
 _INT4 = 23  # PostgreSQL's number for the type
+
+
+def vector_columns(field: FieldName, rows: Matrix) -> dict[str, Iterable[bytes]]:
+    """The columns of a table that a field fills, in binary form."""
+    if field == "dense":
+        return {"dense": dense_binary(rows)}
+    kept = strongest(csr_array(rows), MAX_SPARSE)
+    if field == "sparse":
+        return {
+            "sparse": _sparse_binary(kept, rows.shape[1]),
+            "tokens": _terms_binary(strongest(kept, DOCUMENT_TOKENS)),
+        }
+    return {"bm25": _sparse_binary(kept, WORDS), "words": _terms_binary(kept)}
+
+
+def metadata_columns(values: Sequence[Metadata]) -> dict[str, Iterable[bytes]]:
+    """The columns of a table that metadata fills, in binary form: as text, and as numbers where they are numbers."""
+    return {
+        "metadata": map(_json_binary, map(text_values, values)),
+        "numbers": map(_json_binary, map(number_values, values)),
+    }
 
 
 def strongest(rows: csr_array, number: int) -> csr_array:
@@ -33,14 +56,14 @@ def strongest(rows: csr_array, number: int) -> csr_array:
     return kept
 
 
-def sparse_binary(rows: csr_array, width: int) -> Iterator[bytes]:
+def _sparse_binary(rows: csr_array, width: int) -> Iterator[bytes]:
     """Each row as pgvector's ``sparsevec``: size, number of weights, columns from 0, weights. Rows are in canonical form."""
     columns, weights = rows.indices.astype(">i4"), rows.data.astype(">f4")
     for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
         yield pack(">iii", width, end - start, 0) + columns[start:end].tobytes() + weights[start:end].tobytes()
 
 
-def terms_binary(rows: csr_array) -> Iterator[bytes]:
+def _terms_binary(rows: csr_array) -> Iterator[bytes]:
     """The columns of each row as an ``int[]``: dimensions, no nulls, type, size, first index; then each length and value."""
     values = np.stack([np.full_like(rows.indices, 4), rows.indices], axis=1).astype(">i4")
     for start, end in zip(rows.indptr[:-1], rows.indptr[1:], strict=True):
@@ -52,16 +75,6 @@ def dense_binary(rows: Matrix) -> Iterator[bytes]:
     """Each row as pgvector's ``vector``: size, then 32 bits a number."""
     for row in np.asarray(rows).astype(">f4"):
         yield pack(">HH", len(row), 0) + row.tobytes()
-
-
-def texts_binary(values: Metadata) -> bytes:
-    """Metadata as text, as ``jsonb``."""
-    return _json_binary(text_values(values))
-
-
-def numbers_binary(values: Metadata) -> bytes:
-    """Metadata that are numbers, as ``jsonb``."""
-    return _json_binary(number_values(values))
 
 
 def _json_binary(value: Metadata) -> bytes:

@@ -15,10 +15,11 @@ from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.model.precision import Precision
-from text2token.model.vocabulary import untruncated
+from text2token.model.tokens import untruncated
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Columns, check_source, checked_documents, read_rows
-from text2token.search.encoder import TextEncoder, check_indexable
+from text2token.search.encoder import TextEncoder
+from text2token.search.index_model import check_indexable
 from text2token.search.shards.record import (
     ShardRecord,
     corpus_fingerprint,

@@ -9,7 +9,7 @@ from pathlib import Path
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 from text2token.search.batches import Batch
-from text2token.search.encoder import open_model
+from text2token.search.index_model import open_model
 from text2token.search.shards.record import ShardRecord, corpus_fingerprint, document_bytes, read_record
 from text2token.search.shards.table import read_batches, read_facts
 from text2token.utils.errors import UserError

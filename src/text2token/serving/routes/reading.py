@@ -78,7 +78,7 @@ def checked(service: Service, text: str) -> str:
     Raises:
         ApiError: The text is empty or too long.
     """
-    service.model.text_encoder.encode([text])
+    service.model.request_tokenizer.encode([text])
     return text.strip()
 
 

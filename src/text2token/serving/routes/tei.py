@@ -73,8 +73,7 @@ async def similarity(request: Request, body: SimilarityRequest) -> Response:
     if not inputs.sentences:
         raise ApiError(422, "The list of sentences is empty: send at least one.", "Empty", param="sentences")
     ids = await run_in_threadpool(as_ids, service, [inputs.source_sentence, *inputs.sentences], timing)
-    dense = service.model.plain.densify(await service.embed(request, ids, timing))
-    return answer((dense[1:] @ dense[0]).numpy(), timing)
+    return answer(_cosines(service, await service.embed(request, ids, timing)).numpy(), timing)
 
 
 @router.post("/", include_in_schema=False)
@@ -130,7 +129,7 @@ def tokenize(request: Request, body: TokenizeRequest) -> Any:
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     service.check_count(len(texts))
     names = ("id", "text", "special", "start", "stop")
-    pieces = service.model.text_encoder.pieces
+    pieces = service.model.request_tokenizer.pieces
     return [
         [dict(zip(names, piece, strict=True)) for piece in pieces(text, special=body.add_special_tokens)]
         for text in texts
@@ -145,7 +144,7 @@ def decode(request: Request, body: DecodeRequest) -> list[str]:
         [token for token in body.ids if isinstance(token, int)]
     ]
     service.check_count(len(rows))
-    return [service.model.text_encoder.decode(row, skip_special=body.skip_special_tokens) for row in rows]
+    return [service.model.request_tokenizer.decode(row, skip_special=body.skip_special_tokens) for row in rows]
 
 
 @router.get("/info", response_model=Info, responses={401: {"model": TeiError}})
@@ -160,7 +159,7 @@ def info(request: Request) -> Any:
         "served_model_name": settings.model,
         "model_type": {"embedding": {"pooling": service.pooling}},
         "max_concurrent_requests": settings.queue_tokens,
-        "max_input_length": service.model.text_encoder.max_length,
+        "max_input_length": service.model.request_tokenizer.max_length,
         "max_batch_tokens": settings.batch_tokens,
         "max_batch_requests": None,
         "max_client_batch_size": settings.max_inputs,

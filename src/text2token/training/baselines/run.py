@@ -12,8 +12,8 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from text2token.model.embedder import Embedder
 from text2token.model.folders import save_plain
 from text2token.model.probes import attends_ahead
+from text2token.settings.facts import Row
 from text2token.settings.recipe import Recipe
-from text2token.settings.record import Row
 from text2token.training.baselines.mntp import MaskedNextToken
 from text2token.training.baselines.simcse import SimCSE, set_dropout
 from text2token.training.baselines.tsdae import DenoisingAutoEncoder
