@@ -13,10 +13,11 @@ from sklearn.linear_model import Ridge
 from conftest import CORPUS, SENTENCES, calibrated, done, refused
 from text2token import Embedder, UserError
 from text2token.model.query_table import QUERY, QueryTable
-from text2token.model.static import pool, spaced
+from text2token.model.static import pool, spaced, static_encoder
 from text2token.model.tokens import tokenise
 from text2token.settings.distillation import DistillSettings
 from text2token.training.distillation import distill, views
+from text2token.training.pairs import draw_pair, train_columns, with_pairs
 from text2token.training.student import Lesson, ridge, start_table, train_table
 
 FAST = DistillSettings(spans=1, epochs=3, batch_size=32)
@@ -79,6 +80,46 @@ def test_training_brings_the_student_closer_and_leaves_unseen_rows(lesson):
     assert after > before
 
 
+def test_spans_of_one_text_find_each_other():
+    """Words that stand in the same texts come together: here the lower and the upper half of the vocabulary."""
+    random = np.random.default_rng(0)
+    halves = [np.arange(10, 40, dtype=np.int32), np.arange(40, 70, dtype=np.int32)]
+    texts = [random.choice(halves[number % 2], 30) for number in range(200)]
+    start = torch.randn(70, 16, generator=torch.Generator().manual_seed(0))
+    columns = train_columns(start, texts, seed=0)
+    assert torch.equal(columns[:10], start[:10])  # no text has these
+    one, other = (torch.nn.functional.normalize(columns[half.tolist()], dim=1) for half in halves)
+    assert (one @ one.T).mean() > (one @ other.T).mean() + 0.3
+    assert torch.equal(columns, train_columns(start, texts, seed=0))
+
+
+def test_two_spans_are_parts_of_the_text_that_do_not_overlap():
+    random = np.random.default_rng(0)
+    for length in (12, 13, 100, 1_000):
+        for _ in range(50):
+            first, second = draw_pair(np.arange(length, dtype=np.int32), random)
+            assert 3 <= min(len(first), len(second)) <= max(len(first), len(second)) <= 64
+            assert first[-1] < second[0]
+            assert [len(span) for span in (first, second)] == [span[-1] - span[0] + 1 for span in (first, second)]
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_pairs_change_the_dense_vectors_alone(backbone, family):
+    teacher = calibrated(backbone(family))
+    tokenizer = spaced(teacher.tokenizer.backend_tokenizer)
+    texts = tokenise(tokenizer, CORPUS, None)
+    table = torch.randn(teacher.vocabulary_size, 32, generator=torch.Generator().manual_seed(0))
+    plain = Embedder(static_encoder(tokenizer, table), teacher.head, teacher.correction, teacher.mean_logits)
+    student = with_pairs(plain, texts, seed=0)
+    before, after = plain.correct(plain.embed(CORPUS)), student.correct(student.embed(CORPUS))
+    width = before.shape[1]
+    torch.testing.assert_close(after[:, :width], before)
+    learnt = after[:, width:]
+    assert learnt.mean(dim=0).abs().max() < 0.2 * learnt.norm(dim=1).mean()
+    torch.testing.assert_close(student.logits(student.embed(CORPUS)), plain.logits(plain.embed(CORPUS)))
+    assert with_pairs(plain, texts[:40], seed=0) is plain
+
+
 def test_no_epoch_leaves_the_start(lesson):
     teacher, own = lesson
     start = start_table(teacher, own)
@@ -115,7 +156,11 @@ def test_the_record_says_where_the_student_comes_from(student_folder, teacher_fo
 
 def test_the_query_table_gives_the_vectors_of_the_student(student_folder):
     table, student = QueryTable.open(student_folder / QUERY), Embedder.open(student_folder)
-    np.testing.assert_allclose(table.encode(SENTENCES)[0], student.encode(SENTENCES), atol=2e-3)  # float16
+    teacher = Embedder.open(student_folder.parent)
+    width = teacher.encode(SENTENCES[:1]).shape[1]  # the columns that learnt from pairs come after these
+    imitation = student.encode(SENTENCES)[:, :width]
+    imitation /= np.linalg.norm(imitation, axis=1, keepdims=True)
+    np.testing.assert_allclose(table.encode(SENTENCES)[0], imitation, atol=2e-3)  # float16
     token = next(
         text for text in (sentence.split()[1] for sentence in SENTENCES) if len(table.tokenizer.encode(text).ids) == 1
     )

@@ -133,7 +133,7 @@ def head_modules(head: DecodingHead, mean: Tensor) -> list[nn.Module]:
         linear, activation, norm = copy.deepcopy(head.transform)  # sentence-transformers moves modules to its device
         modules += [
             Dense(
-                dimension,
+                linear.in_features,
                 dimension,
                 bias=linear.bias is not None,
                 activation_function=activation,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -50,6 +53,17 @@ class DecodingHead(nn.Module):
         """Return float32 token logits B×V of embeddings B×d."""
         logits = self.uncapped(embeddings)
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
+
+
+def widened(head: DecodingHead, columns: int) -> DecodingHead:
+    """Return a head that gives the same logits for embeddings with more columns at their end, which it does not read."""
+    if not len(head.transform):
+        return DecodingHead(nn.functional.pad(head.weight, (0, columns)), head.bias, softcap=head.softcap)
+    transform = copy.deepcopy(head.transform)
+    linear: Any = transform[0]
+    linear.weight = nn.Parameter(nn.functional.pad(linear.weight, (0, columns)))
+    linear.in_features += columns
+    return DecodingHead(head.weight, head.bias, transform, head.softcap)
 
 
 @torch.no_grad()

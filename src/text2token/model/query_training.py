@@ -42,10 +42,9 @@ def train_on_documents(
     dense = torch.from_numpy(table.rows.dense.astype(np.float32))
     trained = train_rows(
         dense,
-        [read[place] for place in kept],
+        [[read[place] for place in kept]] * _EPOCHS,
         lambda pooled, batch: (1 - torch.cosine_similarity(pooled, wanted[batch])).mean(),
         rate=_RATE * float(dense.std()),
-        epochs=_EPOCHS,
         batch_size=_BATCH,
         seed=0,
         description="Student learns the documents",

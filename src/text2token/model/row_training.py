@@ -15,13 +15,13 @@ from text2token.utils.progress import progress_bar
 
 def train_rows(
     table: Tensor,
-    texts: Sequence[NDArray[np.int32]],
+    passes: Sequence[Sequence[NDArray[np.int32]]],
     loss: Callable[[Tensor, Tensor], Tensor],
     *,
     rate: float,
-    epochs: int,
     batch_size: int,
     seed: int,
+    together: int = 1,
     beside: Sequence[torch.optim.Optimizer] = (),
     description: str,
     progress: bool,
@@ -30,12 +30,12 @@ def train_rows(
 
     Args:
         table: The start, V×d.
-        texts: Token ids of each of N texts; none is empty.
+        passes: For each pass the token ids of N texts; none is empty.
         loss: Maps the vectors of a batch, B×d, and the numbers of its texts, B, to a scalar.
         rate: Largest change of a number in one step, at first; it falls to 0.
-        epochs: Passes over all texts.
-        batch_size: Texts in a step.
+        batch_size: Texts in a step; a multiple of ``together``.
         seed: Seed of their order.
+        together: Number of successive texts that stay together in this order; it divides N.
         beside: Optimisers of what the loss learns beside the table; their rates fall, too.
         description: What the progress bar says.
         progress: Show it on a terminal.
@@ -43,12 +43,13 @@ def train_rows(
     order = torch.Generator().manual_seed(seed)
     rows = nn.Parameter(table.clone())
     optimizers = [torch.optim.SparseAdam([rows], rate), *beside]
-    steps = max(1, epochs * -(-len(texts) // batch_size))
+    places = torch.arange(len(passes[0]) if passes else 0).view(-1, together)
+    steps = max(1, len(passes) * -(-places.numel() // batch_size))
     falling = [torch.optim.lr_scheduler.LambdaLR(own, lambda step: 1 - step / steps) for own in optimizers]
     with progress_bar(enabled=progress) as bar:
         task = bar.add_task(description, total=steps, unit="steps", note="")
-        for _ in range(epochs):
-            for batch in torch.randperm(len(texts), generator=order).split(batch_size):
+        for texts in passes:
+            for batch in places[torch.randperm(len(places), generator=order)].flatten().split(batch_size):
                 found = loss(pool(rows, [texts[place] for place in batch], sparse=True), batch)
                 for optimizer in optimizers:
                     optimizer.zero_grad()

@@ -15,6 +15,11 @@ class DistillSettings(BaseModel):
 
     max_texts: int = Field(4_000, ge=1, description="largest number of texts that the teacher encodes")
     spans: int = Field(3, ge=0, description="spans of 2 to 12 words that are read from each text beside the whole")
+    pair_texts: int = Field(
+        20_000,
+        ge=0,
+        description="texts whose spans learn to find each other, without the teacher; 0 leaves that part out",
+    )
     held_out: int = Field(200, ge=2, description="texts to measure on; at most a tenth of the corpus")
     epochs: int = Field(4, ge=0, description="passes over all texts and spans; 0 leaves the table at its start")
     batch_size: int = Field(256, ge=1, description="texts and spans in a step")

@@ -22,6 +22,7 @@ from text2token.settings.distillation import DistillSettings
 from text2token.settings.facts import TeacherFacts
 from text2token.settings.record import RECORD, DistillRecord
 from text2token.training.card import write_student_cards
+from text2token.training.pairs import with_pairs
 from text2token.training.start import CorpusLike, Draw, Drawn, as_corpus, read_corpus
 from text2token.training.student import Lesson, start_table, train_table
 from text2token.utils.errors import UserError
@@ -32,6 +33,7 @@ from text2token.utils.run_folder import RunFolder
 _FEWEST_TEXTS = 16
 _SPAN_WORDS = (2, 12)  # a query is short; whole texts show the rest
 _CHUNK = 512  # texts that the teacher encodes between two files; a killed process loses at most these
+_PAIR_TOKENS = 1_024  # of a text from which pairs of spans are drawn
 _DECODED = 256  # vocabulary entries decoded at once
 _QUERY_TOKENS = 64  # aligned tokens of a vocabulary entry in the query table
 
@@ -74,8 +76,11 @@ def distill(
     teacher = teacher if isinstance(teacher, Embedder) else Embedder.open(teacher)
     _check(teacher, name)
     facts = TeacherFacts(name=name, fingerprint=with_calibration(embedder_fingerprint(comparable(teacher)), teacher))
-    amount = Draw("max_texts", settings.max_texts, settings.held_out, part=10, fewest=_FEWEST_TEXTS)
-    drawn, corpus_facts = read_corpus(as_corpus(corpus, text_column), amount, settings.seed)
+    most = max(settings.max_texts, settings.pair_texts)
+    held = min(settings.held_out, max(2, settings.max_texts // 10))
+    amount = Draw("max_texts", most, held, part=10, fewest=_FEWEST_TEXTS)
+    (read, held_out), corpus_facts = read_corpus(as_corpus(corpus, text_column), amount, settings.seed)
+    drawn = Drawn(read[: settings.max_texts], held_out)
     identity = {"corpus": corpus_facts.fingerprint, "teacher": facts.fingerprint, "precision": teacher.precision}
     with folder.session({"verb": "distill", **identity, "settings": settings.model_dump()}):
         tokenizer = spaced(teacher.tokenizer.backend_tokenizer)
@@ -87,12 +92,15 @@ def distill(
         with folder.clock("train"):
             start = start_table(teacher, lesson)
             table = train_table(teacher, start, lesson, settings, progress=progress)
-        student = Embedder(
+        imitation = Embedder(
             static_encoder(tokenizer, table), teacher.head, teacher.correction, teacher.mean_logits, teacher.top_k
         )
+        with folder.clock("pairs"):
+            pairs = tokenise(tokenizer, read[: settings.pair_texts], _PAIR_TOKENS)
+            student = with_pairs(imitation, pairs, settings.seed, progress=progress)
         student.save(folder.result)
         with folder.clock("query table"):
-            rows = token_rows(student, progress=progress)
+            rows = token_rows(imitation, progress=progress)  # documents have the vectors of the teacher alone
             checksum = hashlib.sha256(b"".join(array.tobytes() for array in rows)).hexdigest()
             write_query_table(QueryTable(rows, tokenizer, checksum, facts.fingerprint, folder.result / QUERY))
         record = DistillRecord.of(

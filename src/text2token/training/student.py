@@ -98,10 +98,9 @@ def train_table(
 
     return train_rows(
         table,
-        lesson.ids,
+        [lesson.ids] * settings.epochs,
         loss,
         rate=rate,
-        epochs=settings.epochs,
         batch_size=settings.batch_size,
         seed=settings.seed,
         beside=[torch.optim.Adam(reader.parameters(), _PRIOR_RATE)],
