@@ -446,6 +446,8 @@ def test_headers_and_metrics_tell_what_a_request_took(client, embedder):
     assert 'te_request_success_total{method="embed"} 1.0' in read
     assert 'te_request_failure_total{err="validation"} 1.0' in read
     assert f"te_request_input_length_sum {float(tokens)}" in read
+    for kind in ("queue", "inference"):
+        assert f"te_request_{kind}_duration_count 1.0" in read
     assert "te_queue_size 0.0" in read
 
 

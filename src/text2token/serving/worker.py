@@ -7,6 +7,8 @@ import math
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
 
 import torch
 from more_itertools import flatten
@@ -65,6 +67,7 @@ class Worker:
         if not ids:
             job.done.set_result(torch.zeros(0, self._embedder.encoder.get_embedding_dimension() or 0))
             return job
+        job.done.add_done_callback(partial(self._count, job))
         try:
             self._queue.submit(job)
         except QueueFullError:
@@ -126,6 +129,11 @@ class Worker:
                 self._answer([entry])
             except Exception as error:
                 entry.job.fail(error)
+
+    def _count(self, job: Job, done: Future[Tensor]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._metrics.queueing.observe(job.queue_seconds)
+            self._metrics.inference.observe(job.computing)
 
     def _measure(self, batch: Sequence[Entry], started: float) -> None:
         self._last = time.monotonic()
