@@ -105,9 +105,9 @@ def index_command(
 ) -> None:
     """Build a search index of the documents in DOCS with MODEL, or change an existing index.
 
-    MODEL is a folder that 'text2token fit' wrote, a SentenceTransformer (the index then has no sparse field), or a language model
-    with the settings below. DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md files. If you stop the command,
-    repeat it to continue. With --add and --vectors, give MODEL only if the model has moved.
+    MODEL is a folder that 'text2token fit' or 'text2token distill' wrote, a SentenceTransformer (the index then has no sparse
+    field), or a language model with the settings below. DOCS is a .jsonl, .csv or .parquet file, or a folder of .txt and .md
+    files. If you stop the command, repeat it to continue. With --add and --vectors, give MODEL only if the model has moved.
 
     \b
     Example:

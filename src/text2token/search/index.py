@@ -80,7 +80,8 @@ class Index:
 
         Args:
             folder: A new or empty folder.
-            model: A folder that ``fit`` wrote, a SentenceTransformer (which has no sparse field), or an untrained backbone.
+            model: A folder that ``fit`` or ``distill`` wrote, a SentenceTransformer (which has no sparse field), or an untrained
+                backbone.
             encoder: How an untrained backbone is used: keyword arguments of :meth:`text2token.Embedder.open`.
             calibration: What an untrained backbone learns from the documents.
             vectors: Weights of aligned tokens in sparse vectors.
