@@ -194,6 +194,8 @@ def test_a_killed_baseline_goes_on(recipe, tmp_path, monkeypatch):
 def test_what_a_baseline_cannot_do_is_one_sentence(recipe, tmp_path, backbone):
     with pytest.raises(UserError, match="no baseline 'tsne'"):
         fit_baseline("tsne", TEXTS, tmp_path / "m", recipe())
+    with pytest.raises(UserError, match="without a teacher: leave `teacher` out"):
+        fit_baseline("simcse", TEXTS, tmp_path / "m", recipe(teacher="all-minilm-l6-v2"))
     with pytest.raises(UserError, match="attention in both directions"):
         fit_baseline("llm2vec", TEXTS, tmp_path / "m", recipe())
     with pytest.raises(UserError, match="from left to right"):

@@ -75,6 +75,8 @@ def fit_baseline(
     require_one_process("baseline")
     if method not in METHODS:
         raise UserError(f"There is no baseline '{method}': choose among {', '.join(METHODS)}.")
+    if recipe.teacher is not None:
+        raise UserError("A baseline learns without a teacher: leave `teacher` out.")
     amount = fit_draw(recipe)
     with start_run(
         "baseline", corpus, output, recipe, amount, text_column=text_column, overwrite=overwrite, method=method
