@@ -145,7 +145,7 @@ def index_command(
     if as_json:
         echo_json({"index": str(output), "documents": len(opened), "deleted": deleted})
     else:
-        click.echo(f"{len(opened)} documents in {output}", err=True)
+        click.echo(f"{len(opened)} document{'s' * (len(opened) != 1)} in {output}", err=True)
 
 
 def _index_documents(
