@@ -20,7 +20,7 @@ from text2token.training.distillation import distill, views
 from text2token.training.pairs import draw_pair, train_columns, with_pairs
 from text2token.training.student import Lesson, ridge, start_table, train_table
 
-FAST = DistillSettings(spans=1, epochs=3, batch_size=32)
+FAST = DistillSettings(spans=1, epochs=3, batch_size=32, pair_texts=500)
 
 
 @pytest.fixture(scope="module")

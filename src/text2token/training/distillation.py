@@ -52,8 +52,8 @@ def distill(
 
     The student is a table with one vector per token; the vector of a text is the mean over its tokens. It keeps tokenizer,
     decoding head, corpus mean and correction of the teacher, so its aligned tokens can be compared with those of the teacher.
-    Further columns learn from the corpus alone (:mod:`text2token.training.pairs`). If the process was killed, the same call
-    continues: the teacher encodes no text twice.
+    With ``pair_texts``, further columns learn from the corpus alone (:mod:`text2token.training.pairs`). If the process was
+    killed, the same call continues: the teacher encodes no text twice.
 
     Args:
         teacher: A folder that ``fit`` or ``adapt`` wrote, or the opened embedder.
