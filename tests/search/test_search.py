@@ -541,14 +541,20 @@ def test_an_index_of_another_model_is_refused(index, backbone, embedder):
     assert Index.open(index._folder, embedder=embedder).search("cat", mode="bm25").hits  # no model is needed
 
 
-def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index, monkeypatch):
+def kill_while_adding(index, documents, monkeypatch):
+    """Add documents, but stop before the engine gets their vectors."""
+
     def killed(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
         patch.setattr(EmbeddedEngine, "add", killed)
         with pytest.raises(KeyboardInterrupt):
-            index.add([Document("0", "", "Another cat."), Document("x", "", "One more cat.")])
+            index.add(documents)
+
+
+def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index, monkeypatch):
+    kill_while_adding(index, [Document("0", "", "Another cat."), Document("x", "", "One more cat.")], monkeypatch)
     again = Index.open(index._folder)
     assert {hit.id for hit in again.search("cat").hits} >= {"0", "1"}
     assert len(again) == 10
@@ -557,13 +563,7 @@ def test_an_addition_that_was_killed_leaves_an_index_that_can_be_searched(index,
 
 
 def test_a_replaced_document_is_the_old_one_until_the_new_one_is_encoded(index, monkeypatch):
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(EmbeddedEngine, "add", killed)
-        with pytest.raises(KeyboardInterrupt):
-            index.add([Document("0", "", "Another cat.")])
+    kill_while_adding(index, [Document("0", "", "Another cat.")], monkeypatch)
     again = Index.open(index._folder)
     for mode in ("sparse", "bm25", "hybrid"):
         hits = {hit.id: hit for hit in again.search("cat on a mat", mode=mode).hits}

@@ -31,6 +31,8 @@ from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
 from text2token.utils.errors import UserError, check_count
 
+_UNLIMITED = 2**20
+
 
 @dataclass
 class Embedder:
@@ -137,6 +139,11 @@ class Embedder:
                 "use a folder that 'text2token fit' wrote, or a language model."
             )
         return self.head
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model reads of a text, template included; 2**20 for a model without a limit."""
+        return int(min(self.encoder.max_seq_length or _UNLIMITED, _UNLIMITED))
 
     @property
     def similarity(self) -> str:

@@ -21,7 +21,6 @@ Role = Literal["document", "query"]
 _PROMPTS: dict[Role, tuple[str, ...]] = {"document": ("document", "passage", "corpus"), "query": ("query",)}
 
 _DECODE_BATCH = 128  # parts decoded at once: 128 × V float32 logits are 25 to 134 MB
-_UNLIMITED = 2**20  # tokens of a part, for a model without a limit
 
 
 class TextEncoder:
@@ -44,7 +43,7 @@ class TextEncoder:
         prompts = embedder.encoder.prompts
         self._prompt = next((prompts[name] for name in _PROMPTS[role] if name in prompts), "")
         taken = sum(backend_of(embedder.tokenizer).encode(self._prompt).attention_mask)  # its template included
-        room = int(min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED)) - taken
+        room = embedder.max_length - taken
         if room < 1:
             raise UserError(f"The prompt of the model, '{self._prompt}', leaves no room for text: shorten it.")
         self._splitter = PartSplitter(embedder.tokenizer, room)

@@ -144,8 +144,8 @@ class Service:
     @property
     def pooling(self) -> str:
         """Name of the pooling of hidden states; a student takes the mean of its rows."""
-        modules = list(self.model.plain.encoder)
-        return str(getattr(modules[1], "pooling_mode", "unknown")) if len(modules) > 1 else "mean"
+        encoder = self.model.plain.encoder
+        return str(getattr(encoder[1], "pooling_mode", "unknown")) if len(encoder) > 1 else "mean"
 
     def start(self) -> None:
         """Start the worker threads, and take requests."""

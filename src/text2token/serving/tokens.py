@@ -15,7 +15,6 @@ from text2token.serving.errors import ApiError
 from text2token.utils.errors import UserError
 
 Direction = Literal["left", "right"]
-_UNLIMITED = 2**20  # tokens of a text, for a model without a limit
 _CHARACTERS = 64  # Characters kept for each token of a cut text. The rest would be cut anyway, so it is not tokenized.
 
 
@@ -42,7 +41,7 @@ class RequestTokenizer:
         self._backend = untruncated(embedder.tokenizer)
         table = body.embedding if static else body.model.get_input_embeddings()
         self.vocabulary_size = table.weight.shape[0]
-        self.max_length = int(min(embedder.encoder.max_seq_length or _UNLIMITED, _UNLIMITED))
+        self.max_length = embedder.max_length
 
     def encode(
         self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False, direction: Direction = "right"

@@ -57,7 +57,7 @@ class TeacherFacts(_Part):
 
     Attributes:
         name: The name that the user gave.
-        fingerprint: SHA-256 of what its vectors depend on. ``distill`` leaves its correction out, which the student keeps.
+        fingerprint: SHA-256 of what its vectors depend on.
     """
 
     name: str

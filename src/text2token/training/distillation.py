@@ -78,8 +78,7 @@ def distill(
     _check(teacher, name)
     facts = TeacherFacts(name=name, fingerprint=with_calibration(embedder_fingerprint(comparable(teacher)), teacher))
     most = max(settings.max_texts, settings.pair_texts)
-    held = min(settings.held_out, max(2, settings.max_texts // 10))
-    amount = Draw("max_texts", most, held, part=10, fewest=_FEWEST_TEXTS)
+    amount = Draw("max_texts", most, settings.held_out, part=10, fewest=_FEWEST_TEXTS)
     (read, held_out), corpus_facts = read_corpus(as_corpus(corpus, text_column), amount, settings.seed)
     drawn = Drawn(read[: settings.max_texts], held_out)
     identity = {"corpus": corpus_facts.fingerprint, "teacher": facts.fingerprint, "precision": teacher.precision}
