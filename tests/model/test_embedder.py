@@ -91,6 +91,15 @@ def test_dense_and_sparse_by_hand(backbone):
     np.testing.assert_allclose(sparse.weights, expected.values[:, :12].numpy(), atol=1e-4)
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 8, 9, 20])
+def test_logits_do_not_depend_on_how_many_embeddings_are_decoded_together(number):
+    torch.manual_seed(0)
+    head, h = DecodingHead(torch.randn(50, 6), torch.randn(50)), torch.randn(number, 6)
+    expected = (h.double() @ head.weight.double().T + head.bias.double()).float()
+    torch.testing.assert_close(head.uncapped(h), expected)
+    torch.testing.assert_close(head.uncapped(h[None])[0], expected)  # as a language model decodes a text
+
+
 def test_spectral_filter_keeps_the_middle():
     torch.manual_seed(0)
     axes = torch.linalg.qr(torch.randn(6, 6))[0]

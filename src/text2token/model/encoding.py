@@ -21,7 +21,7 @@ from text2token.utils.progress import progress_bar
 Model: TypeAlias = SentenceTransformer | SparseEncoder
 
 _TOKENS_PER_TEXT = 128  # a batch of 32 texts has 4,096 padded tokens: enough to keep a CPU busy, little in memory
-_PADDING = 64  # padded tokens that cost a CPU about as much time as one more batch: its calls, and reading the weights
+_PADDING = 128  # padded tokens that cost a CPU about as much time as one more batch: its calls, and reading the weights
 _TOKENISED_AT_ONCE = 1024
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 _LIMITS: WeakKeyDictionary[Model, int] = WeakKeyDictionary()  # padded tokens a batch may have, where memory ran out

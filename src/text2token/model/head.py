@@ -12,6 +12,8 @@ from transformers import PreTrainedModel
 from text2token.utils.errors import UserError
 
 _DECODE_BATCH = 64  # embeddings decoded at once: 64 × V float32 logits are 13 to 70 MB
+# So few embeddings, as of a query, are decoded as W·hᵀ. On a CPU h·Wᵀ takes two to six times as long, and one column alone, too.
+_FEW = 8
 _PROBE_TOLERANCE = 1e-3  # relative; float32 sums in another order differ by about 1e-5
 
 
@@ -47,7 +49,11 @@ class DecodingHead(nn.Module):
 
     def uncapped(self, embeddings: Tensor) -> Tensor:
         """Return float32 token logits B×V of embeddings B×d without the soft cap, which never changes their order."""
-        return nn.functional.linear(self.transform(embeddings.float()), self.weight, self.bias)
+        inputs = self.transform(embeddings.float())
+        if inputs.ndim > 2 or len(inputs) > _FEW:
+            return nn.functional.linear(inputs, self.weight, self.bias)
+        columns = (inputs if len(inputs) > 1 else inputs.repeat(2, 1)).T
+        return (self.weight @ columns)[:, : len(inputs)].T.contiguous().add_(self.bias)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return float32 token logits B×V of embeddings B×d."""
