@@ -192,6 +192,32 @@ def test_a_reader_misses_no_field_of_a_segment_that_is_cleared_away(tmp_path, mo
     assert len(reader.search("dense", np.ones((1, SIZE), np.float32), 3)) == 3
 
 
+def test_a_reader_follows_a_writer(tmp_path):
+    writer = EmbeddedEngine(tmp_path)
+    reader = EmbeddedEngine(tmp_path)
+    query = np.ones((1, SIZE), np.float32)
+    for change in (
+        lambda: writer.add([f"d{number}" for number in range(20)], rows(20, 0)),
+        lambda: writer.add(["d3", "e"], rows(2, 1)),
+        lambda: writer.delete(["d4"]),
+        writer.finish,
+    ):
+        change()
+        assert reader.search("dense", query, 30) == EmbeddedEngine(tmp_path).search("dense", query, 30)
+        assert reader.count() == writer.count()
+
+
+def test_a_reader_stays_with_an_index_whose_place_another_one_takes(tmp_path):
+    folder, query = tmp_path / "vectors", np.ones((1, SIZE), np.float32)
+    EmbeddedEngine(folder).add(["a", "b"], rows(2, 0))
+    reader = EmbeddedEngine(folder)
+    found = reader.search("dense", query, 5)
+    folder.rename(tmp_path / "old")
+    assert reader.search("dense", query, 5) == found
+    EmbeddedEngine(folder).add(["c"], rows(1, 1))
+    assert reader.search("dense", query, 5) == found
+
+
 def test_a_file_that_is_gone_for_good_is_an_error(tmp_path):
     EmbeddedEngine(tmp_path).add(["a"], rows(1, 0))
     for file in (tmp_path / "00000001").iterdir():

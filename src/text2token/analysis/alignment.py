@@ -142,8 +142,9 @@ def literal_tokens(
     return counts
 
 
-def write_alignment(alignments: Alignments, settings: Mapping[str, Any], output: Path) -> None:
+def write_alignment(alignments: Alignments, settings: Mapping[str, Any], output: str | Path) -> None:
     """Write ``align.json`` (with versions, command and settings), ``align.svg`` and ``align.png`` to a folder."""
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "align.json", {**record(), "settings": dict(settings), "models": dict(alignments)})
     write_figure(draw_alignment(alignments, settings["k"]), output, "align")

@@ -43,13 +43,13 @@ class StageDynamics:
     correlation: dict[str, dict[str, float]]
 
 
-def read_dynamics(run: Path) -> tuple[list[StageDynamics], str]:
+def read_dynamics(run: str | Path) -> tuple[list[StageDynamics], str]:
     """Read the measurements of a finished run: one entry per stage, and a phrase that describes the positive pairs.
 
     Raises:
         UserError: The folder is not a run, or the run has no measurements.
     """
-    record = RunRecord.read(run / RECORD)
+    record = RunRecord.read(Path(run) / RECORD)
     if record.dynamics is None or not record.dynamics.rows:
         raise UserError(f"The run '{run}' measured nothing along its training: fit again with `dynamics` set to 8.")
     stages = []
@@ -79,8 +79,9 @@ def correlate(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     }
 
 
-def write_dynamics(stages: Sequence[StageDynamics], positives: str, output: Path) -> None:
+def write_dynamics(stages: Sequence[StageDynamics], positives: str, output: str | Path) -> None:
     """Write ``dynamics.md``, ``dynamics.json``, ``dynamics.svg`` and ``dynamics.png`` to a folder."""
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "dynamics.json", {"positives": positives, "stages": [asdict(stage) for stage in stages]})
     with atomic_write(output / "dynamics.md") as part:

@@ -59,7 +59,7 @@ class _Place(click.ParamType[Path]):
 
         if value in _NO_PATHS:
             self.fail(_NO_PATHS[value], param, ctx)
-        return value if isinstance(value, Path) else open_place(value)
+        return open_place(value)
 
 
 place_type = _Place()

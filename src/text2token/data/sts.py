@@ -23,7 +23,7 @@ class ScoredPairs(NamedTuple):
     scores: NDArray[np.float64]
 
 
-def read_sts(file: Path, pairs: int | None = None) -> ScoredPairs:
+def read_sts(file: str | Path, pairs: int | None = None) -> ScoredPairs:
     """Read pairs from the columns ``sentence1``, ``sentence2`` and ``score`` of a table.
 
     Args:

@@ -15,6 +15,7 @@ from typing import Any
 from text2token.data.lines import COMPRESSIONS, file_format, read_lines
 from text2token.data.rows import ID_COLUMNS, Row
 from text2token.utils.errors import UserError, first_line
+from text2token.utils.places import open_place
 
 _PARQUET_BATCH = 64  # rows decoded at once; small, because one text may have megabytes
 _FIRST_ROWS = 64  # rows of a JSON file that tell which columns it has
@@ -32,7 +33,7 @@ def find_table(folder: Path, stem: str) -> Path | None:
     return next((file for file in files if file.is_file() and is_table(file)), None)
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Row]:
+def read_table(path: str | Path, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Row]:
     """Yield the rows of a table. Only a JSON array is read into memory as a whole.
 
     Args:
@@ -44,6 +45,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None, start: int = 0)
     Raises:
         UserError: There is no such file, its format is another, or it is malformed; the message gives the line.
     """
+    path = open_place(path)
     if not path.is_file() or not is_table(path):
         raise UserError(f"{path} is not a table; give one of {TABLE_FORMATS}")
     for row in _READERS[file_format(path)](path, columns, start):

@@ -79,7 +79,7 @@ class Comparison:
         return asdict(self)
 
 
-def compare(folders: Sequence[Path], published: Mapping[str, Mapping[str, float]] | None = None) -> Comparison:
+def compare(folders: Sequence[str | Path], published: Mapping[str, Mapping[str, float]] | None = None) -> Comparison:
     """Compare folders of results that :func:`text2token.evaluation.evaluate` wrote.
 
     Args:
@@ -90,7 +90,7 @@ def compare(folders: Sequence[Path], published: Mapping[str, Mapping[str, float]
     Raises:
         UserError: A folder has no results, or a task was evaluated on different data.
     """
-    results = _by_column(folders)
+    results = _by_column([Path(folder) for folder in folders])
     measured = list(results)
     names = list(dict.fromkeys(name for rows in results.values() for name in rows))
     if not names:

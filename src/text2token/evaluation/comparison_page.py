@@ -17,8 +17,9 @@ from text2token.utils.page import page_environment, write_page
 _HEIGHT = 0.42  # inches per task
 
 
-def write_comparison(comparison: Comparison, output: Path) -> None:
+def write_comparison(comparison: Comparison, output: str | Path) -> None:
     """Write ``compare.md``, ``compare.html``, ``compare.svg``, ``compare.png`` and ``compare.json`` to a folder."""
+    output = Path(output)
     output.mkdir(parents=True, exist_ok=True)
     figure = draw(comparison)
     with figure_style():

@@ -15,7 +15,7 @@ WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
 """A whole number in text: ``7``, ``-1`` and ``7.0``, but not ``007``."""
 
 
-def read_qrels(file: Path) -> dict[str, dict[str, int]]:
+def read_qrels(file: str | Path) -> dict[str, dict[str, int]]:
     """Read relevance judgements: query → document → relevance.
 
     In a ``.tsv`` file a line holds query, document and relevance, between tabs or else between spaces; the four columns of TREC,
@@ -25,6 +25,7 @@ def read_qrels(file: Path) -> dict[str, dict[str, int]]:
     Raises:
         UserError: A line has other columns, or its relevance is not a whole number.
     """
+    file = Path(file)
     judged: dict[str, dict[str, int]] = {}
     for place, query, document, score in _tsv_qrels(file) if file_format(file) == ".tsv" else _table_qrels(file):
         relevance = WHOLE_NUMBER.fullmatch(score)

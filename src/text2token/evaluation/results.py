@@ -60,13 +60,13 @@ def summarise(output: Path, skipped: dict[str, str], benchmark: frozenset[str]) 
     return summary
 
 
-def read_summary(folder: Path) -> dict[str, Any]:
+def read_summary(folder: str | Path) -> dict[str, Any]:
     """Read a summary that :func:`summarise` wrote; one of an earlier version is converted.
 
     Raises:
         UserError: The folder has none.
     """
-    file = folder / SUMMARY
+    file = Path(folder) / SUMMARY
     if not file.is_file():
         raise UserError(f"'{folder}' holds no finished results: name folders that 'text2token evaluate' wrote.")
     found = read_json(file)
@@ -79,7 +79,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def read_published(file: Path, models: Sequence[str] = ()) -> dict[str, dict[str, float]]:
+def read_published(file: str | Path, models: Sequence[str] = ()) -> dict[str, dict[str, float]]:
     """Read published scores: JSON of model → task → score × 100, as leaderboards print it.
 
     Args:
@@ -93,7 +93,7 @@ def read_published(file: Path, models: Sequence[str] = ()) -> dict[str, dict[str
         UserError: The file cannot be read, or does not have one of the models.
     """
     try:
-        content = TypeAdapter(dict[str, dict[str, float]]).validate_json(file.read_bytes())
+        content = TypeAdapter(dict[str, dict[str, float]]).validate_json(Path(file).read_bytes())
     except (OSError, ValidationError) as error:
         raise UserError(
             f"Cannot read published scores from '{file}': expected JSON of the form {{model: {{task: score × 100}}}}."

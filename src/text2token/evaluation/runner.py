@@ -35,11 +35,11 @@ _OWNER = "model.json"
 def evaluate(
     model: EvaluatedModel,
     selection: Selection,
-    output: Path,
+    output: str | Path,
     *,
     max_docs: int | None = None,
     instructions: bool = False,
-    vectors: Path | None = None,
+    vectors: str | Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model on the tasks that ``output`` does not hold yet.
@@ -68,6 +68,7 @@ def evaluate(
     """
     owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
     owner |= {"max_docs": max_docs, "instructions": instructions}
+    output, vectors = Path(output), None if vectors is None else Path(vectors)
     lock = lock_of(output.absolute())
     lock.parent.mkdir(parents=True, exist_ok=True)
     refusal = f"Another process writes results to '{output}': wait until it is done, or choose another `output`."

@@ -35,8 +35,8 @@ class Selection:
 
 def select_tasks(
     *,
-    data_root: Path | None = None,
-    folders: Sequence[Path] = (),
+    data_root: str | Path | None = None,
+    folders: Sequence[str | Path] = (),
     names: Sequence[str] = (),
     types: Sequence[str] = (),
     strict: bool = False,
@@ -54,10 +54,11 @@ def select_tasks(
     Raises:
         UserError: mteb does not know a name or type, or the mirror does not exist or has none of the tasks.
     """
+    data_root = None if data_root is None else Path(data_root)
     if data_root is not None and not data_root.is_dir():
         raise UserError(f"There is no folder '{data_root}': `data_root` is a mirror with one folder per data set.")
     benchmark = _benchmark()
-    own = [folder_task(folder, strict=strict) for folder in folders]
+    own = [folder_task(Path(folder), strict=strict) for folder in folders]
     for task in own:
         check_task(task)
     asked: list[AbsTask] = []

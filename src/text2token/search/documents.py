@@ -19,6 +19,7 @@ from text2token.data.tables import TABLE_FORMATS, is_table, read_table
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value, text_values
 from text2token.utils.errors import UserError
+from text2token.utils.places import open_place
 
 _TEXT_FILES = frozenset({".txt", ".md"})
 _MAX_VALUE = 1_000  # characters of a metadata value; a longer one is a text, which no filter compares
@@ -61,7 +62,7 @@ class Columns:
 
 
 def read_documents(
-    source: Path, columns: Columns | None = None, noun: str = "document", *, strict: bool = False
+    source: str | Path, columns: Columns | None = None, noun: str = "document", *, strict: bool = False
 ) -> Iterator[Document]:
     """Read documents from a table, or from a folder with ``.txt`` and ``.md`` files.
 
@@ -79,6 +80,7 @@ def read_documents(
         UserError: There is no such source or column, no document has text, an id is missing or occurs twice, or ``strict`` is set
             and a document has no text.
     """
+    source = open_place(source)
     rows = read_rows(source, columns or Columns())
     return checked_documents(rows, source, noun, strict=strict)
 

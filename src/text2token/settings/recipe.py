@@ -114,7 +114,7 @@ class Recipe(BaseModel):
     )
 
     @classmethod
-    def load(cls, file: Path | None, **overrides: Any) -> Recipe:
+    def load(cls, file: str | Path | None, **overrides: Any) -> Recipe:
         """Read a recipe from a YAML file.
 
         Args:
@@ -126,7 +126,7 @@ class Recipe(BaseModel):
                 range.
         """
         try:
-            content = (yaml.load(file.read_text(encoding="utf-8"), _RecipeLoader) or {}) if file else {}
+            content = (yaml.load(Path(file).read_text(encoding="utf-8"), _RecipeLoader) or {}) if file else {}
         except yaml.MarkedYAMLError as error:
             line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
             raise UserError(f"Cannot read the recipe '{file}'{line}: {error.problem}.") from error

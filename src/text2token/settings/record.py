@@ -122,7 +122,7 @@ class RunRecord(_Record):
     precision: Literal["fp32", "bf16"] | None = None
 
     @classmethod
-    def read(cls, file: Path) -> RunRecord:
+    def read(cls, file: str | Path) -> RunRecord:
         """Read a record that this version or an earlier one wrote.
 
         Keys that this version does not know are ignored, so a renamed or removed setting leaves the record readable.
@@ -130,6 +130,7 @@ class RunRecord(_Record):
         Raises:
             UserError: The file is missing, a newer version wrote it, or it is not a record of ``fit``, ``adapt`` or ``baseline``.
         """
+        file = Path(file)
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -14,16 +14,18 @@ from text2token.utils.files import check_writable
 _PACKAGES = {"s3fs": "text2token[s3]", "upath": "text2token[search]"}  # what to install for a missing package
 
 
-def open_place(name: str) -> Path:
+def open_place(name: str | Path) -> Path:
     """Return the path of a file or folder. The path of a URL has the methods of :class:`pathlib.Path`.
 
     Args:
         name: A local path, or a URL such as ``s3://bucket/folder``. Credentials and the address of the store come from the
-            environment, as the packages of the stores read them.
+            environment, as the packages of the stores read them. What is a path already is returned as it is.
 
     Raises:
         UserError: The kind of URL is unknown, or its package is not installed.
     """
+    if not isinstance(name, str):
+        return name
     if "://" not in name:
         return Path(name)
     try:

@@ -2,13 +2,14 @@
 
 Written files are never changed. New documents go into a new segment, deletions into a new file beside the segment. The manifest
 names the files in use and is replaced as a whole, as in Lucene. So a process may be killed at any moment, and readers are not
-disturbed by a writer.
+disturbed by a writer. A reader follows it: before a search it looks whether the manifest is another one.
 """
 
 from __future__ import annotations
 
 import math
 import shutil
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,9 +45,11 @@ class EmbeddedEngine:
         self._version = 0
         self._segments: dict[str, Segment] = {}
         self._deletions: dict[str, str] = {}  # segment → file that marks its deleted documents
+        self._lock = threading.RLock()  # held while segments and manifest are changed or read
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / _MANIFEST).is_file():
-            self._read()
+        self._place = folder.stat().st_ino
+        self._stamp: tuple[int, int] | None = None  # of the manifest that was read or written last
+        self._follow()
 
     def check(self) -> None:
         """Nothing can be missing in a folder."""
@@ -78,12 +81,14 @@ class EmbeddedEngine:
         self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = (), lost: list[str] | None = None
     ) -> list[ScoredId]:
         """See the protocol."""
+        self._follow()
         segments = self._segments.values()
         found = [ScoredId(*hit) for segment in segments for hit in segment.search(field, query, k, filters)]
-        return found if len(self._segments) == 1 else best(found, k)
+        return found if len(segments) == 1 else best(found, k)
 
     def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
+        self._follow()
         return sum(segment.count for segment in self._segments.values())
 
     def finish(self) -> None:
@@ -98,9 +103,33 @@ class EmbeddedEngine:
                 self._merge(names[i:])
                 return
 
+    def _follow(self) -> None:
+        """Read the manifest if another process has replaced it.
+
+        Nothing is read while another thread of this process changes or reads it, or if an index that was made anew has taken the
+        place of this one.
+        """
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if self._written() not in (None, self._stamp):
+                self._read()
+        finally:
+            self._lock.release()
+
+    def _written(self) -> tuple[int, int] | None:
+        """Return what tells a manifest from the one before; None if there is none, or if the folder is another one."""
+        try:
+            if self._folder.stat().st_ino != self._place:
+                return None
+            found = (self._folder / _MANIFEST).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
     def _read(self) -> None:
         """Open the segments in the manifest. Retry if a writer replaced the manifest while they were opened."""
-        manifest = self._manifest()
+        stamp, manifest = self._written(), self._manifest()
         try:
             self._segments = {name: self._open(name, file) for name, file in manifest["segments"].items()}
         except FileNotFoundError:
@@ -111,7 +140,7 @@ class EmbeddedEngine:
         if self._manifest() != manifest:
             self._read()
             return
-        self._version = manifest["version"]
+        self._version, self._stamp = manifest["version"], stamp
         self._deletions = {name: file for name, file in manifest["segments"].items() if file}
 
     def _manifest(self) -> dict[str, Any]:
@@ -121,13 +150,14 @@ class EmbeddedEngine:
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """After an error, as of a full disk, search what is on the disk: marks of deletion in memory would hide documents."""
-        try:
-            yield
-        except BaseException:
-            self._segments, self._deletions = {}, {}
-            if (self._folder / _MANIFEST).is_file():
-                self._read()
-            raise
+        with self._lock:
+            try:
+                yield
+            except BaseException:
+                self._segments, self._deletions = {}, {}
+                if (self._folder / _MANIFEST).is_file():
+                    self._read()
+                raise
 
     def _mark_deleted(self, ids: Sequence[str]) -> None:
         """Mark documents as deleted, in memory only."""
@@ -177,6 +207,7 @@ class EmbeddedEngine:
                 np.save(self._folder / self._deletions[name], segment.alive)
             listed[name] = self._deletions.get(name)
         write_json(self._folder / _MANIFEST, {"version": self._version, "segments": listed})
+        self._stamp = self._written()
         used = {_MANIFEST, *listed, *filter(None, listed.values())}
         for path in self._folder.iterdir():
             if path.name not in used:

@@ -31,7 +31,7 @@ from text2token.search.shards.record import (
 from text2token.search.shards.table import table_bytes
 from text2token.search.vectors import raw_counts
 from text2token.utils.errors import UserError
-from text2token.utils.places import check_folder_writable, write_whole
+from text2token.utils.places import check_folder_writable, open_place, write_whole
 from text2token.utils.progress import track
 
 
@@ -60,6 +60,10 @@ class ShardJob:
     batch_size: int = 32
     precision: Precision = "fp32"
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("source", "folder"):  # strings are places, too
+            object.__setattr__(self, name, open_place(getattr(self, name)))
 
 
 class ShardEncoder:

@@ -13,6 +13,7 @@ from text2token.search.index_model import open_model
 from text2token.search.shards.record import ShardRecord, corpus_fingerprint, document_bytes, read_record
 from text2token.search.shards.table import read_batches, read_facts
 from text2token.utils.errors import UserError
+from text2token.utils.places import open_place
 
 _LISTED = 10  # missing shards that a message names
 
@@ -30,12 +31,13 @@ class EncodedShards:
     record: ShardRecord
 
     @classmethod
-    def open(cls, folder: Path) -> EncodedShards:
+    def open(cls, folder: str | Path) -> EncodedShards:
         """Open a folder of shards.
 
         Raises:
             UserError: There is no such folder, or a shard is missing.
         """
+        folder = open_place(folder)
         record = read_record(folder)
         if record is None:
             raise UserError(f"There are no shards in '{folder}': make some with 'text2token encode … --shards'.")
