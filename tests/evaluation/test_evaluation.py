@@ -536,6 +536,12 @@ def test_what_cannot_be_evaluated_is_one_sentence(capsys, model, tasks, tmp_path
     assert not (tmp_path / "r").exists()
 
 
+def test_a_language_model_has_its_own_head(capsys, backbone, tasks, tmp_path):
+    name = backbone("llama")
+    line = f"evaluate {name} --head {name} --correction none --data {tasks}/own/similar --output {tmp_path / 'r'}"
+    assert "is a language model with its own head: leave it out" in refused(capsys, *line.split())
+
+
 def test_a_score_that_is_no_number_is_one_sentence(model, tmp_path):
     same = [{"sentence1": text, "sentence2": text, "score": float(i)} for i, text in enumerate(["A cat."] * 4)]
     write_lines(tmp_path / "task" / "test.jsonl", same)

@@ -77,9 +77,10 @@ def test_a_run_replaces_nothing_of_another_kind(tmp_path):
     for name, is_file in (("notes.txt", False), ("folder", True), ("pipe", False), ("pipe", True)):
         with pytest.raises(UserError, match=f"{name}' is not a (folder|regular file), so it is not replaced"):
             RunFolder.open(tmp_path / name, overwrite=True, is_file=is_file)
-    for folder in ("/", str(tmp_path / "folder" / "..")):
-        with pytest.raises(UserError, match="exists"):
-            RunFolder.open(Path(folder), overwrite=False)
+    with pytest.raises(UserError, match="exists"):
+        RunFolder.open(tmp_path / "folder" / "..", overwrite=False)
+    with pytest.raises(UserError, match="'/' is a mount point, which cannot be replaced: name a folder inside it"):
+        RunFolder.open(Path("/"), overwrite=True)
 
 
 def test_a_file_is_written_only_where_nothing_or_a_file_is(tmp_path):

@@ -185,4 +185,8 @@ def _evaluated_model(
     )
     if corrects:
         return evaluated_model.recorrected_model(model, correction, head=head, **how)
+    if head:
+        raise UserError(
+            f"--head is for finished models, and '{model}' is a language model with its own head: leave it out."
+        )
     return evaluated_model.untrained_model(recipe.model_copy(update={"backbone": model}), correction, **how)

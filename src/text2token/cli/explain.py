@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and the sections that show it
 
 _BAR = 20  # characters of the longest bar
+_STOP_WORDS = "en"
 _SAMPLE = 256  # texts of --corpus: they give a mean to about 6 % of the spread, within a minute on a laptop
 
 
@@ -78,7 +79,7 @@ class Other:
     click.option("--filtered", is_flag=True, help="Leave out stop words, punctuation and pieces of characters."),
     click.option(
         "--stop-words",
-        default="en",
+        default=_STOP_WORDS,
         show_default=True,
         help="Languages of the stop words for --filtered, such as 'en,de', or 'none'.",
     ),
@@ -117,6 +118,7 @@ def explain_command(
     """
     if not texts and not pairs:
         raise click.UsageError("Missing argument 'TEXTS...', or --pair")
+    _refuse_unused(other, pairs=bool(pairs), instructions=bool(instructions), shown=shown)
     if html:
         check_file(html)
     quiet_libraries()
@@ -144,6 +146,16 @@ def explain_command(
     else:
         for section in sections:
             Console().print(_table(section))
+
+
+def _refuse_unused(other: Other, *, pairs: bool, instructions: bool, shown: dict[str, Any]) -> None:
+    """Refuse options that would change nothing."""
+    if pairs and instructions:
+        raise UserError("--instruction stands before TEXTS, not before a --pair: leave one of the two out.")
+    if other.against_head and not other.against:
+        raise UserError("--against-head decodes the model of --against: give that, too, or use --head.")
+    if shown["stop_words"] != _STOP_WORDS and not shown["filtered"]:
+        raise UserError("--stop-words is only used together with --filtered.")
 
 
 def _explain_texts(

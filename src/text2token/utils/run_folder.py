@@ -66,6 +66,8 @@ class RunFolder:
         if output.exists() and not (output.is_file() if is_file else output.is_dir()):
             kind = "regular file" if is_file else "folder"
             raise UserError(f"'{output}' is not a {kind}, so it is not replaced: choose another name.")
+        if output.is_mount():
+            raise UserError(f"'{output}' is a mount point, which cannot be replaced: name a folder inside it.")
         if output.exists() and not overwrite:
             raise UserError(f"The output '{output}' exists: choose another folder, or set `overwrite`.")
         if output.is_dir() and any(output.iterdir()) and not (output / _RECORD).is_file():
