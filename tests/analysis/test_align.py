@@ -26,6 +26,7 @@ from text2token.model.backbone import from_anywhere
 from text2token.model.correction import correction
 from text2token.model.packaged import PACKAGED, REFERENCES
 from text2token.model.saved import is_saved
+from text2token.model.static import static_encoder
 from text2token.model.vocabulary import Vocabulary, read_vocabulary
 from text2token.settings.recipe import Recipe
 from text2token.settings.templates import Template
@@ -197,11 +198,25 @@ def test_a_sentence_transformer_is_read_before_its_corrections(backbone, tmp_pat
     (tmp_path / "st" / "README.md").write_text(card)
     found = Embedder.open(str(tmp_path / "st"), head="original", corrected=False)
     torch.testing.assert_close(found.embed(SENTENCES), embedder.embed(SENTENCES), atol=1e-5, rtol=1e-4)
+    (tmp_path / "st" / "README.md").write_text("---\nmodel-index: a: b\n---\n")  # no YAML
+    with pytest.raises(UserError, match="No decoding head was found"):
+        Embedder.open(str(tmp_path / "st"), head="original", corrected=False)
     (tmp_path / "st" / "README.md").unlink()
     with pytest.raises(UserError, match="No decoding head was found"):
         Embedder.open(str(tmp_path / "st"), head="original", corrected=False)
     with pytest.raises(UserError, match="dimensions"):
         Embedder.open(str(tmp_path / "st"), head=wider(backbone, tmp_path), corrected=False)
+
+
+def test_a_static_model_reads_whole_texts_without_special_tokens(backbone):
+    embedder = untrained(backbone("llama"), max_length=64)
+    tokenizer = embedder.tokenizer.backend_tokenizer
+    static = Embedder(static_encoder(tokenizer, torch.randn(embedder.vocabulary_size, 32)), embedder.head)
+    vocabulary = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size)
+    counts = literal_tokens(static, SENTENCES, vocabulary, special=True)
+    expected = [np.bincount(tokenizer.encode(text, add_special_tokens=False).ids, minlength=embedder.vocabulary_size)
+                * ~vocabulary.special for text in SENTENCES]  # fmt: skip
+    np.testing.assert_array_equal(counts.toarray(), expected)
 
 
 def test_a_sparse_folder_is_read_by_its_own_pooling(backbone, tmp_path):

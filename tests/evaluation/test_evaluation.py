@@ -35,7 +35,7 @@ from text2token.evaluation import (
 )
 from text2token.evaluation.comparison import Row, _difference, _means
 from text2token.evaluation.encoders import Session
-from text2token.evaluation.items import Items
+from text2token.evaluation.items import Items, Part
 from text2token.evaluation.results import read_summary, summarise
 from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.model.fingerprint import content_hash
@@ -476,14 +476,32 @@ def test_a_model_differs_from_itself_in_nothing_and_from_other_data_is_refused(m
 
 def test_what_is_clear_is_said_so_but_of_clustering_runs_alone():
     draws = np.linspace(1, 2, 100)
-    assert _difference(1.5, draws, over_items=True).clear
-    assert not _difference(1.5, draws, over_items=False).clear
-    assert not _difference(0.5, draws - 1.5, over_items=True).clear
-    tasks = [Row(kind, kind, {"a": 3.0, "b": 1.5}) for kind in ("Clustering", "STS")]
+    assert _difference(1.5, draws, tells=True).clear
+    assert not _difference(1.5, draws, tells=False).clear
+    assert not _difference(0.5, draws - 1.5, tells=True).clear
+    tasks = [Row(kind, kind, {"a": 3.0, "b": 1.5}, items=10) for kind in ("Clustering", "STS")]
     means = {row.label: row for row in _means(tasks, [{"b": draws}] * 2, ["a", "b"], "a")}
     assert not means["Clustering, 1 task"].differences["b"].clear
     assert means["STS, 1 task"].differences["b"].clear
     assert means["mean over 2 types"].differences["b"].clear
+    few = [*tasks, Row("Retrieval", "Retrieval", {"a": 3.0, "b": 1.5}, items=9)]
+    means = {row.label: row for row in _means(few, [{"b": draws}] * 3, ["a", "b"], "a")}
+    assert not means["Retrieval, 1 task"].differences["b"].clear
+    assert not means["mean over 3 types"].differences["b"].clear
+    assert means["STS, 1 task"].differences["b"].clear
+
+
+def test_one_query_makes_no_difference_clear(model, tasks, tmp_path):
+    for name, value in (("a", 1.0), ("b", 0.0)):
+        evaluate(saved_model(str(model)), select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / name)
+        summary = json.loads((tmp_path / name / "summary.json").read_text())
+        summary["model"], summary["tasks"][0]["score"], summary["tasks"][0]["items"] = name, value, 1
+        (tmp_path / name / "summary.json").write_text(json.dumps(summary))
+        Items("pair", (Part("mean", np.array([value]), np.empty(0)),)).save(tmp_path / name / "items" / "similar.npz")
+    found = compare([tmp_path / "a", tmp_path / "b"])
+    difference = found.tasks[0].differences["b"]
+    assert (difference.low, difference.high, difference.clear) == (1, 1, False)
+    assert "fewer than 10 items, as in similar" in " ".join(found.notes)
 
 
 def test_published_models_go_by_their_last_name(results, tmp_path, capsys):

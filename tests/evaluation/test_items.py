@@ -44,6 +44,14 @@ def test_spearman_and_precision_of_items():
     assert both.score == pytest.approx((spearman.score + precision.score) / 2)
 
 
+def test_draws_without_a_positive_pair_do_not_count():
+    values, gold = np.arange(20.0), np.zeros(20)
+    gold[19] = 1  # the pair with the highest value, so the precision is 1 whenever it is drawn
+    perfect = Items("pair", (Part("average_precision", values, gold),))
+    assert perfect.score == 1
+    assert perfect.interval() == (1, 1)
+
+
 def test_a_kill_while_items_are_written_keeps_those_that_were_there(tmp_path, monkeypatch):
     def half(stream, **_):
         stream.write(b"PK")

@@ -68,6 +68,8 @@ def test_other_settings_on_the_same_weights_give_the_vectors_of_an_embedder_open
     torch.testing.assert_close(other.embed(SENTENCES), opened.embed(SENTENCES))
     assert embedder_fingerprint(other) == embedder_fingerprint(opened)
     torch.testing.assert_close(first.embed(SENTENCES), before)
+    first.batch_size = 4
+    assert first.with_settings(**settings).batch_size == 4
 
 
 def test_shared_weights_share_their_attention(backbone):

@@ -9,7 +9,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from conftest import CORPUS, SENTENCES, calibrated, untrained
-from text2token import Embedder
+from text2token import Embedder, UserError
 from text2token.model.fingerprint import comparable, embedder_fingerprint
 
 
@@ -63,3 +63,33 @@ def test_a_finished_embedder_is_the_one_in_its_folder(backbone, tmp_path, family
     for one, other in zip(finished.encode_sparse(SENTENCES), opened.encode_sparse(SENTENCES), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(finished.encode(SENTENCES), made.encode(SENTENCES), atol=1e-6)
+
+
+def test_prompts_stay_with_the_model(backbone, tmp_path):
+    made = calibrated(backbone("llama"))
+    made.encoder.prompts, made.encoder.default_prompt_name = {"query": "find ", "document": "read "}, "query"
+    made.calibrate(CORPUS[:40])
+    made.save(tmp_path)
+    expected, opened = made.encode(SENTENCES), Embedder.open(tmp_path)
+    np.testing.assert_allclose(opened.encode(SENTENCES), expected, atol=1e-6)
+    np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "dense")).encode(SENTENCES), expected, atol=1e-6)
+    weights = opened.encode_sparse(SENTENCES).weights
+    np.testing.assert_allclose(weights, made.encode_sparse(SENTENCES).weights, atol=1e-5)
+    assert opened.encoder.prompts == made.encoder.prompts
+    made.encoder.default_prompt_name = None
+    assert abs(made.encode(SENTENCES) - expected).max() > 1e-3
+
+
+def test_another_head_has_no_corpus_mean(backbone, tmp_path):
+    calibrated(backbone("llama")).save(tmp_path / "home" / "model")
+    opened = Embedder.open(tmp_path / "home" / "model", head=backbone("llama"))
+    with pytest.raises(UserError, match="this model knows none"):
+        opened.encode_sparse(SENTENCES)
+
+
+def test_a_home_folder_is_found_with_all_its_parts(backbone, tmp_path, monkeypatch):
+    calibrated(backbone("llama")).save(tmp_path / "model")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    opened = Embedder.open("~/model", head="original")
+    assert opened.correction is not None
+    assert opened.mean_logits is not None

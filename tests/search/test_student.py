@@ -138,6 +138,12 @@ def test_a_student_of_an_earlier_calibration_is_refused(model, tmp_path):
     assert Index.create(tmp_path / "other", model, embedder=Embedder.open(model)).has_student
 
 
+def test_documents_without_a_token_teach_nothing(model):
+    table = QueryTable.open(model / "student" / QUERY)
+    taught = query_training.train_on_documents(table, ["", ""], np.zeros((2, table.rows.dense.shape[1]), np.float32))
+    np.testing.assert_array_equal(taught.rows.dense, table.rows.dense)
+
+
 def test_later_documents_leave_the_student_as_it_is(index, tmp_path):
     shutil.copytree(index, tmp_path / "index")
     Index.open(tmp_path / "index").add([Document("new", "", "a text about whales")])

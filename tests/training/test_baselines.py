@@ -202,6 +202,8 @@ def test_what_a_baseline_cannot_do_is_one_sentence(recipe, tmp_path, backbone):
         fit_baseline("tsdae", TEXTS, tmp_path / "m", recipe(attention="bidirectional"))
     with pytest.raises(UserError, match="leaves one without texts"):
         fit_baseline("llm2vec", TEXTS, tmp_path / "m", recipe(attention="bidirectional", stage_1=1.0))
+    with pytest.raises(UserError, match="no room for text in 12"):
+        fit_baseline("simcse", TEXTS, tmp_path / "m", recipe(template="keywords", train_length=12))
     assert not list(tmp_path.iterdir())
 
 

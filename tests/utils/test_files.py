@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from text2token import UserError
+from text2token.utils.errors import PassingError
 from text2token.utils.files import atomic_folder, check_file, output_lock, write_json
 from text2token.utils.run_folder import RunFolder
 
@@ -115,6 +116,20 @@ def test_the_work_folder_of_a_run_that_begins_is_left_to_it(tmp_path):
         assert (tmp_path / ".m.work" / "result").is_dir()
     RunFolder.open(tmp_path / "m", overwrite=False)
     assert not (tmp_path / ".m.work").exists()
+
+
+@pytest.mark.parametrize(("error", "kept"), [(PassingError("The network is gone."), True), (UserError("No."), False)])
+def test_what_may_pass_does_not_delete_what_a_new_run_has_finished(tmp_path, error, kept):
+    run = RunFolder.open(tmp_path / "m", overwrite=False)
+
+    def work():
+        with run.session({}):
+            run.cached("value.json", lambda: 1)
+            raise error
+
+    with pytest.raises(UserError):
+        work()
+    assert (run.work / "value.json").exists() == kept
 
 
 def test_a_full_disk_does_not_delete_what_a_new_run_has_finished(tmp_path):

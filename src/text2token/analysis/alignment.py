@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import sparse
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
@@ -129,7 +130,11 @@ def literal_tokens(
         special: Also count the tokenizer's own special tokens (``<bos>``, ``[CLS]``).
     """
     tokenizer, size = embedder.tokenizer, len(vocabulary.special)
-    counts = count_tokens(tokenizer, texts, size, room_for_text(tokenizer, tokenizer.model_max_length))
+    if isinstance(tokenizer, Tokenizer):  # of a static model, which has no template and reads whole texts
+        room, special = None, False
+    else:
+        room = room_for_text(tokenizer, tokenizer.model_max_length)
+    counts = count_tokens(tokenizer, texts, size, room)
     own = ~vocabulary.special[counts.indices]
     counts.data *= own
     counts.eliminate_zeros()

@@ -22,7 +22,7 @@ from text2token.data.lines import file_format, read_lines
 from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, is_table, read_table
 from text2token.data.text import check_texts
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import PassingError, UserError, first_line
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _COLUMN = "text"
@@ -244,6 +244,6 @@ def _open_hub_dataset(name: str, column: str) -> _Source:
             for number, values in enumerate(dataset, start=1):
                 yield Row(f"{name}, row {number}", values)
         except Exception as error:
-            raise UserError(f"{name}: the stream broke off ({first_line(error)}); run the command again") from error
+            raise PassingError(f"{name}: the stream broke off ({first_line(error)}); run the command again") from error
 
     return _Source(name, column, rows)

@@ -14,6 +14,8 @@ from text2token.evaluation.results import coverage, read_summary
 from text2token.evaluation.tasks import benchmark_names
 from text2token.utils.errors import UserError
 
+_FEWEST_ITEMS = 10
+
 TaskResult = dict[str, Any]
 """The row of a task in a summary, and the ``folder`` that it was read from."""
 
@@ -23,7 +25,8 @@ class Difference:
     """The score of the first model minus the score of another, with its 95 % interval over paired draws.
 
     Attributes:
-        clear: The interval excludes zero. Never true for clustering alone: its interval covers runs, not documents.
+        clear: The interval excludes zero. Never true for clustering alone, whose interval covers runs and not documents, nor
+            where a task has fewer than 10 items: draws of so few hardly differ.
     """
 
     value: float
@@ -39,6 +42,7 @@ class Row:
     Attributes:
         label: The name of the task, or the tasks that the mean covers.
         type: The type of the task; empty for a mean.
+        items: Number of items of the task, as queries or pairs; 0 for a mean.
         scores: Column → score; columns without the task are left out.
         intervals: Column → 95 % interval; for measured tasks only.
         differences: Column → first column minus this one; for measured columns only.
@@ -49,6 +53,7 @@ class Row:
     scores: dict[str, float]
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     differences: dict[str, Difference] = field(default_factory=dict)
+    items: int = 0
 
     @property
     def best(self) -> float | None:
@@ -147,9 +152,10 @@ def _row(
         scores=scores,
         intervals={column: tuple(row["interval"]) for column, row in rows.items()},
         differences={
-            other: _difference(scores[column] - scores[other], drawn, over_items=first["type"] != "Clustering")
+            other: _difference(scores[column] - scores[other], drawn, tells=_tells(first["type"], first["items"]))
             for other, drawn in draws.items()
         },
+        items=first["items"],
     )
 
 
@@ -203,14 +209,20 @@ def _mean(
     for column in scores:
         if all(column in draws[place] for place in weights):
             drawn = np.sum([share * draws[place][column] for place, share in weights.items()], axis=0)
-            over_items = any(tasks[place].type != "Clustering" for place in weights)
-            differences[column] = _difference(scores[first] - scores[column], drawn, over_items=over_items)
+            own = [tasks[place] for place in weights if tasks[place].type != "Clustering"]
+            tells = bool(own) and all(_tells(row.type, row.items) for row in own)
+            differences[column] = _difference(scores[first] - scores[column], drawn, tells=tells)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _difference(value: float, draws: Floats, *, over_items: bool) -> Difference:
+def _tells(kind: str, items: int) -> bool:
+    """Return whether the draws of a task show how much another sample of items would change its score."""
+    return kind != "Clustering" and items >= _FEWEST_ITEMS
+
+
+def _difference(value: float, draws: Floats, *, tells: bool) -> Difference:
     low, high = percentile_interval(draws)
-    return Difference(value, low, high, over_items and (low > 0 or high < 0))
+    return Difference(value, low, high, tells and (low > 0 or high < 0))
 
 
 def _notes(tasks: list[Row], published: Mapping[str, Any], finished: list[TaskResult]) -> list[str]:
@@ -220,6 +232,8 @@ def _notes(tasks: list[Row], published: Mapping[str, Any], finished: list[TaskRe
         notes.append("A mean is shown for models that have all its tasks.")
     if cut := {row["max_docs"] for row in finished if row["max_docs"]}:
         notes.append(f"Tasks are cut down to {max(cut)} texts, so these scores can only be compared with each other.")
+    if few := [row.label for row in tasks if row.type != "Clustering" and row.items < _FEWEST_ITEMS]:
+        notes.append(f"No difference is called clear with fewer than {_FEWEST_ITEMS} items, as in {', '.join(few)}.")
     if published:
         notes.append("Published scores were not measured here: machines, settings and copies of the data may differ.")
     return notes

@@ -6,6 +6,7 @@ seeds or tasks. Two models are compared on the same draws.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,5 +120,5 @@ def spearman(values: Floats, gold: Floats) -> float:
 _SCORES: dict[str, Callable[[Floats, Floats], float]] = {
     "mean": lambda values, _: float(values.mean()),
     "spearman": spearman,
-    "average_precision": lambda values, gold: float(average_precision_score(gold, values)),
+    "average_precision": lambda values, gold: float(average_precision_score(gold, values)) if gold.any() else math.nan,
 }

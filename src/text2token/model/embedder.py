@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, Unpack
@@ -22,7 +22,7 @@ from text2token.data.text import check_texts
 from text2token.model.backbone import EncoderSettings, encoder_around, load_encoder
 from text2token.model.correction import correction
 from text2token.model.decoding import AlignedToken, SparseVectors, aligned_tokens, displayed_tokens, sparse_vectors
-from text2token.model.encoding import encode_in_batches
+from text2token.model.encoding import default_prompt, encode_in_batches
 from text2token.model.folders import is_whole, load_parts, save_parts, saved_head
 from text2token.model.head import DecodingHead, mean_logits
 from text2token.model.original_head import open_head
@@ -77,8 +77,8 @@ class Embedder:
                 language model: packaged name, folder, ``.gguf`` file or hub id.
             head: The decoding head that reads the embeddings. ``own`` takes the head that the model brings along, if any.
                 ``original`` takes that, or else the head of the backbone that the model was made from. Any other value names a
-                language model whose head is taken. Training changes the body and never the head, so the original head reads
-                what a vector says in the words of its backbone (arXiv 2406.17378).
+                language model whose head is taken, without a corpus mean. Training changes the body and never the head, so the
+                original head reads what a vector says in the words of its backbone (arXiv 2406.17378).
             corrected: Apply the correction and corpus mean that were saved with the model. False gives pooled hidden states as
                 they are. A language model has neither.
             top_k: Tokens in a sparse vector; a finished embedder keeps its own number.
@@ -91,13 +91,14 @@ class Embedder:
         name = str(name)
         check_count("top_k", top_k)
         if is_saved(name):
-            parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(Path(name))))
+            parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(Path(name).expanduser())))
             embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
         else:
             encoder, own = load_encoder(name, **settings)
             embedder = cls(encoder, own, top_k=top_k, backbone=name, settings=settings)
         if head not in ("own", "original") or (head == "original" and embedder.head is None):
             embedder.head = open_head(head, name, embedder.encoder.get_embedding_dimension())
+            embedder.mean_logits = None  # a saved mean is one of the logits of the saved head
         return embedder
 
     def with_settings(self, **settings: Unpack[EncoderSettings]) -> Embedder:
@@ -115,7 +116,7 @@ class Embedder:
         if merged.get("attention", "own") != self.settings.get("attention", "own"):
             raise UserError("Embedders that share their weights share their attention: open the language model again.")
         encoder = encoder_around(self.encoder[0].model, self.backbone, **merged)
-        return Embedder(encoder, self.head, top_k=self.top_k, bf16=self.bf16, backbone=self.backbone, settings=merged)
+        return replace(self, encoder=encoder, correction=None, mean_logits=None, settings=merged)
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -211,7 +212,7 @@ class Embedder:
             UserError: ``texts`` is a single string instead of a list, or an item is not a string or cannot be tokenised.
         """
         if prompt is None:
-            prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
+            prompt = default_prompt(self.encoder)
         if any(module.training for module in self.encoder.modules()):
             self.encoder.eval()
         with encoding(self.encoder, bf16=self.bf16, prompt=prompt or ""):

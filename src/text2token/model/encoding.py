@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.data.text import check_texts
-from text2token.utils.errors import UserError, check_count, first_line
+from text2token.utils.errors import PassingError, UserError, check_count, first_line
 from text2token.utils.progress import progress_bar
 
 Model: TypeAlias = SentenceTransformer | SparseEncoder
@@ -26,6 +26,11 @@ _TOKENISED_AT_ONCE = 1024
 _MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 _LIMITS: WeakKeyDictionary[Model, int] = WeakKeyDictionary()  # padded tokens a batch may have, where memory ran out
 _LOGGER = logging.getLogger(__name__)
+
+
+def default_prompt(model: Model) -> str:
+    """Return the text that a model puts before each text if nothing else is asked for; empty for most models."""
+    return model.prompts.get(model.default_prompt_name) or ""
 
 
 def encode_in_batches(
@@ -141,7 +146,7 @@ def _encode_or_shrink(
         reason = first_line(error)
     # Out of the except block the tensors of the failed attempt are free.
     if len(texts) == 1:
-        raise UserError(f"There is too little memory for a text of {longest} tokens ({reason}): lower max_length.")
+        raise PassingError(f"There is too little memory for a text of {longest} tokens ({reason}): lower max_length.")
     if model not in _LIMITS:
         _LOGGER.warning("Memory ran out in a batch of %d texts; encoding goes on in smaller batches.", len(texts))
     _LIMITS[model] = len(texts) // 2 * longest

@@ -57,8 +57,13 @@ def save_parts(
     """
     dense = dense_modules(encoder, correction)
     sparse = [*encoder, *head_modules(head, mean_logits)]
-    save_plain(SentenceTransformer(modules=dense), path / "dense")
-    save_plain(SparseEncoder(modules=sparse, max_active_dims=top_k), path / "sparse")
+    save_plain(SentenceTransformer(modules=dense, **prompts_of(encoder)), path / "dense")
+    save_plain(SparseEncoder(modules=sparse, max_active_dims=top_k, **prompts_of(encoder)), path / "sparse")
+
+
+def prompts_of(model: SentenceTransformer | SparseEncoder) -> dict[str, Any]:
+    """Return the prompts of a model as keyword arguments for another one around its modules."""
+    return {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
 
 
 def dense_modules(encoder: SentenceTransformer, correction: Dense | None) -> list[nn.Module]:
@@ -180,7 +185,7 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
         with loading(name):
             body, head = _split(sparse)
             return Parts(
-                encoder=SentenceTransformer(modules=body).eval(),
+                encoder=SentenceTransformer(modules=body, **prompts_of(sparse)).eval(),
                 head=_head_from_modules(head).cpu(),  # embeddings are decoded on the CPU, wherever the encoder runs
                 correction=_load_correction(path / "dense"),
                 mean_logits=torch.zeros(head[-1].out_features),  # the mean is part of the bias
@@ -203,8 +208,7 @@ def _pooled(model: SentenceTransformer | SparseEncoder, name: str) -> SentenceTr
         raise UserError(
             f"'{name}' does not begin with a transformer and its pooling, so it has no embedding to decode."
         )
-    prompts = {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
-    return SentenceTransformer(modules=body, **prompts).eval()
+    return SentenceTransformer(modules=body, **prompts_of(model)).eval()
 
 
 def _split(model: SentenceTransformer | SparseEncoder) -> tuple[list[nn.Module], list[Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
+from yaml import YAMLError
 
 from text2token.model.backbone import load_head
 from text2token.model.head import DecodingHead
@@ -68,7 +69,7 @@ def _candidates(name: str) -> Iterator[str]:
             yield RunRecord.read(run).backbone.source
     try:
         bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []
-    except (OSError, ValueError, HfHubHTTPError):
+    except (OSError, ValueError, YAMLError, HfHubHTTPError):
         bases = []
     yield from [bases] if isinstance(bases, str) else bases
     yield str(folder) if folder.is_dir() else name

@@ -38,6 +38,8 @@ def train_on_documents(
     """
     read = tokenise(table.tokenizer, texts, _TOKENS)
     kept = [place for place, ids in enumerate(read) if len(ids)]
+    if not kept:
+        return replace(table, documents=len(texts))
     wanted = torch.from_numpy(vectors)[kept]
     dense = torch.from_numpy(table.rows.dense.astype(np.float32))
     trained = train_rows(

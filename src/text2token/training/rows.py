@@ -64,15 +64,18 @@ def text_tables(texts: Sequence[str]) -> Iterator[pa.Table]:
         yield pa.table({"text": part})
 
 
-def with_token_ids(table: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int) -> pa.Table:
+def with_token_ids(table: pa.Table, tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = "") -> pa.Table:
     """Replace the column ``text`` by ``input_ids``, the token ids of each text, template included.
 
     Args:
         table: At least one row.
         tokenizer: The backbone's tokenizer with its template.
         max_length: A text is cut at this many tokens.
+        prompt: Text before each text, inside the template.
     """
-    ids = tokenizer(table["text"].to_pylist(), truncation=True, max_length=max_length)["input_ids"]
+    ids = tokenizer([prompt + text for text in table["text"].to_pylist()], truncation=True, max_length=max_length)[
+        "input_ids"
+    ]
     return table.drop_columns("text").append_column("input_ids", pa.array(ids, pa.list_(pa.int32())))
 
 

@@ -26,6 +26,7 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from text2token.model.encoding import default_prompt
 from text2token.model.loading import loading
 from text2token.model.precision import mixed_precision
 from text2token.training.adapters import add_adapters
@@ -99,7 +100,12 @@ def train_stage(
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
     body = transformer.model = _trainable(transformer.model, settings)
     spare = copy.deepcopy(body).cpu() if splits_weights() else None
-    tokenized = partial(with_token_ids, tokenizer=encoder.tokenizer, max_length=settings.train_length)
+    tokenized = partial(
+        with_token_ids,
+        tokenizer=encoder.tokenizer,
+        max_length=settings.train_length,
+        prompt=default_prompt(encoder),
+    )
     on_main(lambda: write_rows(map(tokenized, texts), folder / _ROWS))
     rows = Rows(folder / _ROWS)
     held_out_rows = [row for table in held_out for row in tokenized(table).to_pylist()]

@@ -28,6 +28,10 @@ class BusyError(UserError):
     """Another process holds the lock of what was to be written. The same call can succeed later."""
 
 
+class PassingError(UserError):
+    """Something is missing for now, such as a network or memory. What was finished before is kept."""
+
+
 def check_count(name: str, value: object) -> None:
     """Check that a setting is a whole number from 1 up.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from text2token.utils import provenance
-from text2token.utils.errors import BusyError, UserError, is_full_disk
+from text2token.utils.errors import BusyError, PassingError, UserError, is_full_disk
 from text2token.utils.files import check_writable, output_lock
 from text2token.utils.processes import is_main, on_main, world_size
 from text2token.utils.resume import cached, load, save
@@ -81,8 +81,9 @@ class RunFolder:
     def session(self, settings: dict[str, Any]) -> Iterator[None]:
         """Hold the lock of the run. Continue an unfinished run with the same settings, or start a new one.
 
-        A new run that ends in a :class:`UserError` is deleted, unless the disk was full: its settings cannot work, and a run with
-        better settings would otherwise be refused. Of several processes the first one holds the lock, and all call this.
+        A new run that ends in a :class:`UserError` is deleted: its settings cannot work, and a run with better settings would
+        otherwise be refused. It stays if the disk was full, and after a :class:`PassingError`. Of several processes the first
+        one holds the lock, and all call this.
 
         Args:
             settings: Everything that the result depends on, as JSON.
@@ -100,7 +101,7 @@ class RunFolder:
             try:
                 yield
             except UserError as error:
-                if not resumed and not is_full_disk(error):
+                if not resumed and not is_full_disk(error) and not isinstance(error, PassingError):
                     shutil.rmtree(self.work, ignore_errors=True)  # several processes may delete it at once
                 raise
 

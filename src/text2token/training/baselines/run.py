@@ -10,8 +10,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 
 from text2token.model.embedder import Embedder
-from text2token.model.folders import save_plain
+from text2token.model.folders import prompts_of, save_plain
 from text2token.model.probes import attends_ahead
+from text2token.model.template import room_for_text
 from text2token.settings.facts import Row
 from text2token.settings.recipe import Recipe
 from text2token.training.baselines.mntp import MaskedNextToken
@@ -82,6 +83,7 @@ def fit_baseline(
         "baseline", corpus, output, recipe, amount, text_column=text_column, overwrite=overwrite, method=method
     ) as run:
         encoder, folder, texts = run.embedder.encoder, run.folder, run.texts
+        room_for_text(encoder.tokenizer, recipe.train_length)  # raises an error if there is none
         log: list[Row] = []
         stages = METHODS[method](run.embedder, _Data(texts, recipe.stage_1, recipe.seed))
         for number, stage in enumerate(stages, start=1):
@@ -99,7 +101,7 @@ def fit_baseline(
                 )
             merge_adapters(encoder)
             log += [{"stage": number, **row} for row in rows]
-        model = SentenceTransformer(modules=[*encoder, Normalize()])
+        model = SentenceTransformer(modules=[*encoder, Normalize()], **prompts_of(encoder))
         save_plain(model, folder.result / "dense")
         run.record(method=method, log=log)
         folder.publish()
