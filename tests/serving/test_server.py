@@ -153,6 +153,7 @@ def test_an_index_of_another_model_is_refused(backbone, index_folder):
         (["--api-key-file", "nowhere"], "Cannot read the keys in 'nowhere' (No such file or directory)"),
         (["--api-key-file", "."], "Cannot read the keys in '.' (Is a directory)"),
         (["--api-key", " "], "The value of --api-key is empty"),
+        (["--host", ""], "The value of --host is empty"),
     ],
 )
 def test_what_cannot_be_served_is_one_sentence(model_folder, arguments, said):

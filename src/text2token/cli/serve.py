@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from text2token.model.precision import Precision
     from text2token.serving import ServerSettings, Service
 
+_KEY_VARIABLE = "TEXT2TOKEN_API_KEY"
+
 
 @dataclass(frozen=True)
 class Address:
@@ -33,6 +36,8 @@ class Address:
         Raises:
             UserError: The address cannot be used.
         """
+        if not self.host.strip():  # a socket would take it for all addresses
+            raise UserError("The value of --host is empty: name an address, or leave the option out.")
         try:
             family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
             return socket.create_server((self.host, self.port), family=family, backlog=2048)
@@ -52,14 +57,19 @@ class Access:
     file: Path | None
 
     def keys(self) -> tuple[str, ...]:
-        """Return the keys of the command line and of the file.
+        """Return the keys of the command line, or else the one of the environment, and those of the file.
 
         Raises:
             UserError: A key is empty, or the file cannot be read or holds none.
         """
-        if not all(key.strip() for key in self.given):
+        given = tuple(key.strip() for key in self.given)
+        if not all(given):
             raise UserError("The value of --api-key is empty: name a key, or leave the option out.")
-        return (*self.given, *(_read_keys(self.file) if self.file else ()))
+        if not given and (variable := os.environ.get(_KEY_VARIABLE)) is not None:
+            given = (variable.strip(),)
+            if not all(given):
+                raise UserError(f"The variable {_KEY_VARIABLE} is empty: set it to a key, or unset it.")
+        return (*given, *(_read_keys(self.file) if self.file else ()))
 
 
 @click.command("serve")
@@ -90,8 +100,7 @@ class Access:
         "--api-key",
         "given",
         multiple=True,
-        envvar="TEXT2TOKEN_API_KEY",
-        help="Key that each request must carry. May be repeated.",
+        help=f"Key that each request must carry. May be repeated. Without it, {_KEY_VARIABLE} gives the key.",
     ),
     click.option("--api-key-file", "file", type=path_type, help="File of keys, one per line."),
 )
@@ -210,7 +219,7 @@ def _read_keys(file: Path) -> tuple[str, ...]:
 
 
 def _log_config(form: str) -> dict[str, object]:
-    """Return a configuration that logs to standard error. No line holds a key or a text of a request."""
+    """Return a configuration that logs to standard error. The lines of requests hold neither keys nor texts."""
     formatter = (
         {"()": f"{__name__}.JsonFormatter"} if form == "json" else {"format": "%(asctime)s %(levelname)s %(message)s"}
     )
@@ -233,4 +242,9 @@ class JsonFormatter(logging.Formatter):
         import json
 
         content = {"time": self.formatTime(record), "level": record.levelname, "logger": record.name}
-        return json.dumps(content | {"message": record.getMessage()}, ensure_ascii=False)
+        content["message"] = record.getMessage()
+        if record.exc_info:
+            content["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            content["stack"] = self.formatStack(record.stack_info)
+        return json.dumps(content, ensure_ascii=False)
