@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from text2token.serving.worker import Worker
 
 Result = TypeVar("Result")
 _JOBS: ContextVar[list[Job] | None] = ContextVar("jobs", default=None)
+_PROBES = 4  # liveness probes that run at once; they have threads of their own, since requests can occupy all others
 
 
 @dataclass
@@ -134,7 +136,8 @@ class Service:
             for name, folder in settings.indexes.items()
         }
         self.planes = {name: Plane(index) for name, index in self.indexes.items()}
-        self.write_turns = {name: threading.Lock() for name in self.indexes}
+        self.write_turns = {name: asyncio.Lock() for name in self.indexes}
+        self.probes = ThreadPoolExecutor(_PROBES, "probe")
         for index in self.indexes.values():
             _ = index.embedder  # refuses another model than the index was made by
         self.fingerprint = embedder_fingerprint(embedder)
@@ -158,6 +161,7 @@ class Service:
         self.ready = False
         for model in filter(None, (self.model, self.against)):
             model.worker.stop()
+        self.probes.shutdown()
         for index in self.indexes.values():
             index.close()
 
@@ -202,17 +206,40 @@ class Service:
         return await self._unless_gone(request, asyncio.wrap_future(job.done), [job])
 
     async def run(self, request: Request, timing: Timing, work: Callable[[], Result]) -> Result:
-        """Run ``work`` in a thread and return its result. ``work`` may use the embedder of the service."""
+        """Run ``work`` in a thread and return its result. ``work`` may use the embedder of the service.
+
+        Raises:
+            ClientGoneError: The client closed the connection.
+        """
+        return await self._timed(request, timing, run_in_threadpool(work))
+
+    async def write(self, request: Request, timing: Timing, name: str, change: Callable[[], Result]) -> Result:
+        """Run ``change`` as :meth:`run` does, when all earlier changes of the index with this name have ended.
+
+        A request that waits for its turn holds no thread. If its client closes the connection before that, nothing is changed.
+        """
+
+        async def in_turn() -> Result:
+            async with self.write_turns[name]:  # until the change ends, even if its client has gone
+                if await request.is_disconnected():
+                    raise ClientGoneError
+                return await run_in_threadpool(change)
+
+        return await self._timed(request, timing, in_turn())
+
+    async def _timed(self, request: Request, timing: Timing, work: Coroutine[Any, Any, Result]) -> Result:
+        """Wait for ``work``, and count the tokens of the texts that it sends to the worker."""
         token = _JOBS.set(timing.jobs)
         try:
-            result = await self._unless_gone(request, asyncio.ensure_future(run_in_threadpool(work)), timing.jobs)
+            result = await self._unless_gone(request, asyncio.ensure_future(work), timing.jobs)
         finally:
             _JOBS.reset(token)
         timing.tokens = sum(job.tokens for job in timing.jobs)
         return result
 
     async def _unless_gone(self, request: Request, work: asyncio.Future[Result], jobs: Sequence[Job]) -> Result:
-        """Wait for ``work``. Cancel its jobs if the client closes the connection."""
+        """Wait for ``work``. Cancel its jobs if the client closes the connection; what becomes of it then is of no interest."""
+        work.add_done_callback(_retrieve)
         gone = asyncio.ensure_future(_hung_up(request))
         try:
             waited: set[asyncio.Future[Any]] = {work, gone}
@@ -232,6 +259,12 @@ class Service:
 
 class ClientGoneError(Exception):
     """The client closed the connection before its response was ready."""
+
+
+def _retrieve(work: asyncio.Future[Any]) -> None:
+    """Look at the error of ``work``. Otherwise, asyncio would log an error that nobody waits for."""
+    if not work.cancelled():
+        work.exception()
 
 
 async def _hung_up(request: Request) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
 from text2token.analysis.explain import TokenPart, explain_instructions, explain_pair
 from text2token.model.decoding import AlignedToken
@@ -24,8 +25,7 @@ router = APIRouter(tags=["reading"])
 async def explain(request: Request, body: ExplainRequest) -> Response:
     """Aligned tokens of a text, with and without instructions, and those of the plain backbone."""
     service, timing = service_of(request), Timing()
-    text = checked(service, body.text)
-    instructions = [checked(service, instruction) for instruction in body.instructions]
+    text, *instructions = await run_in_threadpool(checked, service, [body.text, *body.instructions])
     if body.against and service.against is None:
         raise ApiError(422, "This server has no plain backbone: start it with --against.", param="against")
 
@@ -54,7 +54,8 @@ async def explain(request: Request, body: ExplainRequest) -> Response:
 async def compare(request: Request, body: CompareRequest) -> Response:
     """Tokens that make two texts similar, and tokens that make them different."""
     service, timing = service_of(request), Timing()
-    pair = checked(service, body.first), checked(service, body.second)
+    first_text, second_text = await run_in_threadpool(checked, service, [body.first, body.second])
+    pair = first_text, second_text
 
     def work() -> dict[str, Any]:
         embedder: Embedder = service.model.embedder
@@ -72,14 +73,14 @@ async def compare(request: Request, body: CompareRequest) -> Response:
     return answer(await service.run(request, timing, work), timing)
 
 
-def checked(service: Service, text: str) -> str:
-    """Check that the model can read the complete text, and return it without surrounding white space.
+def checked(service: Service, texts: Sequence[str]) -> list[str]:
+    """Check that the model can read the complete texts, and return them without surrounding white space.
 
     Raises:
-        ApiError: The text is empty or too long.
+        ApiError: A text is empty or too long.
     """
-    service.model.request_tokenizer.encode([text])
-    return text.strip()
+    service.model.request_tokenizer.encode(texts)
+    return [text.strip() for text in texts]
 
 
 def _tokens(tokens: Sequence[AlignedToken], text: str) -> list[dict[str, Any]]:

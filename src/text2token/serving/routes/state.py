@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,16 @@ EXPLORER = Path(__file__).parents[1] / "explorer"
 
 
 @router.get("/health", response_model=Health, responses={503: {"model": TeiError}})
-def health(request: Request) -> Any:
+async def health(request: Request) -> Any:
     """Check that the model answers. If it was idle for a minute, the check runs the model."""
-    if not service_of(request).model.worker.is_alive():
+    service = service_of(request)
+    if not await asyncio.get_running_loop().run_in_executor(service.probes, service.model.worker.is_alive):
         raise ApiError(503, "The model does not answer: restart the server.", "Unhealthy")
     return {"status": "ok"}
 
 
 @router.get("/ready", response_model=Health, responses={503: {"model": TeiError}})
-def ready(request: Request) -> Any:
+async def ready(request: Request) -> Any:
     """Check that the server takes requests: the model is loaded, and the server does not shut down."""
     if not service_of(request).ready:
         raise ApiError(503, "The server is starting or shutting down: try again later.", "Unhealthy")
@@ -36,7 +38,7 @@ def ready(request: Request) -> Any:
 
 
 @router.get("/metrics", response_class=Response, responses={401: {"model": TeiError}})
-def metrics(request: Request) -> Response:
+async def metrics(request: Request) -> Response:
     """Metrics in the format of Prometheus."""
     return Response(generate_latest(service_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
