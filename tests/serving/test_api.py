@@ -442,9 +442,12 @@ def test_headers_and_metrics_tell_what_a_request_took(client, embedder):
     assert int(response.headers["x-total-time"]) >= int(response.headers["x-inference-time"])
     client.post("/embed", json={"inputs": []})
     read = client.get("/metrics").text
-    assert 'te_request_count_total{method="embed"} 2.0' in read
-    assert 'te_request_success_total{method="embed"} 1.0' in read
-    assert 'te_request_failure_total{err="validation"} 1.0' in read
+    assert 'te_request_count{method="embed"} 2.0' in read
+    assert 'te_request_success{method="embed"} 1.0' in read
+    assert 'te_request_failure{err="validation"} 1.0' in read
+    for name in ("te_request_count", "te_request_success", "te_request_failure"):
+        assert f"# TYPE {name} untyped" in read
+    assert "_total" not in read
     assert f"te_request_input_length_sum {float(tokens)}" in read
     for kind in ("queue", "inference"):
         assert f"te_request_{kind}_duration_count 1.0" in read
