@@ -154,6 +154,11 @@ def test_dates_of_numpy_and_pandas_are_metadata_and_a_missing_one_is_not():
     assert simple_metadata(given) == dict.fromkeys("abc", "2020-01-02")
 
 
+def test_integers_beyond_64_bits_are_metadata_as_texts():
+    given = {"a": 2**63, "b": -(2**63) - 1, "c": 2**63 - 1, "d": -(2**63), "e": 10**1_000, "f": 10**10_000}
+    assert simple_metadata(given) == {"a": str(2**63), "b": str(-(2**63) - 1), "c": 2**63 - 1, "d": -(2**63)}
+
+
 def test_names_of_metadata_are_cleaned_as_ids_are(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"id": 1, "text": "a", "m\\ud800": 1, " n ": {"\\u0000o": 2}}')
     (document,) = read_documents(tmp_path / "d.jsonl")

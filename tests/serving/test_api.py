@@ -217,6 +217,34 @@ def test_a_stream_that_fails_ends_with_a_sentence(serve, model_folder, index_fol
     assert last == {"query": 1, "error": said, "error_type": "Validation"}
 
 
+def test_an_integer_beyond_64_bits_is_found_as_text(serve, model_folder, index_folder, tmp_path, monkeypatch):
+    shutil.copytree(index_folder, tmp_path / "own")
+    client = serve(Embedder.open(model_folder), indexes={"own": tmp_path / "own"}, writable=True)
+    documents = [{"id": "z", "text": "A zebra.", "metadata": {"isbn": 2**64, "least": -(2**63), "most": 2**63 - 1}}]
+
+    def found():
+        (results,) = client.post("/search", json={"query": "zebra", "mode": "bm25"}).json()["results"]
+        return [hit["metadata"] for hit in results["hits"]]
+
+    assert client.post("/indexes/own/documents", json={"documents": documents}).status_code == 200
+    expected = {"isbn": str(2**64), "least": -(2**63), "most": 2**63 - 1}
+    assert found() == [expected]
+    search = Index.search
+
+    def of_an_older_index(*given, **more):
+        results = search(*given, **more)
+        return results._replace(hits=[hit._replace(metadata={**expected, "isbn": 2**64}) for hit in results.hits])
+
+    monkeypatch.setattr(Index, "search", of_an_older_index)
+    assert found() == [expected]
+
+
+def test_results_that_cannot_be_written_end_a_stream_with_a_sentence(client, monkeypatch):
+    monkeypatch.setattr("text2token.serving.routes.searching._search", lambda *_: [object()])
+    (line,) = client.post("/search/stream", json={"queries": ["a cat"]}).text.splitlines()
+    assert json.loads(line) == {"query": 0, "error": "The server failed on this request.", "error_type": "Backend"}
+
+
 def test_several_indexes_are_searched_at_once_in_the_order_asked(serve, model_folder, index_folder, tmp_path):
     shutil.copytree(index_folder, tmp_path / "copy")
     client = serve(Embedder.open(model_folder), indexes={"docs": index_folder, "copy": tmp_path / "copy"})

@@ -196,9 +196,9 @@ def is_kept(known: Document | None, document: Document) -> bool:
 
 
 def simple_metadata(values: Mapping[str, Any]) -> dict[str, Value]:
-    """The values that filters can compare: short texts, numbers, truth values and dates, which become text.
+    """The values that filters can compare: short texts, numbers, truth values and dates.
 
-    The columns of an object get names with a dot. Other values are left out.
+    Dates, and integers beyond 64 bits, become text. The columns of an object get names with a dot. Other values are left out.
     """
     return dict(_simple_values(values, ""))
 
@@ -226,6 +226,8 @@ def _simple_value(value: Any) -> Value | None:
         value = float(value)
     if isinstance(value, np.number | np.bool_):  # as a row of pandas has them
         value = value.item()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # JSON and databases have integers of 64 bits
+        value = str(value) if value.bit_length() < 4 * _MAX_VALUE else None
     if isinstance(value, str):
         text = clean(value)
         return text if 0 < len(text) <= _MAX_VALUE else None

@@ -13,6 +13,7 @@ from fastapi.responses import StreamingResponse
 
 from text2token.data.text import clean, clean_id
 from text2token.search import Document, Fusion, Index, SearchHit
+from text2token.search.documents import simple_metadata
 from text2token.serving.errors import ApiError, as_api_error
 from text2token.serving.responses import answer, errors
 from text2token.serving.schemas.common import TeiError
@@ -84,6 +85,7 @@ async def search_many(request: Request, body: ManySearchRequest) -> StreamingRes
         for number, query in enumerate(body.queries):
             try:
                 found = await service.run(request, Timing(), partial(_search, asked, query, body))
+                line = orjson.dumps({"query": number, "results": found})
             except ClientGoneError:
                 return
             except Exception as error:
@@ -92,7 +94,7 @@ async def search_many(request: Request, body: ManySearchRequest) -> StreamingRes
                     log.exception("A query of a stream failed")
                 yield orjson.dumps({"query": number, "error": told.message, "error_type": told.kind}) + b"\n"
                 return
-            yield orjson.dumps({"query": number, "results": found}) + b"\n"
+            yield line + b"\n"
 
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -141,7 +143,8 @@ def _search(indexes: dict[str, Index], query: str, body: SearchSettings) -> list
 
 
 def _hit(hit: SearchHit) -> dict[str, Any]:
-    return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches], "metadata": dict(hit.metadata)}
+    metadata = simple_metadata(hit.metadata)  # an older index can hold integers beyond 64 bits
+    return {**hit._asdict(), "matches": [match._asdict() for match in hit.matches], "metadata": metadata}
 
 
 def _document(place: int, row: StoredDocument) -> Document:
