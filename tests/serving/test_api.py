@@ -91,6 +91,51 @@ def test_a_text_that_is_too_long_is_cut_only_when_asked(client, embedder):
     assert million.status_code == 200
 
 
+LONG = " ".join(SENTENCES)
+TOO_LONG = [
+    ("/embed", {"inputs": LONG}, True),
+    ("/embed_sparse", {"inputs": LONG, "truncate": None}, True),
+    ("/similarity", {"inputs": {"source_sentence": LONG, "sentences": ["a"]}}, True),
+    ("/rerank", {"query": "a", "texts": [LONG]}, True),
+    ("/v1/embeddings", {"model": "tiny", "input": LONG}, False),
+    ("/explain", {"text": LONG}, False),
+    ("/compare", {"first": "a", "second": LONG}, False),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "can_cut"), TOO_LONG)
+def test_truncate_is_advised_only_where_it_can_be_set(client, path, body, can_cut):
+    error = client.post(path, json=body).json()["error"]
+    said = error["message"] if path.startswith("/v1/") else error
+    assert said.endswith(": shorten it, or set truncate." if can_cut else ": shorten it.")
+
+
+def test_similarity_reads_its_texts_as_its_parameters_say(serve, model_folder, embedder):
+    made = Embedder.open(model_folder)
+    made.encoder.prompts["q"] = "Query: "
+    client = serve(made)
+
+    def asked(**parameters):
+        body = {"inputs": {"source_sentence": LONG, "sentences": SENTENCES[:2]}, "parameters": parameters}
+        return client.post("/similarity", json=body)
+
+    cut = embedder.encode([LONG, *SENTENCES[:2]])
+    assert asked(truncate=True).json() == pytest.approx(cut[1:] @ cut[0], abs=1e-6)
+    left = asked(truncate=True, truncation_direction="Left").json()
+    assert left != pytest.approx(cut[1:] @ cut[0], abs=1e-3)
+    prompted = embedder.encode([f"Query: {text}" for text in (LONG, *SENTENCES[:2])])
+    named = asked(truncate=True, prompt_name="q").json()
+    assert named == pytest.approx(prompted[1:] @ prompted[0], abs=1e-6)
+    assert "no prompt 'nope'" in asked(prompt_name="nope").json()["error"]
+
+
+def test_reranking_in_cohere_s_form_cuts_what_is_too_long(client):
+    body = {"query": LONG, "texts": [LONG, "a cat"], "truncate": True}
+    scores = {row["index"]: row["score"] for row in client.post("/rerank", json=body).json()}
+    ranks = client.post("/v1/rerank", json={"model": "tiny", "query": LONG, "documents": [LONG, "a cat"]}).json()
+    assert {row["index"]: row["relevance_score"] for row in ranks["results"]} == pytest.approx(scores, abs=1e-6)
+
+
 def test_unnormalised_vectors_point_the_same_way(client, embedder):
     raw = vectors(client.post("/embed", json={"inputs": SENTENCES, "normalize": False}))
     assert not np.allclose(np.linalg.norm(raw, axis=1), 1)
@@ -125,6 +170,54 @@ def test_tokens_and_their_places_are_told(client):
     (bare,) = client.post("/tokenize", json={"inputs": "The cat sat.", "add_special_tokens": False}).json()
     assert bare == own
     assert client.post("/decode", json={"ids": [piece["id"] for piece in own]}).json() == ["The cat sat."]
+
+
+def test_the_prompt_is_tokenized_too(serve, model_folder):
+    made = Embedder.open(model_folder)
+    made.encoder.prompts["q"] = "Query: "
+    client = serve(made)
+    body = {"inputs": "The cat sat.", "add_special_tokens": False}
+    (named,) = client.post("/tokenize", json=body | {"prompt_name": "q"}).json()
+    (written,) = client.post("/tokenize", json=body | {"inputs": "Query: The cat sat."}).json()
+    assert named == written
+    refused = client.post("/tokenize", json=body | {"prompt_name": "nope"})
+    assert (refused.status_code, "no prompt 'nope'" in refused.json()["error"]) == (422, True)
+
+
+def post_with_a_cut_emoji(client, path, body):
+    """Send a body in which each star is one half of an emoji, as JavaScript cuts it."""
+    content = json.dumps(body).replace("*", "\\ud83d")
+    return client.post(path, content=content, headers={"Content-Type": "application/json"})
+
+
+def test_half_an_emoji_is_left_out(serve, model_folder, index_folder, tmp_path):
+    shutil.copytree(index_folder, tmp_path / "own")
+    client = serve(Embedder.open(model_folder), indexes={"own": tmp_path / "own"}, writable=True)
+    ranks = post_with_a_cut_emoji(client, "/rerank", {"query": "a*", "texts": ["a cat*"], "return_text": True})
+    assert ranks.json()[0]["text"] == "a cat"
+    body = {"model": "tiny*", "query": "a*", "documents": ["a cat*"], "return_documents": True}
+    ranks = post_with_a_cut_emoji(client, "/v1/rerank", body)
+    assert ranks.json()["results"][0]["document"] == {"text": "a cat"}
+    told = post_with_a_cut_emoji(client, "/explain", {"text": "a cat*", "instructions": ["Which?*"]})
+    assert told.json()["instructions"][0]["instruction"] == "Which?"
+    body = {"documents": [{"id": "z*", "text": "A zebra.*", "metadata": {"kind*": "animal*"}}]}
+    assert post_with_a_cut_emoji(client, "/indexes/own/documents", body).status_code == 200
+    hits = client.post("/search", json={"query": "zebra", "mode": "bm25"}).json()["results"][0]["hits"]
+    assert [(hit["id"], hit["metadata"]) for hit in hits] == [("z", {"kind": "animal"})]
+    for path, body in (
+        ("/embed", {"inputs": "a", "prompt_name": "no*pe"}),
+        ("/v1/embeddings", {"input": "a", "model": "no*pe"}),
+        ("/search", {"query": "a", "indexes": ["no*pe"]}),
+        ("/search", {"query": "a", "weights": {"no*pe": 1}}),
+    ):
+        response = post_with_a_cut_emoji(client, path, body)
+        assert (400 <= response.status_code < 500, "nope" in response.text) == (True, True), response.text
+
+
+def test_an_error_names_a_folder_that_is_not_utf_8(serve, model_folder, index_folder):
+    client = serve(Embedder.open(model_folder), indexes={"b\udce4r": index_folder})
+    response = client.post("/search", json={"query": "a", "indexes": ["nope"]})
+    assert (response.status_code, response.json()["error"]) == (404, "There is no index 'nope': this server has b?r.")
 
 
 def test_explanations_are_those_of_the_library(client, embedder):

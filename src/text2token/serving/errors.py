@@ -26,7 +26,7 @@ class ApiError(Exception):
 
     Args:
         status: HTTP status.
-        message: One sentence for the client.
+        message: One sentence for the client. What UTF-8 cannot encode, as in the name of a file, becomes a question mark.
         kind: Error type of text-embeddings-inference.
         param: The wrong field of the request. None if no single field is wrong.
         code: Error code of OpenAI's API. None if it has no code for this error.
@@ -43,6 +43,7 @@ class ApiError(Exception):
         code: str | None = None,
         retry_after: int | None = None,
     ) -> None:
+        message = message.encode(errors="replace").decode()
         super().__init__(message)
         self.status, self.message, self.kind = status, message, kind
         self.param, self.code, self.retry_after = param, code, retry_after

@@ -17,7 +17,7 @@ def as_ids(
     timing: Timing,
     *,
     prompt_name: str | None = None,
-    truncate: bool = False,
+    truncate: bool | None = None,
     direction: Direction = "right",
 ) -> list[list[int]]:
     """Return the token ids of each input, template included.
@@ -27,7 +27,7 @@ def as_ids(
         inputs: A text, a list of texts, the ids of one text, or a list of such ids. Ids are those of the model's tokenizer.
         timing: Characters and seconds are added to it.
         prompt_name: Name of the model's prompt that is put before each text.
-        truncate: Cut an input that is too long.
+        truncate: Cut an input that is too long. None: the request has no such setting, and the error does not name it.
         direction: End at which an input is cut.
 
     Raises:

@@ -44,36 +44,36 @@ class RequestTokenizer:
         self.max_length = embedder.max_length
 
     def encode(
-        self, texts: Sequence[str], prompt: str = "", *, truncate: bool = False, direction: Direction = "right"
+        self, texts: Sequence[str], prompt: str = "", *, truncate: bool | None = None, direction: Direction = "right"
     ) -> list[list[int]]:
         """Return the token ids of texts, template included.
 
         Args:
             texts: Texts, none of them empty.
             prompt: Text before each text, inside the template.
-            truncate: Cut a text that is too long.
+            truncate: Cut a text that is too long. None: the request has no such setting, and the error does not name it.
             direction: End at which a text is cut.
 
         Raises:
-            ApiError: A text is empty, or it is too long and ``truncate`` is False.
+            ApiError: A text is empty, or it is too long and ``truncate`` is not set.
         """
-        cleaned = [_without_surrogates(text) for text in texts]
-        if empty := [place for place, text in enumerate(cleaned) if not text.strip(" \0\t\r\n")]:
+        if empty := [place for place, text in enumerate(texts) if not text.strip(" \0\t\r\n")]:
             raise ApiError(422, f"Input {empty[0]} has no text: send one, or leave it out.", "Empty", param="input")
         if truncate:
             most = self.max_length * _CHARACTERS
-            cleaned = [text[:most] if direction == "right" else text[-most:] for text in cleaned]
-        encodings = self._backend.encode_batch([prompt + text for text in cleaned], add_special_tokens=False)
+            texts = [text[:most] if direction == "right" else text[-most:] for text in texts]
+        encodings = self._backend.encode_batch([prompt + text for text in texts], add_special_tokens=False)
         return [self.around(encoding.ids, truncate=truncate, direction=direction) for encoding in encodings]
 
-    def around(self, ids: Sequence[int], *, truncate: bool = False, direction: Direction = "right") -> list[int]:
+    def around(self, ids: Sequence[int], *, truncate: bool | None = None, direction: Direction = "right") -> list[int]:
         """Put the template around the token ids of one text. Arguments and errors are those of :meth:`encode`."""
         room = self.max_length - len(self._before) - len(self._after)
         if len(ids) > room:
             if not truncate:
+                way_out = "shorten it" if truncate is None else "shorten it, or set truncate"
                 raise ApiError(
                     422,
-                    f"A text has {len(ids)} tokens, but the model reads at most {room}: shorten it, or set truncate.",
+                    f"A text has {len(ids)} tokens, but the model reads at most {room}: {way_out}.",
                     "Tokenizer",
                     param="input",
                     code="context_length_exceeded",
@@ -105,7 +105,7 @@ class RequestTokenizer:
             special: Include the template.
         """
         around = special and bool(self._before or self._after)  # a static table reads no special tokens
-        encoding = self._backend.encode(_without_surrogates(text), add_special_tokens=around)
+        encoding = self._backend.encode(text, add_special_tokens=around)
         rows = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
         return [
             (token, self._surface(token), bool(mask), None if mask else start, None if mask else end)
@@ -119,8 +119,3 @@ class RequestTokenizer:
 
     def _surface(self, token: int) -> str:
         return str(self._backend.decode([token], skip_special_tokens=False))
-
-
-def _without_surrogates(text: str) -> str:
-    """Remove lone surrogates, which JSON can contain and UTF-8 cannot."""
-    return text.encode(errors="ignore").decode()

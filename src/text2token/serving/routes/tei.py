@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 
 from text2token import __version__
 from text2token.serving.errors import ApiError
-from text2token.serving.inputs import as_ids, check_dimensions
+from text2token.serving.inputs import Inputs, as_ids, check_dimensions, named_prompt
 from text2token.serving.responses import answer, errors
 from text2token.serving.routes.openai import check_model
 from text2token.serving.schemas.common import OpenAIError, TeiError
@@ -29,6 +29,7 @@ from text2token.serving.schemas.tei import (
     RerankRequest,
     SimilarityRequest,
     SparseValue,
+    TextSettings,
     TokenizeRequest,
 )
 from text2token.serving.service import Service, Timing, service_of
@@ -42,7 +43,7 @@ async def embed(request: Request, body: EmbedRequest) -> Response:
     """Dense vectors."""
     service, timing = service_of(request), Timing()
     check_dimensions(service, body.dimensions)
-    embeddings = await _embed(request, service, body, timing)
+    embeddings = await _embed(request, service, body.inputs, body, timing)
     vectors = service.model.plain.correct(embeddings)
     return answer(list((normalize(vectors) if body.normalize else vectors).numpy()), timing)
 
@@ -52,7 +53,7 @@ async def embed_sparse(request: Request, body: EmbedSparseRequest) -> Response:
     """Sparse vectors: token ids and weights, by falling weight."""
     service, timing = service_of(request), Timing()
     service.model.plain.require_calibration()
-    embeddings = await _embed(request, service, body, timing)
+    embeddings = await _embed(request, service, body.inputs, body, timing)
     vectors = await run_in_threadpool(service.model.plain.sparsify, embeddings)
     rows = [
         [
@@ -72,8 +73,9 @@ async def similarity(request: Request, body: SimilarityRequest) -> Response:
     inputs = body.inputs
     if not inputs.sentences:
         raise ApiError(422, "The list of sentences is empty: send at least one.", "Empty", param="sentences")
-    ids = await run_in_threadpool(as_ids, service, [inputs.source_sentence, *inputs.sentences], timing)
-    return answer(_cosines(service, await service.embed(request, ids, timing)).numpy(), timing)
+    texts = [inputs.source_sentence, *inputs.sentences]
+    embeddings = await _embed(request, service, texts, body.parameters or TextSettings(), timing)
+    return answer(_cosines(service, embeddings).numpy(), timing)
 
 
 @router.post("/", include_in_schema=False)
@@ -101,10 +103,14 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
 
 @router.post("/v1/rerank", response_model=CohereRanks, responses=errors(OpenAIError, 404))
 async def rerank_with_reasons(request: Request, body: CohereRerankRequest) -> Response:
-    """Documents, ordered by their cosine with the query, highest first, each with the tokens that both align with."""
+    """Documents, ordered by their cosine with the query, highest first, each with the tokens that both align with.
+
+    A query or document that is too long is cut at its end.
+    """
     service, timing = service_of(request), Timing()
     check_model(service, body.model)
-    ids = await run_in_threadpool(as_ids, service, [body.query, *_some(body.documents, "documents")], timing)
+    texts = [body.query, *_some(body.documents, "documents")]
+    ids = await run_in_threadpool(as_ids, service, texts, timing, truncate=True)
     embeddings = await service.embed(request, ids, timing)
     scores = (1 + _cosines(service, embeddings)) / 2
     best = scores.argsort(descending=True, stable=True)[: body.top_n].tolist()
@@ -124,14 +130,15 @@ async def rerank_with_reasons(request: Request, body: CohereRerankRequest) -> Re
 
 @router.post("/tokenize", response_model=list[list[Piece]], responses=errors(TeiError))
 def tokenize(request: Request, body: TokenizeRequest) -> Any:
-    """Tokens of texts. Tokens of the template are marked as special."""
+    """Tokens of texts as ``/embed`` reads them: after the prompt. Tokens of the template are marked as special."""
     service = service_of(request)
     texts = [body.inputs] if isinstance(body.inputs, str) else body.inputs
     service.check_count(len(texts))
+    prompt = named_prompt(service, body.prompt_name)
     names = ("id", "text", "special", "start", "stop")
     pieces = service.model.request_tokenizer.pieces
     return [
-        [dict(zip(names, piece, strict=True)) for piece in pieces(text, special=body.add_special_tokens)]
+        [dict(zip(names, piece, strict=True)) for piece in pieces(prompt + text, special=body.add_special_tokens)]
         for text in texts
     ]
 
@@ -174,10 +181,10 @@ def info(request: Request) -> Any:
     }
 
 
-async def _embed(request: Request, service: Service, body: EmbedRequest | EmbedSparseRequest, timing: Timing) -> Tensor:
+async def _embed(request: Request, service: Service, inputs: Inputs, settings: TextSettings, timing: Timing) -> Tensor:
     ids = await run_in_threadpool(
-        as_ids, service, body.inputs, timing, prompt_name=body.prompt_name, truncate=body.truncate,
-        direction=body.truncation_direction,
+        as_ids, service, inputs, timing, prompt_name=settings.prompt_name, truncate=settings.truncate,
+        direction=settings.truncation_direction,
     )  # fmt: skip
     return await service.embed(request, ids, timing)
 

@@ -18,27 +18,38 @@ Direction = Annotated[
 """The capital forms are those of text-embeddings-inference."""
 
 
+Flag = Annotated[
+    bool,
+    BeforeValidator(lambda value: False if value is None else value, json_schema_input_type=bool | None),
+]
+"""A truth value; null is false, as in text-embeddings-inference."""
+
+
 class Truncation(Body):
     """Treatment of a text that is too long."""
 
-    truncate: bool = Field(False, description="cut a text that is too long; otherwise it is an error")
+    truncate: Flag = Field(False, description="cut a text that is too long; otherwise it is an error")
     truncation_direction: Direction = Field("right", description="end at which a text is cut")
 
 
-class EmbedRequest(Truncation):
+class TextSettings(Truncation):
+    """Settings of how texts are read."""
+
+    prompt_name: str | None = Field(None, description="name of the model's prompt that is put before each text")
+
+
+class EmbedRequest(TextSettings):
     """``POST /embed``."""
 
     inputs: str | Texts | TokenIds | list[TokenIds]
     normalize: bool = True
-    prompt_name: str | None = None
     dimensions: int | None = Field(None, description="refused unless it is the model's own number")
 
 
-class EmbedSparseRequest(Truncation):
+class EmbedSparseRequest(TextSettings):
     """``POST /embed_sparse``."""
 
     inputs: str | Texts | TokenIds | list[TokenIds]
-    prompt_name: str | None = None
 
 
 class SparseValue(BaseModel):
@@ -59,7 +70,7 @@ class SimilarityRequest(Body):
     """``POST /similarity``."""
 
     inputs: SimilarityInputs
-    parameters: dict[str, Any] | None = None
+    parameters: TextSettings | None = None
 
 
 class RerankRequest(Truncation):
@@ -84,11 +95,11 @@ class TokenizeRequest(Body):
 
     inputs: str | Texts
     add_special_tokens: bool = Field(True, description="show the template of the model too")
-    prompt_name: str | None = None
+    prompt_name: str | None = Field(None, description="name of the model's prompt that is put before each text")
 
 
 class Piece(BaseModel):
-    """A token of a text."""
+    """A token of a text, and the characters ``start`` to ``stop`` of prompt and text that it stands for."""
 
     id: int
     text: str
