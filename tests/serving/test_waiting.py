@@ -159,6 +159,7 @@ def test_a_writer_that_is_gone_before_its_turn_changes_nothing(model_folder, own
 
     asyncio.run(check())
     assert added == ["z0", "z2"]
+    assert service.planes["own"].changes == 2  # so that the map shows both
 
 
 def test_work_that_fails_after_its_client_has_gone_is_not_logged(model_folder, own_index, monkeypatch):

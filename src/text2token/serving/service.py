@@ -223,7 +223,9 @@ class Service:
             async with self.write_turns[name]:  # until the change ends, even if its client has gone
                 if await request.is_disconnected():
                     raise ClientGoneError
-                return await run_in_threadpool(change)
+                changed = await run_in_threadpool(change)
+                self.planes[name].changes += 1
+                return changed
 
         return await self._timed(request, timing, in_turn())
 

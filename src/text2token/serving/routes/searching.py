@@ -120,7 +120,6 @@ async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
 async def _change(request: Request, service: Service, name: str, timing: Timing, change: Callable[[], int]) -> Response:
     """Change an index. Requests of one server wait for each other; the lock of another process is an error."""
     changed = await service.write(request, timing, name, change)
-    service.planes[name].changes += 1
     return answer({"changed": changed, "documents": len(service.indexes[name])}, timing)
 
 
