@@ -31,6 +31,8 @@ def test_english_words_are_those_of_bm25s(format_1):
     [
         ("english", "The cats of running banks", ["cat", "run", "bank"]),
         ("german", "Die Häuser und die Katzen", ["haus", "katz"]),
+        ("german", "Ich muß, daß er SCHLIEßT", ["schliesst"]),
+        ("greek", "Ο ΣΚΥΛΟΣ της πόλης, ως φίλος", ["σκυλ", "πολ", "φιλ"]),
         ("none", "The cats", ["the", "cats"]),
         ("english", "東京都 is large", ["東京", "京都", "larg"]),
         ("none", "猫", ["猫"]),

@@ -62,7 +62,7 @@ class WordSplitter:
 
     def _split(self, text: str) -> list[str]:
         words = _FORMAT_1.findall(text.lower()) if self._format_1 else _words_and_pairs(text)
-        content = [word for word in words if word not in self._stop_words]
+        content = [word for word in words if word.casefold() not in self._stop_words]
         return self._stemmer.stemWords(content) if self._stemmer else content
 
 
