@@ -16,7 +16,7 @@ from text2token.data.text import finite_number
 from text2token.search import Document, Filter, Index, parse_filter
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.metadata import matching_rows, metadata_table
-from text2token.search.filters import as_text
+from text2token.search.filters import as_text, read_filters
 from text2token.settings.search import Calibration
 from text2token.settings.templates import Template
 
@@ -136,6 +136,46 @@ def test_a_filter_comes_before_the_ranking(index):
 def test_an_unknown_column_is_refused(index):
     with pytest.raises(UserError, match="no metadata column 'kin': its columns are date, kind, number"):
         index.search("cat", filters=["kin=rare"])
+
+
+def test_values_of_filters_are_cleaned_as_metadata_are(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    row = {"year": 2020, "name": "cafe\u0301", "new": True, "day": datetime.date(2021, 6, 1), "la\udcffng": "x"}
+    index.add([Document("1", "", SENTENCES[0], row), Document("2", "", SENTENCES[1], {"year": 2019})])
+    for condition in (
+        "name=cafe\u0301",
+        "name=caf\u00e9",
+        "name=caf\u00e9\ud800",
+        "la\udcffng=x",
+        Filter("name", "=", " cafe\u0301\0"),
+        Filter("year", "=", 2020),
+        Filter("year", ">=", np.float32(2019.5)),
+        Filter("new", "=", True),
+        Filter("day", "<=", datetime.date(2021, 6, 1)),
+        Filter("la\udcffng", "=", "x"),
+    ):
+        assert [hit.id for hit in index.search("cat", filters=[condition]).hits] == ["1"], condition
+        assert [hit.id for hit in index.rank(["cat"], filters=condition)[0]] == ["1"], condition
+
+
+@pytest.mark.parametrize(
+    ("condition", "sentence"),
+    [
+        (Filter("kind", "!=", "rare"), "'!=' does not compare 'kind' with a value: use =, <, <=, > or >="),
+        (Filter("kind", "=", ""), "'kind' cannot be compared with ''"),
+        (Filter("kind", "=", "x" * 1001), "give a text of 1 to 1000 characters, a number, a truth value or a date"),
+        (Filter("number", "<", float("nan")), "'number' cannot be compared with nan"),
+        (Filter("number", "=", None), "'number' cannot be compared with None"),
+        (Filter("kin", "=", "rare"), "no metadata column 'kin'"),
+        (
+            ("kind", "=", "rare"),
+            r"\('kind', '=', 'rare'\) is not a filter: write text such as 'year>=2020', or a Filter",
+        ),
+    ],
+)
+def test_a_filter_that_no_document_can_meet_is_one_sentence(condition, sentence):
+    with pytest.raises(UserError, match=sentence):
+        read_filters([condition], ["kind", "number"])
 
 
 def test_filters_by_command(tmp_path, backbone):

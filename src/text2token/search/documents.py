@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, is_table, read_table
 from text2token.data.text import clean, clean_id
-from text2token.search.filters import Metadata, Value, text_values
+from text2token.search.filters import Metadata, Value, simple_value, text_values
 from text2token.utils.errors import UserError
 from text2token.utils.places import open_place
 
 _TEXT_FILES = frozenset({".txt", ".md"})
-_MAX_VALUE = 1_000  # characters of a metadata value; a longer one is a text, which no filter compares
 
 
 class Document(NamedTuple):
@@ -208,29 +202,5 @@ def _simple_values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str
         name = clean_id(f"{prefix}{column}")
         if isinstance(value, Mapping):
             yield from _simple_values(value, f"{name}.")
-        elif (simple := _simple_value(value)) is not None:
+        elif (simple := simple_value(value)) is not None:
             yield name, simple
-
-
-def _simple_value(value: Any) -> Value | None:
-    """A value that a filter can compare; None for an empty or long text, a list and anything else."""
-    if isinstance(value, np.datetime64):
-        value = value.astype("datetime64[us]").item()
-    if isinstance(value, datetime.datetime) and math.isnan(value.year):
-        return None  # the missing date of pandas
-    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
-        value = value.date()  # tables often keep dates as the time of midnight
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, np.number | np.bool_):  # as a row of pandas has them
-        value = value.item()
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # JSON and databases have integers of 64 bits
-        value = str(value) if value.bit_length() < 4 * _MAX_VALUE else None
-    if isinstance(value, str):
-        text = clean(value)
-        return text if 0 < len(text) <= _MAX_VALUE else None
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, bool | int) else None

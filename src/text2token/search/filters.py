@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias, cast
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Literal, NamedTuple, TypeAlias, cast, get_args
 
-from text2token.data.text import finite_number
+import numpy as np
+
+from text2token.data.text import clean, clean_id, finite_number
 from text2token.utils.errors import UserError
 
 Value: TypeAlias = str | int | float | bool
@@ -14,6 +19,7 @@ Metadata: TypeAlias = Mapping[str, Value]
 """Values of a document by column."""
 Operator = Literal["=", "<", "<=", ">", ">="]
 
+_MAX_VALUE = 1_000  # characters of a metadata value; a longer one is a text, which no filter compares
 _WRITTEN = re.compile(r"(?P<column>[^=<>]+?)\s*(?P<operator><=|>=|=|<|>)(?![=<>])\s*(?P<value>.+)", re.DOTALL)
 
 
@@ -27,7 +33,7 @@ class Filter(NamedTuple):
     Attributes:
         column: Column of the metadata.
         operator: How the column is compared with the value.
-        value: The value, as text.
+        value: The value, as text; a search turns a number, a truth value or a date into text.
     """
 
     column: str
@@ -46,22 +52,66 @@ def parse_filter(text: str) -> Filter:
     Raises:
         UserError: The text is not a filter.
     """
-    written = _WRITTEN.fullmatch(text.strip())
+    text = clean_id(text)
+    written = _WRITTEN.fullmatch(text)
     if written is None:
         raise UserError(f"'{text}' is not a filter: write column=value, or <, <=, > or >= in place of the equals sign.")
     return Filter(written["column"], cast(Operator, written["operator"]), written["value"])
 
 
-def check_filters(filters: Iterable[Filter], known: Sequence[str]) -> None:
-    """Check that filters name columns of the index.
+def read_filters(filters: Sequence[Filter | str] | str, known: Sequence[str]) -> list[Filter]:
+    """Return filters with their values in the form in which an index keeps metadata.
+
+    Args:
+        filters: Filters as people write them or as :class:`Filter`; the value of the latter may be of any type of metadata.
+        known: Columns of the index.
 
     Raises:
-        UserError: No document has such a column.
+        UserError: One is no filter, has an unknown operator or a value that no document can have, or no document has its column.
     """
-    for condition in filters:
-        if condition.column not in known:
-            there = f"its columns are {', '.join(sorted(known))}" if known else "its documents have no metadata"
-            raise UserError(f"The index has no metadata column '{condition.column}': {there}.")
+    several = [filters] if isinstance(filters, str | Filter) else filters
+    return [_checked(parse_filter(own) if isinstance(own, str) else own, known) for own in several]
+
+
+def _checked(condition: Any, known: Sequence[str]) -> Filter:
+    if not isinstance(condition, Filter):
+        raise UserError(f"{condition!r:.100} is not a filter: write text such as 'year>=2020', or a Filter.")
+    column, value = clean_id(str(condition.column)), simple_value(condition.value)
+    if column not in known:
+        there = f"its columns are {', '.join(sorted(known))}" if known else "its documents have no metadata"
+        raise UserError(f"The index has no metadata column '{column}': {there}.")
+    if condition.operator not in get_args(Operator):
+        raise UserError(f"{condition.operator!r} does not compare '{column}' with a value: use =, <, <=, > or >=.")
+    if value is None:
+        raise UserError(
+            f"'{column}' cannot be compared with {condition.value!r:.100}: give a text of 1 to {_MAX_VALUE} characters, "
+            "a number, a truth value or a date."
+        )
+    return Filter(column, condition.operator, as_text(value))
+
+
+def simple_value(value: Any) -> Value | None:
+    """A value in the form in which an index keeps it; None for an empty or long text, a list and anything else."""
+    if isinstance(value, np.datetime64):
+        value = value.astype("datetime64[us]").item()
+    if isinstance(value, datetime.datetime) and math.isnan(value.year):
+        return None  # the missing date of pandas
+    if isinstance(value, datetime.datetime) and value.time() == datetime.time():
+        value = value.date()  # tables often keep dates as the time of midnight
+    if isinstance(value, datetime.date | datetime.time):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        value = float(value)
+    if isinstance(value, np.number | np.bool_):  # as a row of pandas has them
+        value = value.item()
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:  # JSON and databases have integers of 64 bits
+        value = str(value) if value.bit_length() < 4 * _MAX_VALUE else None
+    if isinstance(value, str):
+        text = clean(value)
+        return text if 0 < len(text) <= _MAX_VALUE else None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if isinstance(value, bool | int) else None
 
 
 def text_values(metadata: Metadata) -> dict[str, str]:

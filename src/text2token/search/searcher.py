@@ -11,7 +11,7 @@ from more_itertools import chunked
 
 from text2token.data.text import check_texts, clean
 from text2token.search.engines.base import Engine, Matrix, ScoredId
-from text2token.search.filters import Filter, check_filters, parse_filter
+from text2token.search.filters import Filter, read_filters
 from text2token.search.fusion import Fusion, fields_to_search, search
 from text2token.search.reasons import SearchHit, explain
 from text2token.search.store import DocumentStore
@@ -113,11 +113,7 @@ class IndexSearcher:
         return self.vectorizer.queries(queries, fields, inference_free=inference_free)
 
     def _conditions(self, filters: Sequence[Filter | str] | str) -> list[Filter]:
-        several = [filters] if isinstance(filters, str) else filters
-        conditions = [parse_filter(own) if isinstance(own, str) else own for own in several]
-        if conditions:
-            check_filters(conditions, self.store.get("metadata_columns", []))
-        return conditions
+        return read_filters(filters, self.store.get("metadata_columns", []))
 
 
 def _partial_note(lost: Sequence[str]) -> str:
