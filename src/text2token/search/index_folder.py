@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import sqlite3
 import uuid
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
 
 _LOCK = "write.lock"
+_DAMAGE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, None}  # a file is missing or another; Arrow gives no number
 _IDENTITY = (
     "model", "encoder", "calibration", "vectors", "columns", "language", "engine", "uri", "fingerprint", "precision"
 )  # fmt: skip
@@ -164,11 +166,12 @@ def check_readable(folder: Path) -> Iterator[None]:
     """Check that a folder holds a finished index, which the block opens.
 
     Raises:
-        UserError: There is no index, its first build is not finished, or the block finds it damaged.
+        UserError: There is no index, its first build is not finished, the system refuses to read it, or the block finds
+            it damaged.
     """
-    if not (folder / STORE).is_file():
-        raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
     try:
+        if not (folder / STORE).is_file():
+            raise UserError(f"There is no index in '{folder}': make one with 'text2token index'.")
         with closing(DocumentStore(folder / STORE)) as store:
             finished = store.get("finished")
         if not finished:
@@ -181,6 +184,11 @@ def check_readable(folder: Path) -> Iterator[None]:
     except sqlite3.OperationalError:
         raise  # another process has locked the database, or the disk fails
     except (OSError, ValueError, KeyError, EOFError, sqlite3.DatabaseError) as error:
+        if isinstance(error, OSError) and error.errno not in _DAMAGE:
+            raise UserError(
+                f"The index in '{folder}' cannot be read ({first_line(error)}): check its permissions and the limit of "
+                "open files."
+            ) from error
         raise UserError(f"The index in '{folder}' is damaged: make it again ({first_line(error)}).") from error
 
 

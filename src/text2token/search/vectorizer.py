@@ -206,8 +206,9 @@ class Vectorizer:
 
 
 def _token_vectors(folder: Path, settings: IndexSettings) -> TokenVectors:
+    written = (folder / TOKENIZER).read_bytes()
     try:
-        tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+        tokenizer = Tokenizer.from_buffer(written)
     except Exception as error:  # tokenizers raises bare exceptions
         raise ValueError(f"the tokenizer cannot be read: {first_line(error)}") from error
     tokenizer.no_truncation()
