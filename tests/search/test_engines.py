@@ -326,6 +326,39 @@ def test_qdrant_filters_compare_as_the_other_engines_do():
         having(("a.b", "<", "b"))
 
 
+def test_qdrant_gets_long_documents_in_smaller_batches(monkeypatch):
+    client, sent = QdrantClient(":memory:"), []
+    upsert = client.upsert
+
+    def count(name, points, **how):
+        sent.append([point.payload["id"] for point in points])
+        return upsert(name, points, **how)
+
+    monkeypatch.setattr(client, "upsert", count)
+    monkeypatch.setattr("text2token.search.engines.qdrant._WEIGHTS", 20)
+    rows = np.zeros((5, 30), np.float32)
+    for number, words in enumerate((6, 6, 30, 6, 1)):
+        rows[number, :words] = 1
+    engine = QdrantEngine(client, "long", "memory")
+    engine.add(["a", "b", "c", "d", "e"], {"bm25": sparse.csr_array(rows), "dense": np.ones((5, 4), np.float32)})
+    assert sent == [["a", "b"], ["c"], ["d", "e"]]
+    assert engine.count() == 5
+
+
+@pytest.mark.parametrize(
+    "kind", ["embedded", "qdrant", *(pytest.param(name, marks=pytest.mark.serving) for name in SERVERS)], indirect=True
+)
+def test_two_processes_may_begin_a_collection(kind, tmp_path):
+    ids, documents = names(20), vectors(kind, 0, 20)
+    one, other = kind.open(tmp_path), kind.open(tmp_path)
+    other.add(ids[:10], {field: rows[:10] for field, rows in documents.items()})
+    one.follow()
+    assert one.count() == 10
+    one.add(ids[10:], {field: rows[10:] for field, rows in documents.items()})
+    other.follow()
+    assert one.count() == other.count() == 20
+
+
 def test_qdrant_that_is_not_there_is_one_sentence():
     with pytest.raises(UserError, match=r"Qdrant at http://127.0.0.1:1: .*Check that it runs") as error:
         QdrantEngine(connect("http://127.0.0.1:1"), "c", "http://127.0.0.1:1")

@@ -70,6 +70,13 @@ def test_documents_are_added_to_an_index_of_format_1_and_deleted(old):
     assert [(hit.id, pytest.approx(hit.score, abs=1e-6)) for hit in again.search("cat").hits] == before
 
 
+def test_an_index_of_format_1_that_may_not_be_written_is_searched(old, monkeypatch):
+    expected = Index.open(shutil.copytree(old, old.with_name("copy")), model=str(SAVED / "fit")).search("cat").hits
+    monkeypatch.setattr("text2token.search.store.os.access", lambda *_: False)
+    assert Index.open(old, model=str(SAVED / "fit")).search("cat").hits == expected
+    assert expected
+
+
 def test_a_full_disk_during_an_addition_leaves_the_index_intact(old):
     index = Index.open(old, model=str(SAVED / "fit"))
     before = index.search("cat").hits

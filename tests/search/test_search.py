@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import random
@@ -638,6 +639,98 @@ def test_a_reader_follows_what_another_process_writes(index):
         assert reader.search("zebras by a cat", 20, mode) == index.search("zebras by a cat", 20, mode)
 
 
+def test_a_relative_folder_stays_the_same_when_the_current_folder_changes(index, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    opened = Index.open("index")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    opened.add([Document("x", "", "A zebra.")])
+    opened.delete(["5"])
+    assert not any((tmp_path / "elsewhere").iterdir())
+    again = Index.open(index._folder)
+    assert (len(again), len(opened)) == (10, 10)
+    assert scores(again, "zebra telescope", "bm25") == scores(opened, "zebra telescope", "bm25")
+    assert set(scores(again, "zebra telescope", "bm25")) == {"x"}
+
+
+def moved(folder, other):
+    folder.rename(folder.with_name("old"))
+    other.rename(folder)
+
+
+def pointed_elsewhere(folder, other):
+    (folder.with_name("link")).symlink_to(other)
+    folder.with_name("link").replace(folder)
+
+
+def removed(folder, other):
+    shutil.rmtree(folder.resolve())
+
+
+def copied_as_rsync_does(folder, other):
+    """With ``--delete``: each file is a new one with the old name, and files that the source lacks go."""
+    for rest in ("-wal", "-shm"):
+        (folder / f"documents.sqlite{rest}").unlink(missing_ok=True)
+    for file in sorted(file for file in other.rglob("*") if file.is_file()):
+        there = folder / file.relative_to(other)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, f"{there}.new")
+        os.replace(f"{there}.new", there)  # noqa: PTH105
+
+
+@pytest.mark.parametrize("exchange", [moved, pointed_elsewhere, removed, copied_as_rsync_does])
+def test_a_folder_that_another_index_takes_is_left_to_it(index, tmp_path, backbone, exchange):
+    folder = tmp_path / "place"
+    if exchange is pointed_elsewhere:
+        folder.symlink_to(index._folder)
+    else:
+        index._folder.rename(folder)
+    reader = Index.open(folder)
+    asked = [("stars of a galaxy", 20, mode) for mode in ("hybrid", "sparse", "dense", "bm25")]
+    before = [reader.search(*query) for query in asked]
+    other = Index.create(tmp_path / "other", backbone("llama"), **SETTINGS)
+    other.add([Document(str(i), "", f"Zebras {text}") for i, text in enumerate(reversed(SENTENCES[:7]))])
+    other.close()
+    there = shutil.copytree(tmp_path / "other", tmp_path / "expected")
+    exchange(folder, tmp_path / "other")
+    assert [reader.search(*query) for query in asked] == before
+    for write in (lambda: reader.add([Document("x", "", "A zebra.")]), lambda: reader.delete(["1"])):
+        with pytest.raises(UserError, match=r"has taken the place of the one in '.*place': open it again"):
+            write()
+    assert len(reader) == len(DOCUMENTS)
+    if exchange is removed:
+        assert not folder.exists()
+    else:
+        again, expected = Index.open(folder), Index.open(there)
+        assert [again.search(*query) for query in asked] == [expected.search(*query) for query in asked]
+
+
+def test_an_index_whose_folder_may_only_be_read_stays_as_it_was_opened(index, monkeypatch):
+    index.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.store.os.access", lambda *_: False)
+        reader = Index.open(index._folder)
+    before = reader.search("cats of the garden", 20)
+    writer = Index.open(index._folder)
+    writer.add([Document("1", "", "Zebras."), Document("x", "", "A cat of the garden.")])
+    found = reader.search("cats of the garden", 20)
+    assert [(hit.id, hit.score, hit.snippet) for hit in found.hits] == [
+        (hit.id, hit.score, hit.snippet) for hit in before.hits
+    ]
+    assert len(reader) == 10
+
+
+def test_the_address_that_an_index_has_takes_no_lock(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), engine="milvus", **SETTINGS, uri=str(tmp_path / "a.db"))
+    index.add(DOCUMENTS[:2])
+
+    def rows():
+        assert len(Index.open(tmp_path / "index", uri=str(tmp_path / "a.db"))) == 2
+        yield DOCUMENTS[2]
+
+    assert index.add(rows()) == 1
+
+
 def test_a_deletion_that_was_killed_is_repaired_by_the_next_addition(index, monkeypatch):
     deleted = EmbeddedEngine.delete
 
@@ -834,6 +927,22 @@ def test_a_database_that_is_none_is_a_damaged_index(index):
         Index.open(index._folder)
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EMFILE])
+def test_what_the_system_refuses_to_read_is_no_damage(index, monkeypatch, number):
+    def refused(*_, **__):
+        raise OSError(number, os.strerror(number), "ids.npy")
+
+    for reads in ("text2token.search.engines.segment.np.load", "text2token.search.vectorizer.Path.read_bytes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(reads, refused)
+            with pytest.raises(UserError) as error:
+                Index.open(index._folder)
+        assert f"cannot be read ([Errno {number}] {os.strerror(number)}: 'ids.npy'): check its permissions" in str(
+            error.value
+        )
+        assert "damaged" not in str(error.value)
+
+
 def test_words_are_numbered_in_the_order_of_the_texts_whatever_the_seed_of_hashes(index):
     # A set has another order in each process, and so would the files of the index.
     split = index._vectorizer._words.split([document.content for document in DOCUMENTS])
@@ -885,6 +994,25 @@ def test_another_engine_finds_the_same(tmp_path, backbone, index):
     for mode in ("sparse", "bm25", "dense"):
         found, expected = (i.search("stars of a galaxy", 1, mode).hits[0] for i in (other, index))
         assert (found.id, found.score) == (expected.id, pytest.approx(expected.score, rel=1e-4))
+
+
+def test_additions_share_one_connection_which_closing_closes(tmp_path, backbone, monkeypatch):
+    opened, closed = [], []
+
+    def open_one(*arguments):
+        opened.append(open_engine(*arguments))
+        monkeypatch.setattr(opened[-1], "close", lambda: closed.append(opened[0]))
+        return opened[-1]
+
+    monkeypatch.setattr("text2token.search.index.open_engine", open_one)
+    index = Index.create(tmp_path / "index", backbone("llama"), engine="milvus", **SETTINGS)
+    index.add(DOCUMENTS[:2])
+    index.add(DOCUMENTS[2:])
+    index.delete(["1"])
+    assert len(index) == 9
+    assert closed == []
+    index.close()
+    assert opened == closed == [index.engine]
 
 
 def test_milvus_is_told_the_token_of_the_environment(tmp_path, monkeypatch):

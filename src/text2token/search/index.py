@@ -51,7 +51,8 @@ class Index:
         partial: bool = False,
         query_model: str | None = None,
     ) -> None:
-        self._folder, self._partial = folder, partial
+        self._folder = folder = folder.absolute()  # the current folder of the process may change
+        self._partial = partial
         self._store = DocumentStore(folder / STORE)
         self.settings = read_settings(self._store, folder)
         self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model, query_model)
@@ -140,7 +141,7 @@ class Index:
                 of the index if it has one, else the model.
 
         Raises:
-            UserError: There is no index, its first build is not finished, or it is damaged.
+            UserError: There is no index, its first build is not finished, it is damaged, or the system refuses to read it.
         """
         folder = Path(folder)
         with check_readable(folder):
@@ -155,7 +156,7 @@ class Index:
 
     def __len__(self) -> int:
         """Number of documents that can be found."""
-        return self.engine.count([] if self._partial else None)
+        return self._followed().count([] if self._partial else None)
 
     @property
     def fields(self) -> list[FieldName]:
@@ -196,7 +197,8 @@ class Index:
         return sample_tokens(self._store, self._vectorizer, size)
 
     def close(self) -> None:
-        """Close the database. The index cannot be used afterwards."""
+        """Close the engine and the database. The index cannot be used afterwards."""
+        self.engine.close()
         self._store.close()
 
     def add(self, documents: Iterable[Document], *, progress: bool = False) -> int:
@@ -213,7 +215,7 @@ class Index:
 
         Raises:
             UserError: A document cannot be used (then none is added), the model is not that of the index, another process is
-                writing the index, or the disk is full.
+                writing the index, another index has taken its place, or the disk is full.
         """
         with self._writing() as writer:
             return writer.add(documents, progress=progress)
@@ -243,7 +245,8 @@ class Index:
             Number of deleted documents.
 
         Raises:
-            UserError: ``ids`` is one string instead of a list, or another process is writing the index.
+            UserError: ``ids`` is one string instead of a list, another process is writing the index, or another index has taken
+                its place.
         """
         if isinstance(ids, str):
             raise UserError("A list of ids is expected, not an id alone: write [id].")
@@ -253,19 +256,32 @@ class Index:
 
     @contextmanager
     def _writing(self) -> Iterator[IndexWriter]:
-        """Hold the write lock. The engine is opened again, since another process may have written before."""
+        """Hold the write lock. The engine knows what another process has written before."""
+        self._store.check_place()
         with explain_full_disk(self._folder, self._store), write_lock(self._folder):
             if read_settings(self._store, self._folder).collection != self.settings.collection:
                 raise UserError(f"Another process has begun the index in '{self._folder}' anew: repeat the command.")
             self._store.add_metadata_column()
-            self.engine = self._open_engine()
+            if self.engine.in_process:  # opened again, since it may not follow while another thread searches
+                self.engine = self._open_engine()
+            else:
+                self.engine.follow()
             yield IndexWriter(self._store, self._vectorizer, self.engine, self.fields)
 
     def _keep_address(self, uri: str) -> None:
         kept = stored_address(self.settings.engine, uri)
+        if kept == self.settings.uri:
+            return
+        self._store.check_place()
         with write_lock(self._folder):
             self.settings = self.settings.model_copy(update={"uri": kept})
             write_settings(self._store, self.settings)
+
+    def _followed(self) -> Engine:
+        """The engine, with what other processes have written, as long as the database of this process has their texts, too."""
+        if self._store.follows:
+            self.engine.follow()
+        return self.engine
 
     def _open_engine(self) -> Engine:
         return open_engine(self.settings.engine, self._folder / VECTORS, self._uri, self.settings.collection)
@@ -321,5 +337,5 @@ class Index:
 
     @property
     def _searcher(self) -> IndexSearcher:
-        """Searches with the engine that is open now."""
-        return IndexSearcher(self._store, self._vectorizer, self.engine, self.fields, self._partial)
+        """Searches with what the index holds now."""
+        return IndexSearcher(self._store, self._vectorizer, self._followed(), self.fields, self._partial)

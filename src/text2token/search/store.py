@@ -16,6 +16,7 @@ from scipy.sparse import csr_array
 
 from text2token.search.documents import Document
 from text2token.utils.databases import select_in
+from text2token.utils.errors import UserError
 
 STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer/tokenizer.json", "vectors"
 """Files and folders in the folder of an index."""
@@ -65,10 +66,12 @@ class DocumentStore:
     """
 
     def __init__(self, file: Path) -> None:
+        self._file, self._frozen = file, False
         options: Any = {"isolation_level": None, "check_same_thread": False}  # SQLite serialises threads itself
         if file.is_file() and not os.access(file.parent, os.W_OK):  # SQLite writes files beside it even to read
             log = file.with_name(f"{file.name}-wal").is_file()  # of a process that has it open, or was killed
-            how = "mode=ro" if log else "immutable=1"
+            self._frozen = not log
+            how = "immutable=1" if self._frozen else "mode=ro"
             self._connection = sqlite3.connect(f"{file.resolve().as_uri()}?{how}", uri=True, **options)
         else:
             self._connection = sqlite3.connect(file, **options)
@@ -78,8 +81,32 @@ class DocumentStore:
         self._columns = f"id, title, text, {'metadata' if self._has_metadata() else 'NULL'}"
         known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'replaced'").fetchone()
         # an index of an earlier version that may not be written has no such table
-        self._replaced = "replaced" if known else "(SELECT * FROM documents WHERE false)"
+        nothing = "(SELECT id, title, text, columns, weights, NULL AS metadata FROM documents WHERE false)"
+        self._replaced = "replaced" if known else nothing
         self._kept: tuple[tuple[int, int], Totals] | None = None
+        self._opened = self._at_path()  # while the file is open, no other file gets its number
+
+    @property
+    def follows(self) -> bool:
+        """Whether this process sees changes: not in a folder that may only be read, or if another file has taken the place."""
+        return not self._frozen and self._at_path() == self._opened
+
+    def check_place(self) -> None:
+        """Check that the file at the path is the one that was opened.
+
+        Raises:
+            UserError: Another file has taken its place, or it is gone.
+        """
+        if self._at_path() != self._opened:
+            raise UserError(f"Another index has taken the place of the one in '{self._file.parent}': open it again.")
+
+    def _at_path(self) -> tuple[int, int] | None:
+        """What tells the file at the path from others; None if there is none."""
+        try:
+            found = self._file.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino
 
     def _has_metadata(self) -> bool:
         return any(name == "metadata" for _, name, *_ in self._connection.execute("PRAGMA table_info(documents)"))

@@ -104,6 +104,9 @@ class Engine(Protocol):
     def delete(self, ids: Sequence[str]) -> None:
         """Delete documents. Unknown ids are ignored."""
 
+    def follow(self) -> None:
+        """Take up what other processes have written since the engine was opened, or since this was called last."""
+
     def finish(self) -> None:
         """Prepare added documents for fast searches. Call it once after many additions."""
 
@@ -128,3 +131,6 @@ class Engine(Protocol):
         Args:
             lost: As in :meth:`search`: count without the shards that do not answer.
         """
+
+    def close(self) -> None:
+        """Close connections. The engine cannot be used afterwards."""

@@ -2,7 +2,7 @@
 
 Written files are never changed. New documents go into a new segment, deletions into a new file beside the segment. The manifest
 names the files in use and is replaced as a whole, as in Lucene. So a process may be killed at any moment, and readers are not
-disturbed by a writer. A reader follows it: before a search it looks whether the manifest is another one.
+disturbed by a writer. A reader that follows it looks whether the manifest is another one.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ class EmbeddedEngine:
         self._deletions: dict[str, str] = {}  # segment → file that marks its deleted documents
         self._lock = threading.RLock()  # held while segments and manifest are changed or read
         folder.mkdir(parents=True, exist_ok=True)
-        self._place = folder.stat().st_ino
         self._stamp: tuple[int, int] | None = None  # of the manifest that was read or written last
-        self._follow()
+        self.follow()
 
     def check(self) -> None:
         """Nothing can be missing in a folder."""
@@ -81,15 +80,16 @@ class EmbeddedEngine:
         self, field: FieldName, query: Matrix, k: int, filters: Sequence[Filter] = (), lost: list[str] | None = None
     ) -> list[ScoredId]:
         """See the protocol."""
-        self._follow()
         segments = self._segments.values()
         found = [ScoredId(*hit) for segment in segments for hit in segment.search(field, query, k, filters)]
         return found if len(segments) == 1 else best(found, k)
 
     def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
-        self._follow()
         return sum(segment.count for segment in self._segments.values())
+
+    def close(self) -> None:
+        """Nothing to do: files are unmapped when nobody uses the engine any more."""
 
     def finish(self) -> None:
         """Merge small segments, and a larger one if that makes it at most an eighth larger.
@@ -103,12 +103,8 @@ class EmbeddedEngine:
                 self._merge(names[i:])
                 return
 
-    def _follow(self) -> None:
-        """Read the manifest if another process has replaced it.
-
-        Nothing is read while another thread of this process changes or reads it, or if an index that was made anew has taken the
-        place of this one.
-        """
+    def follow(self) -> None:
+        """See the protocol. Nothing is read while another thread of this process changes or reads the manifest."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -118,10 +114,8 @@ class EmbeddedEngine:
             self._lock.release()
 
     def _written(self) -> tuple[int, int] | None:
-        """Return what tells a manifest from the one before; None if there is none, or if the folder is another one."""
+        """Return what tells a manifest from the one before; None if there is none."""
         try:
-            if self._folder.stat().st_ino != self._place:
-                return None
             found = (self._folder / _MANIFEST).stat()
         except FileNotFoundError:
             return None

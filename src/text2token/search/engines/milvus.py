@@ -60,7 +60,8 @@ class MilvusEngine:
         self._in_file = uri.endswith(".db")
         with self._user_errors():
             self._client = MilvusClient(uri, token=token, timeout=_TIMEOUT)
-            self._fields, self._has_metadata = self._read_fields()
+        self._fields: dict[FieldName, int] = {}
+        self.follow()
 
     def check(self) -> None:
         """Nothing to do: the server was asked when the engine was opened."""
@@ -93,6 +94,12 @@ class MilvusEngine:
             for batch in chunked(ids if self._fields else [], _BATCH):
                 named = json.dumps(batch, ensure_ascii=False)
                 self._client.delete(self._name, filter=f"id in {named}", timeout=_TIMEOUT)
+
+    def follow(self) -> None:
+        """See the protocol. The server is asked until there is a collection."""
+        if not self._fields:
+            with self._user_errors():
+                self._fields, self._has_metadata = self._read_fields()
 
     def finish(self) -> None:
         """Nothing to do: the server builds its indexes itself."""
@@ -127,6 +134,10 @@ class MilvusEngine:
         with self._user_errors():
             (row,) = self._client.query(self._name, filter="", output_fields=["count(*)"], timeout=_TIMEOUT)
             return int(row["count(*)"])
+
+    def close(self) -> None:
+        """See the protocol."""
+        self._client.close()
 
     def _create(self, fields: dict[FieldName, int]) -> None:
         schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)

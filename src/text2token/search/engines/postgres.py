@@ -113,6 +113,9 @@ class PostgresEngine:
 
         self._each(delete)
 
+    def follow(self) -> None:
+        """Nothing to do: every search asks the servers."""
+
     def finish(self) -> None:
         """Build the indexes of shards that have grown large enough, and update the statistics of the planner."""
 
@@ -156,6 +159,12 @@ class PostgresEngine:
     def count(self, lost: list[str] | None = None) -> int:
         """See the protocol."""
         return sum(self._each(self._count, lost))
+
+    def close(self) -> None:
+        """See the protocol. Searches that run are finished first."""
+        self._threads.shutdown()
+        for shard in self._shards:
+            shard.close()
 
     def _count(self, shard: Shard, connection: Connection[Any]) -> int:
         if self._table(shard, connection) is None:

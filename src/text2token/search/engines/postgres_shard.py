@@ -90,6 +90,11 @@ class Shard:
                 f"{self._title} does not answer ({_said(error)}): start it, or check `uri`, PGUSER and PGPASSWORD."
             ) from error
 
+    def close(self) -> None:
+        """Close the connections, if there are any."""
+        if "_pool" in vars(self):
+            self._pool.close()
+
     @property
     def _title(self) -> str:
         return f"PostgreSQL, {self.name}"

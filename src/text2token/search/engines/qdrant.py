@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from more_itertools import chunked
+import numpy as np
+from more_itertools import chunked, constrained_batches
 from qdrant_client import QdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
@@ -20,7 +21,8 @@ from text2token.search.filters import Filter, Metadata, number_values, text_valu
 from text2token.settings.search import FieldName
 from text2token.utils.errors import UserError, first_line
 
-_BATCH = 256  # documents in a request: a few megabytes; a server takes 32
+_BATCH = 256  # documents in a request
+_WEIGHTS = 500_000  # weights in a request of several documents: some 15 MB of JSON; a server takes 32
 _TIMEOUT = 60  # seconds for a request
 _RANGES = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 _FAILURES = (QdrantException, ApiException)
@@ -60,8 +62,8 @@ class QdrantEngine:
             place: What messages call the server.
         """
         self._client, self._name, self._place = client, collection, place
-        with self._user_errors():
-            self._fields = self._read_fields()
+        self._fields: dict[FieldName, int] = {}
+        self.follow()
 
     def check(self) -> None:
         """Nothing to do: the server was asked when the engine was opened."""
@@ -77,7 +79,8 @@ class QdrantEngine:
             if not self._fields:
                 self._create(fields)
             check_fields(f"The collection '{self._name}'", self._fields, fields, "choose another name")
-            for batch in chunked({name: row for row, name in enumerate(ids)}.items(), _BATCH):
+            last, sizes = {name: row for row, name in enumerate(ids)}, _sizes(vectors)
+            for batch in constrained_batches(last.items(), _WEIGHTS, _BATCH, lambda item: sizes[item[1]], strict=False):
                 points = [
                     models.PointStruct(
                         id=_point(name),
@@ -98,6 +101,12 @@ class QdrantEngine:
             for batch in chunked(ids if self._fields else [], _BATCH):
                 points = models.PointIdsList(points=[_point(name) for name in batch])
                 self._client.delete(self._name, points, wait=True)
+
+    def follow(self) -> None:
+        """See the protocol. The server is asked until there is a collection."""
+        if not self._fields:
+            with self._user_errors():
+                self._fields = self._read_fields()
 
     def finish(self) -> None:
         """Nothing to do: the server builds its indexes itself."""
@@ -126,6 +135,10 @@ class QdrantEngine:
             return 0
         with self._user_errors():
             return self._client.count(self._name, exact=True).count
+
+    def close(self) -> None:
+        """See the protocol."""
+        self._client.close()
 
     def _create(self, fields: dict[FieldName, int]) -> None:
         dense: dict[str, models.VectorParams] = {
@@ -163,6 +176,12 @@ class QdrantEngine:
 def _point(name: str) -> str:
     """The id of a document in the form that Qdrant takes."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name))
+
+
+def _sizes(vectors: Mapping[FieldName, Matrix]) -> list[int]:
+    """How many weights each document has in all fields."""
+    each = [np.diff(rows.indptr) if isinstance(rows, csr_array) else np.full(*rows.shape) for rows in vectors.values()]
+    return np.sum(each, axis=0).tolist()
 
 
 def _vector(field: FieldName, row: Matrix) -> Any:
