@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+NAMES = ("speed", "speed-avx2")
+"""Results of a machine with bf16, and of one without."""
+
 _BF16 = {
     "encode_over_st_fp32": ("encoding over sentence-transformers in fp32, real mix", "≥ 2.6"),
     "encode_over_st_bf16": ("encoding over sentence-transformers in bf16, real mix", "≥ 1.4"),

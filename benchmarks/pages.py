@@ -51,11 +51,14 @@ def main() -> None:
         pages["results-training"] = page_training.context(results["curve"], figures)
     if "own_corpus" in results:
         pages["results-own-corpus"] = {"result": results["own_corpus"]}
-    if speed := results.get("speed") or results.get("speed-avx2"):
-        pages["results-speed"] = page_speed.context(speed)
     for page, context in pages.items():
         write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
-    block = render("readme.md.j2", {**pages["results"], "speed": speed})
+    speeds = [results[name] for name in page_speed.NAMES if name in results]
+    for speed in speeds:
+        write_page(
+            render("results-speed.md.j2", page_speed.context(speed)) + "\n", DOCS / f"results-{speed['name']}.md"
+        )
+    block = render("readme.md.j2", {**pages["results"], "speed": next(iter(speeds), None)})
     readme = README.read_text(encoding="utf-8")
     write_page(MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme), README)
 
