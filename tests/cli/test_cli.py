@@ -390,7 +390,7 @@ OPTIONS = {
     "--learning-rate 1e30": "diverged",
     "--output texts.txt": "not a folder",
     "--output texts.txt --overwrite": "not a folder",
-    "--output /": "exists",
+    "--output /": "is a mount point",
     "--output texts.txt/model": "texts.txt",
     "--output /proc/model": "/proc",
 }
@@ -433,7 +433,7 @@ def test_a_bad_option_is_refused(desk, options):
         ("encode BACKBONE texts.txt -o v.parquet --sparse", "above the mean of a corpus, and this model knows none"),
         ("explain MODEL text --filtered --stop-words tlh", "No stop list for language 'tlh'"),
         ("explain MODEL", "Missing argument 'TEXTS...'"),
-        ("explain MODEL text --pair a b --instruction why", "--instruction stands before TEXTS, not before a --pair"),
+        ("explain MODEL --pair a b --instruction why", "--instruction stands before TEXTS, not before a --pair"),
         ("explain MODEL text --against-head BACKBONE", "--against-head decodes the model of --against"),
         ("explain MODEL text --stop-words de", "--stop-words is only used together with --filtered"),
         ("explain no-such-model text", "Cannot load"),

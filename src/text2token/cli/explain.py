@@ -118,7 +118,7 @@ def explain_command(
     """
     if not texts and not pairs:
         raise click.UsageError("Missing argument 'TEXTS...', or --pair")
-    _refuse_unused(other, pairs=bool(pairs), instructions=bool(instructions), shown=shown)
+    _refuse_unused(other, instructs_nothing=bool(instructions and not texts), shown=shown)
     if html:
         check_file(html)
     quiet_libraries()
@@ -148,10 +148,10 @@ def explain_command(
             Console().print(_table(section))
 
 
-def _refuse_unused(other: Other, *, pairs: bool, instructions: bool, shown: dict[str, Any]) -> None:
+def _refuse_unused(other: Other, *, instructs_nothing: bool, shown: dict[str, Any]) -> None:
     """Refuse options that would change nothing."""
-    if pairs and instructions:
-        raise UserError("--instruction stands before TEXTS, not before a --pair: leave one of the two out.")
+    if instructs_nothing:
+        raise UserError("--instruction stands before TEXTS, not before a --pair: give a text, or leave it out.")
     if other.against_head and not other.against:
         raise UserError("--against-head decodes the model of --against: give that, too, or use --head.")
     if shown["stop_words"] != _STOP_WORDS and not shown["filtered"]:
