@@ -14,7 +14,7 @@ from text2token.evaluation.results import coverage, read_summary
 from text2token.evaluation.tasks import benchmark_names
 from text2token.utils.errors import UserError
 
-_FEWEST_ITEMS = 10
+_FEWEST_ITEMS = 10  # of a task; draws of fewer hardly differ
 
 TaskResult = dict[str, Any]
 """The row of a task in a summary, and the ``folder`` that it was read from."""
@@ -143,6 +143,7 @@ def _row(
     draws: dict[str, Floats],
 ) -> Row:
     column, first = next(iter(rows.items()))
+    tells = first["type"] != "Clustering" and first["items"] >= _FEWEST_ITEMS
     scores = {column: row["score"] for column, row in rows.items()}
     if not first["max_docs"]:
         scores |= {column: known[name] for column, known in published.items() if name in known}
@@ -152,8 +153,7 @@ def _row(
         scores=scores,
         intervals={column: tuple(row["interval"]) for column, row in rows.items()},
         differences={
-            other: _difference(scores[column] - scores[other], drawn, tells=_tells(first["type"], first["items"]))
-            for other, drawn in draws.items()
+            other: _difference(scores[column] - scores[other], drawn, tells=tells) for other, drawn in draws.items()
         },
         items=first["items"],
     )
@@ -209,18 +209,14 @@ def _mean(
     for column in scores:
         if all(column in draws[place] for place in weights):
             drawn = np.sum([share * draws[place][column] for place, share in weights.items()], axis=0)
-            own = [tasks[place] for place in weights if tasks[place].type != "Clustering"]
-            tells = bool(own) and all(_tells(row.type, row.items) for row in own)
+            counted = [tasks[place].items for place in weights if tasks[place].type != "Clustering"]
+            tells = min(counted, default=0) >= _FEWEST_ITEMS
             differences[column] = _difference(scores[first] - scores[column], drawn, tells=tells)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _tells(kind: str, items: int) -> bool:
-    """Return whether the draws of a task show how much another sample of items would change its score."""
-    return kind != "Clustering" and items >= _FEWEST_ITEMS
-
-
 def _difference(value: float, draws: Floats, *, tells: bool) -> Difference:
+    """A difference; ``tells``: its draws show how much another sample of items would change it."""
     low, high = percentile_interval(draws)
     return Difference(value, low, high, tells and (low > 0 or high < 0))
 

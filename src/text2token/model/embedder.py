@@ -215,7 +215,7 @@ class Embedder:
             prompt = default_prompt(self.encoder)
         if any(module.training for module in self.encoder.modules()):
             self.encoder.eval()
-        with encoding(self.encoder, bf16=self.bf16, prompt=prompt or ""):
+        with encoding(self.encoder, bf16=self.bf16, prompt=prompt):
             return encode_in_batches(
                 self.encoder,
                 texts,
