@@ -67,7 +67,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
     """Fill a template. A name that the context lacks is an error."""
     loader = FileSystemLoader(HERE / "templates")
     environment = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update(FILTERS)
+    environment.filters.update(FILTERS, short=short)
     environment.globals.update(FUNCTIONS, origin=origin)
     return environment.get_template(template).render(context).strip()
 

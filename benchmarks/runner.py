@@ -98,9 +98,9 @@ def data_checksums(root: Path, names: list[str]) -> dict[str, str]:
 
 def write_results(name: str, seed: int, data: Mapping[str, str], figures: Mapping[str, float], details: Any) -> Path:
     """Write ``results/NAME.json``: figures, the details that the pages need, and where both come from."""
-    record = _record()
-    origin = {key: record[key] for key in ("git", "created", "machine", "versions")}
-    command = f"python benchmarks/{record['command']}"
+    described = record()
+    origin = {key: described[key] for key in ("git", "created", "machine", "versions")}
+    command = f"python benchmarks/{described['command']}"
     result = {"name": name, "command": command, "seed": seed, **origin, "data": data, "figures": figures}
     return write_compact(result | {"details": details})
 
@@ -123,6 +123,6 @@ def read_results(name: str) -> dict[str, Any]:
 
 
 @cache
-def _record() -> dict[str, Any]:
-    """Describe this process before it writes its first result, because a new file marks the checkout as changed."""
+def record() -> dict[str, Any]:
+    """Describe this process, as it is before it writes its first result, because a new file marks the checkout as changed."""
     return provenance.record()

@@ -2,8 +2,9 @@
 
     python benchmarks/speed.py --data DATA
 
-The model is one that ``fit`` makes with its defaults. Every finished part stays in ``--runs``, so a stopped run continues. The
-results hold the parts that are finished; those of a machine without bf16 are speed-avx2.json.
+The model is one that ``fit`` makes with its defaults. Every finished part stays in ``--runs``, with the
+revision that it was measured at, so a stopped run continues. The results hold the parts that are finished; those of a machine
+without bf16 are speed-avx2.json.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import speed_startup
 import speed_student
 import speed_training
 from contenders import OURS
-from runner import DATA, PARAGRAPHS, SENTENCES, bf16, data_checksums, merged, runs_option, write_results
+from runner import DATA, PARAGRAPHS, SENTENCES, bf16, data_checksums, merged, record, runs_option, write_results
 from text2token.cli.options import quiet_libraries
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
@@ -58,12 +59,18 @@ def main(data: Path, runs: Path, llama: Path | None, documents: int | None, only
         raise click.UsageError(f"There is no part '{min(unknown)}': choose among {', '.join(parts)}.")
     for name, part in parts.items():
         if not only or name in only:
-            cached(runs / f"{name}.json", part)
+            cached(runs / f"{name}.json", partial(with_revision, part))
     found = {name: read_json(file) for name in parts if (file := runs / f"{name}.json").is_file()}
     figures, details = merged(found)
+    details["revisions"] = {name: part["git"] for name, part in found.items()}
     details["model"] = embedder_fingerprint(Embedder.open(model))
     name = "speed" if bf16() else "speed-avx2"
     click.echo(write_results(name, SEED, data_checksums(data, FILES), figures | derived(figures, details), details))
+
+
+def with_revision(part: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Measure a part, and name the revision of this source."""
+    return {**part(), "git": record()["git"]}
 
 
 def derived(figures: Mapping[str, float], details: Mapping[str, Any]) -> dict[str, float]:

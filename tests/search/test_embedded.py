@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from scipy.sparse import csr_array
 from text2token.search.engines import embedded, postings, segment
 from text2token.search.engines.base import ScoredId
 from text2token.search.engines.embedded import EmbeddedEngine
-from text2token.search.engines.postings import kth_largest
+from text2token.search.engines.postings import Postings, kth_largest
 from text2token.search.engines.segment import Ids
 from text2token.utils.errors import UserError
 
@@ -249,7 +251,20 @@ def test_deletions_are_written_once(tmp_path):
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=40), st.data())
 def test_the_kth_largest_value(values, data):
     k = data.draw(st.integers(1, len(values)))
-    assert kth_largest(np.array(values, np.float32), k) == sorted(values, reverse=True)[k - 1]
+    for few in (0, len(values)):
+        with mock.patch.object(postings, "_FEW", few):
+            assert kth_largest(np.array(values, np.float32), k) == sorted(values, reverse=True)[k - 1]
+
+
+def test_compiled_loops_give_the_scores_of_numpy(monkeypatch):
+    vectors = rows(20, 0)["sparse"]
+    inverted, query = Postings.of(csr_array(vectors)), csr_array(vectors[3:4])
+    expected = inverted.scores(query, 20)
+    monkeypatch.setattr(postings, "_FEW", 0)
+    for found, wanted in zip(inverted.scores(query, 20), expected, strict=True):
+        assert found.dtype == wanted.dtype
+        assert found.tolist() == wanted.tolist()
+    assert len(expected[0])
 
 
 def test_a_merge_in_small_steps_writes_the_same_files(tmp_path, monkeypatch):

@@ -10,23 +10,26 @@ from torch import Tensor, nn
 
 from text2token.model.half_layers import HalfGated
 from text2token.model.lean_attention import Heads, Reading, attend
-from text2token.model.packed_product import Product, packed
+from text2token.model.packed_product import Activation, Product, packed
 
 _PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
-def has_lean_parts(layer: nn.Module) -> bool:
-    """Return whether a layer has the parts of one of the Llama family, and no others; what they compute is not tried out."""
+def lean_activation(layer: Any) -> Activation | None:
+    """Return the activation of a layer that has the parts of one of the Llama family, and no others; None for any other layer.
+
+    What the parts compute is not tried out, except for the gated feed-forward layer.
+    """
     attention = getattr(layer, "self_attn", nn.Identity())
-    return (
+    has_parts = (
         {name for name, _ in layer.named_children()} == _PARTS
         and {name for name, part in attention.named_children() if type(part) is nn.Linear} == _PROJECTIONS
         and len(list(attention.children())) == len(_PROJECTIONS)
         and not list(attention.parameters(recurse=False))
         and isinstance(getattr(attention, "head_dim", None), int)
-        and HalfGated.of(layer.mlp) is not None
     )
+    return HalfGated.of(layer.mlp) if has_parts else None
 
 
 class LeanLayer:
@@ -35,19 +38,24 @@ class LeanLayer:
     Norms, scores, softmax and the sum that runs through the layers are float32.
 
     Args:
-        layer: A layer for which :func:`has_lean_parts` holds. Its weights are read now.
+        layer: A layer for which :func:`lean_activation` finds an activation. Its weights are read now.
+        activation: What it finds.
         kind: Precision of the linear layers.
         product: Makes them.
     """
 
     def __init__(
-        self, layer: Any, kind: torch.dtype, product: Callable[[Tensor, Tensor | None], Product] = packed
+        self,
+        layer: Any,
+        activation: Activation,
+        kind: torch.dtype,
+        product: Callable[[Tensor, Tensor | None], Product] = packed,
     ) -> None:
         attention, gated = layer.self_attn, layer.mlp
         width = attention.head_dim
         groups = attention.k_proj.out_features // width
         self._heads = Heads(groups, attention.q_proj.out_features // width // groups, width)
-        self._activation = HalfGated.of(gated) or ("none", "")
+        self._activation = activation
         self._norms = _Norm(layer.input_layernorm, kind), _Norm(layer.post_attention_layernorm, kind)
         linears = (attention.o_proj, gated.gate_proj, gated.up_proj, gated.down_proj)
         self._projected, self._mixed, self._gate, self._up, self._down = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from text2token.model.last_row import Rows
 from text2token.model.lean_attention import Reading
-from text2token.model.lean_layer import LeanLayer, has_lean_parts
-from text2token.model.packed_product import PlainProduct, Product, packed
+from text2token.model.lean_layer import LeanLayer, lean_activation
+from text2token.model.packed_product import Activation, PlainProduct, Product, packed
 from text2token.model.shared_prefix import PrefixRows
 
 _TOLERANCE = 1e-4  # of the largest number; float32 sums in another order differ by about 1e-6
@@ -22,6 +22,7 @@ class LeanStack(nn.Module):
 
     Args:
         layers: Layers of the decoder.
+        activations: Activation of each layer, as :func:`text2token.model.lean_layer.lean_activation` finds it.
         rows: Tells which row of each text will be read.
         kind: Precision of the linear layers. Where the last layer finishes one row of each text, it computes in float32: that
             costs little, and no later layer would correct what it rounds.
@@ -31,6 +32,7 @@ class LeanStack(nn.Module):
     def __init__(
         self,
         layers: nn.ModuleList,
+        activations: Sequence[Activation],
         rows: Rows,
         kind: torch.dtype,
         product: Callable[[Tensor, Tensor | None], Product] = packed,
@@ -38,9 +40,10 @@ class LeanStack(nn.Module):
         super().__init__()
         self._rows = rows
         self._causal = bool(getattr(layers[0].self_attn, "is_causal", True))
-        self._layers = [LeanLayer(layer, kind, product) for layer in layers]
-        last = self._layers[-1] if kind == torch.float32 else LeanLayer(layers[-1], torch.float32, product)
-        self._finishing = [*self._layers[:-1], last]
+        self._layers = [LeanLayer(*own, kind, product) for own in zip(layers, activations, strict=True)]
+        self._finishing = list(self._layers)
+        if kind != torch.float32:
+            self._finishing[-1] = LeanLayer(layers[-1], activations[-1], torch.float32, product)
         self._prefixes = PrefixRows(self._finishing)
 
     def forward(
@@ -85,11 +88,14 @@ def make_lean(body: Any, rows: Rows, kind: torch.dtype) -> bool:
         kind: Precision of the linear layers. They are tried out in float32, before they are packed.
     """
     layers = getattr(body, "layers", None)
-    if not isinstance(layers, nn.ModuleList) or not _are_alike(body, layers):
+    if not isinstance(layers, nn.ModuleList) or not _have_one_mask(body):
+        return False
+    activations = [own for layer in layers if (own := lean_activation(layer)) is not None]
+    if len(activations) < len(layers):
         return False
     try:
         expected = _trial(body)
-        body.layers = nn.ModuleList([LeanStack(layers, rows, torch.float32, PlainProduct)])
+        body.layers = nn.ModuleList([LeanStack(layers, activations, rows, torch.float32, PlainProduct)])
         found = _trial(body)
         same = all(
             (one - other).abs().max() <= _TOLERANCE * one.abs().max()
@@ -97,17 +103,16 @@ def make_lean(body: Any, rows: Rows, kind: torch.dtype) -> bool:
         )
     except Exception:  # a body that reads no token ids, or layers that are called in another way
         same = False
-    body.layers = nn.ModuleList([LeanStack(layers, rows, kind)]) if same else layers
+    body.layers = nn.ModuleList([LeanStack(layers, activations, rows, kind)]) if same else layers
     return same
 
 
-def _are_alike(body: Any, layers: nn.ModuleList) -> bool:
-    """Return whether all layers have the parts of lean ones, and get the same mask."""
+def _have_one_mask(body: Any) -> bool:
+    """Return whether all layers of a body on a CPU get the same mask, and leave scores as they are."""
     config = getattr(body, "config", None)
     kinds = set(getattr(config, "layer_types", None) or ())
     capped = any("softcap" in name and value for name, value in vars(config).items()) if config is not None else False
-    on_cpu = next(body.parameters()).device.type == "cpu"
-    return len(kinds) <= 1 and not capped and on_cpu and all(has_lean_parts(layer) for layer in layers)
+    return len(kinds) <= 1 and not capped and next(body.parameters()).device.type == "cpu"
 
 
 def _trial(body: Any) -> list[Tensor]:

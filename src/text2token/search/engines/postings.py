@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 _AT_ONCE = 2**22  # postings copied in a step, 32 MB
+# NumPy needs less than a millisecond for so many postings or values. Compiled loops need a tenth of that, once they are loaded,
+# which takes half a second of a command.
+_FEW = 2**16
 
 
 class Postings(NamedTuple):
@@ -51,8 +52,14 @@ class Postings(NamedTuple):
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """Rows of the documents that have one of some terms, and the sums of their weights times the factors of the terms."""
         totals = np.zeros(documents, np.float32)
-        _accumulate(*self, terms, factors, totals)
-        return _nonzero(totals)
+        places = [slice(self.start[term], self.start[term + 1]) for term in terms]
+        if sum(own.stop - own.start for own in places) > _FEW:
+            _compiled().accumulate(*self, terms, factors, totals)
+            return _compiled().nonzero(totals)
+        for own, factor in zip(places, factors, strict=True):
+            np.add.at(totals, self.documents[own], factor * self.weights[own])
+        rows = np.flatnonzero(totals).astype(np.int32)
+        return rows, totals[rows]
 
 
 def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out: Postings) -> Iterator[None]:
@@ -66,7 +73,7 @@ def merge(parts: Sequence[Postings], new_rows: Sequence[NDArray[np.int32]], out:
     cursor = out.start[:-1].copy()
     for first, last in _portions(out.start):
         for part, rows in zip(parts, new_rows, strict=True):
-            _copy(*part, rows, first, min(last, len(part.start) - 1), cursor, out.documents, out.weights)
+            _compiled().copy(*part, rows, first, min(last, len(part.start) - 1), cursor, out.documents, out.weights)
         yield
 
 
@@ -82,9 +89,22 @@ def merged_start(
     """
     for part, rows in zip(parts, new_rows, strict=True):
         for first, last in _portions(part.start):
-            _count(part.start, part.documents, rows, first, last, start[1:])
+            _compiled().count(part.start, part.documents, rows, first, last, start[1:])
             yield
     np.cumsum(start, out=start)
+
+
+def kth_largest(values: NDArray[np.float32], k: int) -> np.float32:
+    """Return the ``k``-th largest of at least ``k`` values."""
+    found: np.float32 = _compiled().kth_largest(values, k) if len(values) > _FEW else np.partition(values, -k)[-k]
+    return found
+
+
+def _compiled() -> Any:
+    """Return the compiled loops. Numba is loaded when they are needed first."""
+    from text2token.search.engines import compiled_loops
+
+    return compiled_loops
 
 
 def _portions(start: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -94,50 +114,3 @@ def _portions(start: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
         last = max(first + 1, int(np.searchsorted(start, start[first] + _AT_ONCE, "right")) - 1)
         yield first, min(last, terms)
         first = last
-
-
-@numba.njit(cache=True, nogil=True)
-def kth_largest(values, k):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """The ``k``-th largest of at least ``k`` values, in one pass. ``np.partition`` copies and moves all of them."""
-    kept = [values[i] for i in range(k)]
-    heapq.heapify(kept)
-    for i in range(k, len(values)):
-        if values[i] > kept[0]:
-            heapq.heapreplace(kept, values[i])
-    return kept[0]
-
-
-@numba.njit(cache=True, nogil=True)
-def _accumulate(start, documents, weights, terms, factors, totals):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for i in range(len(terms)):
-        for place in range(start[terms[i]], start[terms[i] + 1]):
-            totals[documents[place]] += factors[i] * weights[place]
-
-
-@numba.njit(cache=True, nogil=True)
-def _nonzero(totals):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    """Places and values of the totals that are not 0. A list that is kept while they grow would cost a branch a posting."""
-    rows, values, count = np.empty(len(totals), np.int32), np.empty(len(totals), np.float32), 0
-    for row in range(len(totals)):
-        rows[count], values[count] = row, totals[row]
-        count += totals[row] != 0
-    return rows[:count], values[:count]
-
-
-@numba.njit(cache=True, nogil=True)
-def _count(start, documents, new_rows, first, last, counts):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for term in range(first, last):
-        for place in range(start[term], start[term + 1]):
-            if new_rows[documents[place]] >= 0:
-                counts[term] += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _copy(start, documents, weights, new_rows, first, last, cursor, out_documents, out_weights):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN202
-    for term in range(first, last):
-        for place in range(start[term], start[term + 1]):
-            row = new_rows[documents[place]]
-            if row >= 0:
-                out_documents[cursor[term]] = row
-                out_weights[cursor[term]] = weights[place]
-                cursor[term] += 1
