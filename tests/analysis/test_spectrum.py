@@ -216,7 +216,7 @@ def test_an_unfinished_run_is_not_continued_with_other_content(models, corpus, t
 
     base, tuned = copy.deepcopy(models)
     with pytest.raises(KeyboardInterrupt):
-        run((base, Dies(tuned.encoder)), corpus, tmp_path / "out")
+        run((base, Dies(tuned.encoder, tuned.head)), corpus, tmp_path / "out")
     trained = copy.deepcopy(models)
     with torch.no_grad():
         next(trained[1].encoder.parameters()).mul_(2)

@@ -570,7 +570,7 @@ def test_a_score_that_is_no_number_is_one_sentence(model, tmp_path):
 
 def test_one_process_writes_results(model, tasks, tmp_path):
     selection = select_tasks(folders=[tasks / "own" / "similar"])
-    with exclusive_lock(tmp_path / ".r.lock", ""), pytest.raises(UserError, match="Another process writes results"):
+    with exclusive_lock(tmp_path / ".r.lock", ""), pytest.raises(UserError, match="Another process is at work"):
         evaluate(saved_model(str(model)), selection, tmp_path / "r")
 
 

@@ -83,7 +83,7 @@ def test_templates():
         (b"correction: filter+centre\n", "'filter' changes the dimension"),
         (b"prior_templates: eol,riddle\n", "no template 'riddle'"),
         (b"stop_words: en,tlh\n", "No stop list for language 'tlh'"),
-        (b"seed: 1\nmixing: 0\nseed: 2\n", r"line 3: 'seed' stands twice"),
+        (b"seed: 1\nmixing: 0\nseed: 2\n", r"line 3: 'seed' occurs twice"),
         (b"seed: 1\nmixing: [}\n", "line 2: "),
         (b"max_texts: true\n", "'max_texts': Input should be a valid integer"),
         (b"max_minutes: yes\n", "'max_minutes': Input should be a valid number"),

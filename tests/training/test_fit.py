@@ -383,7 +383,7 @@ def test_a_backbone_that_has_changed_is_not_trained_on_nor_are_targets_counted_a
 
 
 def test_a_target_store_is_built_by_one_process_at_a_time(quick, tmp_path):
-    with exclusive_lock(tmp_path / ".targets.lock", ""), pytest.raises(UserError, match="Another process is building"):
+    with exclusive_lock(tmp_path / ".targets.lock", ""), pytest.raises(UserError, match="Another process is at work"):
         build_targets(TEXTS, tmp_path / "targets", 1, quick())
     assert names(tmp_path) == []
     build_targets(TEXTS, tmp_path / "targets", 1, quick())

@@ -30,7 +30,7 @@ from text2token.analysis.sts import EmbeddedPairs
 from text2token.data.corpus import Corpus
 from text2token.data.sts import ScoredPairs
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import content_hash, embedder_fingerprint
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.settings.record import RECORD, SpectrumRecord
 from text2token.utils.errors import UserError
 from text2token.utils.figures import write_figure
@@ -89,7 +89,7 @@ def run_spectrum(
     fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
     kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}
     content = {
-        "models": [embedder_fingerprint(base), content_hash(tuned.encoder)],
+        "models": [embedder_fingerprint(model) for model in models],
         "corpus_fingerprint": corpus.fingerprint(max_texts),
         "pairs_fingerprint": fingerprint,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -46,13 +47,8 @@ class EmbeddedPairs:
             keep: Called with the function that computes the embeddings, and returns them, for example from a cache.
             progress: Show a progress bar.
         """
-        places = {text: place for place, text in enumerate(dict.fromkeys([*pairs.first, *pairs.second]))}
-
-        def compute() -> Tensor:
-            return embedder.embed(list(places), progress=progress)
-
-        vectors = keep(compute) if keep else compute()
-        left, right = (vectors[[places[text] for text in side]] for side in (pairs.first, pairs.second))
+        compute = partial(embedder.embed, [*pairs.first, *pairs.second], progress=progress)
+        left, right = (keep(compute) if keep else compute()).split(len(pairs.first))
         return cls(left, right, pairs.scores)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> EmbeddedPairs:

@@ -143,7 +143,7 @@ def _row(
     draws: dict[str, Floats],
 ) -> Row:
     column, first = next(iter(rows.items()))
-    tells = first["type"] != "Clustering" and first["items"] >= _FEWEST_ITEMS
+    enough_items = first["type"] != "Clustering" and first["items"] >= _FEWEST_ITEMS
     scores = {column: row["score"] for column, row in rows.items()}
     if not first["max_docs"]:
         scores |= {column: known[name] for column, known in published.items() if name in known}
@@ -153,7 +153,8 @@ def _row(
         scores=scores,
         intervals={column: tuple(row["interval"]) for column, row in rows.items()},
         differences={
-            other: _difference(scores[column] - scores[other], drawn, tells=tells) for other, drawn in draws.items()
+            other: _difference(scores[column] - scores[other], drawn, enough_items=enough_items)
+            for other, drawn in draws.items()
         },
         items=first["items"],
     )
@@ -210,15 +211,15 @@ def _mean(
         if all(column in draws[place] for place in weights):
             drawn = np.sum([share * draws[place][column] for place, share in weights.items()], axis=0)
             counted = [tasks[place].items for place in weights if tasks[place].type != "Clustering"]
-            tells = min(counted, default=0) >= _FEWEST_ITEMS
-            differences[column] = _difference(scores[first] - scores[column], drawn, tells=tells)
+            enough_items = min(counted, default=0) >= _FEWEST_ITEMS
+            differences[column] = _difference(scores[first] - scores[column], drawn, enough_items=enough_items)
     return Row(label=label, type="", scores=scores, differences=differences)
 
 
-def _difference(value: float, draws: Floats, *, tells: bool) -> Difference:
-    """A difference; ``tells``: its draws show how much another sample of items would change it."""
+def _difference(value: float, draws: Floats, *, enough_items: bool) -> Difference:
+    """A difference; with ``enough_items``, its draws show how much another sample of items would change it."""
     low, high = percentile_interval(draws)
-    return Difference(value, low, high, tells and (low > 0 or high < 0))
+    return Difference(value, low, high, enough_items and (low > 0 or high < 0))
 
 
 def _notes(tasks: list[Row], published: Mapping[str, Any], finished: list[TaskResult]) -> list[str]:

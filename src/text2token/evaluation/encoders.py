@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 
 from text2token.evaluation.vector_store import Vectors, VectorStore, hash_key
+from text2token.model.encoding import default_prompt
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
 from text2token.utils.progress import track
@@ -103,8 +104,7 @@ class CachingEncoder(AbsEncoder):
             UserError: The model returns too few vectors, vectors of different sizes, NaN or infinity.
         """
         store = self._session.store
-        default = self.model.prompts.get(self.model.default_prompt_name)  # sentence-transformers uses it for None
-        used_prompt = (default if prompt is None else prompt) or ""
+        used_prompt = default_prompt(self.model) if prompt is None else prompt
         used_role = str(role) if self._by_role else ""
         keys = [hash_key(self.mteb_model_meta.revision, used_prompt, used_role, text) for text in texts]
         missing = store.missing(keys)

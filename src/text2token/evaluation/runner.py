@@ -25,7 +25,7 @@ from text2token.evaluation.tasks import Selection
 from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import exclusive_lock, lock_of, read_json, write_json
+from text2token.utils.files import output_lock, read_json, write_json
 from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
@@ -69,10 +69,7 @@ def evaluate(
     owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
     owner |= {"max_docs": max_docs, "instructions": instructions}
     output, vectors = Path(output), None if vectors is None else Path(vectors)
-    lock = lock_of(output.absolute())
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    refusal = f"Another process writes results to '{output}': wait until it is done, or choose another `output`."
-    with exclusive_lock(lock, refusal):
+    with output_lock(output):
         return _evaluate(model, selection, output, owner, vectors, progress=progress)
 
 

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.model.vocabulary import read_vocabulary
 from text2token.utils.errors import check_count
+from text2token.utils.progress import track
 
 _DECODE_BATCH = 256  # embeddings decoded at once: 256 × V float32 logits are 50 to 270 MB
 
@@ -31,15 +32,19 @@ class AlignedToken(NamedTuple):
     weight: float
 
 
-def sparse_vectors(embeddings: Tensor, logits: Callable[[Tensor], Tensor], k: int) -> SparseVectors:
+def sparse_vectors(
+    embeddings: Tensor, logits: Callable[[Tensor], Tensor], k: int, *, progress: bool = False
+) -> SparseVectors:
     """Keep the ``k`` largest positive token logits of each embedding.
 
     Args:
         embeddings: N×d.
         logits: Maps embeddings B×d to token logits B×V.
         k: Tokens in a sparse vector, at most V.
+        progress: Show a progress bar on a terminal.
     """
-    parts = [logits(part).relu().topk(k, dim=1) for part in embeddings.split(_DECODE_BATCH)]
+    batches = track(embeddings.split(_DECODE_BATCH), "Decoding", unit="rows", each=_DECODE_BATCH, enabled=progress)
+    parts = [logits(part).relu().topk(k, dim=1) for part in batches]
     return SparseVectors(
         torch.cat([part.indices for part in parts]).int().numpy(),
         torch.cat([part.values for part in parts]).numpy(),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import transformers
 from sentence_transformers import SentenceTransformer, SparseEncoder
+from tokenizers import Tokenizer
 from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
@@ -55,14 +57,14 @@ def content_hash(model: SentenceTransformer | SparseEncoder, *, transformers_ver
 
 
 def known_fingerprints(embedder: Embedder) -> Iterator[str]:
-    """Yield the fingerprint of an embedder, then those that earlier versions of this package gave it.
+    """Yield the fingerprint of an embedder without its correction, then those that earlier versions of this package gave it.
 
     These included the version of transformers. It was the present one, or the one that saved the model.
     """
-    yield embedder_fingerprint(embedder)
+    yield embedder_fingerprint(embedder, corrected=False)
     saved = getattr(getattr(embedder.encoder[0], "config", None), "transformers_version", None)
     for version in dict.fromkeys(filter(None, (saved, transformers.__version__))):
-        yield embedder_fingerprint(embedder, transformers_version=version)
+        yield embedder_fingerprint(embedder, corrected=False, transformers_version=version)
 
 
 def backbone_checksum(embedder: Embedder) -> str:
@@ -73,13 +75,18 @@ def backbone_checksum(embedder: Embedder) -> str:
     return weights_checksum(ModuleList([embedder.encoder, embedder.decoding_head]))
 
 
-def embedder_fingerprint(embedder: Embedder, *, transformers_version: str | None = None) -> str:
+def embedder_fingerprint(embedder: Embedder, *, corrected: bool = True, transformers_version: str | None = None) -> str:
     """Return a SHA-256 of what embeddings, dense vectors and token logits depend on; corpus mean and ``top_k`` are left out.
 
-    ``transformers_version`` is that of :func:`content_hash`.
+    Args:
+        embedder: The embedder.
+        corrected: Include the correction. An index and a student keep the correction themselves, so they leave it out.
+        transformers_version: That of :func:`content_hash`.
     """
-    digest = hashlib.sha256(content_hash(embedder.encoder, transformers_version=transformers_version).encode())
-    for part in (embedder.head, embedder.correction):
+    with _without_leftovers(backend_of(embedder.encoder.tokenizer)):
+        content = content_hash(embedder.encoder, transformers_version=transformers_version)
+    digest = hashlib.sha256(content.encode())
+    for part in (embedder.head, embedder.correction if corrected else None):
         if part is not None:
             digest.update(weights_checksum(part).encode())
     return digest.hexdigest()
@@ -89,7 +96,7 @@ def with_calibration(fingerprint: str, embedder: Embedder) -> str:
     """Return a SHA-256 of what dense and sparse vectors depend on: a fingerprint, the correction and the corpus mean.
 
     Args:
-        fingerprint: That of the :func:`comparable` embedder.
+        fingerprint: That of the embedder without its correction.
         embedder: The embedder.
     """
     digest = hashlib.sha256(fingerprint.encode())
@@ -100,14 +107,19 @@ def with_calibration(fingerprint: str, embedder: Embedder) -> str:
     return digest.hexdigest()
 
 
-def comparable(embedder: Embedder) -> Embedder:
-    """Return the embedder without its correction, and without leftovers in its tokenizer.
-
-    Its fingerprint is that of the embeddings and token logits: an index and a student keep the correction themselves.
-    """
-    plain = copy.copy(embedder)
-    plain.correction = None
-    backend = backend_of(embedder.tokenizer)
-    backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
-    backend.no_padding()
-    return plain
+@contextmanager
+def _without_leftovers(tokenizer: Any) -> Iterator[None]:
+    """Turn off the truncation and padding of a fast tokenizer for a moment: its last call left them on, the next sets its own."""
+    if not isinstance(tokenizer, Tokenizer):
+        yield
+        return
+    truncation, padding = tokenizer.truncation, tokenizer.padding
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    try:
+        yield
+    finally:
+        if truncation is not None:
+            tokenizer.enable_truncation(**truncation)
+        if padding is not None:
+            tokenizer.enable_padding(**padding)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from text2token.model.half_layers import HalfGated
 from text2token.model.lean_attention import Heads, Reading, attend
-from text2token.model.packed_product import Activation, Product, packed
+from text2token.model.packed_product import Activation, PlainProduct, packed
 
 _PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 _PROJECTIONS = {"q_proj", "k_proj", "v_proj", "o_proj"}
@@ -49,7 +49,7 @@ class LeanLayer:
         layer: Any,
         activation: Activation,
         kind: torch.dtype,
-        product: Callable[[Tensor, Tensor | None], Product] = packed,
+        product: Callable[[Tensor, Tensor | None], PlainProduct] = packed,
     ) -> None:
         attention, gated = layer.self_attn, layer.mlp
         width = attention.head_dim

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from text2token.model.last_row import Rows
 from text2token.model.lean_attention import Reading
 from text2token.model.lean_layer import LeanLayer, lean_activation
-from text2token.model.packed_product import Activation, PlainProduct, Product, packed
+from text2token.model.packed_product import Activation, PlainProduct, packed
 from text2token.model.shared_prefix import PrefixRows
 
 _TOLERANCE = 1e-4  # of the largest number; float32 sums in another order differ by about 1e-6
@@ -35,7 +35,7 @@ class LeanStack(nn.Module):
         activations: Sequence[Activation],
         rows: Rows,
         kind: torch.dtype,
-        product: Callable[[Tensor, Tensor | None], Product] = packed,
+        product: Callable[[Tensor, Tensor | None], PlainProduct] = packed,
     ) -> None:
         super().__init__()
         self._rows = rows

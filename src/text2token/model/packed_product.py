@@ -51,8 +51,8 @@ class PlainProduct:
         return self(inputs).mul_(other)
 
 
-class PackedProduct:
-    """The same as :class:`PlainProduct`, computed by oneDNN on a CPU.
+class PackedProduct(PlainProduct):
+    """The same product, computed by oneDNN on a CPU.
 
     A copy of the weights is in the order in which the product reads them. In float32 a product of a few rows, as of a query, then
     takes half the time. In bfloat16 activations and factors are part of the product; in float32 they take longer so.
@@ -63,8 +63,8 @@ class PackedProduct:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH)
-        self._bias, self._kind = bias, weight.dtype
+        super().__init__(torch.ops.mkldnn._reorder_linear_weight(weight, _BATCH), bias)
+        self._kind = weight.dtype
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Return the product."""
@@ -72,9 +72,9 @@ class PackedProduct:
 
     def activated(self, inputs: Tensor, activation: Activation) -> Tensor:
         """Return the activation of the product."""
-        if self._kind == torch.float32:
-            return ACTIVATIONS[activation](self(inputs))
-        return self._product(inputs, activation)
+        return (
+            super().activated(inputs, activation) if self._kind == torch.float32 else self._product(inputs, activation)
+        )
 
     def _product(self, inputs: Tensor, activation: Activation) -> Tensor:
         name, algorithm = activation
@@ -86,17 +86,14 @@ class PackedProduct:
     def times(self, inputs: Tensor, other: Tensor) -> Tensor:
         """Return the product, multiplied number by number with ``other``."""
         if self._kind == torch.float32:
-            return self(inputs).mul_(other)
+            return super().times(inputs, other)
         outputs: Tensor = torch.ops.mkldnn._linear_pointwise(
             inputs.to(self._kind), other, self._weight, self._bias, "mul"
         )
         return outputs
 
 
-Product: TypeAlias = PlainProduct | PackedProduct
-
-
-def packed(weight: Tensor, bias: Tensor | None) -> Product:
+def packed(weight: Tensor, bias: Tensor | None) -> PlainProduct:
     """Return a packed product where the hardware has one, else a plain one."""
     can = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
     if can and weight.dtype == torch.bfloat16:

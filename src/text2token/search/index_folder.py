@@ -69,13 +69,13 @@ def create_index(
     model = str(Path(model).resolve()) if Path(model).exists() else model
     student = find_student(model, query_model)
     from text2token.model.embedder import Embedder  # torch, which a search may not need
-    from text2token.model.fingerprint import comparable, embedder_fingerprint, with_calibration
+    from text2token.model.fingerprint import embedder_fingerprint, with_calibration
     from text2token.model.tokens import backend_of
     from text2token.search.index_model import check_indexable
 
     embedder = embedder or Embedder.open(model, **encoder)
     check_indexable(embedder, model)
-    fingerprint = embedder_fingerprint(comparable(embedder))
+    fingerprint = embedder_fingerprint(embedder, corrected=False)
     if student:
         check_teacher(student, with_calibration(fingerprint, embedder), model)
     possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": True, "bm25": True}

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Dense
 from tokenizers import Tokenizer
 
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import comparable, known_fingerprints
+from text2token.model.fingerprint import known_fingerprints
 from text2token.model.loading import loading
 from text2token.model.saved import PARTS
 from text2token.model.tokens import backend_of
@@ -94,7 +94,7 @@ class IndexModel:
         stamps = {} if self._given else _model_stamps(self._name)
         # Where the stamps are those of the last time, the weights need not be read for a checksum.
         checked = bool(stamps) and stamps == self._store.get(_MODEL_FILES)
-        if not checked and self._settings.fingerprint not in known_fingerprints(comparable(embedder)):
+        if not checked and self._settings.fingerprint not in known_fingerprints(embedder):
             raise UserError(
                 f"The index in '{self._folder}' was made by another model than the one in '{self._name}' now, "
                 "and vectors of different models cannot be compared: name the right model, or make the index again."

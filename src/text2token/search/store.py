@@ -101,7 +101,7 @@ class DocumentStore:
             raise UserError(f"Another index has taken the place of the one in '{self._file.parent}': open it again.")
 
     def _at_path(self) -> tuple[int, int] | None:
-        """What tells the file at the path from others; None if there is none."""
+        """Device and inode of the file at the path, which identify it; None if there is none."""
         try:
             found = self._file.stat()
         except (FileNotFoundError, NotADirectoryError):

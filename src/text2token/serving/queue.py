@@ -63,7 +63,8 @@ class Job:
     def cancel(self) -> None:
         """Drop what still waits of the job, since nobody reads its answer."""
         if self.queue:
-            self.queue.cancel(self)
+            self.queue.drop(self)
+            self.done.cancel()
 
     def finish(self, place: int, row: Tensor) -> None:
         """Store the embedding of one text. The last embedding completes the job."""
@@ -125,11 +126,6 @@ class TokenQueue:
             self._jobs[job.light].append(job)
             self._changed.notify_all()
 
-    def cancel(self, job: Job) -> None:
-        """Drop the waiting texts of a job, because nobody reads its answer."""
-        self.drop(job)
-        job.done.cancel()
-
     def drop(self, job: Job) -> None:
         """Drop the waiting texts of a job, and free their tokens."""
         with self._changed:
@@ -145,21 +141,21 @@ class TokenQueue:
     def take(self) -> list[Entry]:
         """Wait for the next batch and return it. It is empty if the queue is closed and nothing waits."""
         with self._changed:
-            while not (kind := self._next_kind()) and not self._closed:
+            while (light := self._next_kind()) is None and not self._closed:
                 self._changed.wait()
-            if kind is None:
+            if light is None:
                 return []
-            self._turn = not kind[0]
-            batch = self._fill(self._jobs[kind[0]])
+            self._turn = not light
+            batch = self._fill(self._jobs[light])
             self.waiting_tokens -= sum(len(entry.ids) for entry in batch)
             return batch
 
-    def _next_kind(self) -> tuple[bool] | None:
-        """Return ``(True,)`` if the next batch has light jobs, ``(False,)`` if it has heavy ones, None if nothing waits."""
+    def _next_kind(self) -> bool | None:
+        """Return whether the next batch has light jobs; None if nothing waits."""
         for jobs in self._jobs.values():
             while jobs and not jobs[0].waiting:
                 jobs.popleft()
-        return next(((kind,) for kind in (self._turn, not self._turn) if self._jobs[kind]), None)
+        return next((light for light in (self._turn, not self._turn) if self._jobs[light]), None)
 
     def _fill(self, jobs: deque[Job]) -> list[Entry]:
         """Take the oldest text and the texts closest to it in length, as many as fit, out of their jobs."""

@@ -17,6 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from torch import Tensor
 
 from text2token.model.embedder import Embedder
+from text2token.model.encoding import default_prompt
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.search import Index
 from text2token.serving.errors import ApiError
@@ -39,8 +40,8 @@ class QueuedEmbedder(Embedder):
     Call it in any thread except the worker's, which would wait for itself.
     """
 
-    worker: Worker | None = None
-    request_tokenizer: RequestTokenizer | None = None
+    worker: Worker = field(kw_only=True)
+    request_tokenizer: RequestTokenizer = field(kw_only=True)
 
     @classmethod
     def of(cls, embedder: Embedder, worker: Worker, request_tokenizer: RequestTokenizer) -> QueuedEmbedder:
@@ -52,11 +53,8 @@ class QueuedEmbedder(Embedder):
         self, texts: Sequence[str], *, prompt: str | None = None, batch_size: int | None = None, progress: bool = False
     ) -> Tensor:
         """Return the embeddings of :meth:`Embedder.embed`. The queue chooses the batches, so ``batch_size`` has no effect."""
-        assert self.worker is not None
-        assert self.request_tokenizer is not None
-        if prompt is None:
-            prompt = self.encoder.prompts.get(self.encoder.default_prompt_name)
-        job = self.worker.submit(self.request_tokenizer.encode(list(texts), prompt or "", truncate=True))
+        prompt = default_prompt(self.encoder) if prompt is None else prompt
+        job = self.worker.submit(self.request_tokenizer.encode(list(texts), prompt, truncate=True))
         if (jobs := _JOBS.get()) is not None:
             jobs.append(job)
         return job.done.result()

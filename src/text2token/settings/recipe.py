@@ -122,7 +122,7 @@ class Recipe(BaseModel):
             overrides: Settings that replace those of the file.
 
         Raises:
-            UserError: The file cannot be read or is not a YAML mapping, a name is unknown or stands twice, or a value is out of
+            UserError: The file cannot be read or is not a YAML mapping, a name is unknown or occurs twice, or a value is out of
                 range.
         """
         try:
@@ -219,10 +219,10 @@ def one_sentence(what: str, settings: type[BaseModel]) -> Iterator[None]:
 
 
 class _RecipeLoader(yaml.SafeLoader):
-    """Leaves values as they are written, and refuses a name that stands twice.
+    """Leaves values as they are written, and refuses a name that occurs twice.
 
     The settings then read them as those of a command line. YAML 1.1 would read ``010`` as 8, ``1:30`` as 90 and ``no`` as a truth
-    value, and keep the last value of a name that stands twice.
+    value, and keep the last value of a name that occurs twice.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -232,7 +232,7 @@ class _RecipeLoader(yaml.SafeLoader):
                 continue  # PyYAML refuses it
             if key.value in names:
                 raise yaml.MarkedYAMLError(
-                    problem=f"'{key.value}' stands twice, so delete one", problem_mark=key.start_mark
+                    problem=f"'{key.value}' occurs twice: delete one", problem_mark=key.start_mark
                 )
             names.add(key.value)
         return super().construct_mapping(node, deep)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from text2token.model.decoding import sparse_vectors
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import comparable, embedder_fingerprint, with_calibration
+from text2token.model.fingerprint import embedder_fingerprint, with_calibration
 from text2token.model.query_table import QUERY, QueryTable, TokenRows, write_query_table
 from text2token.model.spans import draw_span, join_words, split_words
 from text2token.model.static import pool, spaced, static_encoder
@@ -34,7 +36,6 @@ _FEWEST_TEXTS = 16
 _SPAN_WORDS = (2, 12)  # a query is short; whole texts show the rest
 _CHUNK = 512  # texts that the teacher encodes between two files; a killed process loses at most these
 _PAIR_TOKENS = 1_024  # of a text from which pairs of spans are drawn
-_DECODED = 256  # vocabulary entries decoded at once
 _QUERY_TOKENS = 64  # aligned tokens of a vocabulary entry in the query table
 
 
@@ -76,7 +77,9 @@ def distill(
     name = str(teacher) if isinstance(teacher, str | Path) else (teacher.backbone or "an embedder")
     teacher = teacher if isinstance(teacher, Embedder) else Embedder.open(teacher)
     _check(teacher, name)
-    facts = TeacherFacts(name=name, fingerprint=with_calibration(embedder_fingerprint(comparable(teacher)), teacher))
+    facts = TeacherFacts(
+        name=name, fingerprint=with_calibration(embedder_fingerprint(teacher, corrected=False), teacher)
+    )
     most = max(settings.max_texts, settings.pair_texts)
     amount = Draw("max_texts", most, settings.held_out, part=10, fewest=_FEWEST_TEXTS)
     (read, held_out), corpus_facts = read_corpus(as_corpus(corpus, text_column), amount, settings.seed)
@@ -136,13 +139,8 @@ def token_rows(student: Embedder, *, progress: bool = False) -> TokenRows:
     """Compute the rows of a query table: the dense vector and the aligned tokens of every vocabulary entry."""
     table = student.encoder[0].embedding.weight
     k = min(_QUERY_TOKENS, student.vocabulary_size)
-    parts = track(table.split(_DECODED), "Decoding", unit="tokens", each=_DECODED, enabled=progress)
-    aligned = [student.logits(part).relu().topk(k, dim=1) for part in parts]
-    return TokenRows(
-        student.correct(table).half().numpy(),
-        torch.cat([top.indices for top in aligned]).int().numpy(),
-        torch.cat([top.values for top in aligned]).half().numpy(),
-    )
+    ids, weights = sparse_vectors(table, student.logits, k, progress=progress)
+    return TokenRows(student.correct(table).half().numpy(), ids, weights.astype(np.float16))
 
 
 def _check(teacher: Embedder, name: str) -> None:

@@ -32,7 +32,7 @@ from text2token.training.start import CorpusLike, Draw, Run, as_corpus, open_bac
 from text2token.training.teacher import FollowTeacher
 from text2token.training.trainer import TrainingSettings, merge_adapters, pair_cosine, train_stage
 from text2token.utils.errors import UserError
-from text2token.utils.files import exclusive_lock, lock_of
+from text2token.utils.files import output_lock
 from text2token.utils.processes import on_main, require_one_process, splits_weights
 
 Stores = dict[int, tuple[TargetStore, TargetStore]]
@@ -152,10 +152,7 @@ def build_targets(
         raise UserError(
             f"Stage {stage} has no texts because `stage_1` is {recipe.stage_1}: change `stage_1` or the stage."
         )
-    output = Path(output).absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
-    refusal = f"Another process is building '{output}': wait until it is done, or choose another folder."
-    with exclusive_lock(lock_of(output), refusal):
+    with output_lock(output := Path(output).absolute()):
         embedder = open_backbone(recipe)
         statistics = _statistics(opened, embedder, recipe.train_length)
         builder = make_builders(

@@ -123,8 +123,8 @@ class _TokenReader(nn.Module):
     """Compares the token logits of a student with token targets.
 
     The logits are ``s·(z − mean) + p``, where ``z`` are those of the decoding head. A student's embedding differs from the mean
-    less than the teacher's, and the more so the longer the text. The learnt scale ``s`` and prior ``p``, V numbers, take this
-    part of the task off the table.
+    less than the teacher's, and the more so the longer the text. The table need not learn this, since scale ``s`` and prior
+    ``p``, V numbers, are learnt beside it.
     """
 
     def __init__(self, teacher: Embedder, lesson: Lesson) -> None:

@@ -138,11 +138,6 @@ def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
         lock.release()
 
 
-def lock_of(output: Path) -> Path:
-    """The lock file beside an output. The root folder has no name, so ``with_name`` fails on it."""
-    return output.parent / f".{output.name}.lock"
-
-
 @contextmanager
 def output_lock(output: Path) -> Iterator[None]:
     """Hold the lock of an output file or folder during the block.
@@ -158,9 +153,10 @@ def output_lock(output: Path) -> Iterator[None]:
     output = output.absolute()
     created = [folder for folder in output.parents if not folder.exists()]
     output.parent.mkdir(parents=True, exist_ok=True)
+    lock = output.parent / f".{output.name}.lock"  # the root folder has no name, so with_name fails on it
     refusal = f"Another process is at work on '{output}': wait until it is done, or choose another name."
     try:
-        with exclusive_lock(lock_of(output), refusal):
+        with exclusive_lock(lock, refusal):
             yield
     finally:
         for folder in created:

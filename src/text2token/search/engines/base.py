@@ -42,7 +42,7 @@ def best(hits: Sequence[ScoredId], k: int) -> list[ScoredId]:
 
 
 def described(fields: Mapping[FieldName, int]) -> str:
-    """Fields and their dimensions in words, for messages. A size of 0 is not said."""
+    """Fields and their dimensions in words, for messages. A size of 0 is left out."""
     return " and ".join(f"{field} of {size} dimensions" if size else field for field, size in sorted(fields.items()))
 
 

@@ -29,7 +29,7 @@ def accumulate(start, documents, weights, terms, factors, totals):  # type: igno
 
 @numba.njit(cache=True, nogil=True)
 def nonzero(totals):  # type: ignore[no-untyped-def] # noqa: ANN001, ANN201
-    """Places and values of the totals that are not 0. A list that is kept while they grow would cost a branch a posting."""
+    """Places and values of the totals that are not 0. Collecting them during the sum would add a branch for each posting."""
     rows, values, count = np.empty(len(totals), np.int32), np.empty(len(totals), np.float32), 0
     for row in range(len(totals)):
         rows[count], values[count] = row, totals[row]

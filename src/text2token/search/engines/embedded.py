@@ -114,7 +114,7 @@ class EmbeddedEngine:
             self._lock.release()
 
     def _written(self) -> tuple[int, int] | None:
-        """Return what tells a manifest from the one before; None if there is none."""
+        """Return inode and time of change of the manifest, which identify it; None if there is none."""
         try:
             found = (self._folder / _MANIFEST).stat()
         except FileNotFoundError:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 _AT_ONCE = 2**22  # postings copied in a step, 32 MB
-# NumPy needs less than a millisecond for so many postings or values. Compiled loops need a tenth of that, once they are loaded,
-# which takes half a second of a command.
+# NumPy needs less than a millisecond for so many postings or values; to load the compiled loops takes half a second.
 _FEW = 2**16
 
 

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import comparable, embedder_fingerprint
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.precision import Precision
 from text2token.model.tokens import untruncated
 from text2token.search.batches import Batch, Embedded
@@ -132,7 +132,7 @@ class ShardEncoder:
         check_source(job.source)
         wanted = {
             "shards": job.shards,
-            "fingerprint": embedder_fingerprint(comparable(embedder)),
+            "fingerprint": embedder_fingerprint(embedder, corrected=False),
             "precision": embedder.precision,
             "columns": job.columns,
             "corpus_bytes": corpus_size(job.source),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from text2token.model.embedder import Embedder
-from text2token.model.fingerprint import comparable, embedder_fingerprint
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.search.batches import Batch
 from text2token.search.index_model import open_model
 from text2token.search.shards.record import ShardRecord, corpus_fingerprint, document_bytes, read_record
@@ -59,7 +59,7 @@ class EncodedShards:
             UserError: It cannot be opened, or it is another model.
         """
         embedder = open_model(name or self.record.model, self.record.encoder, f"shards in '{self.folder}'")
-        self.check_model(embedder_fingerprint(comparable(embedder)))
+        self.check_model(embedder_fingerprint(embedder, corrected=False))
         return embedder
 
     def check_model(self, fingerprint: str) -> None:
