@@ -476,9 +476,9 @@ def test_a_model_differs_from_itself_in_nothing_and_from_other_data_is_refused(m
 
 def test_what_is_clear_is_said_so_but_of_clustering_runs_alone():
     draws = np.linspace(1, 2, 100)
-    assert _difference(1.5, draws, tells=True).clear
-    assert not _difference(1.5, draws, tells=False).clear
-    assert not _difference(0.5, draws - 1.5, tells=True).clear
+    assert _difference(1.5, draws, enough_items=True).clear
+    assert not _difference(1.5, draws, enough_items=False).clear
+    assert not _difference(0.5, draws - 1.5, enough_items=True).clear
     tasks = [Row(kind, kind, {"a": 3.0, "b": 1.5}, items=10) for kind in ("Clustering", "STS")]
     means = {row.label: row for row in _means(tasks, [{"b": draws}] * 2, ["a", "b"], "a")}
     assert not means["Clustering, 1 task"].differences["b"].clear

@@ -68,6 +68,14 @@ def test_surface_forms_share_a_group_and_fragments_have_no_word_of_their_own():
     assert not any(s.strip().casefold() in words for s in fragments)
 
 
+def test_byte_pieces_look_alike_and_are_different_entries():
+    vocabulary, _ = by_surface(byte_bpe())
+    pieces = vocabulary.byte_piece.nonzero()[0]
+    assert len(pieces) > 1
+    assert len(set(vocabulary.surface_groups[pieces])) == len(pieces)
+    assert not set(vocabulary.surface_groups[pieces]) & set(vocabulary.surface_groups[~vocabulary.byte_piece])
+
+
 def test_stop_lists():
     german, _index = by_surface(word_level(["und", "the"]), "de")
     assert german.stop_word.tolist()[1:3] == [True, False]

@@ -61,9 +61,14 @@ class Vocabulary:
 
     @cached_property
     def surface_groups(self) -> NDArray[np.int64]:
-        """V group numbers: entries that differ only in case and leading space (" Cat", "cat") share a group."""
-        groups: dict[str, int] = {}
-        return np.array([groups.setdefault(s.strip().casefold(), len(groups)) for s in self.surfaces], dtype=np.int64)
+        """V group numbers: entries that differ only in case and leading space (" Cat", "cat") share a group.
+
+        Each byte piece has a group of its own, since all of them have the same surface.
+        """
+        entries = enumerate(zip(self.surfaces, self.byte_piece, strict=True))
+        forms = [place if piece else surface.strip().casefold() for place, (surface, piece) in entries]
+        groups: dict[str | int, int] = {}
+        return np.array([groups.setdefault(form, len(groups)) for form in forms], dtype=np.int64)
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:

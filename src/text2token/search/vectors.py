@@ -46,10 +46,10 @@ class TokenSpace:
 
     @cached_property
     def columns(self) -> NDArray[np.int64]:
-        """Column of each of V entries. Entries that are only part of a character look alike, so each has its own column."""
+        """Column of each of V entries. The columns of byte pieces are the last ones, as in indexes that were made before."""
         groups = self.vocabulary.surface_groups
-        separate = groups.max() + 1 + np.arange(self.size)
-        return np.unique(np.where(self.vocabulary.byte_piece, separate, groups), return_inverse=True)[1]
+        last = groups.max() + 1 + np.arange(self.size)
+        return np.unique(np.where(self.vocabulary.byte_piece, last, groups), return_inverse=True)[1]
 
     @cached_property
     def width(self) -> int:
