@@ -221,8 +221,16 @@ def test_a_stage_without_texts_is_left_out(quick, tmp_path, share, stages):
     assert {row["stage"] for row in run["log"]} == {row["stage"] for row in run["targets"]} == stages
 
 
+@pytest.mark.parametrize(("settings", "steps"), [({}, [0, 7, 13]), ({"max_minutes": 1e-9}, [0, 1])])
+def test_a_stage_is_measured_at_its_end(quick, tmp_path, settings, steps):
+    fit(TEXTS, tmp_path / "m", quick(stage_1=1.0, batch_size=4, max_texts=52, **settings))
+    log = read_run(tmp_path / "m")["log"]
+    assert [row["step"] for row in log if "eval_loss" in row] == steps
+    assert max(row["step"] for row in log) == steps[-1]
+
+
 def test_the_log_of_a_resumed_stage_is_that_of_one_never_killed(quick, tmp_path, monkeypatch):
-    """Killed after step 5, it continues at the checkpoint of step 4, which is between the evaluations of steps 0 and 7."""
+    """Killed after step 5, it continues at the checkpoint of step 4, which is between the evaluations of steps 0 and 8."""
     monkeypatch.setattr(trainer, "_CHECKPOINT_STEPS", 2)
     recipe = quick(stage_1=1.0, batch_size=4, max_texts=60)
     fit(TEXTS, tmp_path / "calm", recipe)
@@ -245,7 +253,7 @@ def test_the_log_of_a_resumed_stage_is_that_of_one_never_killed(quick, tmp_path,
         for name in ("calm", "killed")
     )
     assert killed == calm
-    assert [row["step"] for row in calm if "eval_loss" in row] == [0, 7, 14]
+    assert [row["step"] for row in calm if "eval_loss" in row] == [0, 8, 15]
 
 
 def test_time_limit_ends_each_stage(quick, tmp_path):

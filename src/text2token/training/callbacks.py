@@ -1,4 +1,4 @@
-"""Trainer callbacks: time limit, integrity of checkpoints, progress bar, measurements along the training."""
+"""Trainer callbacks: time limit, last evaluation, integrity of checkpoints, progress bar, measurements along the training."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ class TimeLimit(TrainerCallback, ExportableState):
         limit = self.minutes
         if limit is not None and on_main(lambda: self.spent >= limit):
             control.should_training_stop = True
+
+
+class EvaluateAtTheEnd(TrainerCallback):
+    """Evaluate the weights with which a training ends, also where a time limit ends it. It stands after that limit."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        control.should_evaluate |= control.should_training_stop or state.global_step >= state.max_steps
 
 
 class CheckpointIntegrity(TrainerCallback):

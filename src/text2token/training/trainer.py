@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_callback import PrinterCallback
@@ -33,7 +34,13 @@ from text2token.training.adapters import add_adapters
 from text2token.training.attention import attention_in_float32
 from text2token.training.batches import SimilarLengths
 from text2token.training.bf16_adapters import adapters_in_bf16
-from text2token.training.callbacks import CheckpointIntegrity, ShowProgress, TimeLimit, last_complete_checkpoint
+from text2token.training.callbacks import (
+    CheckpointIntegrity,
+    EvaluateAtTheEnd,
+    ShowProgress,
+    TimeLimit,
+    last_complete_checkpoint,
+)
 from text2token.training.objective import Objective
 from text2token.training.rows import Rows, with_token_ids, write_rows
 from text2token.utils.errors import UserError
@@ -119,6 +126,7 @@ def train_stage(
             compute_metrics=_metrics,
             callbacks=[
                 TimeLimit(minutes),
+                EvaluateAtTheEnd(),
                 CheckpointIntegrity(),
                 ShowProgress(bar, name, _texts_per_step(settings)),
                 *callbacks,
@@ -128,7 +136,7 @@ def train_stage(
         trainer.objective = on_device(objective, trainer.args.device)
         trainer.train(resume_from_checkpoint=on_main(lambda: last_complete_checkpoint(folder)))
         weights = trainer.whole_weights()
-    log = _log(trainer.state.log_history, trainer.args.eval_steps)
+    log = _log(trainer.state, trainer.args.eval_steps)
     on_main(lambda: _save_final(body, weights, log, final))
     if spare is not None:  # `body` has parts of the weights from now on, and all that follows needs whole ones
         transformer.model = _load_final(spare, final).to(trainer.args.device)
@@ -240,7 +248,7 @@ def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> Training
         seed=settings.seed,
         logging_steps=max(1, steps // 50),
         eval_strategy="steps",
-        eval_steps=max(1, steps // _EVALUATIONS),
+        eval_steps=max(1, -(-steps // _EVALUATIONS)),
         eval_on_start=True,
         save_steps=_CHECKPOINT_STEPS,
         save_total_limit=2,
@@ -268,14 +276,15 @@ def _metrics(prediction: EvalPrediction) -> dict[str, float]:
     return {"pair_cosine": pair_cosine(torch.from_numpy(prediction.predictions))}
 
 
-def _log(history: list[dict[str, float]], eval_steps: float) -> list[dict[str, float]]:
+def _log(state: TrainerState, eval_steps: float) -> list[dict[str, float]]:
     """The rows of a training that was never killed.
 
     A resumed training evaluates once more when it starts. It has to, because the evaluation changes the random state from which
     the order of the texts is drawn. These extra rows are removed.
     """
     rows: dict[tuple[float, bool], dict[str, float]] = {}
-    for row in history:
-        if "loss" in row or ("eval_loss" in row and row["step"] % eval_steps == 0):
+    for row in state.log_history:
+        planned = row["step"] % eval_steps == 0 or row["step"] == state.global_step
+        if "loss" in row or ("eval_loss" in row and planned):
             rows.setdefault((row["step"], "loss" in row), row)
     return list(rows.values())
