@@ -65,7 +65,7 @@ def align(
     Args:
         embedder: Opened with ``head="original"`` and ``corrected=False``.
         texts: Texts without any token are ignored.
-        settings: None: the paper's definitions, on exact ids and without special tokens.
+        settings: None: the definitions of the paper, as we understand them, on exact ids and without special tokens.
         progress: Show progress bars.
 
     Returns:

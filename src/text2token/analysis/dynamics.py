@@ -26,7 +26,7 @@ from text2token.targets.loss import token_target_loss
 from text2token.targets.store import TargetStore
 
 _PAIRS = 150  # drawn from the STS file. Each point encodes them again, so more would slow the training down.
-_POSITIVE = 0.8  # share of the range of scores from which a pair is positive: 4 of 5, as in SimCSE (arXiv 2104.08821, section 6)
+_POSITIVE = 0.8  # share of the range of scores from which a pair is positive: 4 of 5, as SimCSE does (arXiv 2104.08821)
 
 
 class Quantity(NamedTuple):
@@ -125,7 +125,7 @@ class Dynamics:
 
 
 def alignment(first: Tensor, second: Tensor) -> float:
-    """Mean squared distance of positive pairs on the unit sphere, 0 to 4 (Wang & Isola, arXiv 2005.10242, section 4.1, α = 2).
+    """Mean squared distance of positive pairs on the unit sphere, 0 to 4 (Wang & Isola, arXiv 2005.10242, α = 2).
 
     Args:
         first: Embeddings of the first text of each pair, N×d. Their length does not matter.
@@ -135,7 +135,7 @@ def alignment(first: Tensor, second: Tensor) -> float:
 
 
 def uniformity(embeddings: Tensor) -> float:
-    """``log mean exp(−2‖x − y‖²)`` over all pairs on the unit sphere, −8 to 0 (the same paper, section 4.2, t = 2).
+    """``log mean exp(−2‖x − y‖²)`` over all pairs on the unit sphere, −8 to 0 (the same paper, t = 2).
 
     0 means that all embeddings point in the same direction.
     """

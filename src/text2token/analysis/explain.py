@@ -1,6 +1,6 @@
 """Explains vectors by tokens: why two texts are similar, and what an instruction changes in the vector of a text.
 
-The analyses are those of arXiv 2406.17378, interpretability section. The way they are computed is ours.
+The questions are those of arXiv 2406.17378. The way they are computed is ours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Alignment rates and token categories: how well aligned tokens match the tokens of a text, and which kinds of tokens they are.
 
-The rates are Hit@K and the local and global alignment rate of arXiv 2406.17378, section 3. The categories follow the two kinds of
+The rates are Hit@K and the local and global alignment rate of arXiv 2406.17378, known to us from its abstract, its released
+code and the notes of another reader. The categories follow the two kinds of
 key tokens in the abstract of Text2Token (arXiv 2510.10224): tokens in the text and tokens derived beyond it. The rules that
 assign a token to a category are ours.
 """
@@ -24,8 +25,8 @@ CATEGORIES = ("literal, meaningful", "literal, meaningless", "derived", "noise")
 class AlignmentRates:
     """Accumulates the alignment rates of texts, batch by batch. Its memory grows by two numbers per text.
 
-    The paper's definition reads as many aligned tokens as the text has distinct tokens for the local and global rate. The
-    released code reads at most ``k`` tokens for all three rates, and counts repeated tokens in the depth but not in the
+    As we understand the paper, local and global rate read as many aligned tokens as the text has distinct tokens. The released
+    code reads at most ``k`` tokens for all three rates, and counts repeated tokens in the depth but not in the
     denominator; ``capped`` reproduces that.
 
     Attributes:

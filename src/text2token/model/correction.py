@@ -15,7 +15,7 @@ from text2token.settings.corrections import Step, parse_steps
 from text2token.utils.errors import UserError
 
 _ROWS = 16_384  # rows of the head converted to float64 at once
-_SHRINKAGE = 0.3  # default of whiten; chosen on STSBenchmark validation, where 0.1 to 0.7 differ by one point
+_SHRINKAGE = 0.3  # default of whiten; chosen on STSBenchmark validation
 _DIRECTIONS: WeakKeyDictionary[DecodingHead, Tensor] = WeakKeyDictionary()  # seconds to compute for a large vocabulary
 
 

@@ -16,7 +16,7 @@ HYBRID_WEIGHTS: dict[FieldName, float] = {"bm25": 1.0, "sparse": 0.5, "dense": 0
 """Weights of the fields in a hybrid search.
 
 Among the weightings that never lost more than half a point to BM25 on five sets of known items, these had the largest mean gain.
-They were tuned with an earlier model, without judgements; see docs/search.md.
+They were tuned with an earlier model, without judgements; see docs/results-search.md.
 """
 
 
@@ -33,8 +33,8 @@ LANGUAGES: dict[str, str | None] = {
 class VectorSettings(BaseModel):
     """Number and weight of aligned tokens in sparse vectors. The index keeps these settings.
 
-    The defaults were chosen on known items in Wikipedia paragraphs (docs/search.md). Shares from 0.3 to 0.8 and ``query_m`` from
-    16 to 64 score about the same there, and a smaller ``query_m`` makes a search cheaper.
+    The defaults were chosen on known items in Wikipedia paragraphs (docs/results-search.md). Shares from 0.3 to 0.8 and
+    ``query_m`` from 16 to 64 score about the same there, and a smaller ``query_m`` makes a search cheaper.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -20,7 +20,7 @@ def similarity_loss(vectors: Tensor, teacher: Tensor) -> Tensor:
     cosines alike, and the loss would be spent on it. Centring the teacher as well lets the loss reach 0.
 
     To learn the relations within a batch and not the vectors is relational knowledge distillation (arXiv 1904.05068). To write
-    them as probabilities and compare these by KL is probabilistic knowledge transfer (arXiv 1803.10837, section 3). The softmax
+    them as probabilities and compare these by KL is probabilistic knowledge transfer (arXiv 1803.10837). The softmax
     with its temperature and the centring are ours.
 
     Args:
