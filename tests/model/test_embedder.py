@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -248,6 +250,23 @@ def test_the_head_of_a_saved_folder_has_the_norm_it_had(backbone, tmp_path):
     h = 1e-3 * embedder.embed(SENTENCES)  # so small that 1e-5 would count
     for loaded in (again, Embedder.open(tmp_path / "twice")):
         torch.testing.assert_close(loaded.logits(h), embedder.logits(h), atol=1e-4, rtol=1e-4)
+
+
+def test_threads_share_an_embedder(backbone, monkeypatch):
+    embedder = untrained(backbone("llama"))
+    kind = type(embedder.tokenizer)
+    change = kind.set_truncation_and_padding
+
+    def change_slowly(self, **state):
+        change(self, **state)
+        time.sleep(0.001)  # another thread gets its turn before the texts are read
+
+    lists = [SENTENCES[start % 3 :] for start in range(20)]
+    expected = [embedder.embed(texts) for texts in lists]
+    monkeypatch.setattr(kind, "set_truncation_and_padding", change_slowly)
+    with ThreadPoolExecutor(4) as threads:
+        for found, wanted in zip(threads.map(embedder.embed, lists), expected, strict=True):
+            torch.testing.assert_close(found, wanted)
 
 
 def test_a_fingerprint_is_the_same_after_the_model_has_read_texts(backbone):

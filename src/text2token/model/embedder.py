@@ -29,6 +29,7 @@ from text2token.model.original_head import open_head
 from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
+from text2token.model.tokens import TOKENIZING
 from text2token.utils.errors import UserError, check_count
 
 _UNLIMITED = 2**20
@@ -228,7 +229,9 @@ class Embedder:
     @torch.inference_mode()
     def _encode_batch(self, texts: list[str], prompt: str | None) -> Tensor:
         """Return what the encoder's own ``encode`` does for a batch, which checks every module and weight of the model first."""
-        features = batch_to_device(self.encoder.preprocess(texts, prompt=prompt), self.encoder.device)
+        with TOKENIZING:
+            features = self.encoder.preprocess(texts, prompt=prompt)
+        features = batch_to_device(features, self.encoder.device)
         pooled: Tensor = self.encoder(features)["sentence_embedding"]
         return pooled[:, : self.encoder.truncate_dim]
 

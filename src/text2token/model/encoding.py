@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.data.text import check_texts
+from text2token.model.tokens import TOKENIZING
 from text2token.utils.errors import PassingError, UserError, check_count, first_line
 from text2token.utils.progress import progress_bar
 
@@ -94,7 +95,8 @@ def count_text_tokens(model: Model, texts: Sequence[str], prompt: str = "") -> l
         return [len(text) // 4 + 1 for text in texts]
 
     def count(part: Sequence[str]) -> list[int]:
-        ids = tokenizer([prompt + text for text in part], truncation=True, padding=False)["input_ids"]
+        with TOKENIZING:
+            ids = tokenizer([prompt + text for text in part], truncation=True, padding=False)["input_ids"]
         return [len(row) for row in ids]
 
     try:

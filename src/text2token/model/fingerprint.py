@@ -15,7 +15,7 @@ from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
 from text2token.model.embedder import Embedder
-from text2token.model.tokens import backend_of
+from text2token.model.tokens import TOKENIZING, backend_of
 from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 
@@ -83,7 +83,7 @@ def embedder_fingerprint(embedder: Embedder, *, corrected: bool = True, transfor
         corrected: Include the correction. An index and a student keep the correction themselves, so they leave it out.
         transformers_version: That of :func:`content_hash`.
     """
-    with _without_leftovers(backend_of(embedder.encoder.tokenizer)):
+    with TOKENIZING, _without_leftovers(backend_of(embedder.encoder.tokenizer)):
         content = content_hash(embedder.encoder, transformers_version=transformers_version)
     digest = hashlib.sha256(content.encode())
     for part in (embedder.head, embedder.correction if corrected else None):

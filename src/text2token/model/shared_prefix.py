@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.model.lean_attention import Reading
 from text2token.model.lean_layer import LeanLayer
+from text2token.model.tokens import TOKENIZING
 
 Prefix = tuple[int, ...]
 """Token ids."""
@@ -30,7 +31,8 @@ def shared_prefix(model: SentenceTransformer | SparseEncoder, prompt: str) -> Pr
     if not isinstance(tokenizer, PreTrainedTokenizerBase):
         return ()
     try:
-        one, other = tokenizer([f"{prompt}a", f"{prompt}b"], truncation=True, padding=False)["input_ids"]
+        with TOKENIZING:
+            one, other = tokenizer([f"{prompt}a", f"{prompt}b"], truncation=True, padding=False)["input_ids"]
     except Exception:  # a tokenizer that does not know these letters
         return ()
     return tuple(first for first, _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))

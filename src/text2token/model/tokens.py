@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from threading import RLock
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 _CHARACTERS = 64  # of a text for each counted token; the rest is cut first, so that a book is not tokenised whole
 _BATCH = 1024  # texts tokenised at once; enough to keep the tokenizer's threads busy, and little memory
+
+TOKENIZING = RLock()
+"""Held while a tokenizer reads texts. Truncation and padding are a state of the tokenizer, which each call sets anew."""
 
 
 def count_tokens(
@@ -52,24 +56,26 @@ def tokenise(
 ) -> list[NDArray[np.int32]]:
     """Return the ids of each text; see :func:`count_tokens`."""
     backend = backend_of(tokenizer)
-    truncation = backend.truncation  # transformers leaves the truncation and padding of its last call behind
-    if truncation is not None and (max_tokens is None or truncation["max_length"] < max_tokens):
-        backend.no_truncation()
     longest = None if max_tokens is None else _CHARACTERS * max_tokens
-    return [
-        np.array(_unpadded(encoding)[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
-        for batch in chunked((text[:longest] for text in texts), _BATCH)
-        for encoding in _encodings(backend, batch)
-    ]
+    with TOKENIZING:
+        truncation = backend.truncation  # transformers leaves the truncation and padding of its last call behind
+        if truncation is not None and (max_tokens is None or truncation["max_length"] < max_tokens):
+            backend.no_truncation()
+        return [
+            np.array(_unpadded(encoding)[:max_tokens], dtype=np.int32)  # a tenth of the memory of the encoding itself
+            for batch in chunked((text[:longest] for text in texts), _BATCH)
+            for encoding in _encodings(backend, batch)
+        ]
 
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[str]:
     """Return the beginning of each text that its first ``max_tokens`` tokens cover."""
     backend = tokenizer.backend_tokenizer
-    backend.no_truncation()  # the last call of the tokenizer left truncation and padding on; the next call sets them again
-    backend.no_padding()
     beginnings = [text[: _CHARACTERS * max_tokens] for text in texts]
-    encodings = backend.encode_batch(beginnings, add_special_tokens=False)  # encode_batch_fast gives no offsets
+    with TOKENIZING:
+        backend.no_truncation()  # the last call of the tokenizer left both on; the next call sets them again
+        backend.no_padding()
+        encodings = backend.encode_batch(beginnings, add_special_tokens=False)  # encode_batch_fast gives no offsets
     return [
         text[: encoding.offsets[max_tokens - 1][1]] if len(encoding) > max_tokens else text
         for text, encoding in zip(beginnings, encodings, strict=True)
