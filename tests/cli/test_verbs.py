@@ -159,6 +159,13 @@ def test_an_empty_name_is_not_the_current_folder(texts, tmp_path, monkeypatch):
     assert "the name is empty" in refused("index", "x", "", "-o", "i")
 
 
+def test_an_index_of_short_texts_needs_no_setting_of_the_training(backbone, tmp_path):
+    (tmp_path / "d.csv").write_text("id,text\n1,a cat\n2,a dog\n")
+    done(
+        "index", backbone("llama"), tmp_path / "d.csv", "-o", tmp_path / "i", "--template", "none", "--max-length", "32"
+    )
+
+
 def test_a_query_that_begins_with_a_dash_needs_two_dashes(index):
     assert "-- -5" in refused("search", index, "-5")
     assert json.loads(done("search", index, "--no-model", "--json", "--", "-5"))

@@ -91,7 +91,7 @@ def test_templates():
         (b"temperature: inf\n", "'temperature': Input should be a finite number"),
         (b"? [a]\n: 2\n", "Cannot read the recipe .*, line 1: found unhashable key"),
         (b"prior_templates: riddle\n", r"[^.]\.$"),
-        (b"max_length: 32\n", r"train_length \(64\) must not be above max_length \(32\)"),
+        (b"max_length: 32\ntrain_length: 64", r"train_length \(64\) must not be above max_length \(32\)"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(tmp_path, content, sentence):
@@ -100,6 +100,13 @@ def test_what_is_wrong_is_one_sentence(tmp_path, content, sentence):
     with pytest.raises(UserError, match=sentence) as error:
         Recipe.load(file)
     assert "\n" not in str(error.value)
+
+
+def test_a_shorter_max_length_shortens_the_default_in_training_only():
+    recipe = Recipe.load(None, max_length=32)
+    assert (recipe.train_length, Recipe().train_length) == (32, 64)
+    assert recipe.model_fields_set == {"max_length"}
+    assert Recipe(**recipe.model_dump()) == recipe
 
 
 def test_a_removed_setting_is_accepted_with_its_old_default_only():

@@ -84,7 +84,9 @@ class Recipe(BaseModel):
     max_minutes: float | None = Field(
         None, gt=0, description="limit of the training time; building the targets does not count"
     )
-    train_length: Count = Field(64, description="longest text in training, in tokens, template included")
+    train_length: Count = Field(
+        64, description="longest text in training, in tokens, template included; at most max_length"
+    )
     batch_size: Count = Field(32, description="texts per batch")
     accumulation: Count = Field(1, description="batches per training step")
     learning_rate: float = Field(
@@ -158,6 +160,13 @@ class Recipe(BaseModel):
             if isinstance(value, bool) and name in cls.model_fields and cls.model_fields[name].annotation is not bool:
                 raise ValueError(f"'{name}' is a truth value here: give what the setting holds")
         return values
+
+    @model_validator(mode="after")
+    def _default_train_length(self) -> Recipe:
+        """Lower the default to max_length: most commands that take a max_length have no train_length."""
+        if "train_length" not in self.model_fields_set:
+            object.__setattr__(self, "train_length", min(self.train_length, self.max_length))
+        return self
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
