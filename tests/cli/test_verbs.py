@@ -10,6 +10,7 @@ import shutil
 
 import click
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from conftest import CORPUS, SENTENCES, done, refused, text2token
@@ -164,6 +165,14 @@ def test_an_index_of_short_texts_needs_no_setting_of_the_training(backbone, tmp_
     done(
         "index", backbone("llama"), tmp_path / "d.csv", "-o", tmp_path / "i", "--template", "none", "--max-length", "32"
     )
+
+
+@pytest.mark.parametrize(("charset", "sign", "shown"), [("utf-8", "\udce9", r"\udce9"), ("latin-1", "→", r"\u2192")])
+def test_a_table_escapes_what_standard_output_cannot_encode(index_folder, charset, sign, shown):
+    command = ["search", str(index_folder), f"cat {sign}", "--no-model"]
+    result = CliRunner(charset=charset).invoke(main, command)
+    assert result.exit_code == 0, result.output
+    assert shown in result.stdout
 
 
 def test_a_query_that_begins_with_a_dash_needs_two_dashes(index):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import io
+import sys
 from typing import Any
 
 import click
@@ -70,6 +72,8 @@ class _Verbs(click.Group):
             formatter.write_dl(list(_VERBS.items()))
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a sign that the terminal does not know is no error
         with error_border(ctx):
             return super().parse_args(ctx, args)
 
