@@ -369,3 +369,27 @@ def test_rows_left_out_at_the_beginning_change_no_other_row(tmp_path, ending):
     assert len(rows) == 150
     for start in (0, 1, 39, 40, 41, 100, 149, 150, 200):
         assert list(read_table(file, start=start)) == rows[start:]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "separator"),
+    [
+        ("a.csv", "text;id\nA;1\n", "';'"),
+        ("a.csv", "id;title;text\n1;A;hello, world\n", "';'"),
+        ("a.csv", "id\ttext\n1\tA\n", "a tab"),
+        ("a.csv", "id|text\n1|A\n", r"'\|'"),
+        ("a.tsv", "id,text\n1,A\n", "','"),
+    ],
+)
+def test_another_separator_is_refused_by_its_name(tmp_path, name, content, separator):
+    (tmp_path / name).write_text(content)
+    sentence = f"{name}: the columns are separated by {separator}; save the table with commas as .csv"
+    with pytest.raises(UserError, match=sentence):
+        list(read_table(tmp_path / name))
+    with pytest.raises(UserError, match=sentence):
+        list(open_corpus(tmp_path / name, text_column="text;id"))
+
+
+def test_a_quoted_name_may_hold_the_separator(tmp_path):
+    (tmp_path / "a.csv").write_text('"text, clean"\nA\n')
+    assert [row.values for row in read_table(tmp_path / "a.csv")] == [{"text, clean": "A"}]

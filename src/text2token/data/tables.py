@@ -18,6 +18,7 @@ from text2token.utils.errors import UserError, first_line
 from text2token.utils.places import open_place
 
 _PARQUET_BATCH = 64  # rows decoded at once; small, because one text may have megabytes
+_SEPARATORS = {",": "','", ";": "';'", "\t": "a tab", "|": "'|'"}  # sign → its name in messages
 _FIRST_ROWS = 64  # rows of a JSON file that tell which columns it has
 
 
@@ -113,6 +114,7 @@ def _read_csv(path: Path, columns: Sequence[str] | None, start: int, delimiter: 
         header = [name.strip() for name in next(filter(None, rows), ())]
         if not header:
             return
+        _check_separator(path, header, delimiter)
         _check_names(path, header, columns)
         for cells in islice(filter(None, rows), start, None):
             if len(cells) > len(header):
@@ -121,6 +123,15 @@ def _read_csv(path: Path, columns: Sequence[str] | None, start: int, delimiter: 
             yield Row(f"{path}, line {rows.line_num}", dict(zip_longest(header, cells)))
     except csv.Error as error:
         raise UserError(f"{path}, line {rows.line_num}: malformed table ({error}); check its quotes") from None
+
+
+def _check_separator(path: Path, header: Sequence[str], delimiter: str) -> None:
+    """Refuse a header that is one name with another separator in it: the table is not what its ending says."""
+    found = next((sign for sign in _SEPARATORS if sign in header[0] and sign != delimiter), None)
+    if found and len(header) == 1:
+        raise UserError(
+            f"{path}: the columns are separated by {_SEPARATORS[found]}; save the table with commas as .csv, or with tabs as .tsv"
+        )
 
 
 def _check_names(path: Path, names: Sequence[str], columns: Sequence[str] | None) -> None:
