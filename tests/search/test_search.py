@@ -30,7 +30,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
-from conftest import SENTENCES, done, refused, untrained
+from conftest import CORPUS, SENTENCES, done, refused, untrained, write_search
 from text2token import Embedder, UserError
 from text2token.model.tokens import untruncated
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
@@ -42,6 +42,7 @@ from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.postings import Postings
 from text2token.search.fusion import fuse
 from text2token.search.reasons import _matches, snippet
+from text2token.search.shards.record import corpus_size
 from text2token.search.splitting import PartSplitter
 from text2token.search.vectors import TokenSpace, TokenVectors
 from text2token.settings.search import Calibration, VectorSettings
@@ -103,6 +104,27 @@ def test_a_folder_of_texts_has_paths_as_ids(tmp_path):
     (tmp_path / ".hidden.txt").write_text("no")
     (tmp_path / "other.bin").write_bytes(b"\xff")
     assert list(read_documents(tmp_path)) == [Document("sub/one.md", "one", "# One"), Document("two.txt", "two", "two")]
+
+
+def test_files_of_a_folder_that_are_left_out_are_counted(tmp_path, caplog):
+    for name in ("a.md", "b.TXT", ".hidden.html", "docs.jsonl", "c.html", "d.html", "LICENSE"):
+        (tmp_path / name).write_text("a text")
+    assert [document.id for document in read_documents(tmp_path)] == ["a.md", "b.TXT"]
+    assert caplog.messages == [
+        f"{tmp_path}: reading .txt and .md files; other files left out: 4 (.html, no ending, .jsonl)"
+    ]
+
+
+def test_a_beir_folder_is_read_as_its_corpus(tmp_path, caplog):
+    write_search(tmp_path, CORPUS[:12])
+    (tmp_path / "README.md").write_text("About this task.")
+    source = tmp_path / "corpus.jsonl"
+    assert list(read_documents(tmp_path)) == list(read_documents(source))
+    assert caplog.messages == [f"{tmp_path}: reading corpus.jsonl; other files left out: 3 (.md, .tsv, .jsonl)"]
+    assert corpus_size(tmp_path) == corpus_size(source) == source.stat().st_size
+    (tmp_path / "corpus.csv").write_text("id,text\n1,a\n")
+    with pytest.raises(UserError, match=r"several tables of documents \(corpus\.csv, corpus\.jsonl\): name the one"):
+        list(read_documents(tmp_path))
 
 
 def test_rows_of_every_format_are_named(tmp_path):

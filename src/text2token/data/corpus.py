@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from text2token.data.lines import file_format, read_lines
 from text2token.data.rows import Row, TextCheck
-from text2token.data.tables import TABLE_FORMATS, is_table, read_table
+from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
 from text2token.data.text import check_texts
 from text2token.utils.errors import PassingError, UserError, first_line
 
@@ -167,7 +167,7 @@ def _open(source: str, column: str) -> list[_Source]:
     matches = [source] if path.is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     files = [file for file in map(Path, matches) if file.is_file() and _is_readable(file)]
     if path.is_dir() and files:
-        files = _beir_corpus(path) or files
+        files = beir_corpus(path) or files
         _list_files(path, files)
     if files:
         return [_open_file(file, column) for file in files]
@@ -188,15 +188,6 @@ def _open_file(file: Path, column: str) -> _Source:
     if is_table(file):
         return _Source(str(file), column, partial(read_table, file, [column]))
     return _Source(str(file), _COLUMN, partial(_text_lines, str(file), file))
-
-
-def _beir_corpus(folder: Path) -> list[Path]:
-    """The ``corpus`` files of a folder in the format of BEIR; empty for any other folder."""
-    files = [file for file in sorted(folder.iterdir()) if is_table(file)]
-    stems = {file.name.partition(".")[0] for file in files}
-    if "queries" not in stems and not (folder / "qrels").is_dir():
-        return []
-    return [file for file in files if file.name.partition(".")[0] == "corpus"]
 
 
 def _list_files(folder: Path, files: Sequence[Path]) -> None:

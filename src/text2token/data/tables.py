@@ -34,6 +34,15 @@ def find_table(folder: Path, stem: str) -> Path | None:
     return next((file for file in files if file.is_file() and is_table(file)), None)
 
 
+def beir_corpus(folder: Path) -> list[Path]:
+    """Return the ``corpus`` files of a folder in the format of BEIR; none for any other folder."""
+    files = [file for file in sorted(folder.iterdir()) if is_table(file)]
+    stems = {file.name.partition(".")[0] for file in files}
+    if "queries" not in stems and not (folder / "qrels").is_dir():
+        return []
+    return [file for file in files if file.name.partition(".")[0] == "corpus"]
+
+
 def read_table(path: str | Path, columns: Sequence[str] | None = None, start: int = 0) -> Iterator[Row]:
     """Yield the rows of a table. Only a JSON array is read into memory as a whole.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,15 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from text2token.data.rows import Row, TextCheck
-from text2token.data.tables import TABLE_FORMATS, is_table, read_table
+from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value, simple_value, text_values
 from text2token.utils.errors import UserError
 from text2token.utils.places import open_place
 
-_TEXT_FILES = frozenset({".txt", ".md"})
+_TEXT_FILES = (".txt", ".md")
+_NAMED = 5  # endings of files left out that a message names
+_logger = logging.getLogger(__name__)
 
 
 class Document(NamedTuple):
@@ -60,6 +64,8 @@ def read_documents(
 ) -> Iterator[Document]:
     """Read documents from a table, or from a folder with ``.txt`` and ``.md`` files.
 
+    A folder in the format of BEIR (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels``) is read as its ``corpus`` table alone.
+    One line of the log counts the files of a folder that are left out; hidden ones do not count.
     The id of a text file is its path inside the folder, and its title is the name of the file. The other columns of a table
     become metadata if they hold texts of at most 1,000 characters, numbers, truth values or dates; the columns of an object get
     names with a dot, as ``metadata.url``. Documents with neither title nor text are skipped, and one line of the log counts them.
@@ -83,6 +89,8 @@ def checked_documents(
     rows: Iterable[tuple[str, Document]], source: Path, noun: str = "document", *, strict: bool = False
 ) -> Iterator[Document]:
     """Leave out documents without text, and refuse an id that occurs twice; the arguments are those of :func:`read_documents`."""
+    if source.is_dir():
+        _report_left_out(source)
     seen: set[bytes] = set()
     check = TextCheck(noun, strict=strict)
     for place, document in rows:
@@ -98,7 +106,7 @@ def checked_documents(
 
 
 def read_rows(source: Path, columns: Columns, start: int = 0) -> Iterator[tuple[str, Document]]:
-    """Read the documents of all rows, or of all files in a folder, each with its place; some may have no text.
+    """Read the documents of all rows, or of all text files in a folder, each with its place; some may have no text.
 
     Args:
         source: See :func:`read_documents`.
@@ -106,10 +114,11 @@ def read_rows(source: Path, columns: Columns, start: int = 0) -> Iterator[tuple[
         start: Rows left out at the beginning.
     """
     check_source(source)
-    if source.is_dir():
-        yield from _read_folder(source, start)
-    elif is_table(source):
-        for row in read_table(source, start=start):
+    place = _place(source)
+    if place.is_dir():
+        yield from _read_folder(place, start)
+    elif is_table(place):
+        for row in read_table(place, start=start):
             yield row.place, _document(row, columns)
     else:
         raise UserError(f"'{source}' is neither a folder nor one of {TABLE_FORMATS}: convert the documents.")
@@ -125,15 +134,47 @@ def check_source(source: Path) -> None:
         raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
 
 
-def text_files(folder: Path) -> list[Path]:
-    """Return the text files of a folder at any depth, sorted by path; hidden ones are left out."""
-    files = (file for file in sorted(folder.rglob("*")) if file.suffix.lower() in _TEXT_FILES and file.is_file())
+def document_files(source: Path) -> list[Path]:
+    """Return the files that documents are read from: a table, or the text files of a folder at any depth, sorted by path.
+
+    Hidden files are left out.
+
+    Raises:
+        UserError: A folder in the format of BEIR has several ``corpus`` tables.
+    """
+    place = _place(source)
+    if not place.is_dir():
+        return [place]
+    return [file for file in _visible_files(place) if file.suffix.lower() in _TEXT_FILES]
+
+
+def _place(source: Path) -> Path:
+    """The table of documents of a folder in the format of BEIR; any other source as it is."""
+    tables = beir_corpus(source) if source.is_dir() else []
+    if len(tables) > 1:
+        names = ", ".join(file.name for file in tables)
+        raise UserError(f"'{source}' holds several tables of documents ({names}): name the one to read.")
+    return tables[0] if tables else source
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
+
+
+def _report_left_out(folder: Path) -> None:
+    place, read = _place(folder), set(document_files(folder))
+    left = Counter(file.suffix.lower() or "no ending" for file in _visible_files(folder) if file not in read)
+    if left:
+        endings = ", ".join(ending for ending, _ in left.most_common(_NAMED))
+        more = ", …" if len(left) > _NAMED else ""
+        what = f"{' and '.join(_TEXT_FILES)} files" if place == folder else place.name
+        _logger.warning("%s: reading %s; other files left out: %d (%s%s)", folder, what, left.total(), endings, more)
 
 
 def _read_folder(folder: Path, start: int) -> Iterator[tuple[str, Document]]:
     """Text files. An empty one has neither title nor text."""
-    for file in text_files(folder)[start:]:
+    for file in document_files(folder)[start:]:
         name = file.relative_to(folder)
         if clean_id(str(name)) != str(name):
             raise UserError(

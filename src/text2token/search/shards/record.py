@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from text2token.search.documents import Columns, Document, text_files
+from text2token.search.documents import Columns, Document, document_files
 from text2token.settings.templates import Template
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.places import reaching, write_whole
@@ -142,5 +142,4 @@ def corpus_fingerprint() -> hashlib._Hash:
 
 def corpus_size(source: Path) -> int:
     """Return the bytes of the files of a corpus, a quick sign that it has changed."""
-    files = text_files(source) if source.is_dir() else [source]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in document_files(source))
