@@ -139,6 +139,23 @@ def test_a_kill_between_segment_and_manifest_loses_nothing_finished(tmp_path, mo
     assert again.search("sparse", query, 5) == whole.search("sparse", query, 5)
 
 
+@pytest.mark.parametrize("write", ["write_segment", "write_json"])
+def test_a_search_during_an_addition_finds_the_documents_that_it_replaces(tmp_path, monkeypatch, write):
+    engine, found = EmbeddedEngine(tmp_path), []
+    engine.add(["a", "b", "c"], rows(3, 0))
+    query = np.ones((1, SIZE), np.float32)
+    before, written = engine.search("dense", query, 5), getattr(embedded, write)
+
+    def spied(*arguments):
+        found.append(engine.search("dense", query, 5))
+        written(*arguments)
+
+    monkeypatch.setattr(embedded, write, spied)
+    engine.add(["a", "b"], rows(2, 1))
+    assert found[0] == before
+    assert all(len(hits) == 3 for hits in found)  # also while the old segment is rewritten
+
+
 def test_a_dense_search_is_exact_whatever_was_deleted(tmp_path):
     rng = np.random.default_rng(0)
     dense = rng.normal(size=(400, 8)).astype(np.float32)

@@ -1,17 +1,17 @@
 """The embedded engine: segments on disk, a manifest that lists them, and exact search in memory-mapped arrays.
 
 Written files are never changed. New documents go into a new segment, deletions into a new file beside the segment. The manifest
-names the files in use and is replaced as a whole, as in Lucene. So a process may be killed at any moment, and readers are not
-disturbed by a writer. A reader that follows it looks whether the manifest is another one.
+names the files in use and is replaced as a whole, as in Lucene. So a process may be killed at any moment, and readers in this
+process and in others are not disturbed by a writer. A reader that follows it looks whether the manifest is another one.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +43,8 @@ class EmbeddedEngine:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._version = 0
-        self._segments: dict[str, Segment] = {}
-        self._deletions: dict[str, str] = {}  # segment → file that marks its deleted documents
+        self._segments: dict[str, Segment] = {}  # replaced as a whole, since searches in other threads read it
+        self._listed: dict[str, str | None] = {}  # segment → file that marks its deleted documents
         self._lock = threading.RLock()  # held while segments and manifest are changed or read
         folder.mkdir(parents=True, exist_ok=True)
         self._stamp: tuple[int, int] | None = None  # of the manifest that was read or written last
@@ -63,17 +63,15 @@ class EmbeddedEngine:
         rows = list(last.values())
         chosen = {field: matrix if len(rows) == len(ids) else matrix[rows] for field, matrix in vectors.items()}
         values = [metadata[row] for row in rows] if metadata else []
-        with self._changing():
-            self._mark_deleted(ids)
-            self._add_segment(lambda folder: write_segment(folder, list(last), chosen, values), replaced=())
-            self._commit()
+        with self._lock:
+            new = self._written_segment(lambda folder: write_segment(folder, list(last), chosen, values))
+            self._publish(self._segments_without(ids) | new)
             self._compact()
 
     def delete(self, ids: Sequence[str]) -> None:
         """See the protocol."""
-        with self._changing():
-            self._mark_deleted(ids)
-            self._commit()
+        with self._lock:
+            self._publish(self._segments_without(ids))
             self._compact()
 
     def search(
@@ -96,12 +94,13 @@ class EmbeddedEngine:
 
         So a first build ends with few segments, which are fastest to search, and a small addition does not rewrite large ones.
         """
-        names = sorted(self._segments, key=lambda name: len(self._segments[name].ids), reverse=True)
-        sizes = [len(self._segments[name].ids) for name in names]
-        for i in range(len(names) - 1):
-            if MERGE_FACTOR * sum(sizes[i + 1 :]) >= sizes[i]:
-                self._merge(names[i:])
-                return
+        with self._lock:
+            names = sorted(self._segments, key=lambda name: len(self._segments[name].ids), reverse=True)
+            sizes = [len(self._segments[name].ids) for name in names]
+            for i in range(len(names) - 1):
+                if MERGE_FACTOR * sum(sizes[i + 1 :]) >= sizes[i]:
+                    self._merge(names[i:])
+                    return
 
     def follow(self) -> None:
         """See the protocol. Nothing is read while another thread of this process changes or reads the manifest."""
@@ -134,34 +133,19 @@ class EmbeddedEngine:
         if self._manifest() != manifest:
             self._read()
             return
-        self._version, self._stamp = manifest["version"], stamp
-        self._deletions = {name: file for name, file in manifest["segments"].items() if file}
+        self._version, self._listed, self._stamp = manifest["version"], manifest["segments"], stamp
 
     def _manifest(self) -> dict[str, Any]:
         manifest: dict[str, Any] = read_json(self._folder / _MANIFEST)
         return manifest
 
-    @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """After an error, as of a full disk, search what is on the disk: marks of deletion in memory would hide documents."""
-        with self._lock:
-            try:
-                yield
-            except BaseException:
-                self._segments, self._deletions = {}, {}
-                if (self._folder / _MANIFEST).is_file():
-                    self._read()
-                raise
-
-    def _mark_deleted(self, ids: Sequence[str]) -> None:
-        """Mark documents as deleted, in memory only."""
-        for name, segment in self._segments.items():
-            rows = [row for document in ids if (row := segment.ids.row(document)) is not None]
-            if rows:
-                alive = np.ones(len(segment.ids), bool) if segment.alive is None else segment.alive.copy()
-                alive[rows] = False
-                segment.alive = alive
-                self._deletions.pop(name, None)
+    def _segments_without(self, ids: Sequence[str]) -> dict[str, Segment]:
+        """The segments with some documents marked as deleted; searches do not see the marks yet."""
+        rows = {
+            name: [row for document in ids if (row := segment.ids.row(document)) is not None]
+            for name, segment in self._segments.items()
+        }
+        return {name: _without(segment, rows[name]) for name, segment in self._segments.items()}
 
     def _compact(self) -> None:
         """Rewrite segments with many deleted documents, and merge segments of similar size."""
@@ -179,29 +163,30 @@ class EmbeddedEngine:
 
     def _merge(self, names: Sequence[str]) -> None:
         parts = [self._segments[name] for name in names]
+        remaining = {name: segment for name, segment in self._segments.items() if name not in names}
         if any(segment.count for segment in parts):
-            self._add_segment(lambda folder: merge_segments(folder, parts), replaced=names)
-        else:
-            self._segments = {name: segment for name, segment in self._segments.items() if name not in names}
-        self._commit()
+            remaining |= self._written_segment(lambda folder: merge_segments(folder, parts))
+        self._publish(remaining)
 
-    def _add_segment(self, write: Callable[[Path], None], replaced: Sequence[str]) -> None:
+    def _written_segment(self, write: Callable[[Path], None]) -> dict[str, Segment]:
+        """Write a segment, which searches do not see yet, and return it by its name."""
         name = f"{self._version + 1:08d}"
         write(self._folder / name)
-        remaining = {old: segment for old, segment in self._segments.items() if old not in replaced}
-        self._segments = {**remaining, name: self._open(name, None)}
+        return {name: self._open(name, None)}
 
-    def _commit(self) -> None:
-        """Write new marks of deletion and the manifest, then remove files that are no longer used."""
-        self._version += 1
-        listed: dict[str, str | None] = {}
-        for name, segment in self._segments.items():
-            if segment.alive is not None and name not in self._deletions:
-                self._deletions[name] = f"{name}.{self._version:08d}.npy"
-                np.save(self._folder / self._deletions[name], segment.alive)
-            listed[name] = self._deletions.get(name)
-        write_json(self._folder / _MANIFEST, {"version": self._version, "segments": listed})
-        self._stamp = self._written()
+    def _publish(self, segments: dict[str, Segment]) -> None:
+        """Write new marks of deletion and the manifest, let searches read the segments, then remove files that are not used.
+
+        After an error before that, as of a full disk, searches read what the old manifest lists.
+        """
+        version = self._version + 1
+        listed = {name: self._listed.get(name) for name in segments}
+        for name, segment in segments.items():
+            if segment.alive is not None and segment is not self._segments[name]:
+                listed[name] = file = f"{name}.{version:08d}.npy"
+                np.save(self._folder / file, segment.alive)
+        write_json(self._folder / _MANIFEST, {"version": version, "segments": listed})
+        self._segments, self._listed, self._version, self._stamp = segments, listed, version, self._written()
         used = {_MANIFEST, *listed, *filter(None, listed.values())}
         for path in self._folder.iterdir():
             if path.name not in used:
@@ -213,3 +198,13 @@ class EmbeddedEngine:
 
 def _needs_compaction(segment: Segment) -> bool:
     return segment.count < (1 - MAX_DELETED_SHARE) * len(segment.ids)
+
+
+def _without(segment: Segment, rows: Sequence[int]) -> Segment:
+    """A segment with the documents in some rows marked as deleted. A search may read the old one, which stays as it is."""
+    if not rows:
+        return segment
+    marked = copy.copy(segment)
+    marked.alive = np.ones(len(segment.ids), bool) if segment.alive is None else segment.alive.copy()
+    marked.alive[rows] = False
+    return marked
