@@ -222,6 +222,9 @@ def test_a_corpus_on_s3_by_command(job, bucket, tmp_path):
     done("index", "--vectors", f"{bucket}/a/shards", "-o", tmp_path / "i", *calibration)
     done("index", job.model, f"{bucket}/docs.jsonl", "-o", tmp_path / "j", *SETTINGS, *calibration)
     assert_same_hits(Index.open(tmp_path / "i"), Index.open(tmp_path / "j"))
+    write_whole(open_place(f"{bucket}/more.jsonl"), b'{"id": "more", "text": "a comet"}')
+    added = done("index", "-o", tmp_path / "j", "--add", f"{bucket}/more.jsonl", "--json")
+    assert json.loads(added)["documents"] == 25
     elsewhere = [job.model, job.source, "--shards", "2", "-o", "s3://elsewhere/shards"]
     assert "'s3://elsewhere/shards' cannot be reached" in refused("encode", *elsewhere)
     assert "There is no file" in refused(*command[:2], f"{bucket}/none.jsonl", *command[3:-6], "-o", f"{bucket}/b")

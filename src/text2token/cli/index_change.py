@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from text2token.cli.options import Encoding, grouped, path_type
+from text2token.cli.options import Encoding, grouped, place_type
 from text2token.data.lines import read_lines
 from text2token.data.text import clean_id
 from text2token.utils.errors import UserError
@@ -37,7 +37,7 @@ change_options = grouped(
     "change",
     Change,
     click.option(
-        "--add", type=path_type, help="Add these documents to the existing index. A known id gets its new text."
+        "--add", type=place_type, help="Add these documents to the existing index. A known id gets its new text."
     ),
     click.option("--delete", metavar="ID", multiple=True, help="Delete a document from the index. May be repeated."),
     click.option(
