@@ -133,9 +133,35 @@ def test_a_filter_comes_before_the_ranking(index):
     ]
 
 
-def test_an_unknown_column_is_refused(index):
+def test_a_column_that_cannot_meet_a_filter_is_refused(index):
     with pytest.raises(UserError, match="no metadata column 'kin': its columns are date, kind, number"):
         index.search("cat", filters=["kin=rare"])
+    with pytest.raises(UserError, match=r"'date' holds no numbers to compare with 2021: .*date>=2018-01-01"):
+        index.rank(["cat"], filters=["date>=2021"])
+
+
+def test_a_number_is_refused_until_a_document_has_one(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    index.add([Document("1", "", SENTENCES[0], {"day": "2021-06-01", "new": True})])
+    for condition in ("day>=2018", Filter("day", ">=", 2018), "new>0"):
+        with pytest.raises(UserError, match="holds no numbers to compare with"):
+            index.search("cat", filters=[condition])
+    assert index.search("cat", filters=["day>=2018-01-01", "new=true"]).hits
+    index.add([Document("2", "", SENTENCES[1], {"day": "2018.5"})])
+    assert [hit.id for hit in index.search("cat", filters=["day>=2018"]).hits] == ["2"]
+
+
+def test_columns_of_an_earlier_version_may_hold_numbers(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    index.add([Document("1", "", SENTENCES[0], {"year": 2020, "day": "2021-06-01"})])
+    index._store.set(metadata_columns=["day", "year"])
+    assert index.metadata_columns == ["day", "year"]
+    assert index.search("cat", filters=["year>=2020"]).hits
+    assert not index.search("cat", filters=["day>=2020"]).hits
+    index.add([Document("2", "", SENTENCES[1], {"ended": "2021-06-01"})])
+    assert index.search("cat", filters=["year>=2020"]).hits
+    with pytest.raises(UserError, match="'ended' holds no numbers"):
+        index.search("cat", filters=["ended>=2020"])
 
 
 def test_values_of_filters_are_cleaned_as_metadata_are(tmp_path, backbone):
@@ -175,7 +201,7 @@ def test_values_of_filters_are_cleaned_as_metadata_are(tmp_path, backbone):
 )
 def test_a_filter_that_no_document_can_meet_is_one_sentence(condition, sentence):
     with pytest.raises(UserError, match=sentence):
-        read_filters([condition], ["kind", "number"])
+        read_filters([condition], {"kind": False, "number": True})
 
 
 def test_filters_by_command(tmp_path, backbone):

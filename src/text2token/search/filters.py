@@ -28,7 +28,8 @@ class Filter(NamedTuple):
 
     ``=`` compares as text, and a whole number has no decimal point: 2020.0 is ``2020``. The other operators compare as
     numbers if the value is a number, and else as text, which orders ISO dates such as ``2021-06-01`` in time. A document without
-    the column, or without a number to compare with, does not meet the condition.
+    the column, or without a number to compare with, does not meet the condition. A search refuses to compare numbers where no
+    document has one.
 
     Attributes:
         column: Column of the metadata.
@@ -59,21 +60,22 @@ def parse_filter(text: str) -> Filter:
     return Filter(written["column"], cast(Operator, written["operator"]), written["value"])
 
 
-def read_filters(filters: Sequence[Filter | str] | str, known: Sequence[str]) -> list[Filter]:
+def read_filters(filters: Sequence[Filter | str] | str, known: Mapping[str, bool]) -> list[Filter]:
     """Return filters with their values in the form in which an index keeps metadata.
 
     Args:
         filters: Filters as people write them or as :class:`Filter`; the value of the latter may be of any type of metadata.
-        known: Columns of the index.
+        known: Columns of the index, and whether each holds a number.
 
     Raises:
-        UserError: One is no filter, has an unknown operator or a value that no document can have, or no document has its column.
+        UserError: One is no filter, has an unknown operator or a value that no document can have, no document has its column, or
+            it compares numbers and no document has a number there.
     """
     several = [filters] if isinstance(filters, str | Filter) else filters
     return [_checked(parse_filter(own) if isinstance(own, str) else own, known) for own in several]
 
 
-def _checked(condition: Any, known: Sequence[str]) -> Filter:
+def _checked(condition: Any, known: Mapping[str, bool]) -> Filter:
     if not isinstance(condition, Filter):
         raise UserError(f"{condition!r:.100} is not a filter: write text such as 'year>=2020', or a Filter.")
     column, value = clean_id(str(condition.column)), simple_value(condition.value)
@@ -87,7 +89,13 @@ def _checked(condition: Any, known: Sequence[str]) -> Filter:
             f"'{column}' cannot be compared with {condition.value!r:.100}: give a text of 1 to {_MAX_VALUE} characters, "
             "a number, a truth value or a date."
         )
-    return Filter(column, condition.operator, as_text(value))
+    checked = Filter(column, condition.operator, as_text(value))
+    if checked.number is not None and not known[column]:
+        raise UserError(
+            f"'{column}' holds no numbers to compare with {checked.value}: compare it with a text, such as a whole date "
+            f"({column}{checked.operator}2018-01-01)."
+        )
+    return checked
 
 
 def simple_value(value: Any) -> Value | None:

@@ -176,8 +176,7 @@ class Index:
     @property
     def metadata_columns(self) -> list[str]:
         """Columns of the documents' metadata."""
-        columns: list[str] = self._store.get("metadata_columns", [])
-        return columns
+        return list(self._store.metadata_columns())
 
     @property
     def waiting(self) -> int:
@@ -309,7 +308,8 @@ class Index:
                 :class:`text2token.search.filters.Filter`.
 
         Raises:
-            UserError: The index has no such field or metadata column, the model is not that of the index, or ``k`` is below 1.
+            UserError: The index has no such field or metadata column, a filter compares numbers in a column without numbers, the
+                model is not that of the index, or ``k`` is below 1.
         """
         return self._searcher.search(query, k, mode, inference_free=inference_free, fusion=fusion, filters=filters)
 

@@ -113,7 +113,7 @@ class IndexSearcher:
         return self.vectorizer.queries(queries, fields, inference_free=inference_free)
 
     def _conditions(self, filters: Sequence[Filter | str] | str) -> list[Filter]:
-        return read_filters(filters, self.store.get("metadata_columns", []))
+        return read_filters(filters, self.store.metadata_columns())
 
 
 def _partial_note(lost: Sequence[str]) -> str:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from text2token.search.documents import Document
+from text2token.search.filters import Metadata, number_values
 from text2token.utils.databases import select_in
 from text2token.utils.errors import UserError
 
@@ -138,6 +139,20 @@ class DocumentStore:
         """Store settings or numbers by name."""
         rows = [(name, json.dumps(value)) for name, value in values.items()]
         self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
+
+    def metadata_columns(self) -> dict[str, bool]:
+        """Columns of the metadata, and whether each holds a number. Those of an index of an earlier version may hold one."""
+        kept = self.get("metadata_columns", {})
+        return dict.fromkeys(kept, True) if isinstance(kept, list) else kept
+
+    def keep_metadata_columns(self, metadata: Sequence[Metadata]) -> None:
+        """Add the columns of new documents to :meth:`metadata_columns`."""
+        known = self.metadata_columns()
+        names = {name for values in metadata for name in values}
+        numbers = {name for values in metadata for name in number_values(values)}
+        columns = {name: name in numbers or known.get(name, False) for name in sorted(names.union(known))}
+        if columns != known:
+            self.set(metadata_columns=columns)
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
         """Documents by id. Unknown ids are left out."""

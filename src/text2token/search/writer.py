@@ -108,9 +108,7 @@ class IndexWriter:
         self.vectorizer.count(Batch(replaced), -1)
         self.vectorizer.count(Batch(cleaned, batch.tokens).select(new), 1)
         self.store.put(cleaned[place] for place in new)
-        columns = {name for place in new for name in cleaned[place].metadata}
-        if columns - set(known_columns := self.store.get("metadata_columns", [])):
-            self.store.set(metadata_columns=sorted(columns.union(known_columns)))
+        self.store.keep_metadata_columns([cleaned[place].metadata for place in new])
 
     def _waiting(self) -> Iterator[Batch]:
         """Documents that wait to be encoded, until there are none."""
