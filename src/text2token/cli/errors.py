@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 
-from text2token.utils.errors import UserError, first_line, is_full_disk
+from text2token.utils.errors import UserError, first_line, is_full_disk, is_lack_of_memory
 from text2token.utils.processes import end, is_main, local_rank
 
 DEBUG = "text2token.debug"
@@ -80,7 +80,7 @@ def _expected_sentence(error: Exception, command: click.Command | None) -> str |
         return error.format_message()
     if is_full_disk(error):
         return "The disk is full: free some space and repeat the command."
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # the latter is torch's
+    if is_lack_of_memory(error):
         return "There is not enough memory: encode fewer texts at once (--batch-size) or shorter ones (--max-length)."
     if isinstance(error, sqlite3.Error):
         return _database_sentence(error)

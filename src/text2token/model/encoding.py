@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.data.text import check_texts
 from text2token.model.tokens import TOKENIZING
-from text2token.utils.errors import PassingError, UserError, check_count, first_line
+from text2token.utils.errors import PassingError, UserError, check_count, first_line, is_lack_of_memory
 from text2token.utils.progress import progress_bar
 
 Model: TypeAlias = SentenceTransformer | SparseEncoder
@@ -24,7 +24,6 @@ Model: TypeAlias = SentenceTransformer | SparseEncoder
 _TOKENS_PER_TEXT = 128  # a batch of 32 texts has 4,096 padded tokens: enough to keep a CPU busy, little in memory
 _PADDING = 128  # padded tokens that cost a CPU about as much time as one more batch: its calls, and reading the weights
 _TOKENISED_AT_ONCE = 1024
-_MEMORY_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
 _LIMITS: WeakKeyDictionary[Model, int] = WeakKeyDictionary()  # padded tokens a batch may have, where memory ran out
 _LOGGER = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ def _encode_or_shrink(
     try:
         return encode(texts)
     except (MemoryError, RuntimeError) as error:  # torch's own OutOfMemoryError is a RuntimeError
-        if not _is_lack_of_memory(error):
+        if not is_lack_of_memory(error):
             raise
         reason = first_line(error)
     # Out of the except block the tensors of the failed attempt are free.
@@ -153,8 +152,3 @@ def _encode_or_shrink(
         _LOGGER.warning("Memory ran out in a batch of %d texts; encoding goes on in smaller batches.", len(texts))
     _LIMITS[model] = len(texts) // 2 * longest
     return None
-
-
-def _is_lack_of_memory(error: Exception) -> bool:
-    said = str(error).casefold()
-    return isinstance(error, MemoryError) or any(sign in said for sign in _MEMORY_SIGNS)

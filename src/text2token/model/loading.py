@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import PassingError, UserError, first_line, is_lack_of_memory
 
 
 @contextmanager
@@ -20,7 +20,8 @@ def loading(name: str) -> Iterator[None]:
     embedding depends on, but a fingerprint does.
 
     Raises:
-        UserError: Something inside the block failed.
+        PassingError: Memory was too small for the block.
+        UserError: Something else inside the block failed.
     """
     try:
         with torch.random.fork_rng(devices=[]):
@@ -29,11 +30,16 @@ def loading(name: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(_sentence(name, error)) from error
+        reason = first_line(error).rstrip(".")
+        if is_lack_of_memory(error):
+            raise PassingError(
+                f"Cannot load '{name}': there is too little memory for it ({reason}). End what else uses the memory, or choose a "
+                "smaller model."
+            ) from error
+        raise UserError(_sentence(name, error, reason)) from error
 
 
-def _sentence(name: str, error: Exception) -> str:
-    reason = first_line(error).rstrip(".")
+def _sentence(name: str, error: Exception, reason: str) -> str:
     if "trust_remote_code" in str(error):
         return (
             f"Cannot load '{name}': it needs its own Python code (trust_remote_code), and text2token never runs a "
@@ -41,8 +47,6 @@ def _sentence(name: str, error: Exception) -> str:
         )
     if isinstance(error, ImportError):
         return f"Cannot load '{name}': it needs something that is not installed here ({reason})."
-    if isinstance(error, MemoryError):
-        return f"Cannot load '{name}': this machine has too little memory for it. Choose a smaller model."
     if Path(name).expanduser().exists():
         return f"Cannot load '{name}': {reason}. The file or folder is damaged, or it holds no model that transformers can read."
     return (

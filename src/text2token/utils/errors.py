@@ -14,6 +14,10 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NO_SPACE_MESSAGE = re.compile(
     rf"\(os error {errno.ENOSPC}\)|^\d+ requested and \d+ written$|enforce fail at inline_container\.cc"
 )
+# Torch and the operating system report a lack of memory by other exceptions than MemoryError.
+_NO_MEMORY_MESSAGE = re.compile(
+    "out of memory|not enough memory|can(no|')t allocate memory|invalid buffer size", re.IGNORECASE
+)
 
 
 class UserError(ValueError):
@@ -70,3 +74,10 @@ def is_full_disk(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return bool(_NO_SPACE_MESSAGE.search(str(error)))
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return True for an error that means too little memory of the machine or of its accelerator, or that has such a cause."""
+    if error.__cause__ and is_lack_of_memory(error.__cause__):
+        return True
+    return isinstance(error, MemoryError) or bool(_NO_MEMORY_MESSAGE.search(str(error)))
