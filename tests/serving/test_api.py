@@ -3,7 +3,9 @@
 import base64
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -587,6 +589,17 @@ def test_probes_run_the_model_when_nothing_else_has(serve, model_folder, monkeyp
     monkeypatch.setattr(worker, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("dead")))
     assert client.get("/health").status_code == 503
     assert client.get("/ready").status_code == 200
+
+
+def test_a_failed_batch_is_no_sign_of_life(serve, model_folder, monkeypatch):
+    client, later = serve(Embedder.open(model_folder)), time.monotonic() + 60
+    forward = worker.forward
+    monkeypatch.setattr(worker, "time", SimpleNamespace(monotonic=lambda: later))
+    monkeypatch.setattr(worker, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("dead")))
+    assert client.post("/embed", json={"inputs": "a"}).status_code == 500
+    assert [client.get("/health").status_code for _ in range(2)] == [503, 503]
+    monkeypatch.setattr(worker, "forward", forward)
+    assert client.get("/health").status_code == 200
 
 
 def test_info_names_the_model_and_the_limits(client, embedder):

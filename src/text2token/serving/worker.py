@@ -22,7 +22,7 @@ from text2token.serving.errors import ApiError
 from text2token.serving.metrics import Metrics
 from text2token.serving.queue import Entry, Job, QueueFullError, TokenQueue
 
-_IDLE = 60.0  # seconds without a batch after which a liveness probe runs the model
+_IDLE = 60.0  # seconds without an answer of the model after which a liveness probe runs it
 _PATIENCE = 30.0  # seconds that a probe waits for the model
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class Worker:
     ) -> None:
         self._embedder, self._queue, self._metrics, self._turn = embedder, queue, metrics, turn
         self._probe = probe
-        self._last = time.monotonic()
+        self._last = time.monotonic()  # of the latest answer
         self._rate = 0.0  # tokens per second, a moving average over the latest batches
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -82,7 +82,7 @@ class Worker:
         return job
 
     def is_alive(self) -> bool:
-        """Return True if the model ran within the last minute, or runs now on a test input."""
+        """Return True if the model gave an answer within the last minute, or gives one now for a test input."""
         if not self._thread.is_alive():
             return False
         if time.monotonic() - self._last < _IDLE:
@@ -116,7 +116,8 @@ class Worker:
             job.started = job.started or now
         with self._turn:
             rows = forward(self._embedder, [entry.ids for entry in batch])
-        seconds = time.monotonic() - now
+        self._last = time.monotonic()
+        seconds = self._last - now
         for job in {entry.job for entry in batch}:
             job.computing += seconds
         for entry, row in zip(batch, rows, strict=True):
@@ -136,9 +137,8 @@ class Worker:
             self._metrics.inference.observe(job.computing)
 
     def _measure(self, batch: Sequence[Entry], started: float) -> None:
-        self._last = time.monotonic()
         tokens = sum(len(entry.ids) for entry in batch)
-        rate = tokens / max(self._last - started, 1e-6)
+        rate = tokens / max(time.monotonic() - started, 1e-6)
         self._rate = 0.8 * self._rate + 0.2 * rate if self._rate else rate
         self._metrics.batch_size.observe(len(batch))
         self._metrics.batch_tokens.observe(len(batch) * max(len(entry.ids) for entry in batch))
