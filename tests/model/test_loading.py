@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from conftest import CORPUS, SENTENCES, untrained
 from text2token import Embedder, UserError
 from text2token.model.fingerprint import embedder_fingerprint
+from text2token.model.loading import loading
 from text2token.model.saved import load_saved
 from text2token.settings.templates import TEMPLATES
 
@@ -240,6 +241,16 @@ def test_an_unknown_token_without_its_id_is_one_sentence(backbone, tmp_path):
     known = next(iter(word for word in state["model"]["vocab"] if word.isalpha() and len(word) > 2))
     with pytest.raises(UserError, match=r"cannot read text 1 \('zzzzqqq'\): "):
         embedder.encode([known, "zzzzqqq", known])
+
+
+def test_loading_leaves_the_random_numbers_of_all_devices_alone(monkeypatch):
+    seeded = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    with loading("model"):
+        torch.rand(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded == []
 
 
 @pytest.mark.parametrize("name", ["dot", "cosine", "euclidean"])

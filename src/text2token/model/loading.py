@@ -25,7 +25,7 @@ def loading(name: str) -> Iterator[None]:
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+            torch.default_generator.manual_seed(0)  # torch.manual_seed would reset those of all GPUs, too
             yield
     except UserError:
         raise
