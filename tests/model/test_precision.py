@@ -116,7 +116,14 @@ def test_forward_is_restored_after_an_error(body: nn.Module, monkeypatch: pytest
 )
 def test_bf16_is_what_torch_says_of_the_cpu(monkeypatch: pytest.MonkeyPatch, feature: str, has: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {feature: True}, raising=False)
+    monkeypatch.setattr(precision, "can_pack", lambda kind: True)  # whatever this machine has
     assert HAS_BF16(torch.device("cpu")) is has
+
+
+def test_a_torch_without_onednn_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    assert not HAS_BF16(torch.device("cpu"))  # its products in bf16 are slower than in float32
 
 
 def test_a_torch_that_cannot_tell_runs_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,10 +95,15 @@ class PackedProduct(PlainProduct):
 
 def packed(weight: Tensor, bias: Tensor | None) -> PlainProduct:
     """Return a packed product where the hardware has one, else a plain one."""
-    can = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
-    if can and weight.dtype == torch.bfloat16:
-        can = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    can = weight.device.type == "cpu" and can_pack(weight.dtype)
     return PackedProduct(weight, bias) if can else PlainProduct(weight, bias)
+
+
+def can_pack(kind: torch.dtype) -> bool:
+    """Return whether this torch has oneDNN, and oneDNN has products in float32 or bfloat16 on this CPU."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return kind != torch.bfloat16 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def limit_kernels(number: int = _KERNELS) -> None:

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
 
 from text2token.model.encoding_body import encoding_body, forget
+from text2token.model.packed_product import can_pack
 from text2token.model.shared_prefix import Prefix, shared_prefix
 from text2token.utils.errors import UserError
 
@@ -27,13 +28,13 @@ _LOCK = Lock()  # guards the replacement of a body's ``forward``
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Return whether ``device`` multiplies bfloat16 matrices in hardware; False if this torch cannot tell."""
+    """Return whether ``device`` multiplies bfloat16 matrices in hardware; False if this torch does not, or cannot tell."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
     capabilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
-    return any(capabilities.get(feature) for feature in _CPU_FEATURES)
+    return any(capabilities.get(feature) for feature in _CPU_FEATURES) and can_pack(torch.bfloat16)
 
 
 def use_of_bf16(model: Model, precision: Precision) -> bool:
