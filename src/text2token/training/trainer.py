@@ -28,6 +28,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from text2token.model.encoding import default_prompt
+from text2token.model.encoding_body import forget
 from text2token.model.loading import loading
 from text2token.model.precision import mixed_precision
 from text2token.training.adapters import add_adapters
@@ -105,6 +106,7 @@ def train_stage(
     if on_main(final.is_dir):
         transformer.model = _load_final(transformer.model, final)
         return cast(list[dict[str, float]], json.loads((final / "log.json").read_text()))
+    forget(transformer.model)  # its packed weights are not needed now, and with adapters it gets another body
     body = transformer.model = _trainable(transformer.model, settings)
     spare = copy.deepcopy(body).cpu() if splits_weights() else None
     tokenized = partial(
