@@ -215,10 +215,10 @@ def _fast(body: nn.Module) -> Iterator[None]:
 
 
 def _load_final(body: PreTrainedModel | PeftModel, final: Path) -> PreTrainedModel | PeftModel:
-    """Load the body as a complete stage left it."""
+    """Load the body as a complete stage left it, on the device of ``body``."""
     with loading(str(final)):
         if not (final / "adapter_config.json").is_file():
-            return type(body).from_pretrained(final, dtype=torch.float32, config=body.config)
+            return type(body).from_pretrained(final, dtype=torch.float32, config=body.config).to(body.device)
         base = body.unload() if isinstance(body, PeftModel) else body
         return PeftModel.from_pretrained(base, final, is_trainable=True)
 
