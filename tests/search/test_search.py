@@ -324,6 +324,20 @@ def test_aligned_tokens_are_those_of_a_naive_count(embedder):
     np.testing.assert_allclose(found.toarray(), naive_aligned(embedder, space, texts, 20), atol=1e-4)
 
 
+def test_texts_at_the_corpus_mean_have_no_aligned_tokens(tmp_path, backbone):
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    index.add([Document(str(i), "", "Same text here.") for i in range(5)])
+    literal = token_space(index.embedder).count(["Same text here."])
+    first, *others = [index._store.vector(str(i)) for i in range(5)]
+    assert set(first) == set(literal.indices.tolist())
+    assert others == [first] * 4
+    assert [hit.id for hit in index.rank(["some text"], 5, "sparse")[0]] == ["0", "1", "2", "3", "4"]
+    batch = ["Same text here.", *SENTENCES]  # another batch has other rounding errors
+    encoder = TextEncoder(index.embedder)
+    found = encoder.aligned(token_space(index.embedder), *encoder.embed(batch), len(batch), 20)
+    assert (found.sum(axis=1) > 0).tolist() == [False, *[True] * len(SENTENCES)]
+
+
 def test_vectors_of_documents_and_queries_by_hand(embedder):
     space = token_space(embedder)
     maker = TokenVectors(space, VectorSettings(document_share=0.5, query_share=0.25))
