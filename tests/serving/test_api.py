@@ -295,6 +295,28 @@ def test_documents_come_and_go(serve, model_folder, index_folder, tmp_path):
     assert client.post("/search", json=body).json()["results"][0]["hits"] == []
 
 
+@pytest.mark.parametrize("of_index", ["fp32", "bf16"])
+def test_an_index_keeps_its_precision(serve, model_folder, tmp_path, monkeypatch, of_index):
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "precision", of_index)  # as on hardware that has bf16
+        index = Index.create(tmp_path / "own", str(model_folder))
+        index.add([Document("a", "", SENTENCES[0])])
+        index.close()
+    made, used, encoding = Embedder.open(model_folder), [], worker.encoding
+    made.bf16 = of_index == "fp32"
+    client = serve(made, indexes={"own": tmp_path / "own"}, writable=True)
+    monkeypatch.setattr(worker, "encoding", lambda model, *, bf16: used.append(bf16) or encoding(model, bf16=bf16))
+    for path, body, expected in (
+        ("/search", {"query": "a cat", "mode": "dense"}, of_index == "bf16"),
+        ("/indexes/own/documents", {"documents": [{"id": "z", "text": "A zebra crosses."}]}, of_index == "bf16"),
+        ("/embed", {"inputs": "a cat"}, made.bf16),
+        ("/explain", {"text": "a cat"}, made.bf16),
+    ):
+        assert client.post(path, json=body).status_code == 200
+        assert set(used) == {expected}, path
+        used.clear()
+
+
 def test_a_stream_that_fails_ends_with_a_sentence(serve, model_folder, index_folder, monkeypatch):
     client = serve(Embedder.open(model_folder), indexes={"docs": index_folder})
     body = {"queries": ["a cat", "a broken cat", "a dog"], "mode": "bm25", "k": 1}
@@ -542,10 +564,10 @@ def untrained_without_head(backbone):
 def test_a_text_that_the_model_fails_on_fails_alone(serve, model_folder, monkeypatch):
     forward = worker.forward
 
-    def failing(embedder, ids):
+    def failing(embedder, ids, **how):
         if any(len(row) == 40 for row in ids):
             raise RuntimeError("broken")
-        return forward(embedder, ids)
+        return forward(embedder, ids, **how)
 
     client = serve(Embedder.open(model_folder))
     ids = client.post("/tokenize", json={"inputs": SENTENCES[0], "add_special_tokens": False}).json()[0]
@@ -580,13 +602,13 @@ def test_headers_and_metrics_tell_what_a_request_took(client, embedder):
 def test_probes_run_the_model_when_nothing_else_has(serve, model_folder, monkeypatch):
     client, runs = serve(Embedder.open(model_folder)), []
     forward = worker.forward
-    monkeypatch.setattr(worker, "forward", lambda *given: runs.append(1) or forward(*given))
+    monkeypatch.setattr(worker, "forward", lambda *given, **how: runs.append(1) or forward(*given, **how))
     assert client.get("/health").status_code == 200
     assert runs == []
     monkeypatch.setattr(worker, "_IDLE", 0.0)
     assert client.get("/health").status_code == 200
     assert runs == [1]
-    monkeypatch.setattr(worker, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("dead")))
+    monkeypatch.setattr(worker, "forward", lambda *_, **_how: (_ for _ in ()).throw(RuntimeError("dead")))
     assert client.get("/health").status_code == 503
     assert client.get("/ready").status_code == 200
 

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from conftest import refused
-from text2token.cli.serve import Access, JsonFormatter
+from text2token.cli.serve import Access, JsonFormatter, _service
+from text2token.serving import ServerSettings
 
 
 def keys(*given):
@@ -26,6 +27,13 @@ def test_the_variable_gives_one_key_unless_an_option_does(monkeypatch):
 def test_a_blank_variable_does_not_open_the_server(value):
     said = refused("serve", "model", "--port", "0", env={"TEXT2TOKEN_API_KEY": value})
     assert said == "Error: The variable TEXT2TOKEN_API_KEY is empty: set it to a key, or unset it.\n"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_all_routes_have_the_precision_of_the_server(model_folder, monkeypatch, precision):
+    monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device: True)
+    model = _service(str(model_folder), ServerSettings("tiny"), precision).model
+    assert model.plain.precision == model.embedder.precision == precision
 
 
 @pytest.mark.parametrize("host", ["", " "])

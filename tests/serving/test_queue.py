@@ -72,6 +72,14 @@ def test_large_requests_share_their_batches():
     assert {entry.job for entry in batch} == {first, second}
 
 
+def test_a_batch_has_one_precision():
+    queue = TokenQueue(10**9, 100)
+    for bf16 in (False, True, False, True):
+        queue.submit(Job([[0] * 10] * 3, bf16))
+    batches = drain(queue)
+    assert [[entry.job.bf16 for entry in batch] for batch in batches] == [[False] * 6, [True] * 6]
+
+
 def test_texts_of_one_length_share_a_batch():
     queue = TokenQueue(10**9, 120)
     queue.submit(job(40, 4, 40, 4, 40, 4))

@@ -190,10 +190,9 @@ def _service(model: str, settings: ServerSettings, precision: Precision) -> Serv
 
     embedder = Embedder.open(model)
     against = Embedder.open(settings.against) if settings.against else None
-    service = Service(settings, embedder, against)  # refuses a model without a transformer, which has no bf16 either
     for opened in filter(None, (embedder, against)):
         opened.use_precision(precision)
-    return service
+    return Service(settings, embedder, against)
 
 
 def _by_name(folders: tuple[Path, ...]) -> dict[str, Path]:

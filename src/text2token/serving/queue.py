@@ -27,6 +27,7 @@ class Job:
 
     Attributes:
         ids: Token ids of each text, template included.
+        bf16: Encode in bfloat16 where the hardware has it.
         done: The embeddings, N×d, or the error.
         submitted: Time at which the job entered the queue.
         started: Time at which its first batch began; None before that.
@@ -35,6 +36,7 @@ class Job:
     """
 
     ids: Sequence[Sequence[int]]
+    bf16: bool = False
     done: Future[Tensor] = field(default_factory=Future)
     submitted: float = field(default_factory=time.monotonic)
     started: float | None = None
@@ -97,7 +99,7 @@ class TokenQueue:
     """Jobs that wait for the model. Any thread may submit jobs; one thread takes batches.
 
     Light and heavy jobs take turns. So a query waits for at most one batch of a large request, and a stream of queries does
-    not stop large requests. Among jobs of one kind, each job contributes one text in turn.
+    not stop large requests. Among jobs of one kind and one precision, each job contributes one text in turn.
 
     Args:
         capacity: Maximum number of waiting tokens. A job with more tokens is accepted if the queue is empty.
@@ -158,8 +160,9 @@ class TokenQueue:
         return next((light for light in (self._turn, not self._turn) if self._jobs[light]), None)
 
     def _fill(self, jobs: deque[Job]) -> list[Entry]:
-        """Take the oldest text and the texts closest to it in length, as many as fit, out of their jobs."""
-        window = list(islice(_in_turns(jobs), _WINDOW))
+        """Take the oldest text and the texts of its precision closest to it in length, as many as fit, out of their jobs."""
+        alike = [job for job in jobs if job.bf16 == jobs[0].bf16]
+        window = list(islice(_in_turns(alike), _WINDOW))
         oldest = window[0]
         window.sort(key=lambda entry: len(entry.ids))
         first = last = window.index(oldest)
@@ -182,7 +185,7 @@ class TokenQueue:
         return len(entries) * len(entries[-1].ids) <= self.batch_tokens
 
 
-def _in_turns(jobs: deque[Job]) -> Iterator[Entry]:
+def _in_turns(jobs: Sequence[Job]) -> Iterator[Entry]:
     """Texts that wait, one of each job in turn."""
     sources = deque((job, iter(tuple(job.waiting))) for job in jobs)
     while sources:

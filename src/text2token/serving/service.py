@@ -37,6 +37,7 @@ _PROBES = 4  # liveness probes that run at once; they have threads of their own,
 class QueuedEmbedder(Embedder):
     """An embedder that sends its texts to the worker, so that all library code uses the queue.
 
+    They are encoded in the precision of this embedder, which may differ from that of the served model: an index keeps its own.
     Call it in any thread except the worker's, which would wait for itself.
     """
 
@@ -54,7 +55,8 @@ class QueuedEmbedder(Embedder):
     ) -> Tensor:
         """Return the embeddings of :meth:`Embedder.embed`. The queue chooses the batches, so ``batch_size`` has no effect."""
         prompt = default_prompt(self.encoder) if prompt is None else prompt
-        job = self.worker.submit(self.request_tokenizer.encode(list(texts), prompt, truncate=True))
+        ids = self.request_tokenizer.encode(list(texts), prompt, truncate=True)
+        job = self.worker.submit(ids, bf16=self.bf16)
         if (jobs := _JOBS.get()) is not None:
             jobs.append(job)
         return job.done.result()
@@ -199,7 +201,7 @@ class Service:
         timing.tokens += sum(map(len, ids))
         for row in ids:
             self.metrics.input_length.observe(len(row))
-        job = self.model.worker.submit(ids)
+        job = self.model.worker.submit(ids, bf16=self.model.plain.bf16)
         timing.jobs.append(job)
         return await self._unless_gone(request, asyncio.wrap_future(job.done), [job])
 

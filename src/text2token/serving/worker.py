@@ -57,13 +57,17 @@ class Worker:
         self._queue.close()
         self._thread.join()
 
-    def submit(self, ids: Sequence[Sequence[int]]) -> Job:
+    def submit(self, ids: Sequence[Sequence[int]], *, bf16: bool) -> Job:
         """Put texts into the queue.
+
+        Args:
+            ids: Token ids of each text, template included.
+            bf16: Encode in bfloat16 where the hardware has it.
 
         Raises:
             ApiError: The queue is full. The error estimates in how many seconds it will have room.
         """
-        job = Job(ids)
+        job = Job(ids, bf16)
         if not ids:
             job.done.set_result(torch.zeros(0, self._embedder.encoder.get_embedding_dimension() or 0))
             return job
@@ -87,7 +91,7 @@ class Worker:
             return False
         if time.monotonic() - self._last < _IDLE:
             return True
-        probe = Job([self._probe])
+        probe = Job([self._probe], self._embedder.bf16)
         try:
             self._queue.submit(probe)
             probe.done.result(_PATIENCE)
@@ -115,7 +119,7 @@ class Worker:
         for job in {entry.job for entry in batch}:
             job.started = job.started or now
         with self._turn:
-            rows = forward(self._embedder, [entry.ids for entry in batch])
+            rows = forward(self._embedder, [entry.ids for entry in batch], bf16=batch[0].job.bf16)
         self._last = time.monotonic()
         seconds = self._last - now
         for job in {entry.job for entry in batch}:
@@ -146,15 +150,16 @@ class Worker:
 
 
 @torch.no_grad()
-def forward(embedder: Embedder, ids: Sequence[Sequence[int]]) -> Tensor:
-    """Return the embeddings N×d that :meth:`Embedder.embed` gives for the same texts.
+def forward(embedder: Embedder, ids: Sequence[Sequence[int]], *, bf16: bool) -> Tensor:
+    """Return the embeddings N×d that :meth:`Embedder.embed` gives for the same texts in the same precision.
 
     Args:
         embedder: Model to run.
         ids: Token ids of N texts, template included.
+        bf16: Encode in bfloat16 where the hardware has it.
     """
     encoder = embedder.encoder
-    with encoding(encoder, bf16=embedder.bf16):
+    with encoding(encoder, bf16=bf16):
         vectors = encoder(batch_to_device(features_of(embedder, ids), encoder.device))["sentence_embedding"]
     return vectors.float().cpu()
 
