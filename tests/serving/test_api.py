@@ -163,6 +163,22 @@ def test_similarity_and_both_forms_of_rerank_rank_by_cosine(client, embedder):
     assert strongest["amount"] == pytest.approx(float(parts.max()), abs=1e-5)
 
 
+def test_a_model_made_for_dot_products_gives_cosines(serve, backbone):
+    made = calibrated(backbone("llama"))
+    made.encoder.similarity_fn_name = "dot"
+    assert not np.allclose(np.linalg.norm(made.encode(SENTENCES), axis=1), 1)
+    client, text, others = serve(made), SENTENCES[0], SENTENCES
+    ranks = client.post("/rerank", json={"query": text, "texts": others}).json()
+    body = {"model": "tiny", "query": text, "documents": others}
+    results = client.post("/v1/rerank", json=body).json()["results"]
+    scores = [*(row["score"] for row in ranks), *(row["relevance_score"] for row in results)]
+    assert 0 <= min(scores) <= max(scores) <= 1
+    assert ranks[0]["score"] == results[0]["relevance_score"] == pytest.approx(1)
+    body = {"inputs": {"source_sentence": text, "sentences": others}}
+    assert client.post("/similarity", json=body).json()[0] == pytest.approx(1)
+    assert client.post("/compare", json={"first": text, "second": text}).json()["dense_cosine"] == pytest.approx(1)
+
+
 def test_tokens_and_their_places_are_told(client):
     (pieces,) = client.post("/tokenize", json={"inputs": "The cat sat."}).json()
     own = [piece for piece in pieces if not piece["special"]]

@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from text2token.analysis.explain import TokenPart, explain_instructions, explain_pair
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
+from text2token.serving.cosines import cosines
 from text2token.serving.errors import ApiError
 from text2token.serving.responses import answer, errors
 from text2token.serving.schemas.common import TeiError
@@ -60,10 +61,9 @@ async def compare(request: Request, body: CompareRequest) -> Response:
     def work() -> dict[str, Any]:
         embedder: Embedder = service.model.embedder
         read = explain_pair(embedder, pair, k=body.k, filtered=body.filtered)
-        first, second = embedder.encode(pair)
         return {
             "cosine": read.cosine,
-            "dense_cosine": float(first @ second),
+            "dense_cosine": float(cosines(embedder, embedder.embed(pair))),
             "dot": read.dot,
             "alike": _parts(read.alike),
             "in_first": _parts(read.in_first),

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from text2token import __version__
+from text2token.serving.cosines import cosines
 from text2token.serving.errors import ApiError
 from text2token.serving.inputs import Inputs, as_ids, check_dimensions, named_prompt
 from text2token.serving.responses import answer, errors
@@ -75,7 +76,7 @@ async def similarity(request: Request, body: SimilarityRequest) -> Response:
         raise ApiError(422, "The list of sentences is empty: send at least one.", "Empty", param="sentences")
     texts = [inputs.source_sentence, *inputs.sentences]
     embeddings = await _embed(request, service, texts, body.parameters or TextSettings(), timing)
-    return answer(_cosines(service, embeddings).numpy(), timing)
+    return answer(cosines(service.model.plain, embeddings).numpy(), timing)
 
 
 @router.post("/", include_in_schema=False)
@@ -92,8 +93,8 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
         as_ids, service, [body.query, *_some(body.texts, "texts")], timing,
         truncate=body.truncate, direction=body.truncation_direction,
     )  # fmt: skip
-    cosines = _cosines(service, await service.embed(request, ids, timing))
-    scores = cosines if body.raw_scores else (1 + cosines) / 2
+    raw = cosines(service.model.plain, await service.embed(request, ids, timing))
+    scores = raw if body.raw_scores else (1 + raw) / 2
     ranks = [
         {"index": place, "score": float(scores[place])} | ({"text": body.texts[place]} if body.return_text else {})
         for place in scores.argsort(descending=True, stable=True).tolist()
@@ -112,7 +113,7 @@ async def rerank_with_reasons(request: Request, body: CohereRerankRequest) -> Re
     texts = [body.query, *_some(body.documents, "documents")]
     ids = await run_in_threadpool(as_ids, service, texts, timing, truncate=True)
     embeddings = await service.embed(request, ids, timing)
-    scores = (1 + _cosines(service, embeddings)) / 2
+    scores = (1 + cosines(service.model.plain, embeddings)) / 2
     best = scores.argsort(descending=True, stable=True)[: body.top_n].tolist()
     matches = await run_in_threadpool(_matches, service, embeddings, best)
     content = {
@@ -193,12 +194,6 @@ def _some(texts: Sequence[str], name: str) -> Sequence[str]:
     if not texts:
         raise ApiError(422, f"The list of {name} is empty: send at least one.", "Empty", param=name)
     return texts
-
-
-def _cosines(service: Service, embeddings: Tensor) -> Tensor:
-    """Return the cosines between the dense vector of the first row and those of the other rows."""
-    dense = service.model.plain.densify(embeddings)
-    return dense[1:] @ dense[0]
 
 
 def _matches(service: Service, embeddings: Tensor, best: Sequence[int]) -> list[list[dict[str, Any]]]:
