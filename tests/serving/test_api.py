@@ -1,7 +1,9 @@
 """Every route gives what the library gives, and every wrong request one sentence in the dialect of its API."""
 
 import base64
+import errno
 import json
+import re
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from qdrant_client import QdrantClient
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
@@ -20,9 +23,13 @@ from text2token.analysis.explain import explain_instructions, explain_pair
 from text2token.model.embedder import Embedder
 from text2token.model.static import spaced, static_encoder
 from text2token.search import Document, Index
+from text2token.search.engines.milvus import MilvusEngine
+from text2token.search.engines.postgres import PostgresEngine
+from text2token.search.engines.qdrant import QdrantEngine
 from text2token.search.index_folder import write_lock
 from text2token.serving import worker
 from text2token.settings.templates import TEMPLATES
+from text2token.utils.errors import UnavailableError
 
 MIXED = [*SENTENCES, "cat", "The cat sat on the mat. " * 3, "a b c d e f"]
 
@@ -404,6 +411,39 @@ def test_an_index_that_another_process_writes_is_a_conflict(serve, model_folder,
             assert (response.status_code, response.json()["error_type"]) == (409, "Overloaded")
             assert response.json()["error"] == "Another process is writing the index: repeat the request later."
     assert client.post("/indexes/own/documents", json=body).json()["changed"] == 1
+
+
+UNAVAILABLE = {
+    "qdrant": lambda: QdrantEngine(
+        QdrantClient(url="http://127.0.0.1:9", check_compatibility=False), "docs", "10.0.0.7"
+    ),
+    "milvus": lambda: MilvusEngine("http://127.0.0.1:9"),
+    "postgres": lambda: PostgresEngine("postgresql://127.0.0.1:9/x", "docs").count(),
+    "a full disk": lambda: fail(OSError(errno.ENOSPC, "No space left on device")),
+    "a changed folder": lambda: fail(UnavailableError("The index in '/srv/docs' has changed: open it again.")),
+}
+
+
+def fail(error):
+    raise error
+
+
+@pytest.mark.parametrize("fails", UNAVAILABLE.values(), ids=UNAVAILABLE)
+def test_what_fails_behind_an_index_is_no_fault_of_the_request(
+    serve, model_folder, index_folder, tmp_path, monkeypatch, fails, caplog
+):
+    """No path and no address of the server is told; its log has them."""
+    monkeypatch.setattr("text2token.search.engines.milvus._TIMEOUT", 0.1)
+    folder = shutil.copytree(index_folder, tmp_path / "own")
+    client = serve(Embedder.open(model_folder), indexes={"own": folder}, writable=True)
+    monkeypatch.setattr("text2token.search.writer.IndexWriter.add", lambda *_, **__: fails())
+    response = client.post("/indexes/own/documents", json={"documents": [{"id": "z", "text": "A zebra."}]})
+    assert (response.status_code, response.headers["retry-after"]) == (503, "1")
+    said = "The index cannot be used now: repeat the request later."
+    assert response.json() == {"error": said, "error_type": "Unhealthy"}
+    assert 'te_request_failure{err="backend"} 1.0' in client.get("/metrics").text
+    (record,) = [record for record in caplog.records if record.name == "text2token.serving.errors"]
+    assert re.search(r"127\.0\.0\.1|10\.0\.0\.7|/", record.getMessage())
 
 
 def test_additions_at_the_same_time_wait_for_each_other(serve, model_folder, index_folder, tmp_path):

@@ -24,7 +24,7 @@ from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UnavailableError, UserError
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
@@ -259,7 +259,9 @@ class Index:
         self._store.check_place()
         with explain_full_disk(self._folder, self._store), write_lock(self._folder):
             if read_settings(self._store, self._folder).collection != self.settings.collection:
-                raise UserError(f"Another process has begun the index in '{self._folder}' anew: repeat the command.")
+                raise UnavailableError(
+                    f"Another process has begun the index in '{self._folder}' anew: repeat the command."
+                )
             self._store.add_metadata_column()
             if self.engine.in_process:  # opened again, since it may not follow while another thread searches
                 self.engine = self._open_engine()

@@ -18,7 +18,7 @@ from text2token.search.format import IndexSettings, read_settings, write_setting
 from text2token.search.store import STORE, TOKENIZER, DocumentStore
 from text2token.search.student import check_teacher, find_student, keep_student
 from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
-from text2token.utils.errors import UserError, first_line, is_full_disk
+from text2token.utils.errors import UnavailableError, UserError, first_line, is_full_disk
 from text2token.utils.files import atomic_write, exclusive_lock
 
 if TYPE_CHECKING:
@@ -194,13 +194,13 @@ def check_readable(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def explain_full_disk(folder: Path, store: DocumentStore) -> Iterator[None]:
-    """Turn a full disk in the block into a :class:`UserError` that says what is left of the index."""
+    """Turn a full disk in the block into an :class:`UnavailableError` that says what is left of the index."""
     try:
         yield
     except Exception as error:
         if not is_full_disk(error):
             raise
         state = "The index is intact and can be searched" if store.get("finished") else "Nothing finished is lost"
-        raise UserError(
+        raise UnavailableError(
             f"The disk of the index '{folder}' is full. {state}: free some space and repeat the command."
         ) from error

@@ -17,7 +17,7 @@ from scipy.sparse import csr_array
 from text2token.search.documents import Document
 from text2token.search.filters import Metadata, number_values
 from text2token.utils.databases import select_in
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UnavailableError
 
 STORE, TOKENIZER, VECTORS = "documents.sqlite", "tokenizer/tokenizer.json", "vectors"
 """Files and folders in the folder of an index."""
@@ -96,10 +96,12 @@ class DocumentStore:
         """Check that the file at the path is the one that was opened.
 
         Raises:
-            UserError: Another file has taken its place, or it is gone.
+            UnavailableError: Another file has taken its place, or it is gone.
         """
         if self._at_path() != self._opened:
-            raise UserError(f"Another index has taken the place of the one in '{self._file.parent}': open it again.")
+            raise UnavailableError(
+                f"Another index has taken the place of the one in '{self._file.parent}': open it again."
+            )
 
     def _at_path(self) -> tuple[int, int] | None:
         """Device and inode of the file at the path, which identify it; None if there is none."""

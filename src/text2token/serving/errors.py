@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,13 +12,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from text2token.search.engines.base import LostShardError
-from text2token.utils.errors import BusyError, UserError
+from text2token.utils.errors import BusyError, UnavailableError, UserError
 
 ErrorType = Literal[
     "Unhealthy", "Backend", "Overloaded", "Validation", "Tokenizer", "Empty", "Unauthorized", "NotFound"
 ]
 _JSON = re.compile(r"\s*application/(?:[^;]*\+)?json\s*(?:;|$)", re.IGNORECASE)  # the types that FastAPI reads as JSON
+log = logging.getLogger(__name__)
 _OPENAI_TYPES = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
@@ -71,15 +72,16 @@ def error_response(path: str, error: ApiError) -> JSONResponse:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Return the error that a client is told. It shows neither a traceback nor a path of the server."""
+    """Return the error that a client is told. It shows neither a traceback nor a path or address of the server."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, BusyError):
         return ApiError(
             409, "Another process is writing the index: repeat the request later.", "Overloaded", retry_after=1
         )
-    if isinstance(error, LostShardError):
-        return ApiError(503, str(error), "Unhealthy", retry_after=1)
+    if isinstance(error, UnavailableError):
+        log.error("An index cannot be used: %s", error)
+        return ApiError(503, "The index cannot be used now: repeat the request later.", "Unhealthy", retry_after=1)
     if isinstance(error, UserError):
         return ApiError(422, str(error))
     return ApiError(500, "The server failed on this request.", "Backend")

@@ -20,7 +20,7 @@ _REASONS = {
     422: "an input is not valid",
     429: "the queue is full; Retry-After says when to try again",
     500: "the server failed",
-    503: "the server is not ready",
+    503: "the index cannot be used now",
 }
 
 

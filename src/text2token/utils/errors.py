@@ -32,6 +32,13 @@ class BusyError(UserError):
     """Another process holds the lock of what was to be written. The same call can succeed later."""
 
 
+class UnavailableError(UserError):
+    """An index cannot be used: its database does not answer, its disk is full, or another process has changed its folder.
+
+    A server tells its clients to ask later. Its log has the message, which may name an address or a path.
+    """
+
+
 class PassingError(UserError):
     """Something is missing for now, such as a network or memory. What was finished before is kept."""
 
@@ -67,8 +74,20 @@ def requires_extra(name: str) -> Iterator[None]:
 
 def is_full_disk(error: BaseException) -> bool:
     """Return True for an error of the operating system or a library that means a full disk, or that has such a cause."""
-    if error.__cause__ and is_full_disk(error.__cause__):
-        return True
+    return any(map(_is_full_disk, _with_causes(error)))
+
+
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, its cause, the cause of this one and so on. An error of gRPC can be its own cause."""
+    seen: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause and cause not in seen:
+        yield cause
+        seen.append(cause)
+        cause = cause.__cause__
+
+
+def _is_full_disk(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return True
     if isinstance(error, sqlite3.Error):

@@ -12,13 +12,13 @@ from scipy.sparse import csr_array
 
 from text2token.search.filters import Filter, Metadata
 from text2token.settings.search import FieldName
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UnavailableError, UserError
 
 Matrix: TypeAlias = csr_array | NDArray[np.float32]
 """Vectors of N texts, one row each: an array for the dense field, a sparse matrix in CSR form for the other fields."""
 
 
-class LostShardError(UserError):
+class LostShardError(UnavailableError):
     """No server of a shard answers."""
 
 
@@ -75,6 +75,8 @@ def check_has_field(place: str, held: Mapping[FieldName, int], field: FieldName)
 class Engine(Protocol):
     """Keeps vectors and searches them. A score is the inner product of a query vector and a document vector.
 
+    Every method raises an ``UnavailableError`` if the server of the engine does not answer or refuses a request.
+
     Attributes:
         in_process: Whether a search computes in this process. Several fields are then searched at the same time, in threads.
     """
@@ -85,7 +87,8 @@ class Engine(Protocol):
         """Check that documents can be added, before a long work begins.
 
         Raises:
-            UserError: The engine's server does not answer, or lacks something.
+            UnavailableError: The engine's server does not answer.
+            UserError: It lacks something.
         """
 
     def add(

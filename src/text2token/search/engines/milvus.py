@@ -14,7 +14,7 @@ from pymilvus import DataType, MilvusClient, MilvusException
 from text2token.search.engines.base import Matrix, ScoredId, best, check_fields, check_has_field
 from text2token.search.filters import Filter, Metadata, number_values, text_values
 from text2token.settings.search import FieldName
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UnavailableError, UserError
 
 _BATCH = 500  # documents in a request: a few megabytes; gRPC allows 64
 _TIMEOUT = 60.0  # seconds for a request
@@ -42,7 +42,8 @@ class MilvusEngine:
     16,384 hits; the server refuses negative sparse weights.
 
     Raises:
-        UserError: By every method: the server cannot be reached, refuses a request, or has a collection of another kind.
+        UnavailableError: By every method: the server cannot be reached, or refuses a request.
+        UserError: By every method: it has a collection of another kind.
     """
 
     in_process = False
@@ -179,7 +180,9 @@ class MilvusEngine:
         except MilvusException as error:
             said = " ".join(error.message.split())
             advice = "that no other process has it open" if self._in_file else "that it runs"
-            raise UserError(f"{self._place}: {said.rstrip('.')}. Check {advice}, or give another `uri`.") from error
+            raise UnavailableError(
+                f"{self._place}: {said.rstrip('.')}. Check {advice}, or give another `uri`."
+            ) from error
 
 
 def _values(field: FieldName, rows: Any) -> list[Any]:

@@ -50,7 +50,8 @@ class PostgresEngine:
 
     Raises:
         LostShardError: By every method: no server of a shard answers.
-        UserError: By every method: a server refuses the work, or holds something else.
+        UnavailableError: By every method: a server refuses the work.
+        UserError: By every method: a server holds something else.
     """
 
     in_process = False

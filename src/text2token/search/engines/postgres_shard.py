@@ -11,7 +11,7 @@ from psycopg import Connection, Error, OperationalError, ProgrammingError, conni
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from text2token.search.engines.base import LostShardError
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UnavailableError, UserError
 
 T = TypeVar("T")
 _DEFAULTS = {  # of the connection; an address may say otherwise
@@ -67,7 +67,7 @@ class Shard:
 
         Raises:
             LostShardError: No server answers, or only a replica does, which takes no additions.
-            UserError: The server refuses the work.
+            UnavailableError: The server refuses the work.
         """
         try:
             try:
@@ -85,7 +85,7 @@ class Shard:
             ) from error
         except Error as error:
             if not _is_lost(error):
-                raise UserError(f"{self._title} refuses the work ({_said(error)}).") from error
+                raise UnavailableError(f"{self._title} refuses the work ({_said(error)}).") from error
             raise LostShardError(
                 f"{self._title} does not answer ({_said(error)}): start it, or check `uri`, PGUSER and PGPASSWORD."
             ) from error

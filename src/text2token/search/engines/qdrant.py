@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from text2token.search.engines.base import Matrix, ScoredId, best, check_fields, check_has_field
 from text2token.search.filters import Filter, Metadata, number_values, text_values
 from text2token.settings.search import FieldName
-from text2token.utils.errors import UserError, first_line
+from text2token.utils.errors import UnavailableError, UserError, first_line
 
 _BATCH = 256  # documents in a request
 _WEIGHTS = 500_000  # weights in a request of several documents: some 15 MB of JSON; a server takes 32
@@ -48,7 +48,8 @@ class QdrantEngine:
     sparse field if its score is above 0; ``<`` and ``>`` compare numbers and ISO dates, and no other texts.
 
     Raises:
-        UserError: By every method: the server cannot be reached, refuses a request, or has a collection of another kind.
+        UnavailableError: By every method: the server cannot be reached, or refuses a request.
+        UserError: By every method: it has a collection of another kind.
     """
 
     in_process = False
@@ -170,7 +171,9 @@ class QdrantEngine:
             yield
         except _FAILURES as error:
             said = first_line(error).rstrip(".:")
-            raise UserError(f"Qdrant at {self._place}: {said}. Check that it runs, or give another `uri`.") from error
+            raise UnavailableError(
+                f"Qdrant at {self._place}: {said}. Check that it runs, or give another `uri`."
+            ) from error
 
 
 def _point(name: str) -> str:

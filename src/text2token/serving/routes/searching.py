@@ -36,7 +36,7 @@ router = APIRouter(tags=["search"])
 log = logging.getLogger(__name__)
 
 
-@router.get("/indexes", response_model=Indexes, responses={401: {"model": TeiError}})
+@router.get("/indexes", response_model=Indexes, responses={401: {"model": TeiError}, 503: {"model": TeiError}})
 def indexes(request: Request) -> Any:
     """The indexes that this server searches."""
     service = service_of(request)
@@ -48,7 +48,7 @@ def indexes(request: Request) -> Any:
     }
 
 
-@router.get("/map", response_model=Map, responses=errors(TeiError, 404))
+@router.get("/map", response_model=Map, responses=errors(TeiError, 404, 503))
 async def plane(request: Request, index: str) -> Response:
     """Documents of an index on a plane. Documents with similar aligned tokens lie close together."""
     service, timing = service_of(request), Timing()
@@ -56,7 +56,7 @@ async def plane(request: Request, index: str) -> Response:
     return answer(await service.run(request, timing, service.planes[index].get), timing)
 
 
-@router.post("/search", response_model=SearchResults, responses=errors(TeiError, 404))
+@router.post("/search", response_model=SearchResults, responses=errors(TeiError, 404, 503))
 async def search(request: Request, body: SearchRequest) -> Response:
     """The best documents of each index for a query, each with the tokens that matched."""
     service, timing = service_of(request), Timing()
@@ -90,7 +90,7 @@ async def search_many(request: Request, body: ManySearchRequest) -> StreamingRes
                 return
             except Exception as error:
                 told = as_api_error(error)
-                if told.status >= 500:
+                if told.status == 500:
                     log.exception("A query of a stream failed")
                 yield orjson.dumps({"query": number, "error": told.message, "error_type": told.kind}) + b"\n"
                 return
@@ -99,7 +99,7 @@ async def search_many(request: Request, body: ManySearchRequest) -> StreamingRes
     return StreamingResponse(lines(), media_type="application/x-ndjson")
 
 
-@router.post("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
+@router.post("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409, 503))
 async def add(request: Request, name: str, body: AddRequest) -> Response:
     """Add documents, or replace documents with the same ids. They can be found as soon as the response arrives."""
     service, timing = service_of(request), Timing()
@@ -109,7 +109,7 @@ async def add(request: Request, name: str, body: AddRequest) -> Response:
     return await _change(request, service, name, timing, lambda: index.add(documents))
 
 
-@router.delete("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409))
+@router.delete("/indexes/{name}/documents", response_model=Changed, responses=errors(TeiError, 403, 404, 409, 503))
 async def delete(request: Request, name: str, body: DeleteRequest) -> Response:
     """Delete documents. Unknown ids are ignored."""
     service, timing = service_of(request), Timing()
