@@ -1,10 +1,12 @@
 import contextlib
 
 import numpy as np
+import pytest
 from scipy.sparse import csr_array
 
 from text2token.search import Document
 from text2token.search.store import DocumentStore
+from text2token.utils.errors import UnavailableError
 
 
 def test_totals_follow_changes_of_any_connection_and_forget_what_was_rolled_back(tmp_path):
@@ -35,6 +37,30 @@ def test_an_index_of_an_earlier_version_that_may_not_be_written_has_its_document
     store = DocumentStore(tmp_path / "a.sqlite")
     assert store.found(["1"])["1"].text == "A cat."
     assert store.vector("1") == {1: 0.5}
+
+
+def test_a_file_that_another_process_writes_under_a_reader_of_a_read_only_folder(tmp_path, monkeypatch):
+    documents = [Document(str(i), "", f"A cat and {i} dogs. " * 20) for i in range(4_000)]
+    writer = DocumentStore(tmp_path / "a.sqlite")
+    writer.put(documents)
+    writer.close()
+    with monkeypatch.context() as patch:
+        patch.setattr("text2token.search.store.os.access", lambda *_: False)
+        reader, lone = DocumentStore(tmp_path / "a.sqlite"), DocumentStore(tmp_path / "a.sqlite")
+    assert reader.documents(["7"]) == {"7": documents[7]}
+    writer = DocumentStore(tmp_path / "a.sqlite")
+    writer.put(Document(document.id, "", "A zebra. " * 60) for document in documents)
+    writer.close()
+    for read in (
+        lambda: reader.documents(["7"]),
+        lambda: reader.sample(3),
+        lambda: reader.words(["cat"]),
+        lambda: reader.vector("7"),
+        lambda: reader.totals(2),
+        lambda: lone.documents([document.id for document in documents]),
+    ):
+        with pytest.raises(UnavailableError, match=r"Another process has changed the index in '.*': open it again"):
+            read()
 
 
 def test_the_vector_of_an_old_text_is_no_lesson_for_the_new_one(tmp_path):

@@ -43,7 +43,7 @@ class VectorStore:
         """The keys that have no vector yet."""
         wanted = set(keys)
         return wanted - {
-            key for (key,) in select_in(self._connection, "SELECT key FROM vectors WHERE key IN", list(wanted))
+            key for (key,) in select_in(self._connection.execute, "SELECT key FROM vectors WHERE key IN", list(wanted))
         }
 
     def put(self, keys: Sequence[bytes], vectors: Vectors, *, account: bytes = b"", seconds: float = 0.0) -> None:
@@ -59,7 +59,7 @@ class VectorStore:
 
     def get(self, keys: Sequence[bytes]) -> list[NDArray[np.float32]]:
         """The vectors of ``keys``, in this order; the store must hold all of them."""
-        rows = select_in(self._connection, "SELECT key, vector FROM vectors WHERE key IN", list(set(keys)))
+        rows = select_in(self._connection.execute, "SELECT key, vector FROM vectors WHERE key IN", list(set(keys)))
         found = {key: np.frombuffer(blob, np.float32) for key, blob in rows}
         return [found[key] for key in keys]
 

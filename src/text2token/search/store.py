@@ -62,6 +62,9 @@ class Totals(NamedTuple):
 class DocumentStore:
     """An SQLite file.
 
+    Raises:
+        UnavailableError: By every method that reads: the folder may only be read, and another process has changed the file.
+
     Args:
         file: Database file; it is made if it does not exist.
     """
@@ -79,18 +82,18 @@ class DocumentStore:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = NORMAL")
             self._connection.executescript(_SCHEMA)
+        self._opened = self._found_at_path()  # while the file is open, no other file gets its number
         self._columns = f"id, title, text, {'metadata' if self._has_metadata() else 'NULL'}"
-        known = self._connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'replaced'").fetchone()
+        known = self._select("SELECT 1 FROM sqlite_master WHERE name = 'replaced'")
         # an index of an earlier version that may not be written has no such table
         nothing = "(SELECT id, title, text, columns, weights, NULL AS metadata FROM documents WHERE false)"
         self._replaced = "replaced" if known else nothing
         self._kept: tuple[tuple[int, int], Totals] | None = None
-        self._opened = self._at_path()  # while the file is open, no other file gets its number
 
     @property
     def follows(self) -> bool:
         """Whether this process sees changes: not in a folder that may only be read, or if another file has taken the place."""
-        return not self._frozen and self._at_path() == self._opened
+        return not self._frozen and self._is_at_path()
 
     def check_place(self) -> None:
         """Check that the file at the path is the one that was opened.
@@ -98,21 +101,42 @@ class DocumentStore:
         Raises:
             UnavailableError: Another file has taken its place, or it is gone.
         """
-        if self._at_path() != self._opened:
+        if not self._is_at_path():
             raise UnavailableError(
                 f"Another index has taken the place of the one in '{self._file.parent}': open it again."
             )
 
-    def _at_path(self) -> tuple[int, int] | None:
-        """Device and inode of the file at the path, which identify it; None if there is none."""
+    def _is_at_path(self) -> bool:
+        found = self._found_at_path()
+        return found is not None and self._opened is not None and os.path.samestat(found, self._opened)
+
+    def _found_at_path(self) -> os.stat_result | None:
+        """What the system says of the file at the path; None if there is none."""
         try:
-            found = self._file.stat()
+            return self._file.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
-        return found.st_dev, found.st_ino
+
+    def _select(self, statement: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query.
+
+        Raises:
+            UnavailableError: The folder may only be read, and another process has changed the file. SQLite then may have read one
+                part before and the other part after the change.
+        """
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        finally:
+            if self._frozen:
+                self._check_unchanged()
+
+    def _check_unchanged(self) -> None:
+        now, opened = self._found_at_path(), self._opened
+        if now and opened and os.path.samestat(now, opened) and now.st_mtime_ns != opened.st_mtime_ns:
+            raise UnavailableError(f"Another process has changed the index in '{self._file.parent}': open it again.")
 
     def _has_metadata(self) -> bool:
-        return any(name == "metadata" for _, name, *_ in self._connection.execute("PRAGMA table_info(documents)"))
+        return any(name == "metadata" for _, name, *_ in self._select("PRAGMA table_info(documents)"))
 
     def add_metadata_column(self) -> None:
         """Let an index of format 1 keep metadata. Nothing changes in an index that can do so already."""
@@ -134,8 +158,8 @@ class DocumentStore:
 
     def get(self, name: str, default: Any = None) -> Any:
         """A setting or number by name."""
-        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return default if row is None else json.loads(row[0])
+        rows = self._select("SELECT value FROM facts WHERE name = ?", (name,))
+        return json.loads(rows[0][0]) if rows else default
 
     def set(self, **values: Any) -> None:
         """Store settings or numbers by name."""
@@ -158,18 +182,18 @@ class DocumentStore:
 
     def documents(self, ids: Sequence[str]) -> dict[str, Document]:
         """Documents by id. Unknown ids are left out."""
-        found = select_in(self._connection, f"SELECT {self._columns} FROM documents WHERE id IN", ids)
+        found = select_in(self._select, f"SELECT {self._columns} FROM documents WHERE id IN", ids)
         return {row[0]: _document(*row) for row in found}
 
     def found(self, ids: Sequence[str]) -> dict[str, Document]:
         """Documents by id, as the engine has them: a document that waits to be encoded is still the one that it replaces."""
         select = f"SELECT id, title, text, metadata FROM {self._replaced} WHERE id IN"
-        rows = select_in(self._connection, select, ids)
+        rows = select_in(self._select, select, ids)
         return self.documents(ids) | {row[0]: _document(*row) for row in rows}
 
     def ids(self) -> list[str]:
         """All ids."""
-        return [name for (name,) in self._connection.execute("SELECT id FROM documents")]
+        return [name for (name,) in self._select("SELECT id FROM documents")]
 
     def put(self, documents: Iterable[Document]) -> None:
         """Store documents. They then wait to be encoded, and until then :meth:`found` and :meth:`vector` return the old ones."""
@@ -194,16 +218,16 @@ class DocumentStore:
     def waiting(self, limit: int) -> list[Document]:
         """At most ``limit`` documents that wait to be encoded."""
         query = f"SELECT {self._columns} FROM documents WHERE columns IS NULL ORDER BY id LIMIT ?"
-        return [_document(*row) for row in self._connection.execute(query, (limit,))]
+        return [_document(*row) for row in self._select(query, (limit,))]
 
     def waiting_count(self) -> int:
         """Number of documents that wait to be encoded."""
-        return int(self._connection.execute("SELECT count(*) FROM documents WHERE columns IS NULL").fetchone()[0])
+        return int(self._select("SELECT count(*) FROM documents WHERE columns IS NULL")[0][0])
 
     def still_waiting(self, ids: Sequence[str]) -> list[str]:
         """Those of some documents that wait to be encoded."""
         select = "SELECT id FROM documents WHERE columns IS NULL AND id IN"
-        return [name for (name,) in select_in(self._connection, select, ids)]
+        return [name for (name,) in select_in(self._select, select, ids)]
 
     def sample(self, size: int, *, encoded: bool = False) -> list[Document]:
         """Documents from all over the store, the same at each call.
@@ -214,7 +238,7 @@ class DocumentStore:
         """
         chosen = "WHERE columns IS NOT NULL" if encoded else ""
         query = f"SELECT {self._columns} FROM documents {chosen} ORDER BY rowid * 2654435761 % 4294967296 LIMIT ?"
-        return [_document(*row) for row in self._connection.execute(query, (size,))]
+        return [_document(*row) for row in self._select(query, (size,))]
 
     def mark_encoded(self, ids: Sequence[str], rows: csr_array | None) -> None:
         """Note that documents are encoded, and store their sparse vectors.
@@ -243,7 +267,7 @@ class DocumentStore:
     def lessons(self) -> tuple[list[str], NDArray[np.float32]]:
         """Texts and dense vectors of the documents that the student of an unfinished index will learn, N and N×k."""
         select = "SELECT title, text, vector FROM lessons JOIN documents USING (id) ORDER BY lessons.id"
-        rows = self._connection.execute(select).fetchall()
+        rows = self._select(select)
         vectors = [np.frombuffer(vector, np.float16) for _, _, vector in rows]
         return [Document("", title, text).content for title, text, _ in rows], np.array(vectors, np.float32)
 
@@ -255,7 +279,7 @@ class DocumentStore:
         """Sparse vector of a document that can be found, weight by column, or its wanted columns; empty if there is none."""
         tables = (self._replaced, "documents")
         query = " UNION ALL ".join(f"SELECT columns, weights FROM {table} WHERE id = :id" for table in tables)
-        columns, weights = self._connection.execute(query, {"id": name}).fetchone() or (None, None)
+        columns, weights = next(iter(self._select(query, {"id": name})), (None, None))
         own, values = np.frombuffer(columns or b"", np.int32), np.frombuffer(weights or b"", np.float32)
         if wanted is not None:
             found = np.isin(own, wanted)
@@ -271,19 +295,17 @@ class DocumentStore:
     def words(self, words: Iterable[str]) -> dict[str, Word]:
         """Number and frequency of words. Unknown words are left out."""
         select = "SELECT word, number, frequency FROM words WHERE word IN"
-        found = select_in(self._connection, select, list(words))
+        found = select_in(self._select, select, list(words))
         return {word: Word(number, frequency) for word, number, frequency in found}
 
     def words_of(self, numbers: Sequence[int]) -> dict[str, Word]:
         """The words with some numbers. Unknown numbers are left out."""
         select = "SELECT word, number, frequency FROM words WHERE number IN"
-        return {
-            word: Word(number, frequency) for word, number, frequency in select_in(self._connection, select, numbers)
-        }
+        return {word: Word(number, frequency) for word, number, frequency in select_in(self._select, select, numbers)}
 
     def word_count(self) -> int:
         """One more than the largest number of a word."""
-        return 1 + int(self._connection.execute("SELECT coalesce(max(number), 0) FROM words").fetchone()[0])
+        return 1 + int(self._select("SELECT coalesce(max(number), 0) FROM words")[0][0])
 
     def count_columns(self, changes: NDArray[np.int64]) -> None:
         """Change the document frequencies of the sparse field's columns, C."""
@@ -292,8 +314,8 @@ class DocumentStore:
 
     def column_frequencies(self, width: int) -> NDArray[np.int64]:
         """Number of documents that contain each column of the sparse field as a literal token, C."""
-        row = self._connection.execute("SELECT counts FROM frequencies WHERE side = 'sparse'").fetchone()
-        return np.zeros(width, np.int64) if row is None else np.frombuffer(row[0], np.int64)
+        rows = self._select("SELECT counts FROM frequencies WHERE side = 'sparse'")
+        return np.frombuffer(rows[0][0], np.int64) if rows else np.zeros(width, np.int64)
 
     def totals(self, width: int) -> Totals:
         """The counts of now; they are kept in memory until this or another process changes the database.
@@ -303,7 +325,7 @@ class DocumentStore:
         """
         if self._connection.in_transaction:  # what another thread writes now may be rolled back
             return self._read_totals(width)
-        (others,) = self._connection.execute("PRAGMA data_version").fetchone()
+        ((others,),) = self._select("PRAGMA data_version")
         state = (others, self._connection.total_changes)
         kept = self._kept
         if kept is None or kept[0] != state:
