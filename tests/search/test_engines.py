@@ -141,6 +141,15 @@ def test_hybrid_fuses_the_rankings_of_the_fields(kind, engine, fusion):
         agree(found, fuse(rankings, 6, fusion))
 
 
+def test_an_id_as_long_as_the_engine_takes(kind, engine):
+    letters = np.random.default_rng(0).choice(
+        list("abcdefghijklmnopqrstuvwxyz0123456789"), engine.max_id_bytes or 10_000
+    )
+    ids, documents = ["".join(letters), "b"], vectors(kind, 0, 2)
+    engine.add(ids, documents)
+    assert {hit.id for hit in engine.search("dense", documents["dense"][:1], 2)} == set(ids)
+
+
 def test_a_document_added_again_takes_its_own_place(kind, engine):
     ids, documents = names(20), vectors(kind, 0, 20)
     engine.add(ids, documents)

@@ -767,6 +767,14 @@ def test_the_address_that_an_index_has_takes_no_lock(tmp_path, backbone):
     assert index.add(rows()) == 1
 
 
+def test_an_id_that_the_engine_refuses_stops_no_later_addition(index, monkeypatch):
+    monkeypatch.setattr(EmbeddedEngine, "max_id_bytes", 10)
+    with pytest.raises(UserError, match="The id 'ééééééé…' has 14 bytes, and the engine of the index takes 10"):
+        index.add([Document("before", "", "A zebra."), Document("é" * 7, "", "A quokka.")])
+    assert index.add([Document("é" * 5, "", "A quokka.")]) == 1
+    assert len(index) == 11
+
+
 def test_a_deletion_that_was_killed_is_repaired_by_the_next_addition(index, monkeypatch):
     deleted = EmbeddedEngine.delete
 

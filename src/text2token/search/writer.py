@@ -16,6 +16,7 @@ from text2token.search.store import DocumentStore
 from text2token.search.student import keep_lessons
 from text2token.search.vectorizer import Vectorizer
 from text2token.settings.search import FieldName
+from text2token.utils.errors import UserError
 from text2token.utils.progress import progress_bar, step
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class IndexWriter:
         """Store and count documents that are new or have changed."""
         cleaned = [as_kept(document) for document in batch.documents]
         last = {document.id: place for place, document in enumerate(cleaned)}
+        _check_ids(last, self.engine.max_id_bytes)
         known = self.store.documents(list(last))
         new = [place for name, place in last.items() if not is_kept(known.get(name), cleaned[place])]
         replaced = [known[cleaned[place].id] for place in new if cleaned[place].id in known]
@@ -134,3 +136,16 @@ class IndexWriter:
             self.store.mark_encoded(ids, vectors.get("sparse"))
             if self.vectorizer.student is not None and not self.store.get("finished"):
                 keep_lessons(self.store, ids, np.asarray(vectors["dense"]))
+
+
+def _check_ids(ids: Iterable[str], limit: int | None) -> None:
+    """Check that the engine takes ids, before documents are stored that it would refuse at each addition.
+
+    Raises:
+        UserError: An id has more than ``limit`` bytes.
+    """
+    for name in ids:
+        if limit is not None and (size := len(name.encode())) > limit:
+            raise UserError(
+                f"The id '{name:.40}…' has {size} bytes, and the engine of the index takes {limit}: give a shorter one."
+            )

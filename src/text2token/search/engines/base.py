@@ -79,9 +79,11 @@ class Engine(Protocol):
 
     Attributes:
         in_process: Whether a search computes in this process. Several fields are then searched at the same time, in threads.
+        max_id_bytes: Largest size of an id in UTF-8; None: any.
     """
 
     in_process: bool
+    max_id_bytes: int | None
 
     def check(self) -> None:
         """Check that documents can be added, before a long work begins.

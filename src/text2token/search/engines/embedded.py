@@ -39,6 +39,7 @@ class EmbeddedEngine:
     """
 
     in_process = True
+    max_id_bytes: int | None = None
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -47,6 +47,7 @@ class MilvusEngine:
     """
 
     in_process = False
+    max_id_bytes: int | None = _MAX_ID_BYTES
 
     def __init__(self, uri: str, collection: str = "text2token", token: str = "") -> None:
         """Connect, and read the fields of the collection if it exists.

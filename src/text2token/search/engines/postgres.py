@@ -31,6 +31,7 @@ from text2token.settings.search import FieldName
 T = TypeVar("T")
 APPROXIMATE_FROM = 20_000
 """Documents of a shard from which sparse and dense searches are approximate. Up to there an exact search is about as fast."""
+_MAX_ID_BYTES = 2_600  # the index of the ids takes 2,704 bytes, and a few are not the id's
 _SEARCHES = 4  # searches of all shards at the same time
 
 
@@ -55,6 +56,7 @@ class PostgresEngine:
     """
 
     in_process = False
+    max_id_bytes: int | None = _MAX_ID_BYTES
 
     def __init__(self, uri: str, table: str) -> None:
         """Read the address. Servers are asked at first use.

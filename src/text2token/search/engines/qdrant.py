@@ -53,6 +53,7 @@ class QdrantEngine:
     """
 
     in_process = False
+    max_id_bytes: int | None = None
 
     def __init__(self, client: QdrantClient, collection: str, place: str) -> None:
         """Read the fields of the collection if it exists.
