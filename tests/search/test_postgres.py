@@ -117,6 +117,22 @@ def test_large_shards_are_searched_approximately_and_filters_still_give_k_hits(p
     assert {hit.id for hit in hits} == {f"d{i}" for i in having}
 
 
+@serving
+def test_a_reader_uses_the_indexes_that_another_process_builds(postgres, monkeypatch):
+    monkeypatch.setattr(module, "APPROXIMATE_FROM", 5)
+    monkeypatch.setattr(module, "REREAD", 0)
+    reader, writer, vectors = PostgresEngine(postgres.uri, "built"), PostgresEngine(postgres.uri, "built"), rows(8)
+    writer.add(names(3), {field: matrix[:3] for field, matrix in vectors.items()})
+    writer.finish()
+    assert len(reader.search("dense", vectors["dense"][:1], 8)) == 3
+    writer.add(names(8)[3:], {field: matrix[3:] for field, matrix in vectors.items()})
+    writer.finish()
+    reader.follow()
+    assert len(reader.search("dense", vectors["dense"][:1], 8)) == 8
+    (table,) = reader._tables.values()
+    assert (table.approximate, table.posted) == ({"sparse", "dense"}, True)
+
+
 def ranked(engine, vectors, alive, queries):
     """Hits of an engine for some queries, and those by hand among the living rows."""
     scores = (vectors["sparse"] @ vectors["sparse"][queries].T).toarray()

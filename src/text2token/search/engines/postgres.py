@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ T = TypeVar("T")
 APPROXIMATE_FROM = 20_000
 """Documents of a shard from which sparse and dense searches are approximate. Up to there an exact search is about as fast."""
 _MAX_ID_BYTES = 2_600  # the index of the ids takes 2,704 bytes, and a few are not the id's
+REREAD = 60.0
+"""Seconds after which a search reads again which indexes the tables have."""
 _SEARCHES = 4  # searches of all shards at the same time
 
 
@@ -69,6 +72,7 @@ class PostgresEngine:
         self._name = table
         self._shards = [Shard(address, i, len(addresses), SESSION) for i, address in enumerate(addresses, 1)]
         self._tables: dict[Shard, Table] = {}
+        self._followed = time.monotonic()
         self._threads = ThreadPoolExecutor(_SEARCHES * len(addresses))
 
     def check(self) -> None:
@@ -117,7 +121,9 @@ class PostgresEngine:
         self._each(delete)
 
     def follow(self) -> None:
-        """Nothing to do: every search asks the servers."""
+        """Every search asks the servers. After :data:`REREAD` it reads the tables again: others may build indexes."""
+        if (now := time.monotonic()) - self._followed > REREAD:
+            self._tables, self._followed = {}, now
 
     def finish(self) -> None:
         """Build the indexes of shards that have grown large enough, and update the statistics of the planner."""
@@ -186,10 +192,11 @@ class PostgresEngine:
             check_fields(f"The table '{self._name}'", table.fields, fields, "make a new index")
 
     def _table(self, shard: Shard, connection: Connection[Any]) -> Table | None:
-        """The table of a shard, if it has one. It is read once."""
-        if shard not in self._tables and (table := read_table(connection, self._name, shard.number, shard.count)):
+        """The table of a shard, if it has one. It is read once until :meth:`follow` or :meth:`finish` forgets it."""
+        table = self._tables.get(shard) or read_table(connection, self._name, shard.number, shard.count)
+        if table:
             self._tables[shard] = table
-        return self._tables.get(shard)
+        return table
 
     def _each(self, work: Callable[[Shard, Connection[Any]], T], lost: list[str] | None = None) -> list[T]:
         """Do some work on all shards at the same time, and return the results in their order.
