@@ -8,13 +8,16 @@
 (1, 5)
 """
 
+from contextlib import suppress
 from importlib.metadata import version
 
 import lazy_loader
 
 from text2token.utils.cache import use_writable_caches
+from text2token.utils.errors import UserError
 
-use_writable_caches()  # before any library is imported that reads the variables
+with suppress(UserError):  # the command line calls it again, and tells the error in one sentence
+    use_writable_caches()  # before any library is imported that reads the variables
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __version__ = version("text2token")

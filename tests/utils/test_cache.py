@@ -76,6 +76,23 @@ def test_what_is_set_stays(environment, monkeypatch, tmp_path):
     assert {os.environ[name] for name in CACHES} == {"chosen"}
 
 
+def test_a_command_that_can_write_nowhere_ends_with_one_sentence():
+    program = """
+import os, tempfile
+def nowhere(): raise FileNotFoundError(2, "No usable temporary directory found")
+tempfile.gettempdir, os.access = nowhere, lambda path, mode: mode == os.F_OK
+from text2token.cli import main
+main(["backbones"])
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in CACHES}
+    command = [sys.executable, "-c", program]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    said = "Neither the cache folders nor a temporary folder can be written: set HOME or TMPDIR to a folder that you may write."
+    assert ran.stderr == f"Error: {said}\n"
+
+
 def can_become_user():
     return (
         shutil.which("setpriv")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from text2token.cli.errors import COMMAND, DEBUG, error_border, library_notes
+from text2token.utils.cache import use_writable_caches
 from text2token.utils.processes import require_one_process
 
 _VERBS = {
@@ -80,6 +81,7 @@ class _Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         gc.set_threshold(_COLLECTED_AFTER)  # at the default of 700, collections take a tenth of the start-up
         with error_border(ctx), library_notes():
+            use_writable_caches()
             return super().invoke(ctx)
 
 

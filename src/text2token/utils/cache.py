@@ -49,6 +49,9 @@ def use_writable_caches() -> None:
     This helps in containers whose user has no home directory or no name, or may not write to the installed packages. Numba,
     mteb, Matplotlib and the Hugging Face libraries read these variables when they are imported, so call this function before.
     Variables that are set already stay as they are. An existing cache of models is kept, because it can still be read.
+
+    Raises:
+        UserError: A cache must move, and there is no temporary folder that this user may write.
     """
     before = dict(os.environ)
     home = _home()
@@ -103,10 +106,19 @@ def _exists(path: Path) -> bool:
 
 
 def _temporary_folder() -> Path:
-    """A folder that later commands of this user find again; nobody else may own it, since anybody may create its name."""
+    """A folder that later commands of this user find again; nobody else may own it, since anybody may create its name.
+
+    Raises:
+        UserError: It cannot be made, or somebody else owns it.
+    """
     name = f"text2token-{os.getuid()}" if hasattr(os, "getuid") else "text2token"
-    folder = Path(tempfile.gettempdir(), name)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder = Path(tempfile.gettempdir(), name)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            "Neither the cache folders nor a temporary folder can be written: set HOME or TMPDIR to a folder that you may write."
+        ) from error
     if hasattr(os, "getuid") and (folder.is_symlink() or folder.stat().st_uid != os.getuid()):
         raise UserError(f"The folder '{folder}' belongs to another user: set HOME to a folder that you may write.")
     return folder
