@@ -167,6 +167,24 @@ def test_it_asks_for_the_key_once_and_errors_are_sentences(browser, serve_page):
     opened.close()
 
 
+def test_it_recovers_from_a_failed_start_and_from_a_key_that_no_header_can_hold(browser, serve_page):
+    address = serve_page(keys=("open sesame",))
+    opened = browser.new_page()
+    opened.route("**/info", lambda route: route.abort(), times=1)
+    opened.goto(address)
+    expect(opened.locator("#model .error")).to_contain_text("does not answer")
+    opened.get_by_role("tab", name="Search").click()
+    opened.get_by_label("API key").fill("“open sesame”")
+    opened.get_by_role("button", name="Use it").click()
+    expect(opened.get_by_text("The server does not accept this key.")).to_be_visible()
+    opened.get_by_label("API key").fill("open sesame")
+    opened.get_by_role("button", name="Use it").click()
+    expect(opened.locator("#model")).to_contain_text("tiny")
+    opened.get_by_label("Query").fill("a sitting cat")
+    expect(opened.locator("#search article").first).to_be_visible()
+    opened.close()
+
+
 def test_a_server_that_is_gone_and_an_answer_that_is_no_json_are_told(page):
     page.get_by_label("Text", exact=True).fill("The cat sat.")
     expect(page.locator("#read .tokens li").first).to_be_visible()

@@ -10,13 +10,18 @@ const result = (view) => panel(view).querySelector(".result");
 
 // ---- the server
 
-let server = null;
+let server = null; // its answer to /info, once a view has waited for described()
 
 class Refused extends Error {}
 
 async function call(path, body, signal) {
   const headers = { "Content-Type": "application/json" };
   const key = sessionStorage.getItem("key");
+  if (key && !/^[ -~]*$/.test(key)) { // fetch sends no such header, or another one than the server expects
+    sessionStorage.removeItem("key");
+    await askForKey(true);
+    return call(path, body, signal);
+  }
   if (key) headers.Authorization = `Bearer ${key}`;
   const options = body === undefined ? { headers, signal } : { method: "POST", headers, signal, body: JSON.stringify(body) };
   let response;
@@ -251,12 +256,13 @@ const running = {};
 async function refresh(view) {
   running[view]?.abort();
   const controller = (running[view] = new AbortController());
-  const values = Object.fromEntries(fields(view).map((field) => [field.name, field.type === "checkbox" ? field.checked : field.value]));
   const place = result(view);
   place.classList.add("busy");
   place.setAttribute("aria-busy", "true");
   if (!place.children.length) place.replaceChildren(message("Working …"));
   try {
+    await described();
+    const values = Object.fromEntries(fields(view).map((field) => [field.name, field.type === "checkbox" ? field.checked : field.value]));
     const content = await show[view](values, controller.signal);
     place.replaceChildren(...(typeof content === "string" ? [message(content)] : content));
   } catch (error) {
@@ -300,14 +306,19 @@ function install() {
   window.addEventListener("hashchange", () => select(readAddress()));
 }
 
-async function start() {
-  install();
-  try {
-    server = await call("info");
-  } catch (error) {
+let describing = null; // one request for all views that wait for the description; another one after a failure
+
+function described() {
+  describing ??= describe().catch((error) => {
+    describing = null;
     document.getElementById("model").replaceChildren(message(error.message, "error"));
-    return;
-  }
+    throw error;
+  });
+  return describing;
+}
+
+async function describe() {
+  server = await call("info");
   document.getElementById("model").textContent = `${server.served_model_name}, ${server.dimensions} dimensions${server.indexes.length ? `, searching ${server.indexes.join(", ")}` : ""}`;
   for (const view of ["search", "map"]) {
     form(view).elements.index.replaceChildren(...server.indexes.map((name) => element("option", { value: name }, name)));
@@ -317,7 +328,7 @@ async function start() {
     label.hidden = false;
     label.querySelector("span").textContent = `Plain backbone (${server.against}) beside it`;
   }
-  await select(readAddress());
 }
 
-start();
+install();
+described().then(() => select(readAddress()), () => {}); // after a failure, each view tries again
