@@ -162,6 +162,33 @@ def test_a_writer_that_is_gone_before_its_turn_changes_nothing(model_folder, own
     assert service.planes["own"].changes == 2  # so that the map shows both
 
 
+@pytest.mark.parametrize("path", ["/embed", "/v1/embeddings"])
+def test_a_request_that_a_shutdown_ends_is_answered(model_folder, monkeypatch, path):
+    service = Service(ServerSettings("tiny"), Embedder.open(model_folder))
+    app, begun, free, forward = create_app(service), threading.Event(), threading.Event(), worker.forward
+
+    def waiting(*given, **how):
+        begun.set()
+        assert free.wait(60)
+        return forward(*given, **how)
+
+    monkeypatch.setattr(worker, "forward", waiting)
+
+    async def check():
+        async with app.router.lifespan_context(app):
+            body = {"inputs": "a cat"} if path == "/embed" else {"model": "tiny", "input": "a cat"}
+            asked = asyncio.create_task(ask(app, path, body, asyncio.Event()))
+            await asyncio.to_thread(begun.wait, PATIENCE)
+            asked.cancel()  # as uvicorn does at its limit
+            start, content = await asked
+            free.set()
+        return start["status"], json.loads(content["body"])["error"]
+
+    status, error = asyncio.run(check())
+    assert status == 503
+    assert (error["message"] if path.startswith("/v1") else error) == "The server shuts down: repeat the request later."
+
+
 def test_work_that_fails_after_its_client_has_gone_is_not_logged(model_folder, own_index, monkeypatch):
     service = Service(ServerSettings("tiny", own_index), Embedder.open(model_folder))
     app, begun, free, logged = create_app(service), threading.Event(), threading.Event(), []

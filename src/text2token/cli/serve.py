@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from text2token.serving import ServerSettings, Service
 
 _KEY_VARIABLE = "TEXT2TOKEN_API_KEY"
+_GRACE = 60  # seconds after SIGTERM in which requests may end; whatever kills the server must wait longer
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,8 @@ def serve_command(
     own = listener.getsockname()
     shown = f"[{own[0]}]" if ":" in own[0] else own[0]
     click.echo(f"Serving {settings.model} at http://{shown}:{own[1]}", err=True)
-    config = uvicorn.Config(app, log_config=_log_config(log_format), server_header=False, timeout_graceful_shutdown=60)
+    log = _log_config(log_format)
+    config = uvicorn.Config(app, log_config=log, server_header=False, timeout_graceful_shutdown=_GRACE)
     uvicorn.Server(config).run(sockets=[listener])
 
 

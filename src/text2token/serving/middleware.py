@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import time
 
@@ -31,8 +32,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        settings, path = self._service.settings, scope["path"]
-        headers = dict(scope["headers"])
+        path, headers = scope["path"], dict(scope["headers"])
         if refusal := self._refusal(scope["method"], path, headers):
             await error_response(path, refusal)(scope, receive, send)
             self._count(path, refusal.status, refusal.kind, 0.0)
@@ -40,28 +40,22 @@ class Gate:
         # HEAD is a GET whose body is dropped, which uvicorn does (RFC 9110, 9.3.2); routes of FastAPI refuse it.
         if scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
-        taken = 0
-
-        async def limited() -> Message:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > settings.max_bytes:
-                raise HTTPException(413, f"The body has more than {settings.max_bytes} bytes: send it in parts")
-            return message
-
-        status, started = 500, time.monotonic()
+        status, begun, started = 500, False, time.monotonic()
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, begun = message["status"], True
             await send(message)
 
         try:
-            await self._app(scope, limited, watched)
+            await self._app(scope, _limited(receive, self._service.settings.max_bytes), watched)
         except ClientGoneError:
             status = 499
+        except asyncio.CancelledError:  # the server ends before this request
+            if not begun:  # of a stream, the rest is missing
+                ends = ApiError(503, "The server shuts down: repeat the request later.", "Unhealthy", retry_after=1)
+                await error_response(path, ends)(scope, receive, watched)
         finally:
             self._count(path, status, "Backend" if status >= 500 else "Validation", time.monotonic() - started)
 
@@ -98,6 +92,21 @@ _METHODS = frozenset(
         *("indexes", "info", "health", "ready", "metrics", "explorer", "root"),
     }
 )
+
+
+def _limited(receive: Receive, most: int) -> Receive:
+    """Return a ``receive`` that refuses a body of more than ``most`` bytes."""
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > most:
+            raise HTTPException(413, f"The body has more than {most} bytes: send it in parts")
+        return message
+
+    return limited
 
 
 def _has_key(header: bytes, keys: tuple[str, ...]) -> bool:
