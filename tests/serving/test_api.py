@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from qdrant_client import QdrantClient
+from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
@@ -28,6 +29,7 @@ from text2token.search.engines.postgres import PostgresEngine
 from text2token.search.engines.qdrant import QdrantEngine
 from text2token.search.index_folder import write_lock
 from text2token.serving import worker
+from text2token.serving.plane import project
 from text2token.settings.templates import TEMPLATES
 from text2token.utils.errors import UnavailableError
 
@@ -699,3 +701,17 @@ def test_the_map_shows_every_document_by_its_strongest_token(client, index_folde
     spread = np.array([[point["x"], point["y"]] for point in told["points"]])
     np.testing.assert_allclose(np.linalg.norm(spread, axis=0), strengths[:2], atol=1e-4)
     assert client.get("/map", params={"index": "nope"}).status_code == 404
+
+
+@pytest.mark.parametrize("row", [[0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.3, 0.2, 0.0, 0.7]])
+@pytest.mark.parametrize("documents", [0, 1, 3, 5])
+def test_documents_that_do_not_differ_lie_in_one_place(row, documents):
+    class Alike:
+        def __len__(self):
+            return documents
+
+        def sample(self, _):
+            rows = csr_array(np.array([row] * documents, np.float32).reshape(-1, 4))
+            return [Document(str(number), "", "a") for number in range(documents)], rows, ["a", "b", "c", "d"]
+
+    assert [(point["x"], point["y"]) for point in project(Alike())["points"]] == [(0, 0)] * documents

@@ -38,9 +38,12 @@ class Plane:
 def project(index: Index) -> dict[str, Any]:
     """Project the documents' token vectors, scaled to length 1, onto their first two principal components."""
     documents, rows, names = index.sample(_MOST)
+    if not documents:
+        return {"points": [], "documents": len(index)}
     unit = normalize(rows)
     places = np.zeros((len(documents), 2))
-    if len(documents) > 2 and unit.shape[1] > 2:
+    differ = bool((unit != unit[np.zeros(len(documents), int)]).nnz)  # equal documents have no principal components
+    if len(documents) > 2 and unit.shape[1] > 2 and differ:
         places = PCA(2, svd_solver="arpack", random_state=0).fit_transform(unit)
     columns, weights = np.split(rows.indices, rows.indptr[1:-1]), np.split(rows.data, rows.indptr[1:-1])
     strongest = [names[c[w.argmax()]] if len(w) else "" for c, w in zip(columns, weights, strict=True)]
