@@ -1,7 +1,8 @@
 """``text2token`` in float32, with a record of what each process trains on, for comparisons of several processes with one.
 
 Environment: ``WATCH`` is a folder for the token ids of all batches (``batches-RANK.jsonl``) and for the adapters of each stage.
-``KILL=RANK,STEP`` kills a process when it saves the checkpoint of a step.
+``KILL=RANK,STEP`` kills a process when it saves the checkpoint of a step. With ``PRECISION=own`` it trains in the
+precision of the machine.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from text2token.utils.processes import rank, splits_weights
 def watch(folder: Path, kill: str) -> None:
     """Record the training of this process in ``folder``."""
     folder.mkdir(exist_ok=True)
-    precision.has_bf16 = lambda *_: False
 
     def collate(inner: Callable[..., Any], self: TokenTargets, rows: Any, pad: int) -> Any:
         with (folder / f"batches-{rank()}.jsonl").open("a", encoding="utf-8") as file:
@@ -71,5 +71,7 @@ def _around(inner: Callable[..., Any], outer: Callable[..., Any]) -> Callable[..
 
 
 if __name__ == "__main__":
+    if os.environ.get("PRECISION") != "own":
+        precision.has_bf16 = lambda *_: False
     watch(Path(os.environ["WATCH"]), os.environ.get("KILL", ""))
     main(prog_name="text2token")

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from torch import nn
+from torch import distributed, nn
+from torch.distributed.fsdp import fully_shard
 
 from conftest import FAMILIES, SENTENCES, untrained
 from text2token.model import encoding_body, precision
@@ -113,6 +114,22 @@ def test_a_training_step_frees_the_packed_weights(backbone: Callable[[str], str]
         body(input_ids=ids).last_hidden_state.sum().backward()
     assert body not in encoding_body._BODIES
     assert all(parameter.grad is not None for parameter in body.layers.parameters())
+
+
+def test_a_body_whose_weights_are_split_encodes_and_then_learns(backbone: Callable[[str], str]) -> None:
+    embedder = untrained(backbone("llama"))
+    expected = embedder.embed(SENTENCES)
+    body = embedder.encoder[0].model
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = distributed.init_device_mesh("cpu", (1,))
+        for part in (*body.layers, body):
+            fully_shard(part, mesh=mesh)
+        torch.testing.assert_close(embedder.embed(SENTENCES), expected)
+        body(input_ids=torch.tensor([[5, 6, 7]])).last_hidden_state.sum().backward()
+        assert all(parameter.grad is not None for parameter in body.layers.parameters())
+    finally:
+        distributed.destroy_process_group()
 
 
 def test_dropout_of_a_body_in_training_stays(backbone: Callable[[str], str]) -> None:

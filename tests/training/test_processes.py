@@ -122,6 +122,13 @@ def test_fsdp_trains_what_one_process_trains(settings, corpus, alone, tmp_path):
     assert names(tmp_path) == ["m", "m-watched"]
 
 
+def test_fsdp_measures_along_a_training_in_the_precision_of_the_machine(settings, corpus, tmp_path):
+    done = start(TORCHRUN, tmp_path / "m", {**settings, "dynamics": 1}, corpus, PRECISION="own", **FSDP)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "m" / "run.json").read_text())["dynamics"]["rows"]
+    assert [(row["stage"], row["step"]) for row in rows] == [(1, 0), (1, 22), (2, 0), (2, 22)]
+
+
 def test_two_processes_follow_a_teacher_as_one_does(settings, corpus, model_folder, tmp_path):
     """Each process compares the texts of its own batch, so one process with two batches in a step has the same loss."""
     taught = {**settings, "teacher": model_folder, "stage_1": 1.0, "max_texts": 160}

@@ -226,7 +226,7 @@ class Embedder:
                 progress=progress,
             )
 
-    @torch.inference_mode()
+    @torch.no_grad()  # in inference mode, FSDP would make tensors of which a later training step cannot compute gradients
     def _encode_batch(self, texts: list[str], prompt: str | None) -> Tensor:
         """Return what the encoder's own ``encode`` does for a batch, which checks every module and weight of the model first."""
         with TOKENIZING:

@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from text2token.model import grouped_attention
 from text2token.model.half_layers import replace_layers
@@ -26,7 +27,7 @@ def encoding_body(body: nn.Module, *, half: bool) -> EncodingBody | None:
     """Return the encoding form of a body. It is made at the first call, and again after the weights have changed.
 
     A body has none while another library, or a training, has replaced the ``forward`` of one of its modules: a copy of such a
-    module would not do what the replacement does.
+    module would not do what the replacement does. Nor has one whose weights are split over processes (FSDP).
 
     Args:
         body: A transformer body.
@@ -38,6 +39,8 @@ def encoding_body(body: nn.Module, *, half: bool) -> EncodingBody | None:
         if half not in made or not made[half].is_current():
             made.pop(half, None)  # free the old weights first
             if any("forward" in vars(module) for module in body.modules() if module is not body):
+                return None
+            if any(isinstance(parameter, DTensor) for parameter in body.parameters()):
                 return None
             made[half] = EncodingBody(body, half=half)
         return made[half]

@@ -13,6 +13,7 @@ import torch
 from accelerate.utils import convert_to_fp32
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from text2token.model.encoding_body import encoding_body, forget
 from text2token.model.packed_product import can_pack
@@ -73,7 +74,7 @@ def encoding(model: Model, *, bf16: bool = False, prompt: str = "") -> Iterator[
         return
     last_row = len(model) > 1 and getattr(model[1], "pooling_mode", None) == "lasttoken"
     prefix = shared_prefix(model, prompt) if last_row else ()
-    with _replaced_forward(model[0].model, _Mode(bf16 and has_bf16(model.device), last_row, prefix)):
+    with _replaced_forward(model[0].model, _Mode(bf16 and has_bf16(model.device), last_row, prefix, direct=True)):
         yield
 
 
@@ -94,11 +95,15 @@ def mixed_precision(body: nn.Module) -> Iterator[None]:
 
 
 class _Mode(NamedTuple):
-    """How a block computes: in bfloat16, whether only the row of the last token is read, and how most texts begin."""
+    """How a block computes: in bfloat16, whether only the row of the last token is read, and how most texts begin.
+
+    ``direct`` tells that ``forward`` itself is called, as sentence-transformers does, and not the body with its hooks.
+    """
 
     half: bool
     last_row: bool
     prefix: Prefix = ()
+    direct: bool = False
 
 
 @contextmanager
@@ -136,6 +141,12 @@ class _Forward:
         modes, body = self.modes.get(get_ident()), self._body()
         if not modes or body is None:
             return self._plain(*args, **kwargs)
+        if modes[-1].direct and isinstance(body, FSDPModule):  # its hooks gather the weights
+            modes.append(modes[-1]._replace(direct=False))
+            try:
+                return body(*args, **kwargs)
+            finally:
+                modes.pop()
         half = any(mode.half for mode in modes)
         form = None
         if torch.is_grad_enabled():
