@@ -248,6 +248,16 @@ def test_what_does_not_fit_the_shards_that_are_there_is_refused(job, backbone):
     assert contents(job.folder) == before
 
 
+def test_auto_is_the_precision_of_the_shards_that_are_there(job, monkeypatch):
+    job = replace(job, precision="auto")
+    encode_shards(job, shard=0)  # on a machine without bf16
+    monkeypatch.setattr("text2token.model.precision.has_bf16", lambda device: True)
+    assert encode_shards(job) > 0
+    assert read_record(job.folder).precision == "fp32"
+    with pytest.raises(UserError, match="shards of another precision"):
+        encode_shards(replace(job, precision="bf16"))
+
+
 def test_numbers_that_no_shard_can_have_are_refused(job):
     with pytest.raises(UserError, match="There is no shard 3: the shards have the numbers 0 to 2"):
         encode_shards(job, shard=3)

@@ -47,7 +47,7 @@ class ShardJob:
         encoder: How an untrained backbone is used: keyword arguments of :meth:`text2token.Embedder.open`.
         columns: Columns of the table that the documents come from.
         batch_size: Size of a batch in texts of 128 tokens.
-        precision: See :meth:`text2token.Embedder.use_precision`.
+        precision: See :meth:`text2token.Embedder.use_precision`. Where shards in fp32 are there already, ``auto`` is fp32.
         strict: Refuse a document without text instead of skipping it.
     """
 
@@ -130,6 +130,9 @@ class ShardEncoder:
         """The record that is there, if it agrees with the job, or else a new one."""
         job, embedder = self._job, self._embedder
         check_source(job.source)
+        there = read_record(job.folder)
+        if job.precision == "auto" and there is not None and there.precision == "fp32":
+            embedder.use_precision("fp32")  # another process began, perhaps on other hardware
         wanted = {
             "shards": job.shards,
             "fingerprint": embedder_fingerprint(embedder, corrected=False),
@@ -137,7 +140,6 @@ class ShardEncoder:
             "columns": job.columns,
             "corpus_bytes": corpus_size(job.source),
         }
-        there = read_record(job.folder)
         if there is None:
             there = ShardRecord(
                 model=from_anywhere(job.model),
