@@ -492,6 +492,20 @@ def test_a_killed_build_continues_and_loses_nothing_finished(tmp_path, backbone,
         )
 
 
+def test_a_note_says_when_an_index_learns_from_few_documents(tmp_path, backbone, caplog):
+    def notes(name, count):
+        caplog.clear()
+        index = Index.create(tmp_path / name, backbone("llama"), encoder=ENCODER)
+        index.add([Document(str(i), "", text) for i, text in enumerate(CORPUS[:count])])
+        index.add([Document("more", "", "The first documents were the ones to learn from.")])
+        return [record.message for record in caplog.records]
+
+    advice = "and keeps them: build it again when it has 48 documents or more."
+    assert notes("few", 47) == [f"The index learns its corpus mean and correction from 47 documents {advice}"]
+    assert notes("one", 1) == [f"The index learns its corpus mean and correction from 1 document {advice}"]
+    assert notes("enough", 48) == []
+
+
 def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backbone, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -23,7 +24,7 @@ from text2token.model.tokens import backend_of
 from text2token.search.encoder import TextEncoder
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
-from text2token.settings.corrections import split_steps
+from text2token.settings.corrections import FEWEST_TEXTS, split_steps
 from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, file_stamps
 
@@ -76,6 +77,8 @@ class IndexModel:
     def calibrate(self, sample: Callable[[int], list[str]], *, progress: bool) -> None:
         """Store corpus mean and correction with the index. An untrained backbone first learns them from the documents.
 
+        A log line says if it learns them from too few.
+
         Args:
             sample: Returns a number of documents of the index.
             progress: Show a progress bar.
@@ -86,6 +89,13 @@ class IndexModel:
         if embedder.mean_logits is None:
             how = self._settings.calibration
             texts = [self.documents.parts(text)[0] for text in sample(how.texts)]
+            if len(texts) < min(how.texts, FEWEST_TEXTS):
+                logging.getLogger(__name__).warning(
+                    "The index learns its corpus mean and correction from %s and keeps them: build it again when it has %d "
+                    "documents or more.",
+                    "1 document" if len(texts) == 1 else f"{len(texts)} documents",
+                    min(how.texts, FEWEST_TEXTS),
+                )
             keep = (how.keep_from, how.keep_to)
             embedder.calibrate(texts, split_steps(how.correction), keep, progress=progress)
         _save_calibration(embedder, self._file)

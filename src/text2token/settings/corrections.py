@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+FEWEST_TEXTS = 48
+"""With fewer texts, a correction fits noise."""
+
 
 class Step(NamedTuple):
     """One step of a correction.

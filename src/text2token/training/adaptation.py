@@ -13,6 +13,7 @@ from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
 from text2token.model.precision import Precision
 from text2token.model.spans import correction_sample
+from text2token.settings.corrections import FEWEST_TEXTS
 from text2token.settings.facts import CandidateFacts
 from text2token.settings.recipe import Recipe
 from text2token.training.card import write_cards
@@ -31,7 +32,6 @@ from text2token.utils.errors import UserError
 from text2token.utils.processes import require_one_process
 
 Cache = Callable[[str, Callable[[], Tensor]], Tensor]
-_FEWEST_TEXTS = 48  # with fewer texts, a correction fits noise
 
 
 def adapt(
@@ -110,7 +110,7 @@ def adapt(
 def adapt_draw(recipe: Recipe) -> Draw:
     """Number of texts that ``adapt`` draws: ``calibration_texts`` to learn from, and as many to score corrections on."""
     texts = recipe.calibration_texts
-    return Draw("calibration_texts", texts, texts, part=3, fewest=_FEWEST_TEXTS)
+    return Draw("calibration_texts", texts, texts, part=3, fewest=FEWEST_TEXTS)
 
 
 def selection_data(
