@@ -25,6 +25,7 @@ import pytest
 import Stemmer
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import load_file
 from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
@@ -521,6 +522,37 @@ def test_a_build_that_is_repeated_with_other_documents_has_those(tmp_path, backb
     assert len(Index.open(tmp_path / "index")) == 4
     assert scores(again, "telescope stars", "bm25") == {}
     assert again._store.get("documents") == 4
+
+
+@pytest.mark.parametrize("same_object", [True, False])
+@pytest.mark.parametrize("kept", [0, 3], ids=["other documents", "some of them"])
+def test_a_build_that_is_repeated_with_other_documents_learns_from_those(
+    tmp_path, backbone, monkeypatch, kept, same_object
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    first = [document._replace(text=f"{document.text} {LONG}", metadata={"gone": 1}) for document in DOCUMENTS]
+    first[:kept] = DOCUMENTS[:kept]
+    settings = {"encoder": ENCODER, "calibration": Calibration(correction="centre")}
+    fresh = Index.create(tmp_path / "fresh", backbone("llama"), **settings)
+    fresh.add(DOCUMENTS)
+    again = Index.create(tmp_path / "again", backbone("llama"), **settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            again.add(first)
+    if not same_object:
+        again = Index.create(tmp_path / "again", backbone("llama"), **settings)
+    assert again.add(DOCUMENTS) == len(DOCUMENTS)
+    assert again.metadata_columns == []
+    for average in ("average_words", "average_tokens"):
+        assert again._store.get(average) == fresh._store.get(average)
+    learnt, expected = (load_file(index._folder / "calibration.safetensors") for index in (again, fresh))
+    for name, tensor in expected.items():
+        np.testing.assert_allclose(learnt[name], tensor, atol=1e-5)
+    for mode in ("sparse", "dense", "bm25"):
+        assert scores(again, "cats and stars", mode) == pytest.approx(scores(fresh, "cats and stars", mode), abs=1e-4)
 
 
 def test_an_index_is_searched_from_other_threads(index):

@@ -100,6 +100,10 @@ class IndexModel:
             embedder.calibrate(texts, split_steps(how.correction), keep, progress=progress)
         _save_calibration(embedder, self._file)
 
+    def forget(self) -> None:
+        """Remove corpus mean and correction from the index. The model must be opened anew afterwards."""
+        self._file.unlink(missing_ok=True)
+
     def _checked(self, embedder: Embedder) -> Embedder:
         stamps = {} if self._given else _model_stamps(self._name)
         # Where the stamps are those of the last time, the weights need not be read for a checksum.

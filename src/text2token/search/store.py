@@ -271,6 +271,13 @@ class DocumentStore:
         vectors = [np.frombuffer(vector, np.float16) for _, _, vector in rows]
         return [Document("", title, text).content for title, text, _ in rows], np.array(vectors, np.float32)
 
+    def forget_vectors(self) -> None:
+        """Remove all vectors and the average lengths that they depend on. All documents then wait to be encoded."""
+        self._connection.execute("UPDATE documents SET columns = NULL, weights = NULL")
+        self._connection.execute("DELETE FROM facts WHERE name LIKE 'average!_%' ESCAPE '!'")
+        for table in ("replaced", "lessons"):
+            self._connection.execute(f"DELETE FROM {table}")
+
     def forget_lessons(self) -> None:
         """Remove what :meth:`keep_lessons` stored."""
         self._connection.execute("DELETE FROM lessons")

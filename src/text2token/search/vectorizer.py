@@ -87,6 +87,12 @@ class Vectorizer:
             documents = max(self._store.get("documents", 0), 1)
             self._store.set(**{f"average_{kind}": self._store.get(kind, 0) / documents for kind in ("words", "tokens")})
 
+    def forget(self) -> None:
+        """Forget the vectors of an unfinished index, and all that was learnt from its documents before they were encoded."""
+        self._store.forget_vectors()
+        self.model.forget()
+        del self.model  # it may be open, with what is forgotten
+
     def calibrate(self, sample: Callable[[int], list[str]], *, progress: bool) -> None:
         """See :meth:`text2token.search.index_model.IndexModel.calibrate`."""
         self.model.calibrate(sample, progress=progress)

@@ -88,19 +88,28 @@ class IndexWriter:
     def _count(self, batches: Iterable[Batch], progress: bool) -> None:
         """Read and check all documents in one transaction.
 
-        When an unfinished first build is repeated, documents that are not in the new input are removed.
+        When an unfinished first build is repeated, documents that are not in the new input are removed. If any document is
+        another one, all are encoded again, since what the index learns from its documents goes into every vector.
         """
         resumed = self.store.get("documents", 0) > 0 and not self.store.get("finished")
         read: set[str] = set()
+        gone: list[str] = []
+        changed = 0
         with step("Reading documents", enabled=progress), self.store.transaction():
             for batch in batches:
-                self._read(batch)
+                if resumed and not read:
+                    self.store.set(metadata_columns={})  # they are found again
+                changed += self._read(batch)
                 read.update(document.id for document in batch.documents if resumed)
-        if read and (gone := [name for name in self.store.ids() if name not in read]):
+            if read:
+                gone = [name for name in self.store.ids() if name not in read]
+            if resumed and (changed or gone):
+                self.vectorizer.forget()
+        if gone:
             self.delete(gone)
 
-    def _read(self, batch: Batch) -> None:
-        """Store and count documents that are new or have changed."""
+    def _read(self, batch: Batch) -> int:
+        """Store and count documents that are new or have changed; their number is returned."""
         cleaned = [as_kept(document) for document in batch.documents]
         last = {document.id: place for place, document in enumerate(cleaned)}
         _check_ids(last, self.engine.max_id_bytes)
@@ -110,7 +119,8 @@ class IndexWriter:
         self.vectorizer.count(Batch(replaced), -1)
         self.vectorizer.count(Batch(cleaned, batch.tokens).select(new), 1)
         self.store.put(cleaned[place] for place in new)
-        self.store.keep_metadata_columns([cleaned[place].metadata for place in new])
+        self.store.keep_metadata_columns([cleaned[place].metadata for place in last.values()])
+        return len(new)
 
     def _waiting(self) -> Iterator[Batch]:
         """Documents that wait to be encoded, until there are none."""
