@@ -43,7 +43,7 @@ def quality_part(result: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_present_names(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Rename the correction of a results file that names none: it calls ``centre+filter``, an earlier default, "filtered"."""
+    """Rename the correction of a results file that names none: it calls the default, ``centre+filter``, "filtered"."""
     if "correction" in result["details"]:
         return result
     renamed: dict[str, Any] = json.loads(json.dumps(result).replace(", filtered", CORRECTED))

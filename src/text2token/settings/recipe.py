@@ -99,7 +99,7 @@ class Recipe(BaseModel):
 
     calibration_texts: Count = Field(500, description="texts that the correction and the mean logits are computed from")
     correction: str = Field(
-        "whiten-0.7+filter",
+        "centre+filter",
         description=f"correction of dense vectors (val): none, or steps joined by +: {', '.join(STEPS.values())}",
     )
     keep_from: Share = Field(0.02, description="the filter keeps the spectrum of the decoding head from this share")

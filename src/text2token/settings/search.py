@@ -67,7 +67,7 @@ class Calibration(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    correction: str = "whiten-0.7+filter"
+    correction: str = "centre+filter"
     keep_from: float = 0.02
     keep_to: float = 0.9
     texts: int = 500
