@@ -110,7 +110,6 @@ class TextEncoder:
     @property
     def _rounding_error(self) -> float:
         """Largest logit above the corpus mean that a text at the mean may have."""
-        mean = (
-            self._embedder.require_calibration() - self._embedder.decoding_head.bias
-        )  # of W·h, in saved models as well
+        # The mean of W·h, also in a saved model, whose corpus mean is a part of the bias.
+        mean = self._embedder.require_calibration() - self._embedder.decoding_head.bias
         return _ROUNDING[self._embedder.precision] * float(mean.abs().max())

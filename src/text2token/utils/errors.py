@@ -97,6 +97,4 @@ def _is_full_disk(error: BaseException) -> bool:
 
 def is_lack_of_memory(error: BaseException) -> bool:
     """Return True for an error that means too little memory of the machine or of its accelerator, or that has such a cause."""
-    if error.__cause__ and is_lack_of_memory(error.__cause__):
-        return True
-    return isinstance(error, MemoryError) or bool(_NO_MEMORY_MESSAGE.search(str(error)))
+    return any(isinstance(cause, MemoryError) or _NO_MEMORY_MESSAGE.search(str(cause)) for cause in _with_causes(error))
