@@ -9,7 +9,6 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from text2token.model import grouped_attention
 from text2token.model.half_layers import replace_layers
@@ -38,12 +37,20 @@ def encoding_body(body: nn.Module, *, half: bool) -> EncodingBody | None:
         made = _BODIES.setdefault(body, {})
         if half not in made or not made[half].is_current():
             made.pop(half, None)  # free the old weights first
-            if any("forward" in vars(module) for module in body.modules() if module is not body):
-                return None
-            if any(isinstance(parameter, DTensor) for parameter in body.parameters()):
+            replaced = any("forward" in vars(module) for module in body.modules() if module is not body)
+            if replaced or is_split(body):
                 return None
             made[half] = EncodingBody(body, half=half)
         return made[half]
+
+
+def is_split(body: nn.Module) -> bool:
+    """Return whether the weights of a body are split over processes (FSDP), so that each has a part of them."""
+    if not torch.distributed.is_available():  # as on a Jetson
+        return False
+    from torch.distributed.tensor import DTensor  # not there where torch was built without it
+
+    return any(isinstance(parameter, DTensor) for parameter in body.parameters())
 
 
 def forget(body: nn.Module) -> None:

@@ -13,9 +13,8 @@ import torch
 from accelerate.utils import convert_to_fp32
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 
-from text2token.model.encoding_body import encoding_body, forget
+from text2token.model.encoding_body import encoding_body, forget, is_split
 from text2token.model.packed_product import can_pack
 from text2token.model.shared_prefix import Prefix, shared_prefix
 from text2token.utils.errors import UserError
@@ -141,7 +140,7 @@ class _Forward:
         modes, body = self.modes.get(get_ident()), self._body()
         if not modes or body is None:
             return self._plain(*args, **kwargs)
-        if modes[-1].direct and isinstance(body, FSDPModule):  # its hooks gather the weights
+        if modes[-1].direct and is_split(body):  # its hooks gather the weights
             modes.append(modes[-1]._replace(direct=False))
             try:
                 return body(*args, **kwargs)
