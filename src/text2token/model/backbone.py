@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -25,7 +25,7 @@ from text2token.model.loading import loading
 from text2token.model.probes import attends_ahead, check_inputs
 from text2token.model.template import bake
 from text2token.settings.templates import TEMPLATES, Template
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_choice
 
 Attention = Literal["own", "causal", "bidirectional"]
 PoolingMode = Literal["mean", "last", "weighted-mean"]
@@ -55,7 +55,8 @@ def resolve(name: str) -> str:
 def from_anywhere(name: str) -> str:
     """Return the name of a backbone as a record needs it: a local path becomes absolute, so that it holds in any folder."""
     path = Path(name).expanduser()
-    return str(path.resolve()) if name not in packaged.PACKAGED and path.exists() else name
+    is_packaged = name in packaged.PACKAGED or name in packaged.REFERENCES
+    return str(path.resolve()) if not is_packaged and path.exists() else name
 
 
 class EncoderSettings(TypedDict, total=False):
@@ -197,6 +198,7 @@ def _ending(transformer: Transformer) -> list[int] | None:
 
 def _set_attention(body: PreTrainedModel, attention: Attention, name: str) -> None:
     """Set the attention in the configuration, which is saved with the model, then test that the body obeys."""
+    check_choice("attention", attention, get_args(Attention))
     if attention == "own":
         return
     body.config.is_causal = attention == "causal"

@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import torch
 from accelerate.utils import convert_to_fp32
@@ -17,7 +17,7 @@ from torch import nn
 from text2token.model.encoding_body import encoding_body, forget, is_split
 from text2token.model.packed_product import can_pack
 from text2token.model.shared_prefix import Prefix, shared_prefix
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_choice
 
 Model: TypeAlias = SentenceTransformer | SparseEncoder
 Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
@@ -43,8 +43,10 @@ def use_of_bf16(model: Model, precision: Precision) -> bool:
     ``auto`` takes bfloat16 for a transformer body on hardware that has it.
 
     Raises:
-        UserError: ``bf16`` is asked for, but the model has no transformer body, or its device has no bfloat16.
+        UserError: ``precision`` is none of these, or ``bf16`` is asked for, but the model has no transformer body, or its device
+            has no bfloat16.
     """
+    check_choice("precision", precision, get_args(Precision))
     can = has_body(model) and has_bf16(model.device)
     if precision == "bf16" and not can:
         raise UserError("This model or machine has no bf16: set precision to auto or fp32.")

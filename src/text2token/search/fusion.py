@@ -14,7 +14,7 @@ from typing import NamedTuple, get_args
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.filters import Filter
 from text2token.settings.search import HYBRID_WEIGHTS, FieldName, FusionMethod, Mode
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_choice
 
 _RANK_OFFSET = 60  # Cormack et al. 2009; a larger offset makes the first ranks stand out less
 
@@ -50,7 +50,7 @@ def fields_to_search(
         inference_free: The query is not encoded, so the dense field is left out.
 
     Raises:
-        UserError: No field is left, or the fusion names a method or a field that does not exist.
+        UserError: There is no such mode, no field is left, or the fusion names a method or a field that does not exist.
     """
     if fusion.method not in get_args(FusionMethod):
         raise UserError(f"There is no fusion {fusion.method!r}: choose {' or '.join(get_args(FusionMethod))}.")
@@ -58,6 +58,7 @@ def fields_to_search(
         raise UserError(
             f"There is no field {min(unknown)!r} to weight: the fields are {', '.join(get_args(FieldName))}."
         )
+    check_choice("mode", mode, get_args(Mode))
     if mode != "hybrid" and mode not in available:
         reason = "model has no decoding head" if mode == "sparse" else "engine keeps none"
         raise UserError(f"This index has no {mode} field, since its {reason}: choose another `mode`.")

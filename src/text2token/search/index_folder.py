@@ -66,13 +66,14 @@ def create_index(
     check_folder(folder)
     WordSplitter(language)  # refuses an unknown language before the model is opened
     uri = stored_address(engine, uri)
-    model = str(Path(model).resolve()) if Path(model).exists() else model
-    student = find_student(model, query_model)
-    from text2token.model.embedder import Embedder  # torch, which a search may not need
+    student = find_student(str(Path(model).expanduser().resolve()), query_model)
+    from text2token.model.backbone import from_anywhere  # torch, which a search may not need
+    from text2token.model.embedder import Embedder
     from text2token.model.fingerprint import embedder_fingerprint, with_calibration
     from text2token.model.tokens import backend_of
     from text2token.search.index_model import check_indexable
 
+    model = from_anywhere(model)
     embedder = embedder or Embedder.open(model, **encoder)
     check_indexable(embedder, model)
     fingerprint = embedder_fingerprint(embedder, corrected=False)

@@ -72,6 +72,8 @@ def explain(
     """
     documents = store.found([hit.id for hit in hits])
     hits = [hit for hit in hits if hit.id in documents]  # another process may have deleted one meanwhile
+    if not hits:  # an index without documents has no statistics either
+        return []
     columns = {field: csr_array(rows).indices for field, rows in query.items() if field != "dense"}
     if "bm25" in query:
         contents = [documents[hit.id].content for hit in hits]

@@ -3,7 +3,7 @@
 import errno
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from numbers import Integral
 
@@ -51,6 +51,16 @@ def check_count(name: str, value: object) -> None:
     """
     if not isinstance(value, Integral) or value < 1:
         raise UserError(f"`{name}` is {value!r}: give a whole number from 1 up.")
+
+
+def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+    """Check that a setting is one of some words.
+
+    Raises:
+        UserError: It is not.
+    """
+    if value not in (known := list(choices)):
+        raise UserError(f"`{name}` is {value!r}: choose among {', '.join(known)}.")
 
 
 def first_line(error: Exception) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import get_args
 
 from text2token.settings.search import EngineName
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_choice
 
 _USER = re.compile(r"^(\w+://[^:@/?]*):[^/?]*@")
 _SECRETS = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*(&|$)")
@@ -29,6 +30,7 @@ def stored_address(engine: EngineName, uri: str | None) -> str | None:
     Raises:
         UserError: It is not an address of the engine. The message does not repeat an address that may hold a password.
     """
+    check_choice("engine", engine, get_args(EngineName))
     if engine == "embedded":
         if uri is not None:
             raise UserError("The embedded engine has no address: leave `uri` out, or choose another `engine`.")
