@@ -555,6 +555,21 @@ def test_a_build_that_is_repeated_with_other_documents_learns_from_those(
         assert scores(again, "cats and stars", mode) == pytest.approx(scores(fresh, "cats and stars", mode), abs=1e-4)
 
 
+def test_a_build_that_is_repeated_with_one_other_document_encodes_that(tmp_path, backbone, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    many = [document._replace(id=f"{document.id}-{copy}") for copy in range(5) for document in DOCUMENTS]
+    index = Index.create(tmp_path / "index", backbone("llama"), **SETTINGS)
+    with monkeypatch.context() as patch:
+        patch.setattr(EmbeddedEngine, "finish", killed)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(many)
+    learnt = index._store.get("average_words")
+    assert index.add([many[0]._replace(text="A new text about cats."), *many[1:]]) == 1
+    assert index._store.get("average_words") == learnt
+
+
 def test_an_index_is_searched_from_other_threads(index):
     with ThreadPoolExecutor(2) as pool:
         found = list(pool.map(lambda query: index.search(query, 3).hits, ["cat", "stars"] * 4))

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 _READ = 512  # documents counted at once
 _ENCODED = 64  # documents encoded between two commits; a killed process loses at most these
+_FEW_OTHERS = (
+    0.1  # share of the documents that may be others when a build is repeated: they hardly change what it has learnt
+)
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,8 @@ class IndexWriter:
     def _count(self, batches: Iterable[Batch], progress: bool) -> None:
         """Read and check all documents in one transaction.
 
-        When an unfinished first build is repeated, documents that are not in the new input are removed. If any document is
-        another one, all are encoded again, since what the index learns from its documents goes into every vector.
+        When an unfinished first build is repeated, documents that are not in the new input are removed. If many documents are
+        others, all are encoded again, since what the index has learnt from its documents goes into every vector.
         """
         resumed = self.store.get("documents", 0) > 0 and not self.store.get("finished")
         read: set[str] = set()
@@ -103,7 +106,7 @@ class IndexWriter:
                 read.update(document.id for document in batch.documents if resumed)
             if read:
                 gone = [name for name in self.store.ids() if name not in read]
-            if resumed and (changed or gone):
+            if resumed and changed + len(gone) > _FEW_OTHERS * len(read):
                 self.vectorizer.forget()
         if gone:
             self.delete(gone)
