@@ -1,4 +1,4 @@
-"""Words that a setting does not know are refused by name, also in Python, where no command line checks them."""
+"""Settings are checked in Python, too, where no command line does it, and before any work."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import pytest
 
 from conftest import untrained
 from text2token import Embedder, UserError
-from text2token.search import Document, Index
+from text2token.analysis import explain_instructions
+from text2token.search import Document, Index, ShardJob
+from text2token.settings import Calibration
 
 
 @pytest.mark.parametrize("precision", ["float32", "fp16", "", None])
@@ -45,3 +47,49 @@ def test_a_folder_with_the_name_of_a_packaged_model_is_another_thing(monkeypatch
         "all-minilm-l6-v2",
     ]
     assert from_anywhere("model") == from_anywhere("~/model") == str(tmp_path / "model")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"correction": "center"}, "no correction 'center'"),
+        ({"keep_from": 0.9, "keep_to": 0.1}, "must be below keep_to"),
+        ({"keep_to": 1.5}, "keep_to"),
+        ({"texts": 0}, "texts"),
+    ],
+)
+def test_a_calibration_that_cannot_be_learnt(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Calibration(**settings)
+
+
+def test_numbers_below_1(tmp_path, backbone):
+    for setting in ("shards", "batch_size"):
+        with pytest.raises(UserError, match=f"`{setting}` is 0"):
+            ShardJob("m", tmp_path / "d.jsonl", tmp_path / "out", **{"shards": 2, setting: 0})
+    with pytest.raises(UserError, match=r"`max_length` is 64\.5"):
+        Embedder.open(backbone("llama"), max_length=64.5)
+
+
+def test_one_text_in_place_of_a_list(backbone, tmp_path):
+    embedder = untrained(backbone("llama"))
+    with pytest.raises(UserError, match="write \\[text\\]"):
+        explain_instructions(embedder, "The cat sat.", "Is it")
+    index = Index.create(tmp_path / "index", backbone("llama"))
+    index.add([Document("1", "", "The cat caf\u00e9.")])
+    with pytest.raises(UserError, match="write \\[text\\]"):
+        index.query_vectors("cat")
+    with pytest.raises(UserError, match="None"):
+        index.search(None)
+    composed, decomposed = (
+        index.query_vectors([text], "bm25")["bm25"].toarray() for text in ("caf\u00e9", "cafe\u0301")
+    )
+    assert composed.any()
+    assert (composed == decomposed).all()
+
+
+def test_an_empty_instruction_leaves_the_bare_text(backbone):
+    embedder = untrained(backbone("llama"))
+    explained = explain_instructions(embedder, "The cat sat.", ["", "Is it"])
+    assert list(explained) == ["", "Is it"]
+    assert explained[""] == explain_instructions(embedder, "The cat sat.", [])[""]

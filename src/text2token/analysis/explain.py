@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from text2token.data.text import check_texts
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
 from text2token.utils.errors import check_count
@@ -126,10 +127,11 @@ def explain_instructions(
         stop_words: Languages of the words that ``filtered`` leaves out.
 
     Raises:
-        UserError: The embedder has no decoding head.
+        UserError: The embedder has no decoding head, or ``instructions`` is no list of texts.
     """
+    check_texts(instructions)
     keep = embedder.displayed_tokens(filtered, stop_words)
-    prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions}
+    prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions if instruction}
     logits = {name: embedder.logits(embedder.embed([text], prompt=prompt))[0] for name, prompt in prompts.items()}
     bare, explanations = logits[""], {}
     for name, instructed in logits.items():

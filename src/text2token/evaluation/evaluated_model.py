@@ -80,7 +80,7 @@ class LearnedCorrection:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps and not self.texts:
+        if self.steps and not len(self.texts):
             raise UserError(
                 f"The correction '{'+'.join(self.steps)}' is learned from texts: give a `corpus`, "
                 "or set `correction` to none."

@@ -25,7 +25,7 @@ from text2token.model.loading import loading
 from text2token.model.probes import attends_ahead, check_inputs
 from text2token.model.template import bake
 from text2token.settings.templates import TEMPLATES, Template
-from text2token.utils.errors import UserError, check_choice
+from text2token.utils.errors import UserError, check_choice, check_count
 
 Attention = Literal["own", "causal", "bidirectional"]
 PoolingMode = Literal["mean", "last", "weighted-mean"]
@@ -131,6 +131,7 @@ def encoder_around(
         transformer = _transformer_around(body, resolve(name))
         check_inputs(transformer, name)
     tokenizer = transformer.tokenizer
+    check_count("max_length", max_length)
     if max_length > tokenizer.model_max_length:
         raise UserError(f"'{name}' reads at most {tokenizer.model_max_length} tokens: lower max_length.")
     with loading(name):

@@ -64,6 +64,7 @@ class IndexSearcher:
         filters: Sequence[Filter | str] | str,
     ) -> SearchResults:
         """See :meth:`text2token.search.index.Index.search`."""
+        check_texts([query])
         check_count("k", k)
         query = clean(query)
         if not query:
@@ -109,8 +110,9 @@ class IndexSearcher:
         self, queries: Sequence[str], mode: Mode, *, inference_free: bool, fusion: Fusion
     ) -> dict[FieldName, Matrix]:
         """See :meth:`text2token.search.index.Index.query_vectors`."""
+        check_texts(queries)
         fields = fields_to_search(mode, self.fields, fusion, inference_free=inference_free)
-        return self.vectorizer.queries(queries, fields, inference_free=inference_free)
+        return self.vectorizer.queries([clean(query) for query in queries], fields, inference_free=inference_free)
 
     def _conditions(self, filters: Sequence[Filter | str] | str) -> list[Filter]:
         return read_filters(filters, self.store.metadata_columns())

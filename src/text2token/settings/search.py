@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from text2token.settings.corrections import parse_steps, split_steps
 
 FieldName = Literal["sparse", "dense", "bm25"]
 """A field of an index: one kind of vectors, which can be searched alone."""
@@ -68,6 +70,13 @@ class Calibration(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     correction: str = "centre+filter"
-    keep_from: float = 0.02
-    keep_to: float = 0.9
-    texts: int = 500
+    keep_from: float = Field(0.02, ge=0, le=1)
+    keep_to: float = Field(0.9, ge=0, le=1)
+    texts: int = Field(500, ge=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Calibration:
+        if self.keep_from >= self.keep_to:
+            raise ValueError(f"keep_from ({self.keep_from}) must be below keep_to ({self.keep_to})")
+        parse_steps(split_steps(self.correction))
+        return self

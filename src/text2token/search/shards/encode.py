@@ -30,7 +30,7 @@ from text2token.search.shards.record import (
 )
 from text2token.search.shards.table import table_bytes
 from text2token.search.vectors import raw_counts
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_count
 from text2token.utils.places import check_folder_writable, open_place, write_whole
 from text2token.utils.progress import track
 
@@ -64,6 +64,8 @@ class ShardJob:
     def __post_init__(self) -> None:
         for name in ("source", "folder"):  # strings are places, too
             object.__setattr__(self, name, open_place(getattr(self, name)))
+        check_count("shards", self.shards)
+        check_count("batch_size", self.batch_size)
 
 
 class ShardEncoder:
