@@ -2,9 +2,9 @@
 
     python benchmarks/speed.py --data DATA
 
-The model is one that ``fit`` makes with its defaults. Every finished part stays in ``--runs``, with the
-revision that it was measured at, so a stopped run continues. The results hold the parts that are finished; those of a machine
-without bf16 are speed-avx2.json.
+The model is one that ``fit`` makes with its defaults. Every finished part stays in ``--runs``, with the revision that it was
+measured at, so a stopped run continues. The results hold the parts that are finished; those of a machine without bf16 are
+speed-avx2.json.
 """
 
 from __future__ import annotations

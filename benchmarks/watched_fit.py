@@ -1,8 +1,8 @@
 """``text2token`` in float32, with a record of what each process trains on, for comparisons of several processes with one.
 
 Environment: ``WATCH`` is a folder for the token ids of all batches (``batches-RANK.jsonl``) and for the adapters of each stage.
-``KILL=RANK,STEP`` kills a process when it saves the checkpoint of a step. With ``PRECISION=own`` it trains in the
-precision of the machine.
+``KILL=RANK,STEP`` kills a process when it saves the checkpoint of a step. With ``PRECISION=own`` it
+trains in the precision of the machine.
 """
 
 from __future__ import annotations

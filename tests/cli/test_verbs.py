@@ -162,9 +162,9 @@ def test_an_empty_name_is_not_the_current_folder(texts, tmp_path, monkeypatch):
 
 def test_an_index_of_short_texts_needs_no_setting_of_the_training(backbone, tmp_path):
     (tmp_path / "d.csv").write_text("id,text\n1,a cat\n2,a dog\n")
-    done(
-        "index", backbone("llama"), tmp_path / "d.csv", "-o", tmp_path / "i", "--template", "none", "--max-length", "32"
-    )
+    where = tmp_path / "d.csv", "-o", tmp_path / "i"
+    done("index", backbone("llama"), *where, "--template", "none", "--max-length", "32")
+    assert "a dog" in done("search", tmp_path / "i", "dog", "--no-model", "--json")
 
 
 @pytest.mark.parametrize(("charset", "sign", "shown"), [("utf-8", "\udce9", r"\udce9"), ("latin-1", "→", r"\u2192")])

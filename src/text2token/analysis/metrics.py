@@ -1,9 +1,8 @@
 """Alignment rates and token categories: how well aligned tokens match the tokens of a text, and which kinds of tokens they are.
 
 The rates are Hit@K and the local and global alignment rate of arXiv 2406.17378, known to us from its abstract, its released
-code and the notes of another reader. The categories follow the two kinds of
-key tokens in the abstract of Text2Token (arXiv 2510.10224): tokens in the text and tokens derived beyond it. The rules that
-assign a token to a category are ours.
+code and the notes of another reader. The categories follow the two kinds of key tokens in the abstract of Text2Token (arXiv
+2510.10224): tokens in the text and tokens derived beyond it. The rules that assign a token to a category are ours.
 """
 
 from __future__ import annotations

@@ -72,9 +72,9 @@ class PackedProduct(PlainProduct):
 
     def activated(self, inputs: Tensor, activation: Activation) -> Tensor:
         """Return the activation of the product."""
-        return (
-            super().activated(inputs, activation) if self._kind == torch.float32 else self._product(inputs, activation)
-        )
+        if self._kind == torch.float32:
+            return super().activated(inputs, activation)
+        return self._product(inputs, activation)
 
     def _product(self, inputs: Tensor, activation: Activation) -> Tensor:
         name, algorithm = activation

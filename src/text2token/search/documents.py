@@ -145,7 +145,7 @@ def document_files(source: Path) -> list[Path]:
     place = _place(source)
     if not place.is_dir():
         return [place]
-    return [file for file in _visible_files(place) if file.suffix.lower() in _TEXT_FILES]
+    return _texts(_visible_files(place))
 
 
 def _place(source: Path) -> Path:
@@ -162,9 +162,14 @@ def _visible_files(folder: Path) -> list[Path]:
     return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
 
 
+def _texts(files: list[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in _TEXT_FILES]
+
+
 def _report_left_out(folder: Path) -> None:
-    place, read = _place(folder), set(document_files(folder))
-    left = Counter(file.suffix.lower() or "no ending" for file in _visible_files(folder) if file not in read)
+    place, visible = _place(folder), _visible_files(folder)
+    read = set(_texts(visible)) if place == folder else {place}
+    left = Counter(file.suffix.lower() or "no ending" for file in visible if file not in read)
     if left:
         endings = ", ".join(ending for ending, _ in left.most_common(_NAMED))
         more = ", …" if len(left) > _NAMED else ""

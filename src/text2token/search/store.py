@@ -62,11 +62,11 @@ class Totals(NamedTuple):
 class DocumentStore:
     """An SQLite file.
 
-    Raises:
-        UnavailableError: By every method that reads: the folder may only be read, and another process has changed the file.
-
     Args:
         file: Database file; it is made if it does not exist.
+
+    Raises:
+        UnavailableError: By every method that reads: the folder may only be read, and another process has changed the file.
     """
 
     def __init__(self, file: Path) -> None:

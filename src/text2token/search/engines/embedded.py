@@ -142,11 +142,7 @@ class EmbeddedEngine:
 
     def _segments_without(self, ids: Sequence[str]) -> dict[str, Segment]:
         """The segments with some documents marked as deleted; searches do not see the marks yet."""
-        rows = {
-            name: [row for document in ids if (row := segment.ids.row(document)) is not None]
-            for name, segment in self._segments.items()
-        }
-        return {name: _without(segment, rows[name]) for name, segment in self._segments.items()}
+        return {name: _without(segment, ids) for name, segment in self._segments.items()}
 
     def _compact(self) -> None:
         """Rewrite segments with many deleted documents, and merge segments of similar size."""
@@ -201,8 +197,9 @@ def _needs_compaction(segment: Segment) -> bool:
     return segment.count < (1 - MAX_DELETED_SHARE) * len(segment.ids)
 
 
-def _without(segment: Segment, rows: Sequence[int]) -> Segment:
-    """A segment with the documents in some rows marked as deleted. A search may read the old one, which stays as it is."""
+def _without(segment: Segment, ids: Sequence[str]) -> Segment:
+    """A segment with some documents marked as deleted. A search may read the old one, which stays as it is."""
+    rows = [row for document in ids if (row := segment.ids.row(document)) is not None]
     if not rows:
         return segment
     marked = copy.copy(segment)
