@@ -75,7 +75,7 @@ def test_models_read_the_documents_wikipedia_and_both(backbone, tmp_path, monkey
     monkeypatch.setattr("trained.text2token", lambda *arguments: ran(text2token(*arguments)))
     collection = beir(write_search(tmp_path / "search"), "tiny", 60)
     (tmp_path / "wikipedia.txt").write_text("\n".join(CORPUS))
-    fitted = fit_all(collection, tmp_path / "wikipedia.txt", tmp_path / "runs", 60)
+    fitted = fit_all(collection, tmp_path / "wikipedia.txt", tmp_path / "runs", 60, continued=True)
     assert list(fitted) == [OWN, WIKIPEDIA, CONTINUED]
     records = {name: RunRecord.read(folder / "run.json") for name, folder in fitted.items()}
     tokens = {name: own_corpus.cost(folder)["tokens"] for name, folder in fitted.items()}
