@@ -2,13 +2,15 @@
 
     python benchmarks/own_corpus.py --data DATA
 
-Every finished part stays in ``--runs``, so a stopped run continues. Whole collections take hours.
+Every finished part stays in ``--runs``, so a stopped run continues. The benchmark writes its results after every collection.
+Whole collections take hours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -53,18 +55,17 @@ def main(data: Path, runs: Path, documents: int | None) -> None:
     quiet_libraries()
     checksums = data_checksums(data, [*SETS.values(), SENTENCES])
     collections = [beir(data / folder, name, documents) for name, folder in SETS.items()]
-    for continued in (False, True):  # no figure needs the last models, so they come after the first file is written
-        scores: dict[str, Scores] = {}
-        details: dict[str, Any] = {"documents": documents, "collections": {}}
-        for collection in collections:
-            fitted = fit_all(collection, data / SENTENCES, runs, documents, continued)
-            scores[collection.name] = score_all(collection, fitted, runs, documents)
-            details["collections"][collection.name] = {
-                "documents": len(collection.documents),
-                "queries": len(collection.queries),
-                "trained": {model: cost(folder) for model, folder in fitted.items()},
-                **summary(scores[collection.name]),
-            }
+    scores: dict[str, Scores] = {}
+    details: dict[str, Any] = {"documents": documents, "collections": {}}
+    for continued, collection in product((False, True), collections):  # no figure needs the models that continue
+        fitted = fit_all(collection, data / SENTENCES, runs, documents, continued)
+        scores[collection.name] = score_all(collection, fitted, runs, documents)
+        details["collections"][collection.name] = {
+            "documents": len(collection.documents),
+            "queries": len(collection.queries),
+            "trained": {model: cost(folder) for model, folder in fitted.items()},
+            **summary(scores[collection.name]),
+        }
         click.echo(write_results("own_corpus", 0, checksums, figures(scores), details))
 
 

@@ -58,7 +58,8 @@ def main() -> None:
         write_page(
             render("results-speed.md.j2", page_speed.context(speed)) + "\n", DOCS / f"results-{speed['name']}.md"
         )
-    block = render("readme.md.j2", {**pages["results"], "speed": next(iter(speeds), None)})
+    shown = {"own_corpus": results.get("own_corpus"), "speed": next(iter(speeds), None)}
+    block = render("readme.md.j2", pages["results"] | shown)
     readme = README.read_text(encoding="utf-8")
     write_page(MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme), README)
 

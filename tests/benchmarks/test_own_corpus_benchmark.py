@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 
 import pytest
@@ -54,16 +55,18 @@ def test_the_page_shows_rows_and_differences():
         "trained": {OWN: {"texts": 4_000, "tokens": 90_000.0, "minutes": 5.0, "minutes of the whole run": 9.0}},
         **summary(scores(0.55, 0.5)),
     }
+    unfinished = {model: ways for model, ways in scores(0.55, 0.5).items() if model != CONTINUED}
     result = {
         "figures": figures({"CISI": scores(0.55, 0.5)}),
-        "details": {"documents": 500, "collections": {"CISI": collection}},
+        "details": {"documents": 500, "collections": {"CISI": collection, "SciFact": collection | summary(unfinished)}},
         **origin("own_corpus"),
     }
     page = render("results-own-corpus.md.j2", {"result": result})
     assert "| 5 | ≥ 4 | reached |" in page
     assert "| own documents, dense | 65.0 (" in page
+    assert re.search(r"\| Wikipedia, then own documents, dense \| 65.0 \(.*\) \|  \|", page)
     assert "| BM25 | 60.0 (" in page
-    assert "| own documents, hybrid − BM25 | 5.0 (5.0 to 5.0) |" in page
+    assert "| own documents, hybrid − BM25 | 5.0 (5.0 to 5.0) | 5.0 (5.0 to 5.0) |" in page
     assert "Cut to 500 documents" in page
     assert "| own documents | CISI | 4,000 | 90,000 | 5.0 | 9.0 |" in page
 
