@@ -46,7 +46,7 @@ COMPARED = {  # contender → name for readers; the first is compared with the o
     "llm2vec, seed 0": "LLM2Vec's recipe",
     f"llm2vec{CORRECTED}, seed 0": f"LLM2Vec's recipe{CORRECTED}",
     f"keywords prompt{CORRECTED}": "our prompt, untrained",
-    "PromptEOL": "PromptEOL, untrained",
+    f"PromptEOL{CORRECTED}": f"PromptEOL, untrained{CORRECTED}",
     MINILM_NAME: MINILM_NAME,
 }
 

@@ -52,7 +52,7 @@ def adapt_command(
     as_json: bool,
     recipe: Recipe,
 ) -> None:
-    """Correct the vectors of a language model with a linear map that is learned from texts, without training or labels.
+    """Correct the vectors of a language model with an affine map that is learnt from texts, without training or labels.
 
     The steps of --correction act in their order. 'centre' subtracts the mean. 'shift' moves the vectors along their first
     principal component, by λ or to a mean of zero. 'first-component' and 'remove-N' project out the strongest component, or the N

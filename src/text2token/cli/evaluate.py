@@ -73,7 +73,7 @@ def _split_names(_: click.Context, __: click.Parameter, joined: str | None) -> l
     show_default=True,
     help="Vectors of a folder of fit to score: dense, sparse or dense+sparse.",
 )
-@click.option("--corpus", help="Texts that the correction is learned from.")
+@click.option("--corpus", help="Texts that the correction is learnt from.")
 @corpus_options
 @click.option(
     "--head",

@@ -55,5 +55,5 @@ def fit_command(
         echo_json({name: str(output / part) for name, part in parts.items()})
     else:
         click.echo(
-            f"{output}/dense and {output}/sparse load with sentence-transformers. {output}/report.html shows what was learned."
+            f"{output}/dense and {output}/sparse load with sentence-transformers. {output}/report.html shows what was learnt."
         )

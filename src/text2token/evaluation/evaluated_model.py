@@ -61,7 +61,7 @@ class EvaluatedModel:
 
 @dataclass(frozen=True)
 class LearnedCorrection:
-    """A correction of dense vectors that is learned from texts.
+    """A correction of dense vectors that is learnt from texts.
 
     Attributes:
         steps: The steps in order, see :func:`text2token.model.correction.correction`.
@@ -82,7 +82,7 @@ class LearnedCorrection:
     def __post_init__(self) -> None:
         if self.steps and not len(self.texts):
             raise UserError(
-                f"The correction '{'+'.join(self.steps)}' is learned from texts: give a `corpus`, "
+                f"The correction '{'+'.join(self.steps)}' is learnt from texts: give a `corpus`, "
                 "or set `correction` to none."
             )
 
@@ -209,7 +209,7 @@ def _corrected(
         encoder.postprocess = lambda vectors: embedder.densify(torch.from_numpy(vectors)).numpy()
         return encoder
 
-    # A hash of what the correction is learned from: the last bits of the correction itself differ between machines.
+    # A hash of what the correction is learnt from: the last bits of the correction itself differ between machines.
     keep = learned.keep if "filter" in learned.steps else None
     inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, spans])
     return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare, uncorrected.precision)

@@ -325,13 +325,13 @@ class Embedder:
     ) -> None:
         """Learn the corpus-mean token logits and the correction of dense vectors from a sample, in place.
 
-        The mean is learned from the texts, the correction from :func:`text2token.model.spans.correction_sample` of them.
+        The mean is learnt from the texts, the correction from :func:`text2token.model.spans.correction_sample` of them.
 
         Args:
             texts: A sample of the corpus; with 500 texts the error of a mean is about 4 % of the spread.
             steps: Steps of the correction, see :func:`text2token.model.correction.correction`.
             keep: Part of the spectrum that the step ``filter`` keeps.
-            seed: Seed of the sample that the correction is learned from.
+            seed: Seed of the sample that the correction is learnt from.
             progress: Show a progress bar on a terminal.
             embed: Embeds texts in place of :meth:`embed`, for a caller that shares them out over several processes.
 

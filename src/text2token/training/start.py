@@ -65,7 +65,7 @@ class Run:
         backbone: The record of the untrained backbone.
         embedder: The untrained backbone with its decoding head.
         texts: Texts to learn from.
-        held_out: Texts that are never learned from.
+        held_out: Texts that are never learnt from.
     """
 
     verb: str
