@@ -21,7 +21,7 @@ from text2token.model.tokens import count_tokens
 from text2token.model.vocabulary import Vocabulary, read_vocabulary
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.figures import BLUES, GREY, ORANGE, figure_style, write_figure
-from text2token.utils.files import write_json
+from text2token.utils.files import local_path, write_json
 from text2token.utils.progress import track
 from text2token.utils.provenance import record
 
@@ -149,7 +149,7 @@ def literal_tokens(
 
 def write_alignment(alignments: Alignments, settings: Mapping[str, Any], output: str | Path) -> None:
     """Write ``align.json`` (with versions, command and settings), ``align.svg`` and ``align.png`` to a folder."""
-    output = Path(output)
+    output = local_path(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "align.json", {**record(), "settings": dict(settings), "models": dict(alignments)})
     write_figure(draw_alignment(alignments, settings["k"]), output, "align")

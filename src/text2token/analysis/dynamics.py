@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -74,7 +73,7 @@ class Dynamics:
         Raises:
             UserError: The STS file cannot be read.
         """
-        return cls(embedder, texts, read_sts(Path(sts), _PAIRS) if sts else None, stop_words)
+        return cls(embedder, texts, read_sts(sts, _PAIRS) if sts else None, stop_words)
 
     @property
     def positives(self) -> str:

@@ -17,7 +17,7 @@ from text2token.settings.facts import Number
 from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
 from text2token.utils.figures import BLUES, ORANGE, figure_style, write_figure
-from text2token.utils.files import atomic_write, write_json
+from text2token.utils.files import atomic_write, local_path, write_json
 from text2token.utils.page import markdown_table, number
 
 _COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # plots in a row; size of a plot in inches
@@ -49,7 +49,7 @@ def read_dynamics(run: str | Path) -> tuple[list[StageDynamics], str]:
     Raises:
         UserError: The folder is not a run, or the run has no measurements.
     """
-    record = RunRecord.read(Path(run) / RECORD)
+    record = RunRecord.read(local_path(run) / RECORD)
     if record.dynamics is None or not record.dynamics.rows:
         raise UserError(f"The run '{run}' measured nothing along its training: fit again with `dynamics` set to 8.")
     stages = []
@@ -81,7 +81,7 @@ def correlate(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
 
 def write_dynamics(stages: Sequence[StageDynamics], positives: str, output: str | Path) -> None:
     """Write ``dynamics.md``, ``dynamics.json``, ``dynamics.svg`` and ``dynamics.png`` to a folder."""
-    output = Path(output)
+    output = local_path(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "dynamics.json", {"positives": positives, "stages": [asdict(stage) for stage in stages]})
     with atomic_write(output / "dynamics.md") as part:

@@ -84,7 +84,7 @@ def run_spectrum(
     _check_dimensions(base, tuned)
     for name in shift:
         parse_shift(name)  # refuse an unknown shift before the texts are encoded
-    run = RunFolder.open(Path(output), overwrite=overwrite)
+    run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
     fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
     kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}

@@ -43,7 +43,9 @@ class _LocalPath(click.Path):
             self.fail(_NO_PATHS[value], param, ctx)
         if isinstance(value, str) and "://" in value:
             self.fail(f"'{value}' is an address; name a path on this machine.", param, ctx)
-        return super().convert(value, param, ctx)
+        from text2token.utils.files import local_path
+
+        return super().convert(local_path(value), param, ctx)
 
 
 path_type = _LocalPath(path_type=Path)

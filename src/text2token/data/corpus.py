@@ -23,6 +23,7 @@ from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
 from text2token.data.text import check_texts
 from text2token.utils.errors import PassingError, UserError, first_line
+from text2token.utils.files import local_path
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _COLUMN = "text"
@@ -161,10 +162,10 @@ def _open(source: str, column: str) -> list[_Source]:
         raise UserError("The name of a corpus is empty: give a file, folder, pattern or dataset")
     if source == "-":
         return [_spool_standard_input()]
-    path = Path(source)
+    path = local_path(source)
     # Not Path.glob: it takes no absolute pattern, and lists hidden files too.
-    pattern = f"{glob.escape(source)}/**" if path.is_dir() else source
-    matches = [source] if path.is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+    pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
+    matches = [str(path)] if path.is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
     files = [file for file in map(Path, matches) if file.is_file() and _is_readable(file)]
     if path.is_dir() and files:
         files = beir_corpus(path) or files

@@ -13,6 +13,7 @@ from text2token.evaluation.items import Floats, Items, percentile_interval
 from text2token.evaluation.results import coverage, read_summary
 from text2token.evaluation.tasks import benchmark_names
 from text2token.utils.errors import UserError
+from text2token.utils.files import local_path
 
 _FEWEST_ITEMS = 10  # of a task; draws of fewer hardly differ
 
@@ -95,7 +96,7 @@ def compare(folders: Sequence[str | Path], published: Mapping[str, Mapping[str, 
     Raises:
         UserError: A folder has no results, or a task was evaluated on different data.
     """
-    results = _by_column([Path(folder) for folder in folders])
+    results = _by_column([local_path(folder) for folder in folders])
     measured = list(results)
     names = list(dict.fromkeys(name for rows in results.values() for name in rows))
     if not names:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from text2token.evaluation.comparison import Comparison
 from text2token.utils.figures import MUTED, PALETTE, figure_style, inline_svg, write_figure
-from text2token.utils.files import write_json
+from text2token.utils.files import local_path, write_json
 from text2token.utils.page import page_environment, write_page
 
 _HEIGHT = 0.42  # inches per task
@@ -19,7 +19,7 @@ _HEIGHT = 0.42  # inches per task
 
 def write_comparison(comparison: Comparison, output: str | Path) -> None:
     """Write ``compare.md``, ``compare.html``, ``compare.svg``, ``compare.png`` and ``compare.json`` to a folder."""
-    output = Path(output)
+    output = local_path(output)
     output.mkdir(parents=True, exist_ok=True)
     figure = draw(comparison)
     with figure_style():

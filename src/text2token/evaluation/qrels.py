@@ -10,6 +10,7 @@ from text2token.data.lines import file_format, read_lines
 from text2token.data.tables import read_table
 from text2token.data.text import clean_id
 from text2token.utils.errors import UserError
+from text2token.utils.files import local_path
 
 WHOLE_NUMBER = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0+)?")
 """A whole number in text: ``7``, ``-1`` and ``7.0``, but not ``007``."""
@@ -25,7 +26,7 @@ def read_qrels(file: str | Path) -> dict[str, dict[str, int]]:
     Raises:
         UserError: A line has other columns, or its relevance is not a whole number.
     """
-    file = Path(file)
+    file = local_path(file)
     judged: dict[str, dict[str, int]] = {}
     for place, query, document, score in _tsv_qrels(file) if file_format(file) == ".tsv" else _table_qrels(file):
         relevance = WHOLE_NUMBER.fullmatch(score)

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import read_json, write_json
+from text2token.utils.files import local_path, read_json, write_json
 
 SUMMARY = "summary.json"
 BENCHMARK = "MTEB(eng, v2)"
@@ -66,7 +66,7 @@ def read_summary(folder: str | Path) -> dict[str, Any]:
     Raises:
         UserError: The folder has none.
     """
-    file = Path(folder) / SUMMARY
+    file = local_path(folder) / SUMMARY
     if not file.is_file():
         raise UserError(f"'{folder}' holds no finished results: name folders that 'text2token evaluate' wrote.")
     found = read_json(file)
@@ -93,7 +93,7 @@ def read_published(file: str | Path, models: Sequence[str] = ()) -> dict[str, di
         UserError: The file cannot be read, or does not have one of the models.
     """
     try:
-        content = TypeAdapter(dict[str, dict[str, float]]).validate_json(Path(file).read_bytes())
+        content = TypeAdapter(dict[str, dict[str, float]]).validate_json(local_path(file).read_bytes())
     except (OSError, ValidationError) as error:
         raise UserError(
             f"Cannot read published scores from '{file}': expected JSON of the form {{model: {{task: score × 100}}}}."

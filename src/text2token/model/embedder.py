@@ -31,6 +31,7 @@ from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
 from text2token.model.tokens import TOKENIZING
 from text2token.utils.errors import UserError, check_count
+from text2token.utils.files import local_path
 
 _UNLIMITED = 2**20
 
@@ -92,7 +93,7 @@ class Embedder:
         name = str(name)
         check_count("top_k", top_k)
         if is_saved(name):
-            parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(Path(name).expanduser())))
+            parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(local_path(name))))
             embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
         else:
             encoder, own = load_encoder(name, **settings)
@@ -355,7 +356,7 @@ class Embedder:
             UserError: The model has no decoding head, or has not been calibrated on a corpus.
         """
         save_parts(
-            Path(path), self.encoder, self.decoding_head, self.correction, self.require_calibration(), self.top_k
+            local_path(path), self.encoder, self.decoding_head, self.correction, self.require_calibration(), self.top_k
         )
 
     def finished(self) -> Embedder:

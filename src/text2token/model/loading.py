@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 
 from text2token.utils.errors import PassingError, UserError, first_line, is_lack_of_memory
+from text2token.utils.files import local_path
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def _sentence(name: str, error: Exception, reason: str) -> str:
         )
     if isinstance(error, ImportError):
         return f"Cannot load '{name}': it needs something that is not installed here ({reason})."
-    if Path(name).expanduser().exists():
+    if local_path(name).exists():
         return f"Cannot load '{name}': {reason}. The file or folder is damaged, or it holds no model that transformers can read."
     return (
         f"Cannot load '{name}': it is neither a packaged backbone (see 'text2token backbones'), nor a folder, "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
@@ -16,6 +15,7 @@ from text2token.model.packaged import REFERENCES, fetch
 from text2token.model.saved import PARTS
 from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
+from text2token.utils.files import local_path
 
 
 def open_head(head: str, name: str, dimension: int | None) -> DecodingHead:
@@ -62,7 +62,7 @@ def find_original_head(name: str) -> DecodingHead:
 
 def _candidates(name: str) -> Iterator[str]:
     """Yield names of models that may have the original head, the most certain first."""
-    folder = fetch(name) if name in REFERENCES else Path(name).expanduser()
+    folder = fetch(name) if name in REFERENCES else local_path(name)
     run = (folder.parent if folder.name in PARTS else folder) / RECORD
     if run.is_file():
         with suppress(UserError):  # another tool may have written a run.json

@@ -11,7 +11,7 @@ from scipy.sparse import csr_array
 
 from text2token.data.text import clean_id
 from text2token.search.documents import Columns, Document
-from text2token.search.engines.addresses import stored_address
+from text2token.search.engines.addresses import full_address, stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
 from text2token.search.engines.by_name import open_engine
 from text2token.search.filters import Filter
@@ -25,6 +25,7 @@ from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
 from text2token.utils.errors import UnavailableError, UserError
+from text2token.utils.files import local_path
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
@@ -58,6 +59,7 @@ class Index:
         self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model, query_model)
         if uri is not None:
             stored_address(self.settings.engine, uri)  # refuses what is not an address
+            uri = full_address(uri)
         self._uri = uri or self.settings.uri  # the former may hold a password, which is never kept
         self.engine = self._open_engine()
 
@@ -102,7 +104,7 @@ class Index:
                 lacks something, the folder holds a finished index or something else, or another process is writing the index.
         """
         embedder = create_index(
-            Path(folder),
+            folder := local_path(folder),
             str(model),
             encoder=dict(encoder or {}),
             calibration=calibration or Calibration(),
@@ -114,7 +116,7 @@ class Index:
             embedder=embedder,
             query_model=query_model,
         )
-        made = cls(Path(folder), embedder, uri=uri)
+        made = cls(folder, embedder, uri=uri)
         made.engine.check()
         return made
 
@@ -143,7 +145,7 @@ class Index:
         Raises:
             UserError: There is no index, its first build is not finished, it is damaged, or the system refuses to read it.
         """
-        folder = Path(folder)
+        folder = local_path(folder)
         with check_readable(folder):
             index = cls(folder, embedder, model, uri=uri, partial=partial, query_model=query_model)
         if not partial and not len(index) and index._store.get("documents", 0) > index._store.waiting_count():

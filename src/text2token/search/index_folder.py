@@ -66,7 +66,7 @@ def create_index(
     check_folder(folder)
     WordSplitter(language)  # refuses an unknown language before the model is opened
     uri = stored_address(engine, uri)
-    student = find_student(str(Path(model).expanduser()), query_model)
+    student = find_student(model, query_model)
     from text2token.model.backbone import from_anywhere  # torch, which a search may not need
     from text2token.model.embedder import Embedder
     from text2token.model.fingerprint import embedder_fingerprint, with_calibration

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from text2token.model.query_table import QUERY, QueryTable, copy_query_table, write_query_table
 from text2token.search.store import DocumentStore
 from text2token.utils.errors import UserError
+from text2token.utils.files import local_path
 
 NO_STUDENT = "none"
 _FACT = "student"  # the checksum of the student, in the database of the index
@@ -36,7 +37,7 @@ def find_student(model: str, query_model: str | None) -> QueryTable | None:
     """
     if query_model == NO_STUDENT:
         return None
-    folder = Path(model) / "student" if query_model is None else Path(query_model)
+    folder = local_path(model) / "student" if query_model is None else local_path(query_model)
     if not (folder / QUERY).is_dir():
         if query_model is None:
             return None

@@ -15,6 +15,7 @@ from text2token.data.stop_words import stop_list
 from text2token.settings.corrections import STEPS, parse_steps, split_steps
 from text2token.settings.templates import TEMPLATES, Template, named_template, named_templates
 from text2token.utils.errors import UserError, first_line
+from text2token.utils.files import local_path
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -128,7 +129,7 @@ class Recipe(BaseModel):
                 range.
         """
         try:
-            content = (yaml.load(Path(file).read_text(encoding="utf-8"), _RecipeLoader) or {}) if file else {}
+            content = (yaml.load(local_path(file).read_text(encoding="utf-8"), _RecipeLoader) or {}) if file else {}
         except yaml.MarkedYAMLError as error:
             line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
             raise UserError(f"Cannot read the recipe '{file}'{line}: {error.problem}.") from error

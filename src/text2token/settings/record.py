@@ -29,7 +29,7 @@ from text2token.settings.facts import (
 )
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, first_line
-from text2token.utils.files import atomic_write
+from text2token.utils.files import atomic_write, local_path
 
 FORMAT: Literal[2] = 2
 RECORD = "run.json"
@@ -130,7 +130,7 @@ class RunRecord(_Record):
         Raises:
             UserError: The file is missing, a newer version wrote it, or it is not a record of ``fit``, ``adapt`` or ``baseline``.
         """
-        file = Path(file)
+        file = local_path(file)
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:

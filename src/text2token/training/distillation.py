@@ -73,7 +73,7 @@ def distill(
     """
     require_one_process("distill")
     settings = settings or DistillSettings()
-    folder = RunFolder.open(Path(output), overwrite=overwrite)
+    folder = RunFolder.open(output, overwrite=overwrite)
     name = str(teacher) if isinstance(teacher, str | Path) else (teacher.backbone or "an embedder")
     teacher = teacher if isinstance(teacher, Embedder) else Embedder.open(teacher)
     _check(teacher, name)

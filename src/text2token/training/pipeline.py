@@ -32,7 +32,7 @@ from text2token.training.start import CorpusLike, Draw, Run, as_corpus, open_bac
 from text2token.training.teacher import FollowTeacher
 from text2token.training.trainer import TrainingSettings, merge_adapters, pair_cosine, train_stage
 from text2token.utils.errors import UserError
-from text2token.utils.files import output_lock
+from text2token.utils.files import local_path, output_lock
 from text2token.utils.processes import on_main, require_one_process, splits_weights
 
 Stores = dict[int, tuple[TargetStore, TargetStore]]
@@ -152,7 +152,7 @@ def build_targets(
         raise UserError(
             f"Stage {stage} has no texts because `stage_1` is {recipe.stage_1}: change `stage_1` or the stage."
         )
-    with output_lock(output := Path(output).absolute()):
+    with output_lock(output := local_path(output).absolute()):
         embedder = open_backbone(recipe)
         statistics = _statistics(opened, embedder, recipe.train_length)
         builder = make_builders(

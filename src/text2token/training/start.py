@@ -120,7 +120,7 @@ def start_run(
         UserError: Output, corpus or backbone cannot be used, or the corpus has too few texts.
     """
     limit_kernels(_KERNELS)
-    folder = on_main(lambda: RunFolder.open(Path(output), overwrite=overwrite))
+    folder = on_main(lambda: RunFolder.open(output, overwrite=overwrite))
     opened = as_corpus(corpus, text_column)
     embedder = open_backbone(recipe)
     backbone = on_main(lambda: describe_backbone(embedder, recipe.backbone))

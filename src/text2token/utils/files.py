@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from text2token.utils.errors import BusyError, UserError, first_line
+
+
+def local_path(name: str | Path) -> Path:
+    """Return the path that a user names on this machine; ``~`` is the home folder, as in a shell.
+
+    Public functions call this once, where they take a name. A ``~`` before what is no user stays, as in a shell.
+    """
+    return Path(os.path.expanduser(name))  # noqa: PTH111  # Path.expanduser raises an error if there is no such user
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, cast
 from uuid import uuid4
 
 from text2token.utils.errors import UserError, first_line
-from text2token.utils.files import check_writable
+from text2token.utils.files import check_writable, local_path
 
 _PACKAGES = {"s3fs": "text2token[s3]", "upath": "text2token[search]"}  # what to install for a missing package
 
@@ -19,15 +19,15 @@ def open_place(name: str | Path) -> Path:
 
     Args:
         name: A local path, or a URL such as ``s3://bucket/folder``. Credentials and the address of the store come from the
-            environment, as the packages of the stores read them. What is a path already is returned as it is.
+            environment, as the packages of the stores read them. The path of a URL is returned as it is.
 
     Raises:
         UserError: The kind of URL is unknown, or its package is not installed.
     """
-    if not isinstance(name, str):
+    if not isinstance(name, str) and not is_local(name):
         return name
-    if "://" not in name:
-        return Path(name)
+    if "://" not in str(name):
+        return local_path(name)
     try:
         from upath import UPath  # a moment to import, which local paths need not wait for
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from text2token.utils import provenance
 from text2token.utils.errors import BusyError, PassingError, UserError, is_full_disk
-from text2token.utils.files import check_writable, output_lock
+from text2token.utils.files import check_writable, local_path, output_lock
 from text2token.utils.processes import is_main, on_main, world_size
 from text2token.utils.resume import cached, load, save
 
@@ -45,7 +45,7 @@ class RunFolder:
         return self.work / "result"
 
     @classmethod
-    def open(cls, output: Path, *, overwrite: bool, is_file: bool = False) -> RunFolder:
+    def open(cls, output: str | Path, *, overwrite: bool, is_file: bool = False) -> RunFolder:
         """Check that a run may write to ``output``. Nothing is written or replaced yet.
 
         Args:
@@ -57,7 +57,7 @@ class RunFolder:
             UserError: ``output`` exists and ``overwrite`` is False, something of another kind or a folder that no run wrote
                 is there, or it cannot be written.
         """
-        output = output.resolve()
+        output = local_path(output).resolve()
         work = output.parent / f".{output.name}.work"
         if work.is_dir() and not (work / _SETTINGS).is_file():
             with suppress(BusyError), output_lock(output):  # a run that begins or ends has no settings for a moment

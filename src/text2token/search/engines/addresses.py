@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import get_args
 
 from text2token.settings.search import EngineName
 from text2token.utils.errors import UserError, check_choice
+from text2token.utils.files import local_path
 
 _USER = re.compile(r"^(\w+://[^:@/?]*):[^/?]*@")
 _SECRETS = re.compile(r"(?<=[?&])(password|sslpassword)=[^&]*(&|$)")
@@ -43,8 +43,13 @@ def stored_address(engine: EngineName, uri: str | None) -> str | None:
         named = f"'{uri}'" if "@" not in uri else "The `uri`"
         raise UserError(f"{named} is not an address of {engine}: set `uri` to {EXAMPLES[engine]}.")
     if "://" not in uri:
-        return str(Path(uri).resolve())
+        return full_address(uri)
     return ";".join(map(without_password, uri.split(";")))
+
+
+def full_address(uri: str) -> str:
+    """An address as an engine uses it: the path of a file in full, and any other as it is."""
+    return uri if "://" in uri else str(local_path(uri).resolve())
 
 
 def without_password(uri: str) -> str:
