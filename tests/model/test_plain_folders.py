@@ -60,6 +60,8 @@ def test_a_finished_embedder_is_the_one_in_its_folder(backbone, tmp_path, family
     finished, opened = made.finished(), Embedder.open(tmp_path / "model")
     assert embedder_fingerprint(finished, corrected=False) == embedder_fingerprint(opened, corrected=False)
     assert embedder_fingerprint(made, corrected=False) != embedder_fingerprint(opened, corrected=False)
+    for again in (finished, opened):
+        assert embedder_fingerprint(again.finished()) == embedder_fingerprint(opened)
     for one, other in zip(finished.encode_sparse(SENTENCES), opened.encode_sparse(SENTENCES), strict=True):
         np.testing.assert_array_equal(one, other)
     np.testing.assert_allclose(finished.encode(SENTENCES), made.encode(SENTENCES), atol=1e-6)

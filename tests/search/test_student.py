@@ -138,6 +138,14 @@ def test_a_student_of_an_earlier_calibration_is_refused(model, tmp_path):
     assert Index.create(tmp_path / "other", model, embedder=Embedder.open(model)).has_student
 
 
+def test_a_student_of_an_embedder_is_one_of_its_saved_folder(backbone, tmp_path):
+    embedder = calibrated(backbone("llama"))
+    embedder.save(tmp_path / "model")
+    distill(embedder, CORPUS, tmp_path / "model" / "student", DistillSettings(spans=0, epochs=0))
+    assert Index.create(tmp_path / "index", tmp_path / "model").has_student
+    assert Index.create(tmp_path / "other", tmp_path / "model", embedder=embedder).has_student
+
+
 def test_documents_without_a_token_teach_nothing(model):
     table = QueryTable.open(model / "student" / QUERY)
     taught = query_training.train_on_documents(table, ["", ""], np.zeros((2, table.rows.dense.shape[1]), np.float32))

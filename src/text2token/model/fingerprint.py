@@ -107,6 +107,19 @@ def with_calibration(fingerprint: str, embedder: Embedder) -> str:
     return digest.hexdigest()
 
 
+def taught_fingerprints(embedder: Embedder, fingerprint: str) -> Iterator[str]:
+    """Yield the fingerprints under which students of an embedder know their teacher: its own, and that of its saved folder.
+
+    Args:
+        embedder: The embedder.
+        fingerprint: That of the embedder without its correction.
+    """
+    yield with_calibration(fingerprint, embedder)
+    if embedder.head is not None and embedder.mean_logits is not None:
+        finished = embedder.finished()
+        yield with_calibration(embedder_fingerprint(finished, corrected=False), finished)
+
+
 @contextmanager
 def _without_leftovers(tokenizer: Any) -> Iterator[None]:
     """Turn off the truncation and padding of a fast tokenizer for a moment: its last call left them on, the next sets its own."""

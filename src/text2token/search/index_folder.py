@@ -69,7 +69,7 @@ def create_index(
     student = find_student(model, query_model)
     from text2token.model.backbone import from_anywhere  # torch, which a search may not need
     from text2token.model.embedder import Embedder
-    from text2token.model.fingerprint import embedder_fingerprint, with_calibration
+    from text2token.model.fingerprint import embedder_fingerprint, taught_fingerprints
     from text2token.model.tokens import backend_of
     from text2token.search.index_model import check_indexable
 
@@ -78,7 +78,7 @@ def create_index(
     check_indexable(embedder, model)
     fingerprint = embedder_fingerprint(embedder, corrected=False)
     if student:
-        check_teacher(student, with_calibration(fingerprint, embedder), model)
+        check_teacher(student, taught_fingerprints(embedder, fingerprint), model)
     possible: dict[FieldName, bool] = {"sparse": embedder.head is not None, "dense": True, "bm25": True}
     settings = IndexSettings(
         model=model,

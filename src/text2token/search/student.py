@@ -7,7 +7,7 @@ built, the copy learns its documents.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zlib import crc32
 
@@ -47,13 +47,18 @@ def find_student(model: str, query_model: str | None) -> QueryTable | None:
     return QueryTable.open(folder / QUERY)
 
 
-def check_teacher(student: QueryTable, fingerprint: str, model: str) -> None:
+def check_teacher(student: QueryTable, fingerprints: Iterable[str], model: str) -> None:
     """Check that a student imitates the model of the index, with its present correction and corpus mean.
 
     Raises:
         UserError: It imitates another one.
+    Args:
+        student: The student.
+        fingerprints: Those of the model, see :func:`text2token.model.fingerprint.taught_fingerprints`.
+        model: The model's name.
+
     """
-    if student.teacher != fingerprint:
+    if student.teacher not in fingerprints:
         raise UserError(
             f"The student in '{student.folder.parent}' was distilled from another model than '{model}', or before its last "
             f"calibration, and their vectors cannot be compared: distil that one, or set the query model to '{NO_STUDENT}'."

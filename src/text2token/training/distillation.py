@@ -77,6 +77,7 @@ def distill(
     name = str(teacher) if isinstance(teacher, str | Path) else (teacher.backbone or "an embedder")
     teacher = teacher if isinstance(teacher, Embedder) else Embedder.open(teacher)
     _check(teacher, name)
+    teacher = teacher.finished()  # the student then fits the folder of an embedder that was calibrated in Python
     facts = TeacherFacts(
         name=name, fingerprint=with_calibration(embedder_fingerprint(teacher, corrected=False), teacher)
     )
