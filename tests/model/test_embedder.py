@@ -167,6 +167,13 @@ def test_no_text_is_no_vector_and_a_text_is_no_list(backbone):
         embedder.encode(text for text in SENTENCES)  # which would be read to its end before it is encoded
 
 
+def test_an_embedder_equals_itself_alone(backbone):
+    one, other = untrained(backbone("llama")), untrained(backbone("llama"))
+    assert one == one
+    assert one != other
+    assert len({one, other, one}) == 2
+
+
 def test_a_calibration_that_cannot_be_learned_is_refused(backbone):
     embedder = untrained(backbone("llama"))
     with pytest.raises(UserError, match="give at least one"):

@@ -36,7 +36,7 @@ from text2token.utils.files import local_path
 _UNLIMITED = 2**20
 
 
-@dataclass
+@dataclass(eq=False)  # tensors have no single truth value, so an embedder equals itself alone
 class Embedder:
     """A backbone with pooling, its decoding head, and what was learnt about its vectors from a corpus.
 

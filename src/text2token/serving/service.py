@@ -33,7 +33,7 @@ _JOBS: ContextVar[list[Job] | None] = ContextVar("jobs", default=None)
 _PROBES = 4  # liveness probes that run at once; they have threads of their own, since requests can occupy all others
 
 
-@dataclass
+@dataclass(eq=False)
 class QueuedEmbedder(Embedder):
     """An embedder that sends its texts to the worker, so that all library code uses the queue.
 
