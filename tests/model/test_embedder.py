@@ -13,7 +13,7 @@ import transformers
 from sentence_transformers import SentenceTransformer, SparseEncoder, util
 
 from conftest import CORPUS, DECODERS, MASKED, SENTENCES, untrained
-from text2token import Embedder, UserError
+from text2token import Corpus, Embedder, UserError
 from text2token.model.correction import correction, spectral_filter
 from text2token.model.fingerprint import embedder_fingerprint, known_fingerprints
 from text2token.model.folders import dense_modules, head_modules
@@ -172,6 +172,14 @@ def test_an_embedder_equals_itself_alone(backbone):
     assert one == one
     assert one != other
     assert len({one, other, one}) == 2
+
+
+def test_a_corpus_has_no_length_so_a_list_of_it_is_asked_for(backbone):
+    embedder, corpus = untrained(backbone("llama")), Corpus.from_texts(SENTENCES)
+    for call in (embedder.calibrate, embedder.encode, embedder.explain):
+        with pytest.raises(UserError, match=r"A list of texts is expected, not a Corpus: write list\(texts\)"):
+            call(corpus)
+    embedder.calibrate(list(corpus))
 
 
 def test_a_calibration_that_cannot_be_learned_is_refused(backbone):

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from text2token.data.lines import file_format, read_lines
 from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
-from text2token.data.text import check_texts
+from text2token.data.text import check_texts, is_stream
 from text2token.utils.errors import PassingError, UserError, first_line
 from text2token.utils.files import local_path
 
@@ -69,7 +69,7 @@ class Corpus:
         Raises:
             UserError: An item is no string.
         """
-        if not isinstance(texts, Iterator):
+        if not is_stream(texts):
             check_texts(texts)
         held = tuple(texts)
         check_texts(held)

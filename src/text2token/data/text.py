@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set, Sized
 from typing import Any
 
 from text2token.utils.errors import UserError
@@ -59,14 +59,14 @@ def check_texts(texts: Sequence[Any]) -> None:
     """Make sure that ``texts`` is a sequence of strings: a list, a tuple, an array or a column of a table.
 
     Raises:
-        UserError: It is one string or anything else, such as an iterator, which can be read only once, a set, which has no order,
-            or a table of pandas, which would give its column names; or an item is not a string, and the sentence gives its
-            position.
+        UserError: It is one string or anything else, such as an iterator or a ``Corpus``, which have no length, a set, which has
+            no order, or a table of pandas, which would give its column names; or an item is not a string, and the sentence gives
+            its position.
     """
     if isinstance(texts, str):
         raise UserError("A list of texts is expected, not a text alone: write [text].")
     kind = type(texts).__name__
-    if isinstance(texts, Iterator | Set):
+    if is_stream(texts) or isinstance(texts, Set):
         raise UserError(f"A list of texts is expected, not a {kind}: write list(texts).")
     if isinstance(texts, Mapping) or not isinstance(texts, Iterable) or getattr(texts, "ndim", 1) != 1:
         raise UserError(f"A list of texts is expected, not a {kind}: give a list, or one column of a table.")
@@ -74,6 +74,11 @@ def check_texts(texts: Sequence[Any]) -> None:
         if not isinstance(text, str):
             what = "None" if text is None else f"of type {type(text).__name__}"
             raise UserError(f"texts[{place}] is {what}, not a string: give a list of strings.")
+
+
+def is_stream(texts: object) -> bool:
+    """Return True for what yields items and has no length, as an iterator or a :class:`text2token.Corpus`."""
+    return isinstance(texts, Iterable) and not isinstance(texts, Sized)
 
 
 def _encodable(text: str) -> str:
