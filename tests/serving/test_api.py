@@ -61,6 +61,18 @@ def test_vectors_are_those_of_the_library_alone_and_in_a_batch(serve, backbone, 
         assert {entry["index"]: entry["value"] for entry in row} == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_model_that_cuts_its_vectors_is_served_as_it_is(serve, bert_folder, tmp_path):
+    shutil.copytree(bert_folder, tmp_path / "cut")
+    file = tmp_path / "cut" / "config_sentence_transformers.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"truncate_dim": 8}))
+    cut = Embedder.open(tmp_path / "cut")
+    served = vectors(serve(cut).post("/embed", json={"inputs": MIXED}))
+    assert served.shape == (len(MIXED), 8)
+    np.testing.assert_allclose(served, cut.encode(MIXED), atol=2e-6)
+    alone = SentenceTransformer(str(tmp_path / "cut")).encode(MIXED, normalize_embeddings=True)
+    np.testing.assert_allclose(served, alone, atol=2e-6)
+
+
 def test_base64_holds_the_same_numbers(client, embedder):
     body = {"model": "tiny", "input": MIXED}
     floats = client.post("/v1/embeddings", json=body).json()

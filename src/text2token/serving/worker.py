@@ -161,7 +161,7 @@ def forward(embedder: Embedder, ids: Sequence[Sequence[int]], *, bf16: bool) -> 
     encoder = embedder.encoder
     with encoding(encoder, bf16=bf16):
         vectors = encoder(batch_to_device(features_of(embedder, ids), encoder.device))["sentence_embedding"]
-    return vectors.float().cpu()
+    return vectors[:, : encoder.truncate_dim].float().cpu()
 
 
 def features_of(embedder: Embedder, ids: Sequence[Sequence[int]]) -> dict[str, Tensor]:
