@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
-from conftest import untrained
+from conftest import CORPUS, calibrated, untrained
 from text2token import Embedder, UserError
 from text2token.analysis import explain_instructions
 from text2token.search import Document, Index, ShardJob
-from text2token.settings import Calibration
+from text2token.settings import Calibration, DistillSettings
+from text2token.training import distill
 
 
 @pytest.mark.parametrize("precision", ["float32", "fp16", "", None])
@@ -36,7 +39,7 @@ def test_an_engine_and_a_mode_that_there_are_not(backbone, tmp_path):
 
 
 def test_a_folder_with_the_name_of_a_packaged_model_is_another_thing(monkeypatch, tmp_path):
-    from text2token.model.backbone import from_anywhere
+    from text2token.model.names import from_anywhere
 
     monkeypatch.chdir(tmp_path)
     for name in ("smollm2-135m", "all-minilm-l6-v2", "model"):
@@ -47,6 +50,18 @@ def test_a_folder_with_the_name_of_a_packaged_model_is_another_thing(monkeypatch
         "all-minilm-l6-v2",
     ]
     assert from_anywhere("model") == from_anywhere("~/model") == str(tmp_path / "model")
+
+
+def test_a_packaged_name_is_neither_a_folder_here_nor_has_its_student(backbone, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TEXT2TOKEN_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(backbone("llama"), tmp_path / "cache" / "backbones" / "smollm2-135m")
+    calibrated(backbone("qwen3")).save("smollm2-135m")
+    distill("./smollm2-135m", CORPUS, "smollm2-135m/student", DistillSettings(spans=0, epochs=0))
+    assert Embedder.open("smollm2-135m").backbone == "smollm2-135m"
+    assert Embedder.open("./smollm2-135m").backbone is None
+    assert not Index.create("packaged", "smollm2-135m").has_student
+    assert Index.create("own", "./smollm2-135m").has_student
 
 
 @pytest.mark.parametrize(

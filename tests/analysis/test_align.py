@@ -22,8 +22,8 @@ from text2token.analysis.alignment import AlignmentSettings, align, draw_alignme
 from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
 from text2token.cli import main
 from text2token.data.corpus import Corpus
-from text2token.model.backbone import from_anywhere
 from text2token.model.correction import correction
+from text2token.model.names import from_anywhere
 from text2token.model.packaged import PACKAGED, REFERENCES
 from text2token.model.saved import is_saved
 from text2token.model.static import static_encoder

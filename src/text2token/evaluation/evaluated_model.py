@@ -27,12 +27,12 @@ from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.encoding import encode_in_batches
 from text2token.model.fingerprint import content_hash
+from text2token.model.names import locate
 from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_model, load_saved
 from text2token.model.spans import correction_sample
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError
-from text2token.utils.files import local_path
 
 BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
@@ -126,7 +126,7 @@ def saved_model(
     Raises:
         UserError: There is no such model, or the hardware has no bf16.
     """
-    path = local_path(name)
+    path = locate(name)
     folders = [str(path / part) for part in mode.split("+")]
     if mode == "dense" and not Path(folders[0]).is_dir():
         folders = [name]
@@ -188,7 +188,7 @@ def recorrected_model(
     Raises:
         UserError: The model or the head cannot be loaded, or the hardware has no bf16.
     """
-    shown = f"{local_path(name).resolve().name}, {'+'.join(correction.steps) or 'none'}"
+    shown = f"{locate(name).resolve().name}, {'+'.join(correction.steps) or 'none'}"
     found = "original" if "filter" in correction.steps else "own"
     embedder = Embedder.open(name, head=head or found, corrected=False)
     return _corrected(embedder, shown, correction, precision, batch_size)

@@ -52,13 +52,6 @@ def resolve(name: str) -> str:
     return name
 
 
-def from_anywhere(name: str) -> str:
-    """Return the name of a backbone as a record needs it: a local path becomes absolute, so that it holds in any folder."""
-    path = local_path(name)
-    is_packaged = name in packaged.PACKAGED or name in packaged.REFERENCES
-    return str(path.resolve()) if not is_packaged and path.exists() else name
-
-
 class EncoderSettings(TypedDict, total=False):
     """Settings that turn a language model into an encoder, see :func:`encoder_around`."""
 

@@ -25,6 +25,7 @@ from text2token.model.decoding import AlignedToken, SparseVectors, aligned_token
 from text2token.model.encoding import default_prompt, encode_in_batches
 from text2token.model.folders import is_whole, load_parts, save_parts, saved_head
 from text2token.model.head import DecodingHead, mean_logits
+from text2token.model.names import locate
 from text2token.model.original_head import open_head
 from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_saved
@@ -93,7 +94,7 @@ class Embedder:
         name = str(name)
         check_count("top_k", top_k)
         if is_saved(name):
-            parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(local_path(name))))
+            parts = load_parts(name, pooled=not corrected or (head != "own" and not is_whole(locate(name))))
             embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
         else:
             encoder, own = load_encoder(name, **settings)

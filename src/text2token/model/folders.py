@@ -16,9 +16,10 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from text2token.model.head import DecodingHead
 from text2token.model.loading import loading
+from text2token.model.names import locate
 from text2token.model.saved import PARTS, load_saved
 from text2token.utils.errors import UserError
-from text2token.utils.files import local_path, write_json
+from text2token.utils.files import write_json
 
 _CLASSIC_PACKAGE = "sentence_transformers.models"
 _CLASSIC_MODULES = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "StaticEmbedding")
@@ -176,7 +177,7 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
         UserError: It cannot be loaded; or, with ``pooled``, it does not begin with a transformer and pooling; or, without
             ``pooled``, it is a SparseEncoder alone.
     """
-    path = local_path(name)
+    path = locate(name)
     if pooled:
         parts = [path / part for part in PARTS]  # both begin with the same modules
         return Parts(_pooled(load_saved(next((str(part) for part in parts if part.is_dir()), name)), name))

@@ -12,10 +12,10 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 
 from text2token.model.loading import loading
-from text2token.model.packaged import PACKAGED, REFERENCES, fetch
+from text2token.model.names import is_packaged, locate
+from text2token.model.packaged import REFERENCES, fetch
 from text2token.model.probes import check_inputs
 from text2token.utils.errors import UserError
-from text2token.utils.files import local_path
 
 PARTS = ("dense", "sparse")
 """Folders inside a folder that ``fit``, ``adapt`` or ``baseline`` wrote."""
@@ -25,15 +25,15 @@ _KINDS = {kind.__name__: kind for kind in (SentenceTransformer, SparseEncoder)}
 
 def is_saved(name: str) -> bool:
     """Return whether ``name`` is a finished embedder: a folder written by this package, or a model for :func:`load_saved`."""
-    return any((local_path(name) / part).is_dir() for part in PARTS) or is_model(name)
+    return any((locate(name) / part).is_dir() for part in PARTS) or is_model(name)
 
 
 def is_model(name: str) -> bool:
     """Return whether ``name`` is a model of sentence-transformers; the hub is asked only if nothing local has that name."""
-    path = local_path(name)
-    if name in REFERENCES:
-        return True
-    if name in PACKAGED or path.suffix.lower() == ".gguf" or path.exists():
+    path = locate(name)
+    if is_packaged(name):
+        return name in REFERENCES
+    if path.suffix.lower() == ".gguf" or path.exists():
         return (path / "modules.json").is_file()
     return is_sentence_transformer_model(name)
 
@@ -47,7 +47,7 @@ def load_saved(name: str) -> SentenceTransformer | SparseEncoder:
     Raises:
         UserError: It cannot be loaded, or it is a reranker or multi-vector model.
     """
-    place = str(fetch(name) if name in REFERENCES else local_path(name))
+    place = str(fetch(name) if name in REFERENCES else locate(name))
     with loading(name):
         kind = _KINDS[_kind(place, name)]
         model = kind(place, model_kwargs={"dtype": torch.float32}, trust_remote_code=False).eval()

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from text2token.model.names import from_anywhere
 from text2token.search.bm25 import WordSplitter
 from text2token.search.documents import Columns
 from text2token.search.engines.addresses import stored_address
@@ -66,14 +67,13 @@ def create_index(
     check_folder(folder)
     WordSplitter(language)  # refuses an unknown language before the model is opened
     uri = stored_address(engine, uri)
+    model = from_anywhere(model)
     student = find_student(model, query_model)
-    from text2token.model.backbone import from_anywhere  # torch, which a search may not need
-    from text2token.model.embedder import Embedder
+    from text2token.model.embedder import Embedder  # torch, which a search may not need
     from text2token.model.fingerprint import embedder_fingerprint, taught_fingerprints
     from text2token.model.tokens import backend_of
     from text2token.search.index_model import check_indexable
 
-    model = from_anywhere(model)
     embedder = embedder or Embedder.open(model, **encoder)
     check_indexable(embedder, model)
     fingerprint = embedder_fingerprint(embedder, corrected=False)

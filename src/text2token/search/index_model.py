@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import known_fingerprints
 from text2token.model.loading import loading
+from text2token.model.names import locate
 from text2token.model.saved import PARTS
 from text2token.model.tokens import backend_of
 from text2token.search.encoder import TextEncoder
@@ -26,7 +27,7 @@ from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
 from text2token.settings.corrections import FEWEST_TEXTS, split_steps
 from text2token.utils.errors import UserError
-from text2token.utils.files import atomic_write, file_stamps, local_path
+from text2token.utils.files import atomic_write, file_stamps
 
 _MODEL_FILES = "model_files"  # stamps of the model's files when its checksum was last found right, in the database
 
@@ -147,7 +148,7 @@ def open_model(name: str, encoder: Mapping[str, Any], owner: str) -> Embedder:
 
 def _model_stamps(name: str) -> dict[str, list[int]]:
     """Stamps of the files of the parts of a model that ``fit`` wrote; empty for any other model."""
-    return {f"{part}/{file}": stamp for part in PARTS for file, stamp in file_stamps(local_path(name) / part).items()}
+    return {f"{part}/{file}": stamp for part in PARTS for file, stamp in file_stamps(locate(name) / part).items()}
 
 
 def check_indexable(embedder: Embedder, name: str) -> None:

@@ -28,16 +28,18 @@ def find_student(model: str, query_model: str | None) -> QueryTable | None:
     """Return the student that is to encode the queries of a new index.
 
     Args:
-        model: The model of the index.
+        model: The model of the index, as :func:`text2token.model.names.from_anywhere` names it.
         query_model: Folder of the student; ``none``: the model encodes the queries; None: the student in ``model/student``, if
-            there is one.
+            the model is a folder that has one.
 
     Raises:
         UserError: The folder holds no student.
     """
     if query_model == NO_STUDENT:
         return None
-    folder = local_path(model) / "student" if query_model is None else local_path(query_model)
+    if query_model is None and not Path(model).is_absolute():
+        return None  # a packaged model or one of the hub: a folder of this name is something else
+    folder = Path(model, "student") if query_model is None else local_path(query_model)
     if not (folder / QUERY).is_dir():
         if query_model is None:
             return None

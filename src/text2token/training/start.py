@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from text2token.data.corpus import Corpus, open_corpus, sample
-from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
+from text2token.model.names import from_anywhere
 from text2token.model.packed_product import limit_kernels
 from text2token.settings.facts import BackboneFacts, CorpusFacts
 from text2token.settings.recipe import Recipe

@@ -11,9 +11,9 @@ from typing import Any
 from more_itertools import countable
 from scipy.sparse import csr_array
 
-from text2token.model.backbone import from_anywhere
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
+from text2token.model.names import from_anywhere
 from text2token.model.precision import Precision
 from text2token.model.tokens import untruncated
 from text2token.search.batches import Batch, Embedded
