@@ -1,7 +1,8 @@
-"""What the names of local files and folders mean: ``~`` is the home folder."""
+"""What the names of local files and folders mean: ``~`` is the home folder, and relative paths hold after ``os.chdir``."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,28 @@ def test_the_command_line_means_the_same(home, backbone):
     write_lines(home / "docs.jsonl", [{"_id": "1", "text": "One."}])
     done("index", "~/model", "~/docs.jsonl", "--output=~/index")
     assert len(Index.open(home / "index")) == 1
+
+
+def test_a_relative_path_holds_in_another_folder(tmp_path, backbone, monkeypatch):
+    (tmp_path / "work").mkdir()
+    shutil.copytree(backbone("llama"), tmp_path / "work" / "llama")
+    write_lines(tmp_path / "work" / "docs.jsonl", [{"_id": "1", "text": "The cat sat on the mat."}])
+    monkeypatch.chdir(tmp_path / "work")
+    embedder = Embedder.open("llama", max_length=64)
+    job = ShardJob("llama", "docs.jsonl", "shards", 1)
+    calibrated("llama").save("model")
+    made = Index.create("index", "model")
+    made.add([Document("1", "", "The cat sat on the mat.")])
+    shutil.move("model", "moved")
+    index = Index.open("index", model="moved")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert embedder.with_settings(max_length=32).max_length == 32
+    assert [hit.id for hit in index.search("cat", mode="dense").hits] == ["1"]
+    assert encode_shards(job) == 1
+    monkeypatch.chdir(tmp_path / "work")
+    shards = EncodedShards.open("shards")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert [document.id for batch in shards.documents(10) for document in batch.documents] == ["1"]
 
 
 def test_the_file_of_an_engine_is_in_the_home_folder(home):

@@ -25,7 +25,7 @@ from text2token.model.decoding import AlignedToken, SparseVectors, aligned_token
 from text2token.model.encoding import default_prompt, encode_in_batches
 from text2token.model.folders import is_whole, load_parts, save_parts, saved_head
 from text2token.model.head import DecodingHead, mean_logits
-from text2token.model.names import locate
+from text2token.model.names import from_anywhere, locate
 from text2token.model.original_head import open_head
 from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_saved
@@ -49,7 +49,7 @@ class Embedder:
         top_k: Tokens in a sparse vector. 128 (ours): a short text aligns with far fewer, a paragraph with about as many.
         bf16: Encode in bfloat16 where the hardware has it, see :meth:`use_precision`.
         batch_size: Size of a batch in texts of 128 tokens; a call can name another.
-        backbone: Name of the language model. None for a finished embedder.
+        backbone: Name of the language model, a local path in full. None for a finished embedder.
         settings: Attention, pooling, template and length of that language model. None for a finished embedder.
     """
 
@@ -98,7 +98,7 @@ class Embedder:
             embedder = cls(*parts[:4], top_k=parts.top_k or top_k)
         else:
             encoder, own = load_encoder(name, **settings)
-            embedder = cls(encoder, own, top_k=top_k, backbone=name, settings=settings)
+            embedder = cls(encoder, own, top_k=top_k, backbone=from_anywhere(name), settings=settings)
         if head not in ("own", "original") or (head == "original" and embedder.head is None):
             embedder.head = open_head(head, name, embedder.encoder.get_embedding_dimension())
             embedder.mean_logits = None  # a saved mean is one of the logits of the saved head

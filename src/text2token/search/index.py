@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from scipy.sparse import csr_array
 
 from text2token.data.text import clean_id
+from text2token.model.names import from_anywhere
 from text2token.search.documents import Columns, Document
 from text2token.search.engines.addresses import full_address, stored_address
 from text2token.search.engines.base import Engine, Matrix, ScoredId
@@ -46,17 +47,18 @@ class Index:
         self,
         folder: Path,
         embedder: Embedder | None = None,
-        model: str | None = None,
+        model: str | Path | None = None,
         *,
         uri: str | None = None,
         partial: bool = False,
-        query_model: str | None = None,
+        query_model: str | Path | None = None,
     ) -> None:
         self._folder = folder = folder.absolute()  # the current folder of the process may change
         self._partial = partial
         self._store = DocumentStore(folder / STORE)
         self.settings = read_settings(self._store, folder)
-        self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, model, query_model)
+        place = from_anywhere(str(model)) if model else None
+        self._vectorizer = Vectorizer(folder, self._store, self.settings, embedder, place, query_model)
         if uri is not None:
             stored_address(self.settings.engine, uri)  # refuses what is not an address
             uri = full_address(uri)
@@ -77,7 +79,7 @@ class Index:
         engine: EngineName = "embedded",
         uri: str | None = None,
         embedder: Embedder | None = None,
-        query_model: str | None = None,
+        query_model: str | Path | None = None,
     ) -> Index:
         """Make a new, empty index, or open the unfinished one in the folder if it has the same settings.
 
@@ -126,10 +128,10 @@ class Index:
         folder: str | Path,
         *,
         embedder: Embedder | None = None,
-        model: str | None = None,
+        model: str | Path | None = None,
         uri: str | None = None,
         partial: bool = False,
-        query_model: str | None = None,
+        query_model: str | Path | None = None,
     ) -> Index:
         """Open a finished index.
 

@@ -55,7 +55,7 @@ def create_index(
     engine: EngineName,
     uri: str | None,
     embedder: Embedder | None,
-    query_model: str | None,
+    query_model: str | Path | None,
 ) -> Embedder:
     """Make the folder of a new index, or check that an unfinished index in it has the same settings.
 

@@ -24,7 +24,7 @@ _FACT = "student"  # the checksum of the student, in the database of the index
 _LEARNT = 20_000  # documents that a student learns, some minutes of work; a larger index gives a sample
 
 
-def find_student(model: str, query_model: str | None) -> QueryTable | None:
+def find_student(model: str, query_model: str | Path | None) -> QueryTable | None:
     """Return the student that is to encode the queries of a new index.
 
     Args:
@@ -52,13 +52,13 @@ def find_student(model: str, query_model: str | None) -> QueryTable | None:
 def check_teacher(student: QueryTable, fingerprints: Iterable[str], model: str) -> None:
     """Check that a student imitates the model of the index, with its present correction and corpus mean.
 
-    Raises:
-        UserError: It imitates another one.
     Args:
         student: The student.
         fingerprints: Those of the model, see :func:`text2token.model.fingerprint.taught_fingerprints`.
         model: The model's name.
 
+    Raises:
+        UserError: It imitates another one.
     """
     if student.teacher not in fingerprints:
         raise UserError(
@@ -90,7 +90,7 @@ def keep_student(folder: Path, store: DocumentStore, student: QueryTable | None)
     store.set(**{_FACT: checksum})
 
 
-def open_student(folder: Path, store: DocumentStore, query_model: str | None) -> QueryTable | None:
+def open_student(folder: Path, store: DocumentStore, query_model: str | Path | None) -> QueryTable | None:
     """Return the student of an index; None if the model encodes the queries.
 
     Args:

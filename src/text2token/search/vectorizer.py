@@ -54,7 +54,7 @@ class Vectorizer:
         settings: IndexSettings,
         embedder: Embedder | None = None,
         model: str | None = None,
-        query_model: str | None = None,
+        query_model: str | Path | None = None,
     ) -> None:
         self.student = open_student(folder, store, query_model)
         self._store, self._model_arguments = store, (folder, store, settings, embedder, model)

@@ -42,6 +42,12 @@ def open_place(name: str | Path) -> Path:
     return cast(Path, path)
 
 
+def absolute_place(name: str | Path) -> Path:
+    """Return what :func:`open_place` returns, in full, so that it holds in any folder and for other processes."""
+    place = open_place(name)
+    return place.absolute() if is_local(place) else place
+
+
 def write_whole(file: Path, content: bytes | memoryview) -> None:
     """Write a file that other processes see complete or not at all, also when several of them write it.
 

@@ -31,7 +31,7 @@ from text2token.search.shards.record import (
 from text2token.search.shards.table import table_bytes
 from text2token.search.vectors import raw_counts
 from text2token.utils.errors import UserError, check_count
-from text2token.utils.places import check_folder_writable, open_place, write_whole
+from text2token.utils.places import absolute_place, check_folder_writable, write_whole
 from text2token.utils.progress import track
 
 
@@ -62,8 +62,9 @@ class ShardJob:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "model", from_anywhere(str(self.model)))
         for name in ("source", "folder"):  # strings are places, too
-            object.__setattr__(self, name, open_place(getattr(self, name)))
+            object.__setattr__(self, name, absolute_place(getattr(self, name)))
         check_count("shards", self.shards)
         check_count("batch_size", self.batch_size)
 
@@ -144,7 +145,7 @@ class ShardEncoder:
         }
         if there is None:
             there = ShardRecord(
-                model=from_anywhere(job.model),
+                model=job.model,
                 encoder=dict(job.encoder),
                 dimension=embedder.encoder.get_embedding_dimension(),
                 vocabulary=0 if embedder.head is None else embedder.vocabulary_size,

@@ -13,7 +13,7 @@ from text2token.search.index_model import open_model
 from text2token.search.shards.record import ShardRecord, corpus_fingerprint, document_bytes, read_record
 from text2token.search.shards.table import read_batches, read_facts
 from text2token.utils.errors import UserError
-from text2token.utils.places import open_place
+from text2token.utils.places import absolute_place
 
 _LISTED = 10  # missing shards that a message names
 
@@ -37,7 +37,7 @@ class EncodedShards:
         Raises:
             UserError: There is no such folder, or a shard is missing.
         """
-        folder = open_place(folder)
+        folder = absolute_place(folder)
         record = read_record(folder)
         if record is None:
             raise UserError(f"There are no shards in '{folder}': make some with 'text2token encode … --shards'.")
