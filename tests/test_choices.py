@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 
-from conftest import CORPUS, calibrated, untrained
-from text2token import Embedder, UserError
-from text2token.analysis import explain_instructions
+from conftest import CORPUS, SENTENCES, calibrated, untrained
+from text2token import Corpus, Embedder, UserError
+from text2token.analysis import align, explain_instructions, explain_pair, run_spectrum
+from text2token.analysis.alignment import AlignmentSettings
 from text2token.search import Document, Index, ShardJob
 from text2token.settings import Calibration, DistillSettings
 from text2token.training import distill
@@ -84,6 +85,35 @@ def test_numbers_below_1(tmp_path, backbone):
             ShardJob("m", tmp_path / "d.jsonl", tmp_path / "out", **{"shards": 2, setting: 0})
     with pytest.raises(UserError, match=r"`max_length` is 64\.5"):
         Embedder.open(backbone("llama"), max_length=64.5)
+
+
+def test_a_sample_of_no_documents_and_a_spectrum_of_no_texts(index_folder, backbone, tmp_path):
+    for size in (0, -1):
+        with pytest.raises(UserError, match=f"`size` is {size}"):
+            Index.open(index_folder).sample(size)
+    models = (untrained(backbone("llama")),) * 2
+    for setting in ("aligned", "max_texts"):
+        with pytest.raises(UserError, match=f"`{setting}` is 0"):
+            run_spectrum(models, Corpus.from_texts(SENTENCES), tmp_path / "spectrum", {}, **{setting: 0})
+
+
+def test_forms_that_there_are_not(backbone):
+    with pytest.raises(UserError, match="`forms` is 'merge': choose among ids, merged"):
+        align(untrained(backbone("llama")), SENTENCES, AlignmentSettings(forms="merge"))
+
+
+def test_a_pair_is_two_texts(backbone):
+    embedder = untrained(backbone("llama"))
+    with pytest.raises(UserError, match="A pair is two texts, not 3"):
+        explain_pair(embedder, SENTENCES[:3])
+    with pytest.raises(UserError, match="write \\[text\\]"):
+        explain_pair(embedder, "ab")
+
+
+def test_one_document_in_place_of_a_list(backbone, tmp_path):
+    index = Index.create(tmp_path / "index", backbone("llama"))
+    with pytest.raises(UserError, match="not a Document alone: write \\[document\\]"):
+        index.add(Document("1", "", "The cat sat on the mat."))
 
 
 def test_one_text_in_place_of_a_list(backbone, tmp_path):

@@ -180,6 +180,10 @@ def test_a_corpus_has_no_length_so_a_list_of_it_is_asked_for(backbone):
         with pytest.raises(UserError, match=r"A list of texts is expected, not a Corpus: write list\(texts\)"):
             call(corpus)
     embedder.calibrate(list(corpus))
+    with pytest.raises(UserError, match=r"not a text alone: write \['centre', 'remove-2'\]"):
+        embedder.calibrate(SENTENCES, "centre+remove-2")
+    with pytest.raises(UserError, match="there is no correction 'center'"):
+        embedder.calibrate(SENTENCES, ["center"])
 
 
 def test_a_calibration_that_cannot_be_learned_is_refused(backbone):

@@ -19,7 +19,7 @@ from text2token.model.head import mean_logits
 from text2token.model.template import room_for_text
 from text2token.model.tokens import count_tokens
 from text2token.model.vocabulary import Vocabulary, read_vocabulary
-from text2token.utils.errors import UserError, check_count
+from text2token.utils.errors import UserError, check_choice, check_count
 from text2token.utils.figures import BLUES, GREY, ORANGE, figure_style, write_figure
 from text2token.utils.files import local_path, write_json
 from text2token.utils.progress import track
@@ -73,10 +73,12 @@ def align(
         :class:`TokenCategories`), the number of ``texts``, and ``seconds`` for encoding and for reading the logits.
 
     Raises:
-        UserError: No text has a token, or ``k`` is below 1 or above the number of tokens in the vocabulary.
+        UserError: No text has a token, there are no such ``forms``, or ``k`` is below 1 or above the number of tokens in the
+            vocabulary.
     """
     settings = settings or AlignmentSettings()
     check_count("k", settings.k)
+    check_choice("forms", settings.forms, ("ids", "merged"))
     if settings.k > embedder.vocabulary_size:
         raise UserError(
             f"The vocabulary has only {embedder.vocabulary_size:,} tokens: lower `k`, which is {settings.k:,}."

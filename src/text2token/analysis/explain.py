@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 from text2token.data.text import check_texts
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
-from text2token.utils.errors import check_count
+from text2token.utils.errors import UserError, check_count
 
 
 class TokenPart(NamedTuple):
@@ -77,8 +77,11 @@ def explain_pair(
         stop_words: Languages of the words that ``filtered`` leaves out.
 
     Raises:
-        UserError: The embedder has no decoding head.
+        UserError: The embedder has no decoding head, or ``pair`` is not two texts.
     """
+    check_texts(pair)
+    if len(pair) != 2:
+        raise UserError(f"A pair is two texts, not {len(pair)}: write (first, second).")
     first, second = embedder.logits(embedder.embed(pair)).double()
     alike, apart = similarity_parts(first, second), difference_parts(first, second)
     leaning = normalize(first, dim=0) - normalize(second, dim=0)

@@ -32,7 +32,7 @@ from text2token.data.sts import ScoredPairs
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.settings.record import RECORD, SpectrumRecord
-from text2token.utils.errors import UserError
+from text2token.utils.errors import UserError, check_count
 from text2token.utils.figures import write_figure
 from text2token.utils.files import write_json
 from text2token.utils.progress import progress_bar
@@ -78,8 +78,12 @@ def run_spectrum(
         progress: Show progress bars.
 
     Raises:
-        UserError: The models have different dimensions, a shift is unknown, there is only one text, or the output exists.
+        UserError: The models have different dimensions, a shift is unknown, there is only one text, a number of texts is below
+            1, or the output exists.
     """
+    check_count("aligned", aligned)
+    if max_texts is not None:
+        check_count("max_texts", max_texts)
     base, tuned = models
     _check_dimensions(base, tuned)
     for name in shift:

@@ -31,6 +31,7 @@ from text2token.model.precision import Precision, encoding, use_of_bf16
 from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
 from text2token.model.tokens import TOKENIZING
+from text2token.settings.corrections import parse_steps
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.files import local_path
 
@@ -344,6 +345,7 @@ class Embedder:
         check_texts(texts)
         if not len(texts):
             raise UserError("A calibration learns from texts: give at least one.")
+        parse_steps(steps)  # refuses what is no step before the texts are encoded
         embed = embed or partial(self.embed, progress=progress)
         mean = mean_logits(self.decoding_head, embed(texts))
         sample = embed(correction_sample(texts, seed) if steps else [])

@@ -25,7 +25,7 @@ from text2token.search.store import STORE, VECTORS, DocumentStore
 from text2token.search.vectorizer import Vectorizer
 from text2token.search.writer import IndexWriter
 from text2token.settings.search import Calibration, EngineName, FieldName, Mode, VectorSettings
-from text2token.utils.errors import UnavailableError, UserError
+from text2token.utils.errors import UnavailableError, UserError, check_count
 from text2token.utils.files import local_path
 
 if TYPE_CHECKING:
@@ -196,7 +196,11 @@ class Index:
         Returns:
             N documents that can be found; their sparse vectors, N×C, or BM25 vectors if the index has no sparse field; and the
             token or word of each of the C columns.
+
+        Raises:
+            UserError: ``size`` is below 1.
         """
+        check_count("size", size)
         return sample_tokens(self._store, self._vectorizer, size)
 
     def close(self) -> None:
@@ -217,9 +221,11 @@ class Index:
             Number of encoded documents.
 
         Raises:
-            UserError: A document cannot be used (then none is added), the model is not that of the index, another process is
-                writing the index, another index has taken its place, or the disk is full.
+            UserError: A document cannot be used (then none is added), ``documents`` is one document, the model is not that of
+                the index, another process is writing the index, another index has taken its place, or the disk is full.
         """
+        if isinstance(documents, Document):  # it is a tuple
+            raise UserError("A list of documents is expected, not a Document alone: write [document].")
         with self._writing() as writer:
             return writer.add(documents, progress=progress)
 

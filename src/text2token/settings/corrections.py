@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from text2token.utils.errors import UserError
+
 FEWEST_TEXTS = 48
 """With fewer texts, a correction fits noise."""
 
@@ -42,28 +44,28 @@ def parse_steps(texts: Sequence[str]) -> list[Step]:
     """Parse steps in their order.
 
     Raises:
-        ValueError: A step is unknown, its value is out of range, or the order has no meaning.
+        UserError: They are one text, a step is unknown, its value is out of range, or the order has no meaning.
     """
+    if isinstance(texts, str):
+        raise UserError(f"A list of steps is expected, not a text alone: write {split_steps(texts)}.")
     steps = [_parse(text) for text in texts]
     names = [step.name for step in steps]
     if "filter" in names[:-1]:
-        raise ValueError("the correction 'filter' changes the dimension: name it once, as the last step")
+        raise UserError("the correction 'filter' changes the dimension: name it once, as the last step")
     if "shift" in names and {"centre", "whiten"} & {*names[: names.index("shift")]}:
-        raise ValueError(
-            "the correction 'shift' moves the mean, which 'centre' and 'whiten' remove: name 'shift' first"
-        )
+        raise UserError("the correction 'shift' moves the mean, which 'centre' and 'whiten' remove: name 'shift' first")
     return steps
 
 
 def _parse(text: str) -> Step:
     name, _, value = (text, "", "") if text in STEPS else text.partition("-")
     if name not in STEPS:
-        raise ValueError(
+        raise UserError(
             f"there is no correction '{text}': write none, or steps joined by +: {', '.join(STEPS.values())}"
         )
     if not value:
         if name == "remove" or text != name:
-            raise ValueError(f"the correction '{text}' lacks its value: write {STEPS[name]}")
+            raise UserError(f"the correction '{text}' lacks its value: write {STEPS[name]}")
         return Step(name)
     try:
         number = float(value)
@@ -75,7 +77,7 @@ def _parse(text: str) -> Step:
         "whiten": 0 <= number <= 1,
     }
     if not fits.get(name, False):
-        raise ValueError(
+        raise UserError(
             f"the value of the correction '{text}' is out of range: write {STEPS[name]}, with N from 1 and S from 0 to 1"
         )
     return Step(name, number)
