@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import datetime
 import json
+from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,10 +16,10 @@ from hypothesis import strategies as st
 from conftest import SENTENCES, done, refused
 from text2token import UserError
 from text2token.data.text import finite_number
-from text2token.search import Document, Filter, Index, parse_filter
+from text2token.search import Document, Filter, Index, parse_filter, read_documents
 from text2token.search.engines.embedded import EmbeddedEngine
 from text2token.search.engines.metadata import matching_rows, metadata_table
-from text2token.search.filters import as_text, read_filters
+from text2token.search.filters import as_text, read_filters, simple_value
 from text2token.settings.search import Calibration
 from text2token.settings.templates import Template
 
@@ -252,6 +255,47 @@ def test_numbers_of_numpy_are_numbers(tmp_path, backbone):
     index.add([Document("1", "", SENTENCES[0], values)])
     (hit,) = index.search("cat", filters=["year>=2020", "share<0.6", "new=true"]).hits
     assert hit.metadata == {"year": 2020, "share": 0.5, "new": True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (pa.decimal128(20, 0), [Decimal("12345678901234567890"), Decimal("12345678901234567891")]),
+        (pa.decimal128(20, 2), [Decimal("123456789012345678.90"), Decimal("123456789012345678.91")]),
+        (pa.decimal128(10, 2), [Decimal("-0.25"), Decimal("2020.00")]),
+        (pa.float32(), [4.1, 0.1]),
+        (pa.float16(), [4.1, 0.1]),
+    ],
+)
+def test_numbers_of_parquet_are_found_by_what_was_written(tmp_path, kind, values):
+    written = pa.array([np.float16(value) for value in values] if kind == pa.float16() else values, kind)
+    inside = pa.StructArray.from_arrays([written], names=["x"])
+    table = {"id": ["0", "1"], "text": SENTENCES[:2], "x": written, "in": inside}
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    kept = metadata_table([document.metadata for document in read_documents(tmp_path / "a.parquet")])
+    for row, value in enumerate(values):
+        wanted = as_text(simple_value(value))
+        assert wanted == str(value).removesuffix(".00")
+        for column in ("x", "in.x"):
+            assert matching_rows(kept, [Filter(column, "=", wanted)]).tolist() == [row == 0, row == 1]
+            assert matching_rows(kept, [Filter(column, ">=", wanted)])[row]
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (Decimal("7.00"), 7),
+        (Decimal("1e30"), "1" + "0" * 30),
+        (Decimal("0.1"), 0.1),
+        (Decimal("NaN"), None),
+        (Decimal("1e999999"), None),
+        (np.float32(4.1), 4.1),
+        (np.float16(4.1), 4.1),
+        (np.float64(0.1), 0.1),
+    ],
+)
+def test_numbers_keep_their_digits(value, kept):
+    assert simple_value(value) == kept
 
 
 def test_a_number_that_becomes_a_truth_value_is_a_change(tmp_path, backbone):

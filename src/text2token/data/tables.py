@@ -169,7 +169,8 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, start: int) -> Iter
             for batch in file.iter_batches(_PARQUET_BATCH, row_groups=groups, columns=wanted or None):
                 skipped = min(max(start - number, 0), len(batch))
                 number += skipped
-                for values in batch.slice(skipped).to_pylist():
+                columns_read = [_shortest(column) for column in batch.slice(skipped).columns]
+                for values in pa.RecordBatch.from_arrays(columns_read, names=batch.schema.names).to_pylist():
                     number += 1
                     yield Row(f"{path}, row {number}", values)
     except UserError:
@@ -180,6 +181,21 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, start: int) -> Iter
         if isinstance(error, OSError) and error.filename:
             raise
         raise UserError(f"{path}: not a readable Parquet file ({first_line(error)}); write it again") from None
+
+
+def _shortest(column: Any) -> Any:
+    """The numbers of 16 or 32 bits in a column of Arrow as the shortest decimals: 4.1, not 4.099999904632568."""
+    import numpy as np
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_struct(kind):
+        parts = [_shortest(part) for part in column.flatten()]
+        return pa.StructArray.from_arrays(parts, names=[part.name for part in kind], mask=column.is_null())
+    if number := {pa.float16(): np.float16, pa.float32(): np.float32}.get(kind):
+        shortest = [None if value is None else float(str(number(value))) for value in column.to_pylist()]
+        return pa.array(shortest, pa.float64())
+    return column
 
 
 _READERS: dict[str, Callable[[Path, Sequence[str] | None, int], Iterator[Row]]] = {

@@ -238,7 +238,8 @@ def is_kept(known: Document | None, document: Document) -> bool:
 def simple_metadata(values: Mapping[str, Any]) -> dict[str, Value]:
     """The values that filters can compare: short texts, numbers, truth values and dates.
 
-    Dates, and integers beyond 64 bits, become text. The columns of an object get names with a dot. Other values are left out.
+    Dates, integers beyond 64 bits and decimals with more digits than a float become text. The columns of an object get names with
+    a dot. Other values are left out.
     """
     return dict(_simple_values(values, ""))
 

@@ -108,10 +108,7 @@ def simple_value(value: Any) -> Value | None:
         value = value.date()  # tables often keep dates as the time of midnight
     if isinstance(value, datetime.date | datetime.time):
         return value.isoformat()
-    if isinstance(value, Decimal):
-        value = float(value)
-    if isinstance(value, np.number | np.bool_):  # as a row of pandas has them
-        value = value.item()
+    value = _plain_number(value)
     if isinstance(value, int) and not -(2**63) <= value < 2**63:  # JSON and databases have integers of 64 bits
         value = str(value) if value.bit_length() < 4 * _MAX_VALUE else None
     if isinstance(value, str):
@@ -120,6 +117,25 @@ def simple_value(value: Any) -> Value | None:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value if isinstance(value, bool | int) else None
+
+
+def _plain_number(value: Any) -> Any:
+    """A Decimal, or a number as a row of pandas has it, with the same digits as Python's own; anything else as it is.
+
+    A Decimal with more digits than a float becomes text, and one that no text can hold None.
+    """
+    if isinstance(value, np.floating):
+        return float(str(value))  # 4.1 in 32 bits is 4.1, not 4.099999904632568
+    if isinstance(value, np.number | np.bool_):
+        return value.item()
+    if not isinstance(value, Decimal):
+        return value
+    if not value.is_finite() or abs(value.adjusted()) > _MAX_VALUE:
+        return None
+    if value == value.to_integral_value():
+        return int(value)
+    number = float(value)
+    return number if Decimal(str(number)) == value else str(value)
 
 
 def text_values(metadata: Metadata) -> dict[str, str]:
