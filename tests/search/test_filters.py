@@ -312,3 +312,7 @@ def test_an_addition_reads_the_columns_of_the_first_documents(tmp_path, backbone
     done("index", "-o", tmp_path / "i", "--add", tmp_path / "b.csv")
     found = json.loads(done("search", tmp_path / "i", "galaxy", "--mode", "bm25", "--json"))
     assert {hit["id"] for hit in found} == {"a", "b"}
+    (tmp_path / "c.csv").write_text("key,id,content\na,1,A comet.\nc,2,A comet.\n")
+    done("index", "-o", tmp_path / "i", "--add", tmp_path / "c.csv", "--text-column", "content")
+    found = json.loads(done("search", tmp_path / "i", "comet", "--mode", "bm25", "--json"))
+    assert {hit["id"]: hit["metadata"] for hit in found} == {"a": {"id": "1"}, "c": {"id": "2"}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,14 +75,18 @@ def change_index(
     *,
     strict: bool,
 ) -> tuple[Index, int]:
-    """Add and delete documents, or change the address of the engine. Returns the index and how many were deleted."""
-    from text2token.search import Columns, Index, read_documents
+    """Add and delete documents, or change the address of the engine. Returns the index and how many were deleted.
+
+    A column that the user does not name is that of the index.
+    """
+    from text2token.search import Index, read_documents
 
     doomed, deleted = change.ids_to_delete(), 0
     opened = Index.open(output, model=model, uri=uri)
     if change.add:
         encoding.change(opened)
-        chosen = columns if columns != Columns() else opened.settings.columns
+        named = {name: column for name, column in asdict(columns).items() if column}
+        chosen = replace(opened.settings.columns, **named)
         opened.add(read_documents(change.add, chosen, strict=strict), progress=True)
     if doomed:
         deleted = opened.delete(doomed)
