@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
+import io
 import json
 import shutil
 import sys
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +22,7 @@ from conftest import SENTENCES, calibrated, done, refused, write_lines
 from text2token import UserError
 from text2token.search import EncodedShards, Index, ShardJob, encode_shards, read_documents
 from text2token.search.encoder import TextEncoder
-from text2token.search.shards.record import ShardRecord, read_record
+from text2token.search.shards.record import ShardRecord, corpus_size, read_record
 from text2token.settings.search import Calibration
 from text2token.settings.templates import Template
 from text2token.utils.places import open_place, write_whole
@@ -228,6 +230,38 @@ def test_a_corpus_on_s3_by_command(job, bucket, tmp_path):
     elsewhere = [job.model, job.source, "--shards", "2", "-o", "s3://elsewhere/shards"]
     assert "'s3://elsewhere/shards' cannot be reached" in refused("encode", *elsewhere)
     assert "There is no file" in refused(*command[:2], f"{bucket}/none.jsonl", *command[3:-6], "-o", f"{bucket}/b")
+
+
+def test_documents_on_a_store_that_does_not_answer(job, tmp_path, index_folder):
+    dead = "http://127.0.0.1:9/docs.jsonl"
+    for command in (
+        ["index", job.model, dead, "-o", tmp_path / "i"],
+        ["index", "-o", index_folder, "--add", dead],
+        ["encode", job.model, dead, "--shards", "2", "-o", tmp_path / "shards", *SETTINGS],
+    ):
+        assert f"'{dead}' cannot be reached" in refused(*command)
+    with pytest.raises(UserError, match="cannot be reached"):
+        corpus_size(open_place(dead))
+
+
+def test_a_store_that_breaks_off_while_documents_are_read(monkeypatch):
+    class Breaking(io.BytesIO):
+        left = 100
+
+        def __next__(self):
+            self.left -= 1
+            if self.left < 0:
+                raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+            return super().__next__()
+
+    source = open_place("memory://breaking/docs.jsonl")
+    content = "".join(f'{{"id": {i}, "text": "a"}}\n' for i in range(200)).encode()
+    write_whole(source, content)
+    monkeypatch.setattr(type(source.fs), "_open", lambda *_, **__: Breaking(content))
+    documents = read_documents(source)
+    assert [document.id for document in islice(documents, 100)] == list(map(str, range(100)))
+    with pytest.raises(UserError, match=r"docs\.jsonl' cannot be reached \(.*Connection reset"):
+        next(documents)
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_ta
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value, simple_value, text_values
 from text2token.utils.errors import UserError
-from text2token.utils.places import open_place
+from text2token.utils.places import open_place, reached, reaching
 
 _TEXT_FILES = (".txt", ".md")
 _NAMED = 5  # endings of files left out that a message names
@@ -89,8 +89,9 @@ def checked_documents(
     rows: Iterable[tuple[str, Document]], source: Path, noun: str = "document", *, strict: bool = False
 ) -> Iterator[Document]:
     """Leave out documents without text, and refuse an id that occurs twice; the arguments are those of :func:`read_documents`."""
-    if source.is_dir():
-        _report_left_out(source)
+    with reaching(source):
+        if source.is_dir():
+            _report_left_out(source)
     seen: set[bytes] = set()
     check = TextCheck(noun, strict=strict)
     for place, document in rows:
@@ -112,7 +113,14 @@ def read_rows(source: Path, columns: Columns, start: int = 0) -> Iterator[tuple[
         source: See :func:`read_documents`.
         columns: Names of the columns in a table.
         start: Rows left out at the beginning.
+
+    Raises:
+        UserError: There is no such source, it is malformed, or an object store does not answer.
     """
+    return reached(source, _rows(source, columns, start))
+
+
+def _rows(source: Path, columns: Columns, start: int) -> Iterator[tuple[str, Document]]:
     check_source(source)
     place = _place(source)
     if place.is_dir():
@@ -128,10 +136,11 @@ def check_source(source: Path) -> None:
     """Check that there is a file or folder of documents.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or the object store does not answer.
     """
-    if not source.is_dir() and not source.is_file():
-        raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
+    with reaching(source):
+        if not source.is_dir() and not source.is_file():
+            raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
 
 
 def document_files(source: Path) -> list[Path]:

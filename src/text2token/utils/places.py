@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.files import check_writable, local_path
 
+Item = TypeVar("Item")
 _PACKAGES = {"s3fs": "text2token[s3]", "upath": "text2token[search]"}  # what to install for a missing package
 
 
@@ -96,6 +97,18 @@ def reaching(place: Path) -> Iterator[None]:
         raise UserError(
             f"'{place}' cannot be reached ({reason}): check its name, the address of the store and your login."
         ) from error
+
+
+def reached(place: Path, items: Iterable[Item]) -> Iterator[Item]:
+    """Yield items that are read from a place; an error while one is read is that of :func:`reaching`."""
+    several = iter(items)
+    while True:
+        with reaching(place):
+            try:
+                item = next(several)
+            except StopIteration:
+                return
+        yield item
 
 
 def is_local(place: Path) -> bool:

@@ -142,4 +142,5 @@ def corpus_fingerprint() -> hashlib._Hash:
 
 def corpus_size(source: Path) -> int:
     """Return the bytes of the files of a corpus, a quick sign that it has changed."""
-    return sum(file.stat().st_size for file in document_files(source))
+    with reaching(source):
+        return sum(file.stat().st_size for file in document_files(source))
