@@ -293,6 +293,39 @@ def test_the_sentence_of_a_check(noun, plural, caplog):
     assert caplog.messages == [f"Skipped {plural} without text in file"]
 
 
+# Compressed files
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zst", ".bz2", ".xz"])
+def test_a_file_of_several_streams_is_read_whole_or_refused(tmp_path, ending):
+    streams = []
+    for stream in range(5):
+        lines = "".join(f"text {stream} {line}\n" for line in range(100))
+        streams.append(compressed(tmp_path / f"part{ending}", lines.encode()).read_bytes())
+    path = tmp_path / f"a.txt{ending}"
+    path.write_bytes(b"".join(streams))
+    assert len(list(open_corpus(path))) == 500
+    for damaged in (bytes([streams[1][0] ^ 1]) + streams[1][1:], streams[1][:-3]):
+        path.write_bytes(b"".join([streams[0], damaged, *streams[2:]]))
+        with pytest.raises(UserError, match=r"cannot be decompressed \(.*\); make the file again$"):
+            list(open_corpus(path))
+    path.write_bytes(b"".join(streams)[:-1])
+    with pytest.raises(UserError, match="cannot be decompressed"):
+        list(open_corpus(path))
+
+
+@pytest.mark.parametrize("zeros", [4, 3, 2**16, 2**16 + 4, 2**16 + 2])
+@pytest.mark.parametrize("then", [b"", lzma.compress(b"second\n")], ids=["end", "stream"])
+def test_groups_of_four_zeros_may_stand_between_streams_of_xz(tmp_path, zeros, then):
+    path = tmp_path / "a.txt.xz"
+    path.write_bytes(lzma.compress(b"first\n") + bytes(zeros) + then)
+    if zeros % 4 == 0:
+        assert list(open_corpus(path)) == ["first", "second"][: 2 if then else 1]
+        return
+    with pytest.raises(UserError, match="cannot be decompressed"):
+        list(open_corpus(path))
+
+
 # Folders
 
 

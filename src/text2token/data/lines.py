@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
 import io
 import lzma
@@ -12,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
+from text2token.data.streams import open_bz2, open_xz
 from text2token.utils.errors import UserError, first_line
 
 _DAMAGED = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -26,8 +26,8 @@ def _zstd(file: IO[bytes]) -> IO[bytes]:
 _COMPRESSIONS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".gz": gzip.open,
     ".zst": _zstd,
-    ".bz2": bz2.open,
-    ".xz": lzma.open,
+    ".bz2": open_bz2,
+    ".xz": open_xz,
 }
 COMPRESSIONS = tuple(_COMPRESSIONS)
 """Endings of the compressed files that are read."""
