@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from text2token.data.folders import visible_files
 from text2token.data.lines import file_format, read_lines
 from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
@@ -163,16 +164,17 @@ def _open(source: str, column: str) -> list[_Source]:
     if source == "-":
         return [_spool_standard_input()]
     path = local_path(source)
-    # Not Path.glob: it takes no absolute pattern, and lists hidden files too.
-    pattern = f"{glob.escape(str(path))}/**" if path.is_dir() else str(path)
-    matches = [str(path)] if path.is_file() else sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+    if path.is_dir():
+        matches = sorted(map(str, visible_files(path)))
+    else:  # not Path.glob: it takes no absolute pattern, and lists hidden files too
+        matches = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207
     files = [file for file in map(Path, matches) if file.is_file() and _is_readable(file)]
     if path.is_dir() and files:
         files = beir_corpus(path) or files
         _list_files(path, files)
     if files:
         return [_open_file(file, column) for file in files]
-    if matches:
+    if matches or path.is_dir():
         raise UserError(
             f"{source} is neither a file of a known format nor a folder with such files; convert it to one of {_FORMATS}"
         )

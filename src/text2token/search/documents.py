@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from text2token.data.folders import visible_files
 from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
 from text2token.data.text import clean, clean_id
@@ -146,7 +147,7 @@ def check_source(source: Path) -> None:
 def document_files(source: Path) -> list[Path]:
     """Return the files that documents are read from: a table, or the text files of a folder at any depth, sorted by path.
 
-    Hidden files are left out.
+    Which these are, :func:`text2token.data.folders.visible_files` says.
 
     Raises:
         UserError: A folder in the format of BEIR has several ``corpus`` tables.
@@ -154,7 +155,7 @@ def document_files(source: Path) -> list[Path]:
     place = _place(source)
     if not place.is_dir():
         return [place]
-    return _texts(_visible_files(place))
+    return _texts(visible_files(place))
 
 
 def _place(source: Path) -> Path:
@@ -166,17 +167,12 @@ def _place(source: Path) -> Path:
     return tables[0] if tables else source
 
 
-def _visible_files(folder: Path) -> list[Path]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
-
-
 def _texts(files: list[Path]) -> list[Path]:
     return [file for file in files if file.suffix.lower() in _TEXT_FILES]
 
 
 def _report_left_out(folder: Path) -> None:
-    place, visible = _place(folder), _visible_files(folder)
+    place, visible = _place(folder), visible_files(folder)
     read = set(_texts(visible)) if place == folder else {place}
     left = Counter(file.suffix.lower() or "no ending" for file in visible if file not in read)
     if left:
