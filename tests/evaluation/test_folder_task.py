@@ -84,6 +84,12 @@ GOOD_PAIR = {"sentence1": "a", "sentence2": "b"}
         ([{**GOOD_PAIR, "label": {"a": 1}}] * 3, "is not a whole number or a word"),
         ([{**GOOD_PAIR, "label": [1, 2]}] * 3, "needs one label a row"),
         ([{"text": "a", "label": [1, 2]}] * 3, "Clustering needs one label per text"),
+        (
+            [{"text": "a", "label": "pos"}, {"text": "a", "label": " "}],
+            "line 2: the column 'label' is empty: fill it in",
+        ),
+        ([{"text": "a", "label": [1, ""]}] * 3, "line 1: the column 'label' is empty: fill it in"),
+        ([{"text": "a", "label": [1, None]}] * 3, "line 1: the column 'label' is empty: fill it in"),
         ([{"text": " ", "label": 1}] * 3, "has no rows with text"),
         ([{**GOOD_PAIR, "label": 1}] * 3, "All labels of .* are '1'"),
         ([{**GOOD_PAIR, "score": 1}, {**GOOD_PAIR, "score": float("nan")}], "column 'score' is empty|must be numbers"),
@@ -201,6 +207,8 @@ def test_words_that_mean_missing_elsewhere_are_words(tmp_path):
         ([7.0, 10, 7], [0, 1, 0]),
         ([True, False, True], [1, 0, 1]),
         (["7.0", "007", "7"], [0, 1, 0]),
+        (["pos ", "neg", "pos"], [1, 0, 1]),
+        (["caf\u00e9", "b", "cafe\u0301"], [1, 0, 1]),
         ([10, 9, "word"], [1, 0, 2]),
     ],
 )

@@ -21,7 +21,7 @@ from mteb.abstasks.task_metadata import TaskMetadata
 
 from text2token.data.rows import ID_COLUMNS, Row, TextCheck
 from text2token.data.tables import find_table, read_table
-from text2token.data.text import finite_number
+from text2token.data.text import clean, finite_number
 from text2token.evaluation.labels import Split, encode_labels, listed
 from text2token.evaluation.qrels import read_qrels
 from text2token.utils.errors import UserError
@@ -203,13 +203,24 @@ def _read(file: Path, texts: Sequence[str], others: Sequence[str], strict: bool)
         if not check.has_text(row.place, min(values.values(), key=len)):
             continue
         for column in others:
-            values[column] = row.values.get(column)
-            if values[column] is None:
+            values[column] = _cleaned(row.values.get(column))
+            if any(value in (None, "") for value in _several(values[column])):
                 raise UserError(f"{row.place}: the column '{column}' is empty: fill it in, or remove the row.")
         for column, value in values.items():
             found[column].append(value)
     check.report(file)
     return found
+
+
+def _several(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _cleaned(value: Any) -> Any:
+    """A value in the form of a text, also inside a list: "pos " is "pos"."""
+    if isinstance(value, list):
+        return list(map(_cleaned, value))
+    return clean(value) if isinstance(value, str) else value
 
 
 def _task(
