@@ -11,5 +11,5 @@ from .qrels import read_qrels as read_qrels
 from .results import read_published as read_published
 from .results import read_summary as read_summary
 from .runner import evaluate as evaluate
-from .task_data import sample_collection as sample_collection
+from .task_subset import sample_collection as sample_collection
 from .tasks import select_tasks as select_tasks

@@ -19,8 +19,9 @@ from text2token.evaluation.encoders import Session
 from text2token.evaluation.evaluated_model import EvaluatedModel
 from text2token.evaluation.items import Items
 from text2token.evaluation.results import summarise
-from text2token.evaluation.task_data import data_checksum, keep_documents, load_task, local_folder
+from text2token.evaluation.task_data import data_checksum, load_task, local_folder
 from text2token.evaluation.task_items import task_items
+from text2token.evaluation.task_subset import keep_documents
 from text2token.evaluation.tasks import Selection
 from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.utils import provenance

@@ -1,13 +1,12 @@
-"""The data of a task: load it, check it before anything is encoded, and cut it down for a quick look."""
+"""The data of a task: load it, and check it before anything is encoded."""
 
 from __future__ import annotations
 
 import math
-import random
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import datasets
 from datasets import Dataset
@@ -15,6 +14,7 @@ from mteb.abstasks import (
     AbsTask,
     AbsTaskClassification,
     AbsTaskClustering,
+    AbsTaskClusteringLegacy,
     AbsTaskPairClassification,
     AbsTaskRetrieval,
     AbsTaskSTS,
@@ -23,15 +23,6 @@ from mteb.abstasks import (
 
 from text2token.utils import provenance
 from text2token.utils.errors import UserError, first_line
-
-_SEED = 0
-
-
-class Subset(NamedTuple):
-    """Queries and documents that :func:`sample_collection` keeps."""
-
-    queries: list[str]
-    documents: set[str]
 
 
 def local_folder(task: AbsTask) -> Path | None:
@@ -110,8 +101,36 @@ def _check_table(task: AbsTask, split: str, rows: Dataset) -> None:
             if _is_missing(value) or (column in texts and not isinstance(value, str)):
                 kind = "nothing" if _is_missing(value) else type(value).__name__
                 raise _error(task, f"has {kind} in row {number}, column '{column}' of its split '{split}'")
-    if isinstance(task, AbsTaskClassification | AbsTaskClustering) and len(set(map(str, rows[others[0]]))) < 2:
+    _check_lists(task, split, rows)
+    if isinstance(task, AbsTaskClusteringLegacy):
+        alike = all(len(set(labels)) < 2 for labels in rows[others[0]])
+    else:
+        labelled = isinstance(task, AbsTaskClassification | AbsTaskClustering)
+        alike = labelled and len(set(map(str, rows[others[0]]))) < 2
+    if alike:
         raise _error(task, f"has only one label in its split '{split}', so there is nothing to tell apart")
+
+
+def _check_lists(task: AbsTask, split: str, rows: Dataset) -> None:
+    """Check the columns that hold a list in each row: sets of texts, summaries, or all pairs of an older data set."""
+    alone: tuple[str, ...] = ()
+    if isinstance(task, AbsTaskClusteringLegacy):
+        aligned: tuple[str, ...] = (task.input_column_name, task.label_column_name)
+    elif isinstance(task, AbsTaskSummarization):
+        aligned = (task.machine_summaries_column_name, task.relevancy_column_name)
+        alone = (task.human_summaries_column_name,)
+    elif isinstance(task, AbsTaskPairClassification) and len(rows) == 1:
+        aligned = (task.input1_column_name, task.input2_column_name, task.label_column_name)
+    else:
+        return
+    for column in (*aligned, *alone):
+        for number, value in enumerate(rows[column], start=1):
+            if not isinstance(value, list) or not value:
+                raise _error(task, f"has no list in row {number}, column '{column}' of its split '{split}'")
+    for number, values in enumerate(zip(*(rows[column] for column in aligned), strict=True), start=1):
+        if len(set(map(len, values))) > 1:
+            columns = ", ".join(f"{len(value)} in {column}" for column, value in zip(aligned, values, strict=True))
+            raise _error(task, f"has lists of different lengths in row {number} of its split '{split}' ({columns})")
 
 
 def _is_missing(value: Any) -> bool:
@@ -124,7 +143,7 @@ def _columns(task: AbsTask) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return tuple(task.column_names), ("score",)
     if isinstance(task, AbsTaskPairClassification):
         return (task.input1_column_name, task.input2_column_name), (task.label_column_name,)
-    if isinstance(task, AbsTaskClassification | AbsTaskClustering):
+    if isinstance(task, AbsTaskClassification | AbsTaskClustering | AbsTaskClusteringLegacy):
         return (task.input_column_name,), (task.label_column_name,)
     if isinstance(task, AbsTaskSummarization):
         names = (task.text_column_name, task.human_summaries_column_name, task.machine_summaries_column_name)
@@ -171,82 +190,3 @@ def _error(task: AbsTask, what: str) -> UserError:
     return UserError(
         f"The data of {task.metadata.name} ({task.metadata.dataset['path']}) {what}: correct it and run again."
     )
-
-
-def keep_documents(task: AbsTask, limit: int) -> None:
-    """Cut a loaded task down, in place, to at most ``limit`` rows or documents.
-
-    A search among fewer documents is easier, so such a score can only be compared with scores of the same subset.
-
-    Raises:
-        UserError: The documents of a single query are more than ``limit``.
-    """
-    if isinstance(task, AbsTaskRetrieval):
-        for splits in task.dataset.values():
-            for split, data in splits.items():
-                splits[split] = _fewer_documents(task, data, limit)
-        return
-    if isinstance(
-        task, AbsTaskClustering
-    ):  # most take 4 % of their rows, which would be a handful of the remaining rows
-        task.max_fraction_of_documents_to_embed, task.max_document_to_embed = None, limit
-        return
-    _fewer_rows(task.dataset, set(task.eval_splits), limit)
-
-
-def _fewer_rows(data: Any, splits: set[str], limit: int) -> None:
-    for key, value in data.items():
-        if not isinstance(value, Dataset):  # a subset, with splits of its own
-            _fewer_rows(value, splits, limit)
-        elif key in splits:
-            nested = len(value) == 1 and all(isinstance(column, list) for column in value[0].values())
-            rows = Dataset.from_dict(value[0]) if nested else value  # older data sets hold all rows in one
-            data[key] = rows.shuffle(seed=_SEED).select(range(min(limit, len(rows))))
-
-
-def _fewer_documents(task: AbsTask, data: dict[str, Any], limit: int) -> dict[str, Any]:
-    relevant, candidates = data["relevant_docs"], data["top_ranked"] or {}
-    ids = list(data["corpus"]["id"])
-    known = set(ids)
-    needed = {query: {*found, *candidates.get(query, [])} & known for query, found in relevant.items()}
-    subset = sample_collection(needed, ids, limit, fill=not candidates)
-    if not subset.queries:
-        least = min(map(len, needed.values()))
-        raise UserError(
-            f"{limit} texts (`max_docs`) are too few for {task.metadata.name}: "
-            f"each of its queries needs {least} documents or more."
-        )
-    kept = set(subset.queries)
-    return {
-        "corpus": data["corpus"].select([place for place, name in enumerate(ids) if name in subset.documents]),
-        "queries": data["queries"].select([i for i, name in enumerate(data["queries"]["id"]) if name in kept]),
-        "relevant_docs": {query: relevant[query] for query in subset.queries},
-        "top_ranked": {query: candidates[query] for query in subset.queries} if candidates else None,
-    }
-
-
-def sample_collection(
-    needed: Mapping[str, set[str]], documents: Sequence[str], limit: int, *, fill: bool = True, seed: int = _SEED
-) -> Subset:
-    """Choose queries in random order with all documents that they need, then other documents, ``limit`` documents in all.
-
-    Args:
-        needed: Query → the documents that were judged, or are to be ranked, for it.
-        documents: All documents.
-        limit: The number of documents kept at most.
-        fill: Add random other documents up to the limit.
-        seed: Seed of the random choice.
-    """
-    rng = random.Random(seed)
-    kept: set[str] = set()
-    queries = []
-    for query in rng.sample(sorted(needed), len(needed)):
-        if len(kept | needed[query]) <= limit:
-            kept |= needed[query]
-            queries.append(query)
-        if len(kept) == limit:
-            break
-    if fill and queries:
-        others = [name for name in documents if name not in kept]
-        kept |= set(rng.sample(others, min(len(others), limit - len(kept))))
-    return Subset(queries, kept)
