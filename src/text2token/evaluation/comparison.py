@@ -26,7 +26,7 @@ class Difference:
     """The score of the first model minus the score of another, with its 95 % interval over paired draws.
 
     Attributes:
-        clear: The interval excludes zero. Never true for clustering alone, whose interval covers runs and not documents, nor
+        clear: The interval excludes zero. Never true for clustering alone, whose interval covers runs or few sets of texts, nor
             where a task has fewer than 10 items: draws of so few hardly differ.
     """
 

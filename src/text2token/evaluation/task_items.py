@@ -13,14 +13,6 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from text2token.evaluation.items import Floats, Items, Part, spearman
 
 
-def measurable(task: AbsTask) -> bool:
-    """Can :func:`task_items` compute the items of such a task?"""
-    if getattr(task, "max_eval_samples", None) is not None:  # mteb does not say which samples it draws
-        return False
-    scores = _MAIN_SCORES.get(task.metadata.type, frozenset())
-    return task.metadata.main_score.removeprefix("max_over_subqueries_").partition("_at_")[0] in scores
-
-
 def task_items(task: AbsTask, predictions: dict[str, Any], scores: dict[str, Any]) -> Items:
     """The items of a finished task.
 
@@ -113,8 +105,9 @@ def _multilabel_classification(done: _Finished) -> Part:
 
 
 def _clustering(done: _Finished) -> Part:
-    """One item per clustering: mteb clusters ten samples of the documents."""
-    return _mean([value for level in done.scores["v_measures"].values() for value in level])
+    """One item per clustering: ten samples of the documents, or in a legacy task its sets of texts."""
+    found = done.scores["v_measures"]
+    return _mean(found if isinstance(found, list) else [value for level in found.values() for value in level])
 
 
 def _summarization(done: _Finished) -> Part:
@@ -132,7 +125,7 @@ def _mean(values: Any) -> Part:
 
 
 _TREC_EVAL = {"ndcg": "ndcg_cut", "map": "map_cut", "recall": "recall", "precision": "P", "hit_rate": "success"}
-_MAIN_SCORES = {
+MAIN_SCORES = {
     "Retrieval": _TREC_EVAL.keys(),
     "Reranking": _TREC_EVAL.keys(),
     "STS": {"cosine_spearman", "spearman"},
@@ -142,6 +135,8 @@ _MAIN_SCORES = {
     "Clustering": {"v_measure"},
     "Summarization": {"cosine_spearman"},
 }
+"""Type of task → the main scores that items are computed for, without their depth."""
+
 _BY_TYPE: dict[str, tuple[str, Callable[[_Finished], Part]]] = {
     "Retrieval": ("query", _retrieval),
     "Reranking": ("query", _retrieval),

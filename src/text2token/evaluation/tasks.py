@@ -14,7 +14,7 @@ from mteb.abstasks import AbsTask
 from text2token.evaluation.folder_task import folder_task
 from text2token.evaluation.results import BENCHMARK
 from text2token.evaluation.task_data import check_task
-from text2token.evaluation.task_items import measurable
+from text2token.evaluation.task_support import check_supported
 from text2token.utils.errors import UserError
 from text2token.utils.files import local_path
 
@@ -53,7 +53,8 @@ def select_tasks(
         strict: Refuse rows without text in ``folders`` instead of skipping them.
 
     Raises:
-        UserError: mteb does not know a name or type, or the mirror does not exist or has none of the tasks.
+        UserError: mteb does not know a name or type, a named task cannot be scored with an interval, or the mirror does not
+            exist or has none of the tasks.
     """
     data_root = None if data_root is None else local_path(data_root)
     if data_root is not None and not data_root.is_dir():
@@ -121,11 +122,7 @@ def _any_task(name: str, first: list[str]) -> AbsTask:
         near = difflib.get_close_matches(name, first, 1) or difflib.get_close_matches(name, known, 1)
         hint = f"did you mean '{near[0]}'?" if near else "see mteb.get_tasks()."
         raise UserError(f"mteb knows no task '{name}': {hint}") from error
-    if not measurable(task):
-        kind = f"{task.metadata.type}, {task.metadata.main_score}"
-        raise UserError(
-            f"The task {name} ({kind}) is not supported: text2token cannot compute an interval for its score."
-        )
+    check_supported(task)
     return task
 
 
