@@ -25,7 +25,7 @@ from text2token.analysis.explain import (
 )
 from text2token.analysis.explain_sections import text_section
 from text2token.cli import main
-from text2token.cli.explain import _table
+from text2token.cli.explain_tables import tables
 from text2token.model.head import mean_logits
 from text2token.model.vocabulary import read_vocabulary
 from text2token.utils.page import bars
@@ -132,7 +132,7 @@ def test_plain_logits_below_zero_are_read_as_well(backbone, tmp_path):
         expected = [token.token for token in getattr(before["On music:"], name)]
         assert [token.token for token in getattr(reading, name)] == expected
     shown = Console(record=True, file=io.StringIO(), width=120)
-    shown.print(_table(text_section(SENTENCES[0], {"model": tokens})))
+    shown.print(*tables(text_section(SENTENCES[0], {"model": tokens}), shown))
     assert all(f"{weight:.2f}" in shown.export_text(clear=False) for _, weight in tokens)
     assert [bar.percent for bar in bars(tokens, "")] == [0] * 4
 
@@ -161,6 +161,28 @@ def test_pairs_under_two_models_as_json(backbone):
         reading = explain_pair(Embedder.open(model), PAIR, k=3)
         assert row["readings"][model]["cosine"] == pytest.approx(reading.cosine)
         assert row["readings"][model]["in_first"] == [token._asdict() for token in reading.in_first]
+
+
+def test_a_terminal_of_80_columns_cuts_nothing_off(backbone):
+    models = [backbone("llama"), backbone("bert")]
+    pair = text2token(models[0], "--pair", *PAIR, "-k", 3, env={"COLUMNS": "80"}).stdout
+    (row,) = json.loads(text2token(models[0], "--pair", *PAIR, "-k", 3, "--json").stdout)
+    parts = [token["part"] for key in ("alike", "in_first", "in_second") for token in row["readings"][models[0]][key]]
+    assert all(f" {1e6 * part:.2f} " in pair for part in parts)
+    assert "…" not in pair
+    beside = text2token(models[0], SENTENCES[0], "--against", models[1], "-k", 3, env={"COLUMNS": "80"}).stdout
+    headings = [line.split("┃") for line in beside.splitlines() if line.startswith("┃")]
+    assert ["".join(line[place].strip() for line in headings) for place in (1, 3)] == models
+
+
+def test_many_lists_are_shown_in_several_tables():
+    lists = {f"list{number}": [("token" * 30, 1e6 + number)] for number in range(9)}
+    shown = Console(record=True, file=io.StringIO(), width=80)
+    shown.print(*tables(text_section("text", lists), shown))
+    said = shown.export_text()
+    assert max(map(len, said.splitlines())) <= 80
+    assert all(f" {1e6 + number:.2f} " in said and f"list{number}" in said for number in range(9))
+    assert "…" not in said
 
 
 def test_texts_instructions_and_pairs_on_the_terminal_and_as_a_page(backbone, tmp_path):

@@ -13,13 +13,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 from safetensors import SafetensorError
 
 from conftest import CORPUS, SENTENCES, done, refused, text2token
 from text2token import Embedder
 from text2token.analysis.explain_sections import Section
 from text2token.cli import _VERBS
-from text2token.cli.explain import _table
+from text2token.cli.explain_tables import tables
 from text2token.cli.options import echo_json
 from text2token.utils.provenance import file_checksum
 
@@ -320,7 +321,7 @@ def test_explain_draws_a_table_with_bars(model, backbone):
 def test_what_has_no_glyph_or_no_bytes_is_escaped(capfd):
     echo_json(["é", "file \udcff"])
     assert capfd.readouterr().out == '[\n  "é",\n  "file \\udcff"\n]\n'
-    table = _table(Section(("text",), "", {"model": [(" new\nline\u200d", 1.0)]}))
+    (table,) = tables(Section(("text",), "", {"model": [(" new\nline\u200d", 1.0)]}), Console())
     assert [str(cell) for cell in table.columns[0].cells] == ["␣new↵line\\u200d"]
 
 

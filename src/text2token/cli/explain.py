@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.bar import Bar
-from rich.console import Console, RenderableType
-from rich.table import Table
-from rich.text import Text
+from rich.console import Console
 
+from text2token.cli.explain_tables import tables
 from text2token.cli.options import (
     CorpusReader,
     Encoding,
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
     Explained = tuple[dict[str, Any], list[Section]]  # a row of the JSON, and the sections that show it
 
-_BAR = 20  # characters of the longest bar
 _STOP_WORDS = "en"
 _SAMPLE = 256  # texts of --corpus: they give a mean to about 6 % of the spread, within a minute on a laptop
 
@@ -144,8 +141,9 @@ def explain_command(
     elif html:
         click.echo(f"Open {html} to see the explanation.")
     else:
+        console = Console()
         for section in sections:
-            Console().print(_table(section))
+            console.print(*tables(section, console))
 
 
 def _refuse_unused(other: Other, *, instructs_nothing: bool, shown: dict[str, Any]) -> None:
@@ -218,25 +216,3 @@ def _as_json(explanations: dict[str, Any]) -> dict[str, Any]:
         }
         for name, explanation in explanations.items()
     }
-
-
-def _table(section: Section) -> Table:
-    from text2token.utils.page import visible
-
-    lines = [*section.texts, *([section.note] if section.note else [])]
-    table = Table(title=Text("\n".join(lines)), title_justify="left")
-    for heading in section.columns:
-        table.add_column(Text(heading))
-        table.add_column("weight", justify="right")
-        table.add_column(max_width=_BAR)
-    for rank in range(max(map(len, section.columns.values()))):
-        cells: list[RenderableType] = []
-        for tokens in section.columns.values():
-            token, weight = tokens[rank] if rank < len(tokens) else ("", 0.0)
-            if weight:
-                bar = Bar(tokens[0][1], 0, weight) if weight > 0 else ""
-                cells += [Text(visible(token)), f"{weight:.2f}", bar]
-            else:
-                cells += ["", "", ""]
-        table.add_row(*cells)
-    return table
