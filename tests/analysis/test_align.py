@@ -162,6 +162,18 @@ def test_a_text_is_read_to_where_the_embedder_reads(backbone):
     assert counts.sum() == 12
 
 
+def test_a_default_prompt_takes_the_room_of_a_text(backbone):
+    embedder = untrained(backbone("bert"), max_length=16)
+    embedder.encoder.prompts, embedder.encoder.default_prompt_name = {"query": "the cat sat on: "}, "query"
+    words = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size)
+    text = " ".join(SENTENCES)
+    counts = literal_tokens(embedder, [text], words, special=False)
+    read = embedder.encoder.preprocess([text], prompt="the cat sat on: ")["input_ids"][0].tolist()
+    prompt = embedder.tokenizer("the cat sat on: ", add_special_tokens=False)["input_ids"]
+    expected = np.bincount(read[1 + len(prompt) : -1], minlength=embedder.vocabulary_size)  # between [CLS] and [SEP]
+    np.testing.assert_array_equal(counts.toarray()[0], expected)
+
+
 def test_texts_without_a_token_are_left_out(backbone):
     embedder = Embedder.open(backbone("llama"), head="original", corrected=False, max_length=64)
     both = align(embedder, [*SENTENCES, ""])

@@ -118,6 +118,19 @@ def test_no_instruction_changes_nothing(embedder):
     assert [token for token, _ in ours] == [token for token, _ in theirs]
 
 
+def test_no_instruction_is_no_prompt(backbone):
+    embedder = untrained(backbone("bert"))
+    encoder = embedder.encoder
+    encoder.prompts, encoder.default_prompt_name = {"query": "find this text now: "}, "query"
+    reading = explain_instructions(embedder, SENTENCES[0], ["On music:"], k=3)[""]
+    bare, prompted = (
+        embedder.logits(encoder.encode(SENTENCES[:1], prompt=prompt, convert_to_tensor=True).cpu())[0]
+        for prompt in ("", None)
+    )
+    assert [weight for _, weight in reading.tokens] == pytest.approx(bare.topk(3).values.tolist(), rel=1e-4)
+    assert bare.max() != pytest.approx(float(prompted.max()), rel=1e-4)
+
+
 def test_plain_logits_below_zero_are_read_as_well(backbone, tmp_path):
     """GPT-2 gives all of its tokens negative logits; only their order says anything."""
     embedder = untrained(backbone("llama"))

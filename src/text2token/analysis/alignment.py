@@ -15,6 +15,7 @@ from torch import Tensor
 
 from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
 from text2token.model.embedder import Embedder
+from text2token.model.encoding import default_prompt
 from text2token.model.head import mean_logits
 from text2token.model.template import room_for_text
 from text2token.model.tokens import count_tokens
@@ -123,10 +124,10 @@ def align_embeddings(
 def literal_tokens(
     embedder: Embedder, texts: Sequence[str], vocabulary: Vocabulary, *, special: bool
 ) -> sparse.csr_matrix:
-    """Count the tokens of each text that the embedder reads, N×V. Tokens of its template are not counted.
+    """Count the tokens of each text that the embedder reads, N×V. Tokens of its template and default prompt are not counted.
 
     Args:
-        embedder: Gives the tokenizer, the template and the maximum length.
+        embedder: Gives the tokenizer, the template, the default prompt and the maximum length.
         texts: N texts.
         vocabulary: The vocabulary of the backbone.
         special: Also count the tokenizer's own special tokens (``<bos>``, ``[CLS]``).
@@ -135,7 +136,7 @@ def literal_tokens(
     if isinstance(tokenizer, Tokenizer):  # of a static model, which has no template and reads whole texts
         room, special = None, False
     else:
-        room = room_for_text(tokenizer, tokenizer.model_max_length)
+        room = room_for_text(tokenizer, tokenizer.model_max_length, default_prompt(embedder.encoder))
     counts = count_tokens(tokenizer, texts, size, room)
     own = ~vocabulary.special[counts.indices]
     counts.data *= own

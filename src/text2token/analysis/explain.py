@@ -117,7 +117,8 @@ def explain_instructions(
     """Explain a text without an instruction (under the key "") and with each instruction.
 
     An instruction stands before the text, followed by a space. It is passed as ``prompt=`` of sentence-transformers, so the
-    result explains ``encode(text, prompt=…)``. The template of the embedder surrounds both. To the template, the instruction
+    result explains ``encode(text, prompt=…)``. It stands in place of a default prompt of the model, and the text without an
+    instruction is read without that prompt, too. The template of the embedder surrounds both. To the template, the instruction
     is the beginning of the text, so tokens of the instruction itself may rise.
 
     Args:
@@ -134,7 +135,7 @@ def explain_instructions(
     """
     check_texts(instructions)
     keep = embedder.displayed_tokens(filtered, stop_words)
-    prompts = {"": None} | {instruction: f"{instruction} " for instruction in instructions if instruction}
+    prompts = {instruction: f"{instruction} " if instruction else "" for instruction in ("", *instructions)}
     logits = {name: embedder.logits(embedder.embed([text], prompt=prompt))[0] for name, prompt in prompts.items()}
     bare, explanations = logits[""], {}
     for name, instructed in logits.items():

@@ -70,13 +70,13 @@ def arrange(tokenizer: PreTrainedTokenizerBase, fixed: Sequence[list[int]], max_
     tokenizer.model_max_length = taken + share  # truncation counts the text once
 
 
-def room_for_text(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
-    """Return how many tokens of a text fit into ``max_length`` beside the template of ``tokenizer``.
+def room_for_text(tokenizer: PreTrainedTokenizerBase, max_length: int, prompt: str = "") -> int:
+    """Return how many tokens of a text fit into ``max_length`` beside a prompt and the template of ``tokenizer``.
 
     Raises:
         UserError: Fewer than 4.
     """
-    around = len(tokenizer("")["input_ids"])
+    around = len(tokenizer(prompt)["input_ids"])
     if max_length < around + _FEWEST_TOKENS:
         raise _no_room(around, max_length)
     return max_length - around
@@ -97,6 +97,6 @@ def own_special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], l
 
 def _no_room(taken: int, max_length: int) -> UserError:
     return UserError(
-        f"The template takes {taken} tokens and leaves no room for text in {max_length}: "
-        "raise max_length (or train_length), or shorten the template."
+        f"What stands around a text takes {taken} tokens and leaves no room for text in {max_length}: "
+        "raise max_length (or train_length), or shorten the template or prompt."
     )
