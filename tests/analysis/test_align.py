@@ -12,9 +12,11 @@ import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
+from peft import LoraConfig
 from scipy import sparse
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from transformers import CohereConfig, CohereForCausalLM
 
 from conftest import CORPUS, SENTENCES, untrained, write_record
 from text2token import Embedder, UserError
@@ -30,6 +32,7 @@ from text2token.model.static import static_encoder
 from text2token.model.vocabulary import Vocabulary, read_vocabulary
 from text2token.settings.recipe import Recipe
 from text2token.settings.templates import Template
+from text2token.utils.errors import PassingError
 
 V = 12
 
@@ -218,6 +221,37 @@ def test_a_sentence_transformer_is_read_before_its_corrections(backbone, tmp_pat
         Embedder.open(str(tmp_path / "st"), head="original", corrected=False)
     with pytest.raises(UserError, match="dimensions"):
         Embedder.open(str(tmp_path / "st"), head=wider(backbone, tmp_path), corrected=False)
+
+
+def test_an_adapter_names_the_model_with_the_head(backbone, tmp_path):
+    encoder = untrained(backbone("llama"), max_length=64).encoder
+    encoder[0].model.add_adapter(LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False))
+    encoder.eval()
+    encoder.save(str(tmp_path), create_model_card=False)
+    found = Embedder.open(str(tmp_path), head="original", corrected=False)
+    assert found.decoding_head.source == backbone("llama")
+    np.testing.assert_allclose(found.embed(SENTENCES), encoder.encode(SENTENCES), atol=1e-5)
+    (tmp_path / "adapter_config.json").write_text("[]")
+    with pytest.raises(UserError, match="Cannot load"):
+        Embedder.open(str(tmp_path), head="original", corrected=False)
+
+
+def test_a_missing_head_has_a_reason(backbone, tmp_path, monkeypatch):
+    config = CohereConfig(
+        vocab_size=99, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    CohereForCausalLM(config).save_pretrained(tmp_path / "base")
+    untrained(backbone("qwen3"), max_length=64).encoder.save(str(tmp_path / "st"), create_model_card=False)
+    (tmp_path / "st" / "README.md").write_text(f"---\nbase_model: {tmp_path / 'base'}\n---\n")
+    with pytest.raises(UserError, match=r"No decoding head .* a part that text2token does not know"):
+        Embedder.open(str(tmp_path / "st"), head="original")
+
+    def no_memory(name):
+        raise PassingError("There is too little memory.")
+
+    monkeypatch.setattr("text2token.model.original_head.load_head", no_memory)
+    with pytest.raises(PassingError, match=r"^There is too little memory\.$"):
+        Embedder.open(str(tmp_path / "st"), head="original")
 
 
 def test_a_static_model_reads_whole_texts_without_special_tokens(backbone):

@@ -9,12 +9,13 @@ from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from yaml import YAMLError
 
+from text2token.model.adapter_folder import base_of_adapter
 from text2token.model.backbone import load_head
 from text2token.model.head import DecodingHead
 from text2token.model.packaged import REFERENCES, fetch
 from text2token.model.saved import PARTS
 from text2token.settings.record import RECORD, RunRecord
-from text2token.utils.errors import UserError
+from text2token.utils.errors import PassingError, UserError
 from text2token.utils.files import local_path
 
 
@@ -42,21 +43,27 @@ def open_head(head: str, name: str, dimension: int | None) -> DecodingHead:
 def find_original_head(name: str) -> DecodingHead:
     """Load the head of the backbone that an embedder was made from.
 
-    The backbone named in the folder's ``run.json`` is tried first, then the base models in its model card, then the model
-    itself. :attr:`text2token.model.head.DecodingHead.source` tells which one it was.
+    The backbone named in the folder's ``run.json`` is tried first, then the model that its adapter belongs to, then the base
+    models in its model card, then the model itself. :attr:`text2token.model.head.DecodingHead.source` tells which one it was.
 
     Raises:
-        UserError: None of them has a head.
+        PassingError: There is too little memory for one of them.
+        UserError: None of them has a head; the message says why the first one has none.
     """
-    tried = list(dict.fromkeys(_candidates(name)))
-    for candidate in tried:
+    reasons: dict[str, str] = {}
+    for candidate in _candidates(name):
+        if candidate in reasons:
+            continue
         try:
             return load_head(candidate)
-        except UserError:
-            continue
+        except PassingError:
+            raise
+        except UserError as error:
+            reasons[candidate] = str(error)
+    first, reason = next(iter(reasons.items()))
     raise UserError(
-        f"No decoding head was found for '{name}' in {' or '.join(tried)}: set `head` to the language model that it was "
-        "made from, because vectors are read as tokens by the head of a language model."
+        f"No decoding head was found for '{name}' in {' or '.join(reasons)}: set `head` to the language model that it was "
+        f"made from, because vectors are read as tokens by the head of a language model. What is wrong with '{first}': {reason}"
     )
 
 
@@ -67,6 +74,8 @@ def _candidates(name: str) -> Iterator[str]:
     if run.is_file():
         with suppress(UserError):  # another tool may have written a run.json
             yield RunRecord.read(run).backbone.source
+    if adapted := base_of_adapter(folder):
+        yield adapted
     try:
         bases = ModelCard.load(folder / "README.md" if folder.is_dir() else name).data.base_model or []
     except (OSError, ValueError, YAMLError, HfHubHTTPError):
