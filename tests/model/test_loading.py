@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from peft import LoraConfig, get_peft_model
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from conftest import CORPUS, SENTENCES, untrained
 from text2token import Embedder, UserError
+from text2token.model.backbone import load_head
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.loading import loading
 from text2token.model.saved import load_saved
@@ -220,6 +222,44 @@ def test_any_exception_of_a_library_is_one_sentence(backbone, monkeypatch, error
     with pytest.raises(UserError, match=f"^Cannot load '{path}': [^\n]+$") as caught:
         untrained(path)
     assert caught.value.__cause__ is error
+
+
+_LAYERS = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("T5", {"d_model": 32, "num_layers": 1, "num_heads": 2, "d_ff": 32, "d_kv": 16}),
+        ("Bart", {"d_model": 32, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, **_LAYERS}),
+    ],
+)
+def test_an_encoder_decoder_is_refused_as_one(tmp_path, kind, settings):
+    config = getattr(transformers, f"{kind}Config")(vocab_size=99, **settings)
+    getattr(transformers, f"{kind}ForConditionalGeneration")(config).save_pretrained(tmp_path)
+    with pytest.raises(
+        UserError, match=f"^'{tmp_path}' is an encoder-decoder \\({kind.lower()}\\), [^\n]*: use one of"
+    ):
+        load_head(str(tmp_path))
+
+
+def test_an_adapter_alone_is_to_be_merged(folder):
+    path = folder("llama")
+    model = transformers.LlamaForCausalLM.from_pretrained(path)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"], r=2)).save_pretrained(path / "adapter")
+    with pytest.raises(
+        UserError, match=f"adapter' is an adapter of '{path}', and no whole model: merge it into that model"
+    ):
+        untrained(str(path / "adapter"))
+
+
+def test_a_language_model_without_a_fast_tokenizer_is_refused(folder):
+    path = folder("llama")
+    for file in path.glob("tokenizer*"):
+        file.unlink()
+    transformers.ByT5Tokenizer().save_pretrained(path)
+    with pytest.raises(UserError, match="llama' has no fast tokenizer of transformers"):
+        untrained(str(path))
 
 
 def test_a_quoted_reason_ends_with_one_full_stop(backbone, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, get_args
 
 import torch
@@ -18,6 +19,7 @@ from transformers import (
 )
 
 from text2token.model import packaged
+from text2token.model.adapter_folder import base_of_adapter
 from text2token.model.gguf import dequantise_cached
 from text2token.model.head import DecodingHead, extract_head
 from text2token.model.loading import loading
@@ -113,8 +115,8 @@ def encoder_around(
         max_length: Maximum number of tokens of a text, template included.
 
     Raises:
-        UserError: ``max_length`` is more than the model reads or leaves no room for text, the body does not take the attention,
-            or the pooling or template is none.
+        UserError: ``max_length`` is more than the model reads or leaves no room for text, the tokenizer is not a fast one, the
+            body does not take the attention, or the pooling or template is none.
     """
     if pooling not in _POOLING_NAMES:
         raise UserError(f"There is no pooling {pooling!r}: choose one of {', '.join(_POOLING_NAMES)}.")
@@ -124,6 +126,10 @@ def encoder_around(
         transformer = _transformer_around(body, resolve(name))
         check_inputs(transformer, name)
     tokenizer = transformer.tokenizer
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        raise UserError(
+            f"'{name}' has no fast tokenizer of transformers, which the template is put into: use another model."
+        )
     check_count("max_length", max_length)
     if max_length > tokenizer.model_max_length:
         raise UserError(f"'{name}' reads at most {tokenizer.model_max_length} tokens: lower max_length.")
@@ -137,10 +143,12 @@ def encoder_around(
 def _load_language_model(name: str) -> tuple[PreTrainedModel, DecodingHead]:
     """Load a causal or masked language model in float32, and take its decoding head off."""
     path = resolve(name)
+    _refuse_adapter(Path(path), name)
     with loading(name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         architectures = config.architectures or ()
         _refuse_other_tasks(architectures, name)
+        _refuse_encoder_decoder(config, name)
         auto = AutoModelForMaskedLM if any("MaskedLM" in kind for kind in architectures) else AutoModelForCausalLM
         model, report = auto.from_pretrained(
             path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
@@ -164,6 +172,25 @@ def _refuse_other_tasks(architectures: Sequence[str], name: str) -> None:
                 f"'{name}' is a {kind}, and no language model: a reranker, classifier or multi-vector model has no vector of a "
                 "whole text. Use the language model it was made from."
             )
+
+
+def _refuse_encoder_decoder(config: PretrainedConfig, name: str) -> None:
+    """Refuse models such as T5 and BART: their decoder alone, which transformers would load, reads no text."""
+    if config.is_encoder_decoder:
+        raise UserError(
+            f"'{name}' is an encoder-decoder ({config.model_type}), and text2token reads causal and masked language models: "
+            "use one of these."
+        )
+
+
+def _refuse_adapter(folder: Path, name: str) -> None:
+    """Refuse a folder with an adapter alone."""
+    base = base_of_adapter(folder)
+    if base and not (folder / "config.json").is_file():
+        raise UserError(
+            f"'{name}' is an adapter of '{base}', and no whole model: merge it into that model (merge_and_unload of PEFT), and "
+            "save the result with its tokenizer."
+        )
 
 
 def _transformer_around(body: PreTrainedModel, path: str) -> Transformer:
