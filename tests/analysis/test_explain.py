@@ -267,6 +267,20 @@ def test_a_fitted_folder_is_read_above_its_corpus_mean(backbone, tmp_path):
     assert ours == [token for token, _ in embedder.explain(SENTENCES[:1], k=4)[0]]
 
 
+def test_a_corpus_that_no_model_needs_is_refused(backbone, tmp_path):
+    embedder = untrained(backbone("llama"))
+    embedder.calibrate(CORPUS[:40])
+    embedder.save(tmp_path / "model")
+    said = text2token(tmp_path / "model", SENTENCES[0], "--corpus", "no/such.txt")
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert f"models that have none of their own: leave it out for '{tmp_path / 'model'}'." in said.stderr
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
+    beside = ("--against", backbone("llama"), "--corpus", tmp_path / "texts.txt", "--json")
+    read = json.loads(text2token(tmp_path / "model", SENTENCES[0], *beside).stdout)[0]["tokens"]
+    alone = json.loads(text2token(tmp_path / "model", SENTENCES[0], "--json").stdout)[0]["tokens"]
+    assert read[str(tmp_path / "model")] == alone[str(tmp_path / "model")]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

@@ -123,11 +123,13 @@ def explain_command(
 
     texts, instructions = _clean(texts), _clean(instructions, "instruction")
     cleaned_pairs = [(_clean([first])[0], _clean([second])[0]) for first, second in pairs]
-    embedders = {model: _open(model, other.head, corpus, reader, encoding)}
+    embedders = {model: _open(model, other.head, encoding)}
     if other.against:
         same = other.against == model
         beside = f"{model}, read by {other.against_head or 'its own head'}" if same else other.against
-        embedders[beside] = _open(other.against, other.against_head, corpus, reader, encoding)
+        embedders[beside] = _open(other.against, other.against_head, encoding)
+    if corpus:
+        _learn_means(embedders, corpus, reader)
     explained = [
         *_explain_texts(embedders, texts, instructions, **shown),
         *_explain_pairs(embedders, cleaned_pairs, **shown),
@@ -194,17 +196,25 @@ def _clean(texts: Sequence[str], noun: str = "text") -> tuple[str, ...]:
     return cleaned
 
 
-def _open(name: str, head: str | None, corpus: str | None, reader: CorpusReader, encoding: Encoding) -> Embedder:
+def _open(name: str, head: str | None, encoding: Encoding) -> Embedder:
     """Open a model with its corpus mean, or with the head of another model, for which the stored mean does not hold."""
-    from text2token.data.corpus import sample
     from text2token.model.embedder import Embedder
+
+    return encoding.apply(Embedder.open(name, head=head or "original", corrected=head is None))
+
+
+def _learn_means(embedders: dict[str, Embedder], corpus: str, reader: CorpusReader) -> None:
+    """Give the models that have no corpus mean the one of a corpus, in place. Refuse a corpus that none of them needs."""
+    from text2token.data.corpus import sample
     from text2token.model.head import mean_logits
 
-    embedder = encoding.apply(Embedder.open(name, head=head or "original", corrected=head is None))
-    if corpus and embedder.mean_logits is None:
-        drawn = sample(reader.open(corpus), _SAMPLE, seed=0)
+    without = [embedder for embedder in embedders.values() if embedder.mean_logits is None]
+    if not without:
+        names = " and ".join(f"'{name}'" for name in embedders)
+        raise UserError(f"--corpus gives a mean to models that have none of their own: leave it out for {names}.")
+    drawn = sample(reader.open(corpus), _SAMPLE, seed=0)
+    for embedder in without:
         embedder.mean_logits = mean_logits(embedder.decoding_head, embedder.embed(drawn, progress=True))
-    return embedder
 
 
 def _as_json(explanations: dict[str, Any]) -> dict[str, Any]:
