@@ -238,7 +238,7 @@ def test_models_of_different_sizes_and_a_single_text_are_refused(models, corpus,
     class Wide:
         encoder = type("E", (), {"get_embedding_dimension": lambda self: 48})()
 
-    class Unused(Wide):
+    class Unused:
         def embed(self, *_, **__):
             raise AssertionError("encoded before the options were looked at")
 
@@ -246,6 +246,8 @@ def test_models_of_different_sizes_and_a_single_text_are_refused(models, corpus,
         run((models[0], Wide()), corpus, tmp_path / "out")
     with pytest.raises(UserError, match="shift 'v2' is unknown"):
         run((Unused(), Unused()), corpus, tmp_path / "out", shift=["v2"])
+    with pytest.raises(UserError, match="different tokenizers"):
+        run((models[0], untrained(backbone("bert"))), corpus, tmp_path / "out")
     with pytest.raises(UserError, match="only one text"):
         run(models, corpus[:1], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

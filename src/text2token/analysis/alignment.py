@@ -144,7 +144,8 @@ def literal_tokens(
     if special:
         # a template can contain unknown tokens, and can end in a mask
         template = {tokenizer.unk_token_id, tokenizer.mask_token_id}
-        ids = [i for i in tokenizer("")["input_ids"] if vocabulary.special[i] and i not in template]
+        around = [i for i in tokenizer("")["input_ids"] if i < size]
+        ids = [i for i in around if vocabulary.special[i] and i not in template]
         added = np.bincount(ids, minlength=size).astype(np.float32)
         counts += sparse.csr_matrix(np.ones((len(texts), 1), np.float32)) @ sparse.csr_matrix(added)
     return counts

@@ -31,6 +31,7 @@ from text2token.data.corpus import Corpus
 from text2token.data.sts import ScoredPairs
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
+from text2token.model.vocabulary import same_tokens
 from text2token.settings.record import RECORD, SpectrumRecord
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.figures import write_figure
@@ -78,16 +79,16 @@ def run_spectrum(
         progress: Show progress bars.
 
     Raises:
-        UserError: The models have different dimensions, a shift is unknown, there is only one text, a number of texts is below
-            1, or the output exists.
+        UserError: The models have different dimensions or tokens, a shift is unknown, there is only one text, a number of texts
+            is below 1, or the output exists.
     """
     check_count("aligned", aligned)
     if max_texts is not None:
         check_count("max_texts", max_texts)
     base, tuned = models
-    _check_dimensions(base, tuned)
     for name in shift:
         parse_shift(name)  # refuse an unknown shift before the texts are encoded
+    _check_models(base, tuned)
     run = RunFolder.open(output, overwrite=overwrite)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
     fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
@@ -171,12 +172,18 @@ def write_spectrum(result: dict[str, Any], folder: Path) -> None:
         write_figure(draw(result), folder, name)
 
 
-def _check_dimensions(base: Embedder, tuned: Embedder) -> None:
+def _check_models(base: Embedder, tuned: Embedder) -> None:
+    """Check that the head of the base can read the embeddings of the tuned model."""
     own, other = (model.encoder.get_embedding_dimension() for model in (base, tuned))
     if own != other:
         raise UserError(
             f"The base has {own} dimensions and the tuned model {other}: name the language model that the tuned model was made "
             "from as the base."
+        )
+    if not same_tokens(base.tokenizer, tuned.tokenizer):
+        raise UserError(
+            "The base and the tuned model have different tokenizers: name the language model that the tuned model was made from "
+            "as the base."
         )
 
 

@@ -14,8 +14,10 @@ from transformers import (
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
 )
 
 from text2token.model import packaged
@@ -91,6 +93,13 @@ def load_encoder(name: str, **settings: Unpack[EncoderSettings]) -> tuple[Senten
 def load_head(name: str) -> DecodingHead:
     """Load the decoding head of a backbone alone, frozen; argument and errors are those of :func:`load_encoder`."""
     return _load_language_model(name)[1]
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a backbone as it was published; argument and errors are those of :func:`load_encoder`."""
+    with loading(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(resolve(name), trust_remote_code=False)
+    return tokenizer
 
 
 def encoder_around(

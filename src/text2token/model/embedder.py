@@ -101,7 +101,7 @@ class Embedder:
             encoder, own = load_encoder(name, **settings)
             embedder = cls(encoder, own, top_k=top_k, backbone=from_anywhere(name), settings=settings)
         if head not in ("own", "original") or (head == "original" and embedder.head is None):
-            embedder.head = open_head(head, name, embedder.encoder.get_embedding_dimension())
+            embedder.head = open_head(head, name, embedder.encoder)
             embedder.mean_logits = None  # a saved mean is one of the logits of the saved head
         return embedder
 

@@ -7,35 +7,42 @@ from contextlib import suppress
 
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
+from sentence_transformers import SentenceTransformer
 from yaml import YAMLError
 
 from text2token.model.adapter_folder import base_of_adapter
-from text2token.model.backbone import load_head
+from text2token.model.backbone import load_head, load_tokenizer
 from text2token.model.head import DecodingHead
 from text2token.model.packaged import REFERENCES, fetch
 from text2token.model.saved import PARTS
+from text2token.model.vocabulary import same_tokens
 from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import PassingError, UserError
 from text2token.utils.files import local_path
 
 
-def open_head(head: str, name: str, dimension: int | None) -> DecodingHead:
+def open_head(head: str, name: str, encoder: SentenceTransformer) -> DecodingHead:
     """Load a decoding head for the model ``name``, and check that it fits.
 
     Args:
         head: ``original`` for :func:`find_original_head`, or the name of a language model.
         name: The model whose embeddings the head reads.
-        dimension: Dimension of these embeddings, d.
+        encoder: Makes these embeddings.
 
     Raises:
-        UserError: The head cannot be loaded, or has another dimension.
+        UserError: The head cannot be loaded, or it has another dimension or the tokens of another tokenizer.
     """
     found = find_original_head(name) if head == "original" else load_head(head)
-    own = found.weight.shape[1]
+    own, dimension = found.weight.shape[1], encoder.get_embedding_dimension()
     if own != dimension:
         raise UserError(
             f"The decoding head has {own} dimensions, the embeddings of '{name}' have {dimension}: set `head` to the language "
             "model that it was made from."
+        )
+    if not same_tokens(load_tokenizer(str(found.source)), encoder.tokenizer):
+        raise UserError(
+            f"The decoding head of '{found.source}' has the tokens of another tokenizer than that of '{name}': set `head` to the "
+            "language model that it was made from."
         )
     return found
 

@@ -90,7 +90,7 @@ class QueryTable:
             any order: distinct vocabulary ids, and the mean of their weights over the tokens of the text.
         """
         vectors = np.zeros((len(texts), self.rows.dense.shape[1]), np.float32)
-        tokens, ends = flat_token_ids(self.tokenizer, texts, None)
+        tokens, ends = flat_token_ids(self.tokenizer, texts, len(self.rows.dense), None)
         entries = []
         for vector, (start, end) in zip(vectors, pairwise(ends), strict=True):
             ids = tokens[start:end]

@@ -17,12 +17,10 @@ from tokenizers.normalizers import Prepend
 from tokenizers.normalizers import Sequence as Steps
 from torch import Tensor
 from torch.nn.functional import embedding_bag
-from transformers import AutoTokenizer
 
-from text2token.model.backbone import load_head, resolve
+from text2token.model.backbone import load_head, load_tokenizer
 from text2token.model.embedder import Embedder
 from text2token.model.head import DecodingHead
-from text2token.model.loading import loading
 from text2token.model.tokens import tokenise
 from text2token.utils.errors import UserError
 
@@ -47,9 +45,7 @@ def static_embedder(backbone: str, texts: Sequence[str]) -> Embedder:
     if not texts:
         raise UserError("A static embedder counts tokens in texts: give a `corpus`.")
     head = load_head(backbone)
-    with loading(backbone):
-        tokenizer = AutoTokenizer.from_pretrained(resolve(backbone))
-    backend = tokenizer.backend_tokenizer
+    backend = load_tokenizer(backbone).backend_tokenizer
     table = idf_table(head, tokenise(backend, texts, None))
     return Embedder(static_encoder(backend, table), head)
 

@@ -35,19 +35,22 @@ def count_tokens(
         max_tokens: Tokens read of each text; None: all.
 
     Returns:
-        Term frequencies, B×V.
+        Term frequencies, B×V. Tokens without a row, which an embedder can have added to its tokenizer, are left out.
     """
-    ids, ends = flat_token_ids(tokenizer, texts, max_tokens)
+    ids, ends = flat_token_ids(tokenizer, texts, size, max_tokens)
     counts = sparse.csr_matrix((np.ones(len(ids), dtype=np.float32), ids, ends), shape=(len(texts), size))
     counts.sum_duplicates()
     return counts
 
 
 def flat_token_ids(
-    tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], max_tokens: int | None
+    tokenizer: PreTrainedTokenizerBase | Tokenizer, texts: Sequence[str], size: int, max_tokens: int | None
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Return the ids of texts, and their ends: those of text ``b`` are at ``ends[b]:ends[b + 1]``; see :func:`count_tokens`."""
-    rows = tokenise(tokenizer, texts, max_tokens)
+    """Return the ids of texts below ``size``, and their ends: those of text ``b`` are at ``ends[b]:ends[b + 1]``.
+
+    Arguments are those of :func:`count_tokens`.
+    """
+    rows = [ids[ids < size] for ids in tokenise(tokenizer, texts, max_tokens)]
     return np.concatenate([np.empty(0, dtype=np.int32), *rows]), np.cumsum([0, *map(len, rows)])
 
 

@@ -71,6 +71,13 @@ class Vocabulary:
         return np.array([groups.setdefault(form, len(groups)) for form in forms], dtype=np.int64)
 
 
+def same_tokens(first: PreTrainedTokenizerBase | Tokenizer, second: PreTrainedTokenizerBase | Tokenizer) -> bool:
+    """Return whether each id that two tokenizers share names the same token. Added tokens are not compared."""
+    one, other = (backend_of(tokenizer).get_vocab(with_added_tokens=False) for tokenizer in (first, second))
+    names = {i: token for token, i in other.items()}
+    return all(names.get(i, token) == token for token, i in one.items())
+
+
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:
     """Classify every entry of a tokenizer.
 

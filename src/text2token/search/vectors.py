@@ -78,7 +78,7 @@ class TokenSpace:
 
     def count(self, texts: list[str]) -> csr_array:
         """Number of occurrences of each column in each text, N×C, without control tokens and white space."""
-        ids, ends = flat_token_ids(self.tokenizer, _lowered(texts), None)
+        ids, ends = flat_token_ids(self.tokenizer, _lowered(texts), self.size, None)
         literal = self._literal[ids]
         rows = np.repeat(np.arange(len(texts)), ends[1:] - ends[:-1])[literal]
         return summed(rows, self.columns[ids[literal]], np.ones(len(rows), np.float32), (len(texts), self.width))
