@@ -16,15 +16,18 @@ from peft import LoraConfig
 from scipy import sparse
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from torch.nn.functional import pad
 from transformers import CohereConfig, CohereForCausalLM
 
 from conftest import CORPUS, SENTENCES, refused, untrained, write_record
 from text2token import Embedder, UserError
-from text2token.analysis.alignment import AlignmentSettings, align, draw_alignment, literal_tokens
+from text2token.analysis.alignment import AlignmentSettings, align, align_embeddings, draw_alignment, literal_tokens
 from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
+from text2token.analysis.spectrum import Moments, aligned_tokens, contributions, principal_components
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.model.correction import correction
+from text2token.model.head import DecodingHead
 from text2token.model.names import from_anywhere
 from text2token.model.packaged import PACKAGED, REFERENCES
 from text2token.model.saved import is_saved
@@ -94,6 +97,7 @@ def test_rates_by_hand():
 def vocabulary(surfaces, stop_words=()):
     flags = np.zeros(len(surfaces), dtype=bool)
     return Vocabulary(
+        exists=~flags,
         surfaces=tuple(surfaces),
         special=flags,
         byte_piece=flags,
@@ -272,6 +276,29 @@ def test_a_token_that_an_embedder_added_has_no_row_in_the_head(backbone, tmp_pat
     )
     assert (counted != bare).nnz == 0
     assert align(found, texts)["texts"] == len(texts)
+
+
+@pytest.mark.parametrize("forms", ["ids", "merged"])
+def test_rows_without_a_token_change_nothing(backbone, forms):
+    """Heads are often padded to a round number of rows. A real token can have a logit below the 0 of such a row."""
+    plain = untrained(backbone("llama"), max_length=64)
+    head = plain.decoding_head
+    head.bias -= 100
+    padded = Embedder(plain.encoder, DecodingHead(pad(head.weight, (0, 0, 0, 28)), pad(head.bias, (0, 28))))
+    texts = [*SENTENCES, "cat \n dog", "x  \t y"]
+    embeddings = plain.embed(texts)
+    results = [
+        align_embeddings(embedder, embeddings, texts, AlignmentSettings(forms=forms)) for embedder in (plain, padded)
+    ]
+    for measure in ("rates", "categories"):
+        assert results[0][measure] == pytest.approx(results[1][measure], rel=1e-4)
+    assert results[0]["categories_by_rank"] == results[1]["categories_by_rank"]
+    assert plain.explain(texts, k=4) == padded.explain(texts, k=4)
+    assert aligned_tokens(plain, embeddings) == aligned_tokens(padded, embeddings)
+    moments = Moments.none(embeddings.shape[1])
+    moments.add(embeddings, embeddings)
+    components = principal_components(moments)
+    assert contributions(plain, embeddings, components) == contributions(padded, embeddings, components)
 
 
 def test_a_static_model_reads_whole_texts_without_special_tokens(backbone):

@@ -318,6 +318,14 @@ def token_space(embedder):
     return TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size)
 
 
+def test_blank_entries_share_a_column(embedder):
+    padded = TokenSpace(untruncated(embedder.tokenizer), embedder.vocabulary_size + 3)
+    space = token_space(embedder)
+    assert padded.columns[:-3].tolist() == space.columns.tolist()
+    assert set(padded.columns[-3:]) == {space.columns[space.vocabulary.surfaces.index(" ")]}
+    assert padded.width == space.width
+
+
 def test_aligned_tokens_are_those_of_a_naive_count(embedder):
     texts = [SENTENCES[0], LONG]
     space, encoder = token_space(embedder), TextEncoder(embedder)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from scipy import sparse
 from tokenizers import Tokenizer
@@ -106,11 +107,12 @@ def align_embeddings(
     centre = mean_logits(head, embeddings) if settings.centred else 0.0
     rates = AlignmentRates(groups, settings.k, settings.paper)
     categories = TokenCategories(vocabulary, settings.k)
+    missing = torch.from_numpy(~vocabulary.exists)
     batch = max(1, _LOGITS // size)
     starts = range(0, len(with_tokens), batch)
     for start in track(starts, "Decoding", unit="texts", each=batch, enabled=progress):
         rows = with_tokens[start : start + batch]
-        logits = head.uncapped(embeddings[rows]) - centre
+        logits = (head.uncapped(embeddings[rows]) - centre).masked_fill_(missing, -torch.inf)
         rates.add(logits, counts[rows])
         categories.add(logits, counts[rows])
     return {

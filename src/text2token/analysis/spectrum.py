@@ -147,11 +147,11 @@ def contributions(embedder: Embedder, embeddings: Tensor, components: Components
         ``first`` + ``rest``. ``rest`` is the logit after u₁ is projected out of the embedding; ``rest_token`` is the token that
         then has this rank.
     """
-    first = components.first
+    first, shown = components.first, embedder.displayed_tokens(filtered=False)
     without = embeddings - torch.outer(embeddings @ first, first)
     rows: list[Row] = []
     for place, (whole, part) in enumerate(zip(embeddings, without, strict=True)):
-        total, rest = embedder.decoding_head.uncapped(torch.stack([whole, part]))
+        total, rest = embedder.decoding_head.uncapped(torch.stack([whole, part])).masked_fill_(~shown, -torch.inf)
         for rank, (token, other) in enumerate(zip(total.topk(k).indices, rest.topk(k).indices, strict=True), start=1):
             rows.append(
                 {
@@ -242,5 +242,6 @@ def aligned_tokens(embedder: Embedder, embeddings: Tensor, k: int = 10) -> list[
     """The ``k`` tokens with the highest plain logits, for each of N×d embeddings."""
     if not len(embeddings):
         return []
-    ids = embedder.decoding_head.uncapped(embeddings).topk(k, dim=1).indices
+    shown = embedder.displayed_tokens(filtered=False)
+    ids = embedder.decoding_head.uncapped(embeddings).masked_fill_(~shown, -torch.inf).topk(k, dim=1).indices
     return [[embedder.tokenizer.decode([int(token)]) for token in row] for row in ids]

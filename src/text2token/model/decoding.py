@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.model.vocabulary import read_vocabulary
+from text2token.model.vocabulary import existing_entries, read_vocabulary
 from text2token.utils.errors import check_count
 from text2token.utils.progress import track
 
@@ -91,9 +91,10 @@ def displayed_tokens(
     Args:
         tokenizer: The backbone's tokenizer.
         size: V, the rows of the decoding head.
-        filtered: False shows every token. True leaves out stop words, punctuation, special tokens and parts of characters.
+        filtered: False shows every token of the tokenizer. True leaves out stop words, punctuation, special tokens and parts of
+            characters.
         stop_words: Languages of the stop lists, see :func:`text2token.model.vocabulary.read_vocabulary`.
     """
-    if not filtered:
-        return torch.ones(size, dtype=torch.bool)
-    return torch.from_numpy(read_vocabulary(tokenizer, size, stop_words).meaningful)
+    if filtered:
+        return torch.from_numpy(read_vocabulary(tokenizer, size, stop_words).meaningful)
+    return torch.from_numpy(existing_entries(tokenizer, size))

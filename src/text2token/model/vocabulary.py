@@ -27,6 +27,7 @@ class Vocabulary:
     """Properties of V vocabulary entries; an entry is meaningful if it is not special, byte piece, punctuation or stop word.
 
     Attributes:
+        exists: Has a token; a decoding head can have rows beyond those of the tokenizer.
         surfaces: Text of the entry, with a leading space if it starts a word.
         special: Control tokens, markup among the added tokens, and ids without a token.
         byte_piece: Only part of a character.
@@ -35,6 +36,7 @@ class Vocabulary:
         word_start: Begins a word; other entries continue one.
     """
 
+    exists: NDArray[np.bool_]
     surfaces: tuple[str, ...]
     special: NDArray[np.bool_]
     byte_piece: NDArray[np.bool_]
@@ -57,16 +59,16 @@ class Vocabulary:
         words = set(self.surface_groups[self.word_start])
         starts = np.isin(self.surface_groups, list(words))
         caseless = np.array([any(unicodedata.category(c) == "Lo" for c in s) for s in self.surfaces])
-        return ~starts & ~caseless
+        return self.exists & ~starts & ~caseless
 
     @cached_property
     def surface_groups(self) -> NDArray[np.int64]:
         """V group numbers: entries that differ only in case and leading space (" Cat", "cat") share a group.
 
-        Each byte piece has a group of its own, since all of them have the same surface.
+        Each byte piece has a group of its own, since all of them have the same surface, and so has each id without a token.
         """
-        entries = enumerate(zip(self.surfaces, self.byte_piece, strict=True))
-        forms = [place if piece else surface.strip().casefold() for place, (surface, piece) in entries]
+        entries = enumerate(zip(self.surfaces, self.byte_piece | ~self.exists, strict=True))
+        forms = [place if alone else surface.strip().casefold() for place, (surface, alone) in entries]
         groups: dict[str | int, int] = {}
         return np.array([groups.setdefault(form, len(groups)) for form in forms], dtype=np.int64)
 
@@ -76,6 +78,12 @@ def same_tokens(first: PreTrainedTokenizerBase | Tokenizer, second: PreTrainedTo
     one, other = (backend_of(tokenizer).get_vocab(with_added_tokens=False) for tokenizer in (first, second))
     names = {i: token for token, i in other.items()}
     return all(names.get(i, token) == token for token, i in one.items())
+
+
+def existing_entries(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int) -> NDArray[np.bool_]:
+    """Return ``size`` booleans: True for ids that have a token."""
+    backend = backend_of(tokenizer)
+    return np.array([backend.id_to_token(i) is not None for i in range(size)])
 
 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:
@@ -96,17 +104,18 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, s
     backend = backend_of(tokenizer)
     anchor = backend.encode("a", add_special_tokens=False).ids[:1]
     anchor_text = backend.decode(anchor)
-    known = [i for i in range(size) if backend.id_to_token(i) is not None]
+    exists = existing_entries(tokenizer, size)
+    known = np.flatnonzero(exists).tolist()
     decoded = backend.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
     surfaces = [""] * size
     for i, text in zip(known, decoded, strict=True):
         surfaces[i] = text.removeprefix(anchor_text)
-    special = np.ones(size, dtype=bool)
-    special[known] = False
+    special = ~exists
     for i, token in backend.get_added_tokens_decoder().items():
         if i < size and (token.special or _MARKUP.fullmatch(token.content)):
             special[i] = True
     return Vocabulary(
+        exists=exists,
         surfaces=tuple(surfaces),
         special=special,
         byte_piece=np.array([_REPLACEMENT in s for s in surfaces]),

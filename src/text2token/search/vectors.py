@@ -46,8 +46,12 @@ class TokenSpace:
 
     @cached_property
     def columns(self) -> NDArray[np.int64]:
-        """Column of each of V entries. The columns of byte pieces are the last ones, as in indexes that were made before."""
+        """Column of each of V entries.
+
+        The columns of byte pieces are the last ones, and all blank entries share one, as in indexes that were made before.
+        """
         groups = self.vocabulary.surface_groups
+        groups = np.where(self._blank, groups[self._blank].min(initial=groups.max()), groups)
         last = groups.max() + 1 + np.arange(self.size)
         return np.unique(np.where(self.vocabulary.byte_piece, last, groups), return_inverse=True)[1]
 
@@ -72,9 +76,14 @@ class TokenSpace:
         return found
 
     @cached_property
+    def _blank(self) -> NDArray[np.bool_]:
+        """V booleans: True for white space and ids without a token, which no vector holds."""
+        return np.array([not surface.strip() for surface in self.vocabulary.surfaces])
+
+    @cached_property
     def _literal(self) -> NDArray[np.bool_]:
         """V booleans: False for control tokens and white space."""
-        return ~self.vocabulary.special & np.array([bool(surface.strip()) for surface in self.vocabulary.surfaces])
+        return ~self.vocabulary.special & ~self._blank
 
     def count(self, texts: list[str]) -> csr_array:
         """Number of occurrences of each column in each text, N×C, without control tokens and white space."""

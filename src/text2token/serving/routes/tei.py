@@ -202,7 +202,9 @@ def _matches(service: Service, embeddings: Tensor, best: Sequence[int]) -> list[
     if embedder.head is None:
         return [[] for _ in best]
     weights = embedder.logits(embeddings[[0, *(place + 1 for place in best)]]).relu()
-    parts = normalize(weights[1:]) * normalize(weights[:1])
+    parts = (normalize(weights[1:]) * normalize(weights[:1])).masked_fill_(
+        ~embedder.displayed_tokens(filtered=False), 0
+    )
     top = torch.topk(parts, min(_MATCHES, parts.shape[1]), dim=1)
     return [
         [
