@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from rich.console import Console
 
-from conftest import CORPUS, SENTENCES, untrained
+from conftest import CORPUS, SENTENCES, byte_bpe, untrained, word_piece
 from text2token import Embedder
 from text2token.analysis.explain import (
     difference_parts,
@@ -27,7 +27,7 @@ from text2token.analysis.explain_sections import text_section
 from text2token.cli import main
 from text2token.cli.explain_tables import tables
 from text2token.model.head import mean_logits
-from text2token.model.vocabulary import read_vocabulary
+from text2token.model.vocabulary import read_vocabulary, spell
 from text2token.utils.page import bars
 
 PAIR = ("I like apple.", "I do not like apple.")
@@ -86,7 +86,7 @@ def test_a_swapped_pair_swaps_what_is_different(embedder):
 def test_filtered_shows_meaningful_tokens_and_leaves_the_sums(embedder):
     all_, filtered = explain_pair(embedder, PAIR), explain_pair(embedder, PAIR, filtered=True)
     vocabulary = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size)
-    meaningful = {embedder.tokenizer.decode([i]) for i in np.flatnonzero(vocabulary.meaningful)}
+    meaningful = {vocabulary.surfaces[i] for i in np.flatnonzero(vocabulary.meaningful)}
     assert (filtered.cosine, filtered.dot) == (all_.cosine, all_.dot)
     assert all(token.token in meaningful for token in filtered.alike + filtered.in_first + filtered.in_second)
     assert any(token.token not in meaningful for token in all_.alike + all_.in_first + all_.in_second)
@@ -148,6 +148,22 @@ def test_plain_logits_below_zero_are_read_as_well(backbone, tmp_path):
     shown.print(*tables(text_section(SENTENCES[0], {"model": tokens}), shown))
     assert all(f"{weight:.2f}" in shown.export_text(clear=False) for _, weight in tokens)
     assert [bar.percent for bar in bars(tokens, "")] == [0] * 4
+
+
+@pytest.mark.parametrize("make", [byte_bpe, word_piece])
+@pytest.mark.parametrize("text", ["running cat", "The cat can't e-mail (stars).", "a,b"])
+def test_every_piece_of_a_text_is_spelled_in_it(make, text):
+    tokenizer = make()
+    pieces = spell(tokenizer, tokenizer(text, add_special_tokens=False)["input_ids"])
+    shown = [(piece, 1.0) for piece in pieces if piece.strip() not in ("", "[UNK]")]  # the corpus has no apostrophe
+    assert [bar.token for bar in bars(shown, text) if not bar.in_text] == []
+
+
+def test_a_word_is_not_spelled_in_the_middle_of_another_one():
+    tokenizer = word_piece()
+    pieces = spell(tokenizer, tokenizer.convert_tokens_to_ids(["at", "##a"]))
+    assert [bar.in_text for bar in bars([(piece, 1.0) for piece in pieces], "the cat")] == [False, True]
+    assert next(bars([(" 好", 1.0)], "猫が好き")).in_text
 
 
 def test_what_moves_far_below_both_sparse_vectors_is_not_shown(embedder, monkeypatch):

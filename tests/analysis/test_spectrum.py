@@ -21,6 +21,7 @@ from text2token.analysis.sts import EmbeddedPairs
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.data.sts import ScoredPairs
+from text2token.model.vocabulary import spell
 from text2token.settings.record import RunRecord, SpectrumRecord
 
 
@@ -115,7 +116,7 @@ def test_no_shift_is_the_base_itself_and_a_large_one_is_the_direction_alone(back
     cosines = torch.nn.functional.cosine_similarity(h[:5], h[5:])
     assert none["sts"] == pytest.approx(spearmanr(cosines, range(5)).statistic)
     best = embedder.decoding_head.uncapped(direction[None]).topk(10).indices[0]
-    assert far["tokens"] == [[embedder.tokenizer.decode([i]) for i in best]] * 2
+    assert far["tokens"] == [spell(embedder.tokenizer, best.tolist())] * 2
     assert none["tokens"] != far["tokens"]
     assert sum(
         none[name] for name in ("literal, meaningful", "literal, meaningless", "derived", "noise")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from conftest import byte_bpe, word_piece
 from text2token.model.tokens import count_tokens, first_tokens
-from text2token.model.vocabulary import read_vocabulary
+from text2token.model.vocabulary import read_vocabulary, spell
 from text2token.utils.errors import UserError
 
 
@@ -91,6 +91,16 @@ def test_markup_among_the_added_tokens_is_no_word():
     vocabulary = read_vocabulary(tokenizer, len(tokenizer))
     assert vocabulary.special[-3:].tolist() == [True, True, False]
     assert vocabulary.meaningful[-3:].tolist() == [False, False, True]
+
+
+def test_entries_of_sentence_piece_show_where_a_word_starts():
+    words = {"<unk>": 0, "a": 1, "in": 2, "▁a": 3, "▁in": 4}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )  # as of Llama 2
+    assert spell(PreTrainedTokenizerFast(tokenizer_object=tokenizer), [2, 4]) == ["in", " in"]
 
 
 @pytest.mark.parametrize("side", ["left", "right"])

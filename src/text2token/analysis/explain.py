@@ -15,6 +15,7 @@ from torch.nn.functional import normalize
 from text2token.data.text import check_texts
 from text2token.model.decoding import AlignedToken
 from text2token.model.embedder import Embedder
+from text2token.model.vocabulary import spell
 from text2token.utils.errors import UserError, check_count
 
 
@@ -162,8 +163,8 @@ def _heaviest(
     """The ``k`` tokens in ``keep`` with the largest parts above ``threshold``."""
     check_count("k", k)
     best = parts.masked_fill(~keep, -torch.inf).topk(min(k, len(parts)))
+    found = [(i, part) for i, part in zip(best.indices.tolist(), best.values.tolist(), strict=True) if part > threshold]
+    texts = spell(embedder.tokenizer, [i for i, _ in found])
     return [
-        TokenPart(embedder.tokenizer.decode([i]), float(first[i]), float(second[i]), part)
-        for i, part in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        if part > threshold
+        TokenPart(text, float(first[i]), float(second[i]), part) for text, (i, part) in zip(texts, found, strict=True)
     ]

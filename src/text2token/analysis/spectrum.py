@@ -20,6 +20,7 @@ from torch import Tensor
 from text2token.analysis.alignment import AlignmentSettings, align_embeddings
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.model.embedder import Embedder
+from text2token.model.vocabulary import spell
 from text2token.utils.errors import UserError
 
 Row = dict[str, Any]
@@ -152,16 +153,18 @@ def contributions(embedder: Embedder, embeddings: Tensor, components: Components
     rows: list[Row] = []
     for place, (whole, part) in enumerate(zip(embeddings, without, strict=True)):
         total, rest = embedder.decoding_head.uncapped(torch.stack([whole, part])).masked_fill_(~shown, -torch.inf)
-        for rank, (token, other) in enumerate(zip(total.topk(k).indices, rest.topk(k).indices, strict=True), start=1):
+        best, others = (part.topk(k).indices.tolist() for part in (total, rest))
+        names = zip(best, spell(embedder.tokenizer, best), spell(embedder.tokenizer, others), strict=True)
+        for rank, (token, name, other) in enumerate(names, start=1):
             rows.append(
                 {
                     "text": place,
                     "rank": rank,
-                    "token": embedder.tokenizer.decode([int(token)]),
+                    "token": name,
                     "total": float(total[token]),
                     "first": float(total[token] - rest[token]),
                     "rest": float(rest[token]),
-                    "rest_token": embedder.tokenizer.decode([int(other)]),
+                    "rest_token": other,
                 }
             )
     return rows
@@ -244,4 +247,4 @@ def aligned_tokens(embedder: Embedder, embeddings: Tensor, k: int = 10) -> list[
         return []
     shown = embedder.displayed_tokens(filtered=False)
     ids = embedder.decoding_head.uncapped(embeddings).masked_fill_(~shown, -torch.inf).topk(k, dim=1).indices
-    return [[embedder.tokenizer.decode([int(token)]) for token in row] for row in ids]
+    return [spell(embedder.tokenizer, row) for row in ids.tolist()]

@@ -64,11 +64,12 @@ def targets_command(
       text2token targets notes.txt --output targets-1 --stage 1 --weighting bm25
     """
     quiet_libraries()
+    from text2token.model.vocabulary import spell
     from text2token.training.pipeline import build_targets
 
     store, tokenizer = build_targets(reader.open(corpus), output, stage, recipe, progress=True)
     shown = [
-        {"text": row["text"], "target": [[tokenizer.decode([i]), round(w, 4)] for i, w in ranked(row)[:_SHOWN]]}
+        {"text": row["text"], "target": [[*spell(tokenizer, [i]), round(w, 4)] for i, w in ranked(row)[:_SHOWN]]}
         for row in islice((row for table in store.tables() for row in table.to_pylist()), examples)
     ]
     if as_json:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from text2token.model.vocabulary import existing_entries, read_vocabulary
+from text2token.model.vocabulary import existing_entries, read_vocabulary, spell
 from text2token.utils.errors import check_count
 from text2token.utils.progress import track
 
@@ -65,7 +65,7 @@ def aligned_tokens(
     Args:
         embeddings: N×d.
         logits: Maps embeddings B×d to token logits B×V.
-        tokenizer: Gives the text of a token.
+        tokenizer: Gives the text of a token, see :func:`text2token.model.vocabulary.spell`.
         k: Tokens of an embedding.
         shown: V booleans, the tokens that may be returned.
         threshold: Only tokens with a larger logit are returned.
@@ -79,7 +79,8 @@ def aligned_tokens(
         best = logits(part).masked_fill(~shown, -torch.inf).topk(min(k, len(shown)), dim=1)
         for ids, weights in zip(best.indices.tolist(), best.values.tolist(), strict=True):
             aligned = [(i, weight) for i, weight in zip(ids, weights, strict=True) if weight > threshold]
-            explained.append([AlignedToken(tokenizer.decode([i]), weight) for i, weight in aligned])
+            texts = spell(tokenizer, [i for i, _ in aligned])
+            explained.append([AlignedToken(text, weight) for text, (_, weight) in zip(texts, aligned, strict=True)])
     return explained
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from text2token.data.stop_words import stop_list
-from text2token.model.tokens import backend_of
+from text2token.model.tokens import TOKENIZING, backend_of, tokenise
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -73,6 +74,19 @@ class Vocabulary:
         return np.array([groups.setdefault(form, len(groups)) for form in forms], dtype=np.int64)
 
 
+def spell(tokenizer: PreTrainedTokenizerBase | Tokenizer, ids: Sequence[int]) -> list[str]:
+    """Return the text of vocabulary entries, with a leading space if an entry starts a word.
+
+    Each entry is decoded after another token, which shows the space. This works for byte-level BPE, SentencePiece and WordPiece.
+    """
+    backend = backend_of(tokenizer)
+    with TOKENIZING:
+        (anchor,) = (first.tolist() for first in tokenise(backend, ["a"], 1))
+        anchor_text = backend.decode(anchor)
+        decoded = backend.decode_batch([[*anchor, i] for i in ids], skip_special_tokens=False)
+    return [text.removeprefix(anchor_text) for text in decoded]
+
+
 def same_tokens(first: PreTrainedTokenizerBase | Tokenizer, second: PreTrainedTokenizerBase | Tokenizer) -> bool:
     """Return whether each id that two tokenizers share names the same token. Added tokens are not compared."""
     one, other = (backend_of(tokenizer).get_vocab(with_added_tokens=False) for tokenizer in (first, second))
@@ -89,9 +103,6 @@ def existing_entries(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int) 
 def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, stop_words: str = "en") -> Vocabulary:
     """Classify every entry of a tokenizer.
 
-    Each entry is decoded after another token: a leading space then shows that it starts a word. This works for byte-level BPE,
-    SentencePiece and WordPiece.
-
     Args:
         tokenizer: A fast tokenizer of transformers, or the tokenizer inside it, which needs no transformers.
         size: V, the rows of the decoding head; rows beyond the tokenizer's entries count as special.
@@ -102,14 +113,11 @@ def read_vocabulary(tokenizer: PreTrainedTokenizerBase | Tokenizer, size: int, s
     """
     stop = stop_list(stop_words)
     backend = backend_of(tokenizer)
-    anchor = backend.encode("a", add_special_tokens=False).ids[:1]
-    anchor_text = backend.decode(anchor)
     exists = existing_entries(tokenizer, size)
     known = np.flatnonzero(exists).tolist()
-    decoded = backend.decode_batch([[*anchor, i] for i in known], skip_special_tokens=False)
     surfaces = [""] * size
-    for i, text in zip(known, decoded, strict=True):
-        surfaces[i] = text.removeprefix(anchor_text)
+    for i, text in zip(known, spell(tokenizer, known), strict=True):
+        surfaces[i] = text
     special = ~exists
     for i, token in backend.get_added_tokens_decoder().items():
         if i < size and (token.special or _MARKUP.fullmatch(token.content)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from text2token.utils.files import atomic_write
 
 MISSING = "–"
+_CASED = ("Ll", "Lu", "Lt", "Mn", "Nd")  # Unicode categories: letters with case, their accents, digits
 _VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥"}
 
 
@@ -65,12 +67,20 @@ def is_finite(value: Any) -> bool:
 
 def bars(tokens: Sequence[tuple[str, float]], text: str) -> Iterator[Bar]:
     """Yield the aligned tokens of a text as bars. A weight that is not a finite number has a bar of length 0."""
-    words = f" {' '.join(text.split())}".casefold()  # a token that starts a word brings its space along
+    places = [f" {' '.join(spaced.split())}".casefold() for spaced in (text, _signs_apart(text))]
     heaviest = max((weight for _, weight in tokens if is_finite(weight)), default=0.0)
     for token, weight in tokens:
         percent = max(0.0, 100 * weight / heaviest) if is_finite(weight) and heaviest > 0 else 0.0
-        in_text = bool(token.strip()) and token.casefold() in words
+        in_text = bool(token.strip()) and any(token.casefold() in place for place in places)
         yield Bar(visible(token), weight, percent, in_text)
+
+
+def _signs_apart(text: str) -> str:
+    """Return a text with spaces around all but digits and letters with case.
+
+    A token that starts a word brings its space along, and some tokenizers start a word at every sign and Chinese character.
+    """
+    return "".join(char if unicodedata.category(char) in _CASED else f" {char} " for char in text)
 
 
 def visible(token: str) -> str:

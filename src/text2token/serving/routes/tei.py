@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from text2token import __version__
+from text2token.model.vocabulary import spell
 from text2token.serving.cosines import cosines
 from text2token.serving.errors import ApiError
 from text2token.serving.inputs import Inputs, as_ids, check_dimensions, named_prompt
@@ -208,8 +209,8 @@ def _matches(service: Service, embeddings: Tensor, best: Sequence[int]) -> list[
     top = torch.topk(parts, min(_MATCHES, parts.shape[1]), dim=1)
     return [
         [
-            {"token": embedder.tokenizer.decode([token]), "amount": amount}
-            for token, amount in zip(ids, amounts, strict=True)
+            {"token": token, "amount": amount}
+            for token, amount in zip(spell(embedder.tokenizer, ids), amounts, strict=True)
             if amount > 0
         ]
         for ids, amounts in zip(top.indices.tolist(), top.values.tolist(), strict=True)
