@@ -111,7 +111,7 @@ def test_categories_by_hand():
     words = vocabulary([" cat", "Cat", " the", ",", " dog", "ilantro"], stop_words={"the"})
     categories = TokenCategories(words, depth=4, common=0.5)
     logits = torch.log(torch.tensor([[0.1, 0.3, 0.2, 0.05, 0.25, 0.1], [0.05, 0.05, 0.4, 0.3, 0.05, 0.15]]))
-    categories.add(logits, as_counts_of(6, [[0, 2], [2]]))
+    categories.add(logits, as_counts_of(6, [[0, 2], [2]]), logits)
     # text 1 reads Cat (a form of its own " cat"), dog, the, and cat or ilantro; text 2 reads the, ",", ilantro and one more
     shares = categories.shares()
     assert sum(shares.values()) == pytest.approx(1)
@@ -128,7 +128,7 @@ def test_what_fits_every_text_is_noise():
     logits = torch.tensor([[1.0, 0.0, 9.0]] * 10)
     rare, common = TokenCategories(words, 1, common=1.0), TokenCategories(words, 1, common=0.1)
     for categories in (rare, common):
-        categories.add(logits, as_counts_of(3, [[0]] * 10))
+        categories.add(logits, as_counts_of(3, [[0]] * 10), logits)
     assert rare.shares()["derived"] == 1
     assert common.shares()["noise"] == 1
 
@@ -276,6 +276,22 @@ def test_a_token_that_an_embedder_added_has_no_row_in_the_head(backbone, tmp_pat
     )
     assert (counted != bare).nnz == 0
     assert align(found, texts)["texts"] == len(texts)
+
+
+def test_categories_weigh_tokens_by_the_probabilities_of_the_model(backbone):
+    embedder = untrained(backbone("gemma2"), max_length=64)
+    embedder.decoding_head.softcap = 2.0
+    found = align(embedder, SENTENCES)
+    logits = embedder.decoding_head.uncapped(embedder.embed(SENTENCES))
+    probabilities = torch.softmax(2 * torch.tanh(logits / 2), dim=1)
+    words = read_vocabulary(embedder.tokenizer, embedder.vocabulary_size)
+    counts = literal_tokens(embedder, SENTENCES, words, special=False)
+    best, groups = logits.topk(10).indices, words.surface_groups
+    literal = [np.isin(groups[row], groups[text.indices]) for row, text in zip(best, counts, strict=True)]
+    mass = probabilities.gather(1, best).numpy()
+    expected = mass[np.array(literal)].sum() / mass.sum()
+    shares = found["categories"]
+    assert shares["literal, meaningful"] + shares["literal, meaningless"] == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("forms", ["ids", "merged"])

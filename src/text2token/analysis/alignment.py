@@ -112,9 +112,11 @@ def align_embeddings(
     starts = range(0, len(with_tokens), batch)
     for start in track(starts, "Decoding", unit="texts", each=batch, enabled=progress):
         rows = with_tokens[start : start + batch]
-        logits = (head.uncapped(embeddings[rows]) - centre).masked_fill_(missing, -torch.inf)
+        uncapped = head.uncapped(embeddings[rows])
+        logits = (uncapped - centre).masked_fill_(missing, -torch.inf)
+        weighed = logits if settings.centred else head.cap(uncapped).masked_fill_(missing, -torch.inf)
         rates.add(logits, counts[rows])
-        categories.add(logits, counts[rows])
+        categories.add(logits, counts[rows], weighed)
     return {
         "rates": rates.rates(),
         "categories": categories.shares(),

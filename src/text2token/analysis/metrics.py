@@ -109,7 +109,7 @@ class TokenCategories:
         depth: Aligned tokens per text. 10, as for Hit@10.
         common: Largest share of texts that may align with a derived token. 0.1, as in the filter of token targets.
         ids: Aligned tokens, N×depth.
-        mass: Their softmax probabilities, N×depth.
+        mass: Their probabilities, N×depth.
         literal: Whether each is literal, N×depth.
     """
 
@@ -120,14 +120,20 @@ class TokenCategories:
     mass: list[NDArray[np.float32]] = field(default_factory=list)
     literal: list[NDArray[np.bool_]] = field(default_factory=list)
 
-    def add(self, logits: Tensor, counts: sparse.csr_matrix) -> None:
-        """Add a batch: token logits B×V and counts of literal tokens B×V."""
+    def add(self, logits: Tensor, counts: sparse.csr_matrix, weighed: Tensor) -> None:
+        """Add a batch.
+
+        Args:
+            logits: Token logits, B×V. They rank the tokens.
+            counts: Literal tokens of the same texts, B×V.
+            weighed: Logits whose softmax is the probability of the tokens, B×V.
+        """
         best = logits.topk(self.depth, dim=1)
         groups = self.vocabulary.surface_groups
         ids = best.indices.numpy()
         texts = np.split(counts.indices, counts.indptr[1:-1])
         self.ids.append(ids)
-        self.mass.append((best.values - logits.logsumexp(dim=1, keepdim=True)).exp().numpy())
+        self.mass.append((weighed.gather(1, best.indices) - weighed.logsumexp(dim=1, keepdim=True)).exp().numpy())
         self.literal.append(
             np.stack([np.isin(groups[row], groups[text]) for row, text in zip(ids, texts, strict=True)])
         )

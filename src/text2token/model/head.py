@@ -57,7 +57,10 @@ class DecodingHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Return float32 token logits B×V of embeddings B×d."""
-        logits = self.uncapped(embeddings)
+        return self.cap(self.uncapped(embeddings))
+
+    def cap(self, logits: Tensor) -> Tensor:
+        """Return token logits under the soft cap, if there is one."""
         return self.softcap * torch.tanh(logits / self.softcap) if self.softcap else logits
 
 
