@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from peft import LoraConfig
 from scipy import sparse
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from torch.nn.functional import pad
-from transformers import CohereConfig, CohereForCausalLM
+from transformers import AutoModelForCausalLM, ByT5Tokenizer, CohereConfig, CohereForCausalLM
 
 from conftest import CORPUS, SENTENCES, refused, untrained, write_record
 from text2token import Embedder, UserError
@@ -27,6 +27,7 @@ from text2token.analysis.spectrum import Moments, aligned_tokens, contributions,
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.model.correction import correction
+from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.head import DecodingHead
 from text2token.model.names import from_anywhere
 from text2token.model.packaged import PACKAGED, REFERENCES
@@ -261,6 +262,20 @@ def test_a_missing_head_has_a_reason(backbone, tmp_path, monkeypatch):
 def test_a_head_of_another_tokenizer_is_refused(backbone):
     said = refused("explain", backbone("llama"), SENTENCES[0], "--head", backbone("bert"))
     assert "has the tokens of another tokenizer" in said
+
+
+def test_tokens_of_a_tokenizer_in_python_are_not_read(backbone, tmp_path):
+    (tmp_path / "texts.txt").write_text("\n".join(SENTENCES))
+    AutoModelForCausalLM.from_pretrained(backbone("llama")).save_pretrained(tmp_path / "llm")
+    ByT5Tokenizer().save_pretrained(tmp_path / "llm")
+    modules = [Transformer(str(tmp_path / "llm")), Pooling(32, "mean")]
+    SentenceTransformer(modules=modules).save(str(tmp_path / "st"), create_model_card=False)
+    model = tmp_path / "st", "--head", tmp_path / "llm"
+    for command in (("explain", *model, "A cat.", "--filtered"), ("align", *model, "--corpus", tmp_path / "texts.txt")):
+        assert "ByT5Tokenizer is no fast tokenizer" in refused(*command)
+    embedder = Embedder.open(tmp_path / "st")
+    assert embedder.encode(SENTENCES).shape == (len(SENTENCES), 32)
+    assert embedder_fingerprint(embedder) == embedder_fingerprint(Embedder.open(tmp_path / "st"))
 
 
 def test_a_token_that_an_embedder_added_has_no_row_in_the_head(backbone, tmp_path):

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import transformers
 from sentence_transformers import SentenceTransformer, SparseEncoder
@@ -15,7 +14,7 @@ from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
 from text2token.model.embedder import Embedder
-from text2token.model.tokens import TOKENIZING, backend_of
+from text2token.model.tokens import TOKENIZING, find_backend
 from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 
@@ -41,8 +40,8 @@ def content_hash(model: SentenceTransformer | SparseEncoder, *, transformers_ver
             content.pop("transformers_version", None)
             content |= {} if transformers_version is None else {"transformers_version": transformers_version}
             digest.update(json.dumps(content, default=str, sort_keys=True).encode())
-    tokenizer = backend_of(model.tokenizer)
-    digest.update(tokenizer.to_str().encode() if hasattr(tokenizer, "to_str") else repr(tokenizer).encode())
+    backend = find_backend(model.tokenizer)
+    digest.update((repr(model.tokenizer) if backend is None else backend.to_str()).encode())
     names = (
         "max_seq_length",
         "prompts",
@@ -83,7 +82,7 @@ def embedder_fingerprint(embedder: Embedder, *, corrected: bool = True, transfor
         corrected: Include the correction. An index and a student keep the correction themselves, so they leave it out.
         transformers_version: That of :func:`content_hash`.
     """
-    with TOKENIZING, _without_leftovers(backend_of(embedder.encoder.tokenizer)):
+    with TOKENIZING, _without_leftovers(find_backend(embedder.encoder.tokenizer)):
         content = content_hash(embedder.encoder, transformers_version=transformers_version)
     digest = hashlib.sha256(content.encode())
     for part in (embedder.head, embedder.correction if corrected else None):
@@ -121,9 +120,9 @@ def taught_fingerprints(embedder: Embedder, fingerprint: str) -> Iterator[str]:
 
 
 @contextmanager
-def _without_leftovers(tokenizer: Any) -> Iterator[None]:
+def _without_leftovers(tokenizer: Tokenizer | None) -> Iterator[None]:
     """Turn off the truncation and padding of a fast tokenizer for a moment: its last call left them on, the next sets its own."""
-    if not isinstance(tokenizer, Tokenizer):
+    if tokenizer is None:
         yield
         return
     truncation, padding = tokenizer.truncation, tokenizer.padding

@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 from text2token.model.backbone import load_head, load_tokenizer
 from text2token.model.embedder import Embedder
 from text2token.model.head import DecodingHead
-from text2token.model.tokens import tokenise
+from text2token.model.tokens import backend_of, tokenise
 from text2token.utils.errors import UserError
 
 STATIC = "static"
@@ -45,7 +45,7 @@ def static_embedder(backbone: str, texts: Sequence[str]) -> Embedder:
     if not texts:
         raise UserError("A static embedder counts tokens in texts: give a `corpus`.")
     head = load_head(backbone)
-    backend = load_tokenizer(backbone).backend_tokenizer
+    backend = backend_of(load_tokenizer(backbone))
     table = idf_table(head, tokenise(backend, texts, None))
     return Embedder(static_encoder(backend, table), head)
 

@@ -11,9 +11,12 @@ import numpy as np
 from more_itertools import chunked
 from numpy.typing import NDArray
 from scipy import sparse
+from tokenizers import Tokenizer
+
+from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
     from transformers import PreTrainedTokenizerBase
 
 _CHARACTERS = 64  # of a text for each counted token; the rest is cut first, so that a book is not tokenised whole
@@ -73,7 +76,7 @@ def tokenise(
 
 def first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> list[str]:
     """Return the beginning of each text that its first ``max_tokens`` tokens cover."""
-    backend = tokenizer.backend_tokenizer
+    backend = backend_of(tokenizer)
     beginnings = [text[: _CHARACTERS * max_tokens] for text in texts]
     with TOKENIZING:
         backend.no_truncation()  # the last call of the tokenizer left both on; the next call sets them again
@@ -86,9 +89,23 @@ def first_tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_t
 
 
 def backend_of(tokenizer: PreTrainedTokenizerBase | Tokenizer) -> Tokenizer:
-    """Return the tokenizer inside a fast tokenizer of transformers. That of a static embedder is returned itself."""
-    backend: Tokenizer = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    """Return the tokenizer inside a fast tokenizer of transformers. That of a static embedder is returned itself.
+
+    Raises:
+        UserError: The tokenizer is written in Python, so there is none inside it.
+    """
+    backend = find_backend(tokenizer)
+    if backend is None:
+        raise UserError(
+            f"{type(tokenizer).__name__} is no fast tokenizer, which reading tokens needs: choose another model."
+        )
     return backend
+
+
+def find_backend(tokenizer: object) -> Tokenizer | None:
+    """Return what :func:`backend_of` returns, and None for a tokenizer that is written in Python."""
+    backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+    return tokenizer if isinstance(tokenizer, Tokenizer) else backend
 
 
 def untruncated(tokenizer: PreTrainedTokenizerBase | Tokenizer) -> Tokenizer:

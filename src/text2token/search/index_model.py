@@ -14,14 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 from sentence_transformers.sentence_transformer.modules import Dense
-from tokenizers import Tokenizer
 
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import known_fingerprints
 from text2token.model.loading import loading
 from text2token.model.names import locate
 from text2token.model.saved import PARTS
-from text2token.model.tokens import backend_of
+from text2token.model.tokens import find_backend
 from text2token.search.encoder import TextEncoder
 from text2token.search.format import IndexSettings
 from text2token.search.store import CALIBRATION, DocumentStore
@@ -157,7 +156,7 @@ def check_indexable(embedder: Embedder, name: str) -> None:
     Raises:
         UserError: Its tokenizer cannot cut documents, or it was made for another similarity than cosine or dot product.
     """
-    if not isinstance(backend_of(embedder.tokenizer), Tokenizer):
+    if find_backend(embedder.tokenizer) is None:
         raise UserError(f"'{name}' has no fast tokenizer, which is needed to cut long documents: choose another model.")
     if embedder.similarity not in ("cosine", "dot"):
         raise UserError(

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from tokenizers import Tokenizer
 
 from text2token.model.embedder import Embedder
 from text2token.model.template import own_special_tokens
-from text2token.model.tokens import backend_of, untruncated
+from text2token.model.tokens import find_backend, untruncated
 from text2token.serving.errors import ApiError
 from text2token.utils.errors import UserError
 
@@ -33,7 +32,7 @@ class RequestTokenizer:
     def __init__(self, embedder: Embedder) -> None:
         body = embedder.encoder[0]
         static = isinstance(body, StaticEmbedding)
-        if not isinstance(backend_of(embedder.tokenizer), Tokenizer) or not (static or hasattr(body, "model")):
+        if find_backend(embedder.tokenizer) is None or not (static or hasattr(body, "model")):
             raise UserError(
                 "The server needs a transformer or a student with a fast tokenizer, and this model is none: serve another model."
             )
