@@ -89,9 +89,9 @@ def beside_peer(program: Path, model: Path, texts: Sequence[str]) -> dict[str, A
     precisions = ("fp32", "bf16") if bf16() else ("fp32",)
     details: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as copy:
-        older = infinity.older_form(model / "dense", Path(copy) / "dense")
+        flat = infinity.flat_form(model / "dense", Path(copy) / "dense")
         for precision in precisions:
-            found = {size: _over_peer(program, older, model, precision, size, texts) for size in PEER_BATCHES}
+            found = {size: _over_peer(program, flat, model, precision, size, texts) for size in PEER_BATCHES}
             size, lowest = min(found.items(), key=lambda item: np.median(item[1]))
             details[precision] = {"batch_size": size, **spread(lowest)}
     medians = {precision: own["median"] for precision, own in details.items()}
