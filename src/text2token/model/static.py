@@ -21,7 +21,7 @@ from torch.nn.functional import embedding_bag
 from text2token.model.backbone import load_head, load_tokenizer
 from text2token.model.embedder import Embedder
 from text2token.model.head import DecodingHead
-from text2token.model.tokens import backend_of, tokenise
+from text2token.model.tokens import backend_of, tokenise, untruncated
 from text2token.utils.errors import UserError
 
 STATIC = "static"
@@ -79,14 +79,12 @@ def idf_table(head: DecodingHead, texts: Sequence[NDArray[np.int32]]) -> Tensor:
 
 
 def spaced(tokenizer: Tokenizer) -> Tokenizer:
-    """Return a copy of a tokenizer that puts a space before each text.
+    """Return a copy of a tokenizer that puts a space before each text, and neither truncates nor pads.
 
     The first word of a text then has the same tokens as inside a sentence, so both learn one row of a table.
     """
-    copied = Tokenizer.from_str(tokenizer.to_str())
+    copied = untruncated(tokenizer)
     copied.normalizer = Steps([Prepend(" "), *([copied.normalizer] if copied.normalizer is not None else [])])
-    copied.no_truncation()
-    copied.no_padding()
     return copied
 
 
