@@ -193,7 +193,7 @@ def test_a_template_longer_than_the_text_limit_is_refused(backbone):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"pooling": "max"}, "no pooling 'max': choose one of mean, last, weighted-mean"),
+        ({"pooling": "max"}, "`pooling` is 'max': choose among mean, last, weighted-mean"),
         ({"template": "keywords"}, "`template` is 'keywords', which is no Template"),
         ({"top_k": 0}, "`top_k` is 0: give a whole number from 1 up"),
     ],

@@ -28,13 +28,13 @@ from text2token.cli.options import (
     strict_option,
 )
 from text2token.search.engines.addresses import stored_address
+from text2token.settings.choices import Precision
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
-    from text2token.model.precision import Precision
     from text2token.search import Index
 
 _SETTINGS = (*BACKBONE, *CORRECTION, "calibration_texts")

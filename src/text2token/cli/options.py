@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
 import click
 
+from text2token.settings.choices import Precision
 from text2token.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from text2token.data.corpus import Corpus
     from text2token.model.embedder import Embedder
-    from text2token.model.precision import Precision
     from text2token.search import Index
 
 BACKBONE = ("attention", "pooling", "template", "prefix", "suffix", "max_length")
@@ -85,7 +85,7 @@ batch_size_option = click.option(
 )
 precision_option = click.option(
     "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
+    type=click.Choice(get_args(Precision)),
     help="Number format of the model. bf16 takes about half the time where the hardware has it, and auto takes it there. "
     "An existing index keeps its own.  [default: auto]",
 )

@@ -14,10 +14,10 @@ import click
 
 from text2token.cli.options import grouped, partial_option, path_type, precision_option, quiet_libraries
 from text2token.data.lines import read_lines
+from text2token.settings.choices import Precision
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
-    from text2token.model.precision import Precision
     from text2token.serving import ServerSettings, Service
 
 _KEY_VARIABLE = "TEXT2TOKEN_API_KEY"

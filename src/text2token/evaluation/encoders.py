@@ -15,11 +15,11 @@ from mteb.models import ModelMeta
 from mteb.models.abs_encoder import AbsEncoder, get_prompt
 from mteb.types import PromptType
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 
 from text2token.evaluation.vector_store import Vectors, VectorStore, hash_key
 from text2token.model.encoding import default_prompt
+from text2token.model.kinds import Model
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
 from text2token.utils.progress import track
@@ -67,7 +67,7 @@ class CachingEncoder(AbsEncoder):
 
     def __init__(
         self,
-        model: SentenceTransformer | SparseEncoder,
+        model: Model,
         meta: ModelMeta,
         encode: Encode,
         by_role: bool,

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import mteb
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from mteb.models import ModelMeta
 from mteb.models.hybrid_wrappers import HybridSearch
 from mteb.types import PromptType
-from sentence_transformers import SentenceTransformer, SparseEncoder
+from sentence_transformers import SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Router
 from torch import Tensor
 
@@ -27,10 +27,12 @@ from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.encoding import encode_in_batches
 from text2token.model.fingerprint import content_hash
+from text2token.model.kinds import Model
 from text2token.model.names import locate
-from text2token.model.precision import Precision, encoding, use_of_bf16
+from text2token.model.precision import encoding, use_of_bf16
 from text2token.model.saved import is_model, load_saved
 from text2token.model.spans import correction_sample
+from text2token.settings.choices import NumberFormat, Precision
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError
 
@@ -57,7 +59,7 @@ class EvaluatedModel:
     revision: str
     task_types: frozenset[str] | None
     prepare: Callable[[Session], Any]
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: NumberFormat = "fp32"
 
 
 @dataclass(frozen=True)
@@ -216,11 +218,9 @@ def _corrected(
     return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare, uncorrected.precision)
 
 
-def _of_sentence_transformer(
-    model: SentenceTransformer | SparseEncoder, name: str, precision: Precision, batch_size: int
-) -> EvaluatedModel:
+def _of_sentence_transformer(model: Model, name: str, precision: Precision, batch_size: int) -> EvaluatedModel:
     bf16 = use_of_bf16(model, precision)
-    used: Literal["fp32", "bf16"] = "bf16" if bf16 else "fp32"
+    used: NumberFormat = "bf16" if bf16 else "fp32"
     revision = content_hash(model) + (" bf16" if bf16 else "")
     sparse = isinstance(model, SparseEncoder)
     options: dict[str, bool] = {"show_progress_bar": False, "convert_to_tensor": True}

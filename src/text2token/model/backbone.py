@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import Any, TypedDict, Unpack, get_args
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -27,12 +27,11 @@ from text2token.model.head import DecodingHead, extract_head
 from text2token.model.loading import loading
 from text2token.model.probes import attends_ahead, check_inputs
 from text2token.model.template import bake
+from text2token.settings.choices import Attention, PoolingMode
 from text2token.settings.templates import TEMPLATES, Template
 from text2token.utils.errors import UserError, check_choice, check_count
 from text2token.utils.files import local_path
 
-Attention = Literal["own", "causal", "bidirectional"]
-PoolingMode = Literal["mean", "last", "weighted-mean"]
 _POOLING_NAMES = {"mean": "mean", "last": "lasttoken", "weighted-mean": "weightedmean"}  # in sentence-transformers
 _OTHER_TASKS = ("Classification", "QuestionAnswering", "MultipleChoice", "ForRetrieval")  # what class names end with
 
@@ -127,8 +126,7 @@ def encoder_around(
         UserError: ``max_length`` is more than the model reads or leaves no room for text, the tokenizer is not a fast one, the
             body does not take the attention, or the pooling or template is none.
     """
-    if pooling not in _POOLING_NAMES:
-        raise UserError(f"There is no pooling {pooling!r}: choose one of {', '.join(_POOLING_NAMES)}.")
+    check_choice("pooling", pooling, _POOLING_NAMES)
     if not isinstance(template, Template):
         raise UserError(f"`template` is {template!r}, which is no Template: take one of text2token.settings.TEMPLATES.")
     with loading(name):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -27,10 +27,11 @@ from text2token.model.folders import is_whole, load_parts, save_parts, saved_hea
 from text2token.model.head import DecodingHead, mean_logits
 from text2token.model.names import from_anywhere, locate
 from text2token.model.original_head import open_head
-from text2token.model.precision import Precision, encoding, use_of_bf16
+from text2token.model.precision import encoding, use_of_bf16
 from text2token.model.saved import is_saved
 from text2token.model.spans import correction_sample
 from text2token.model.tokens import TOKENIZING
+from text2token.settings.choices import NumberFormat, Precision
 from text2token.settings.corrections import parse_steps
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.files import local_path
@@ -184,7 +185,7 @@ class Embedder:
         return self.mean_logits
 
     @property
-    def precision(self) -> Literal["fp32", "bf16"]:
+    def precision(self) -> NumberFormat:
         """The precision in which texts are encoded here: bf16 only if :attr:`bf16` is set and the hardware has it."""
         return "bf16" if self.bf16 and use_of_bf16(self.encoder, "auto") else "fp32"
 

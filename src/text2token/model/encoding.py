@@ -5,21 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate, takewhile
-from typing import TypeAlias
 from weakref import WeakKeyDictionary
 
 import torch
 from more_itertools import chunked
-from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from text2token.data.text import check_texts
+from text2token.model.kinds import Model
 from text2token.model.tokens import TOKENIZING
 from text2token.utils.errors import PassingError, UserError, check_count, first_line, is_lack_of_memory
 from text2token.utils.progress import progress_bar
-
-Model: TypeAlias = SentenceTransformer | SparseEncoder
 
 _TOKENS_PER_TEXT = 128  # a batch of 32 texts has 4,096 padded tokens: enough to keep a CPU busy, little in memory
 _PADDING = 128  # padded tokens that cost a CPU about as much time as one more batch: its calls, and reading the weights

@@ -8,17 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import transformers
-from sentence_transformers import SentenceTransformer, SparseEncoder
 from tokenizers import Tokenizer
 from torch.nn import ModuleList
 from transformers import PretrainedConfig
 
 from text2token.model.embedder import Embedder
+from text2token.model.kinds import Model
 from text2token.model.tokens import TOKENIZING, find_backend
 from text2token.utils.provenance import tensor_bytes, weights_checksum
 
 
-def content_hash(model: SentenceTransformer | SparseEncoder, *, transformers_version: str | None = None) -> str:
+def content_hash(model: Model, *, transformers_version: str | None = None) -> str:
     """Return a SHA-256 of everything that a vector depends on: weights, module settings, tokenizer with template, prompts.
 
     Args:

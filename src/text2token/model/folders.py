@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from text2token.model.head import DecodingHead
+from text2token.model.kinds import Model
 from text2token.model.loading import loading
 from text2token.model.names import locate
 from text2token.model.saved import PARTS, load_saved
@@ -62,7 +63,7 @@ def save_parts(
     save_plain(SparseEncoder(modules=sparse, max_active_dims=top_k, **prompts_of(encoder)), path / "sparse")
 
 
-def prompts_of(model: SentenceTransformer | SparseEncoder) -> dict[str, Any]:
+def prompts_of(model: Model) -> dict[str, Any]:
     """Return the prompts of a model as keyword arguments for another one around its modules."""
     return {"prompts": model.prompts, "default_prompt_name": model.default_prompt_name}
 
@@ -75,7 +76,7 @@ def dense_modules(encoder: SentenceTransformer, correction: Dense | None) -> lis
     return [*encoder, *([copy.deepcopy(correction)] if correction is not None else []), Normalize()]
 
 
-def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None:
+def save_plain(model: Model, folder: Path) -> None:
     """Write a folder that loads with sentence-transformers alone, template included.
 
     The template is in the post-processor of the tokenizer. The tokenizer classes of BERT, RoBERTa, GPT-NeoX and others replace
@@ -91,7 +92,7 @@ def save_plain(model: SentenceTransformer | SparseEncoder, folder: Path) -> None
     _write_classic_form(model, folder)
 
 
-def _write_classic_form(model: SentenceTransformer | SparseEncoder, folder: Path) -> None:
+def _write_classic_form(model: Model, folder: Path) -> None:
     """Rewrite the settings of modules in the form that every version of sentence-transformers reads.
 
     Other servers (text-embeddings-inference, vLLM) look for exactly these class names and pooling flags.
@@ -202,7 +203,7 @@ def load_parts(name: str, *, pooled: bool) -> Parts:
     return Parts(model)
 
 
-def _pooled(model: SentenceTransformer | SparseEncoder, name: str) -> SentenceTransformer:
+def _pooled(model: Model, name: str) -> SentenceTransformer:
     """Return the modules of a model that make its embedding as an encoder."""
     body, _ = _split(model)
     if not isinstance(body[0], StaticEmbedding) and (len(body) < 2 or not hasattr(body[1], "pooling_mode")):
@@ -212,7 +213,7 @@ def _pooled(model: SentenceTransformer | SparseEncoder, name: str) -> SentenceTr
     return SentenceTransformer(modules=body, **prompts_of(model)).eval()
 
 
-def _split(model: SentenceTransformer | SparseEncoder) -> tuple[list[nn.Module], list[Any]]:
+def _split(model: Model) -> tuple[list[nn.Module], list[Any]]:
     """Split the modules into those that make the embedding (transformer and pooling, or a table), and the others."""
     modules = list(model)
     end = 1 if isinstance(modules[0], StaticEmbedding) else 2

@@ -7,20 +7,18 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, get_ident
-from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 from accelerate.utils import convert_to_fp32
-from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import nn
 
 from text2token.model.encoding_body import encoding_body, forget, is_split
+from text2token.model.kinds import Model
 from text2token.model.packed_product import can_pack
 from text2token.model.shared_prefix import Prefix, shared_prefix
+from text2token.settings.choices import Precision
 from text2token.utils.errors import UserError, check_choice
-
-Model: TypeAlias = SentenceTransformer | SparseEncoder
-Precision: TypeAlias = Literal["auto", "fp32", "bf16"]
 
 # CPU features of x86 (two) and ARM. Without one of them bf16 is emulated, which is many times slower than float32.
 _CPU_FEATURES = ("avx512_bf16", "amx_bf16", "bf16")

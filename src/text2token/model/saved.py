@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer, SparseEncoder
 from sentence_transformers.sentence_transformer.modules import Transformer
 from sentence_transformers.util import is_sentence_transformer_model, load_file_path
 
+from text2token.model.kinds import Model
 from text2token.model.loading import loading
 from text2token.model.names import is_packaged, locate
 from text2token.model.packaged import REFERENCES, fetch
@@ -38,7 +39,7 @@ def is_model(name: str) -> bool:
     return is_sentence_transformer_model(name)
 
 
-def load_saved(name: str) -> SentenceTransformer | SparseEncoder:
+def load_saved(name: str) -> Model:
     """Load a model of sentence-transformers in float32, as the class that it was saved from.
 
     Args:

@@ -10,10 +10,10 @@ from itertools import takewhile
 from typing import NamedTuple
 
 import torch
-from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from text2token.model.kinds import Model
 from text2token.model.lean_attention import Reading
 from text2token.model.lean_layer import LeanLayer
 from text2token.model.tokens import TOKENIZING
@@ -22,7 +22,7 @@ Prefix = tuple[int, ...]
 """Token ids."""
 
 
-def shared_prefix(model: SentenceTransformer | SparseEncoder, prompt: str) -> Prefix:
+def shared_prefix(model: Model, prompt: str) -> Prefix:
     """Return the first tokens of most texts: those of the template, and of the prompt.
 
     A tokenizer may join the end of a prompt with the text, so :func:`begins_all` has to hold for a batch.

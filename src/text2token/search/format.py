@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from text2token.search.documents import Columns
 from text2token.search.store import DocumentStore
+from text2token.settings.choices import NumberFormat
 from text2token.settings.search import Calibration, EngineName, FieldName, VectorSettings
 from text2token.settings.templates import Template, named_template
 from text2token.utils.errors import UserError
@@ -53,7 +54,7 @@ class IndexSettings(BaseModel):
     collection: str
     fields: list[FieldName]
     vocabulary: int
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: NumberFormat = "fp32"
 
 
 def write_settings(store: DocumentStore, settings: IndexSettings) -> None:

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from text2token.data.stop_words import stop_list
+from text2token.settings.choices import Attention, PoolingMode, Weighting
 from text2token.settings.corrections import STEPS, parse_steps, split_steps
 from text2token.settings.templates import TEMPLATES, Template, named_template, named_templates
 from text2token.utils.errors import UserError, first_line
@@ -39,10 +40,8 @@ class Recipe(BaseModel):
     backbone: str = Field(
         "smollm2-135m", description="language model: a packaged name, a folder, a .gguf file or a hub id"
     )
-    attention: Literal["own", "causal", "bidirectional"] = Field(
-        "own", description="own: the attention that the backbone was trained with"
-    )
-    pooling: Literal["mean", "last", "weighted-mean"] = Field(
+    attention: Attention = Field("own", description="own: the attention that the backbone was trained with")
+    pooling: PoolingMode = Field(
         "last", description="hidden states that become the embedding; last suits a template that asks for one word"
     )
     template: str = Field(
@@ -56,9 +55,7 @@ class Recipe(BaseModel):
 
     stop_words: str = Field("en", description="languages of the stop lists, such as 'en,de', or 'none'")
     max_document_share: Share = Field(0.1, description="a token in a larger share of the texts is never a target")
-    weighting: Literal["uniform", "tf-idf", "bm25", "pmi"] = Field(
-        "tf-idf", description="weights of data-driven targets"
-    )
+    weighting: Weighting = Field("tf-idf", description="weights of data-driven targets")
     merge_forms: bool = Field(True, description="share the weight of a token among its forms (' cat', 'cat', 'Cat')")
     prior_templates: str = Field(
         "keywords", description="templates whose predictions are averaged for model-derived targets"

@@ -14,6 +14,7 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from text2token.settings.choices import NumberFormat
 from text2token.settings.distillation import DistillSettings
 from text2token.settings.facts import (
     BackboneFacts,
@@ -119,7 +120,7 @@ class RunRecord(_Record):
     examples: list[Example] = []
     chosen: str | None = None
     judged: list[CandidateFacts] = []
-    precision: Literal["fp32", "bf16"] | None = None
+    precision: NumberFormat | None = None
 
     @classmethod
     def read(cls, file: str | Path) -> RunRecord:

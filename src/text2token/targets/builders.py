@@ -10,9 +10,10 @@ import numpy as np
 from text2token.model.embedder import Embedder
 from text2token.model.template import room_for_text
 from text2token.model.vocabulary import read_vocabulary
+from text2token.settings.choices import Weighting
 from text2token.settings.templates import named_templates
 from text2token.targets.base import TargetBuilder, Targets, from_matrix, to_matrix
-from text2token.targets.data_driven import CorpusStatistics, DataDriven, Weighting, form_sharing
+from text2token.targets.data_driven import CorpusStatistics, DataDriven, form_sharing
 from text2token.targets.model_derived import ModelDerived
 
 

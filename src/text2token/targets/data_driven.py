@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from more_itertools import chunked
@@ -17,12 +17,12 @@ from scipy import sparse
 
 from text2token.model.tokens import count_tokens
 from text2token.model.vocabulary import Vocabulary
+from text2token.settings.choices import Weighting
 from text2token.targets.base import Targets, checksum, from_matrix
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Weighting = Literal["uniform", "tf-idf", "bm25", "pmi"]
 _BM25_K1, _BM25_B = 1.2, 0.75  # the usual setting, Robertson & Zaragoza 2009, section 3.4
 _BATCH = 1024  # texts tokenised at once: enough for all threads of the tokenizer, little memory
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from text2token.model.correction import correction
 from text2token.model.embedder import Embedder
 from text2token.model.head import mean_logits
-from text2token.model.precision import Precision
 from text2token.model.spans import correction_sample
+from text2token.settings.choices import Precision
 from text2token.settings.corrections import FEWEST_TEXTS
 from text2token.settings.facts import CandidateFacts
 from text2token.settings.recipe import Recipe

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import quote
 
 import numpy as np
@@ -162,7 +162,7 @@ class QdrantEngine:
         dense = kept.vectors if isinstance(kept.vectors, dict) else {}
         fields: dict[Any, int] = {name: vector.size for name, vector in dense.items()}
         fields |= dict.fromkeys(kept.sparse_vectors or {}, 0)
-        if not fields or fields.keys() - {"sparse", "dense", "bm25"}:
+        if not fields or fields.keys() - get_args(FieldName):
             raise UserError(f"The collection '{self._name}' was not made by text2token: choose another name.")
         return fields
 

@@ -14,7 +14,6 @@ from scipy.sparse import csr_array
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.names import from_anywhere
-from text2token.model.precision import Precision
 from text2token.model.tokens import untruncated
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Columns, check_source, checked_documents, read_rows
@@ -30,6 +29,7 @@ from text2token.search.shards.record import (
 )
 from text2token.search.shards.table import table_bytes
 from text2token.search.vectors import raw_counts
+from text2token.settings.choices import Precision
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.places import absolute_place, check_folder_writable, write_whole
 from text2token.utils.progress import track

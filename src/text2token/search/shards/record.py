@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from text2token.search.documents import Columns, Document, document_files
+from text2token.settings.choices import NumberFormat
 from text2token.settings.templates import Template
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.places import reaching, write_whole
@@ -50,7 +51,7 @@ class ShardRecord(BaseModel):
     model: str
     encoder: dict[str, Any]
     fingerprint: str
-    precision: Literal["fp32", "bf16"]
+    precision: NumberFormat
     dimension: int
     vocabulary: int
     columns: Columns

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field
 
 from text2token.serving.schemas.common import Body, Count, Texts
+from text2token.settings.search import FieldName, FusionMethod, Mode
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Mode = Literal["hybrid", "sparse", "dense", "bm25"]
 
 
 class SearchSettings(Body):
@@ -19,8 +19,8 @@ class SearchSettings(Body):
     k: Count = 10
     mode: Mode = "hybrid"
     inference_free: bool = Field(False, description="match only the words of the query, without running the model")
-    fusion: Literal["scores", "rrf"] = "scores"
-    weights: dict[Literal["sparse", "dense", "bm25"], Weight] = Field({})
+    fusion: FusionMethod = "scores"
+    weights: dict[FieldName, Weight] = Field({})
     filters: Annotated[Texts, Field(max_length=20)] = Field(
         [], description="conditions on metadata, such as year>=2020"
     )
