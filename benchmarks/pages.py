@@ -22,7 +22,7 @@ import page_speed
 import page_training
 from runner import RESULTS, read_results
 from tables import FILTERS, FUNCTIONS
-from text2token.utils.page import write_page
+from text2token.utils.files import write_text
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -52,16 +52,16 @@ def main() -> None:
     if "own_corpus" in results:
         pages["results-own-corpus"] = {"result": results["own_corpus"]}
     for page, context in pages.items():
-        write_page(render(f"{page}.md.j2", context) + "\n", DOCS / f"{page}.md")
+        write_text(DOCS / f"{page}.md", render(f"{page}.md.j2", context) + "\n")
     speeds = [results[name] for name in page_speed.NAMES if name in results]
     for speed in speeds:
-        write_page(
-            render("results-speed.md.j2", page_speed.context(speed)) + "\n", DOCS / f"results-{speed['name']}.md"
+        write_text(
+            DOCS / f"results-{speed['name']}.md", render("results-speed.md.j2", page_speed.context(speed)) + "\n"
         )
     shown = {"own_corpus": results.get("own_corpus"), "speed": next(iter(speeds), None)}
     block = render("readme.md.j2", pages["results"] | shown)
     readme = README.read_text(encoding="utf-8")
-    write_page(MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme), README)
+    write_text(README, MARKED.sub(lambda match: f"{match[1]}{block}\n{match[2]}", readme))
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:

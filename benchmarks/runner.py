@@ -19,7 +19,7 @@ from click.decorators import FC
 
 from text2token.cli.options import as_flag
 from text2token.utils import provenance
-from text2token.utils.files import atomic_write
+from text2token.utils.files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 SENTENCES, PARAGRAPHS = "corpus/wiki-sentences.txt", "corpus/wiki-paragraphs.jsonl"
@@ -61,8 +61,7 @@ def as_options(settings: Mapping[str, Any]) -> list[str]:
 def write_texts(texts: Iterable[str], file: Path) -> Path:
     """Write a corpus of these texts, and return its file."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(file) as part:
-        part.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    write_text(file, "".join(json.dumps({"text": text}) + "\n" for text in texts))
     return file
 
 
@@ -111,8 +110,7 @@ def write_compact(result: Mapping[str, Any]) -> Path:
     file.parent.mkdir(exist_ok=True)
     text = json.dumps(result, indent=1, ensure_ascii=False)
     text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda innermost: re.sub(r"\n *", " ", innermost[0]), text)
-    with atomic_write(file) as part:
-        part.write_text(text + "\n", encoding="utf-8")
+    write_text(file, text + "\n")
     return file
 
 

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from text2token import UserError
 from text2token.utils.errors import PassingError
-from text2token.utils.files import atomic_folder, check_file, output_lock, write_json
+from text2token.utils.files import atomic_folder, check_file, output_lock, write_json, write_text
 from text2token.utils.run_folder import RunFolder
 
 
@@ -48,6 +49,14 @@ def test_a_disk_without_locks_is_named(tmp_path, monkeypatch, code):
     sentence = r"^The disk of '.*' has no file locks \(No locks available\): use a folder on a local disk\.$"
     with pytest.raises(UserError, match=sentence), output_lock(tmp_path / "new" / "model"):
         pass
+
+
+def test_a_lone_surrogate_is_written_as_its_escape(tmp_path):
+    write_text(tmp_path / "page.md", "caf\u00e9 \ud800")
+    write_json(tmp_path / "page.json", "caf\u00e9 \ud800")
+    assert (tmp_path / "page.md").read_text(encoding="utf-8") == "caf\u00e9 \\ud800"
+    assert json.loads((tmp_path / "page.json").read_text(encoding="utf-8")) == "caf\u00e9 \ud800"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_link_stays_and_what_it_points_to_is_written(tmp_path):

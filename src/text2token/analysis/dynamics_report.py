@@ -17,7 +17,7 @@ from text2token.settings.facts import Number
 from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
 from text2token.utils.figures import BLUES, ORANGE, figure_style, write_figure
-from text2token.utils.files import atomic_write, local_path, write_json
+from text2token.utils.files import local_path, write_json, write_text
 from text2token.utils.page import markdown_table, number
 
 _COLUMNS, _HEIGHT, _WIDTH = 4, 1.7, 3.0  # plots in a row; size of a plot in inches
@@ -84,8 +84,7 @@ def write_dynamics(stages: Sequence[StageDynamics], positives: str, output: str 
     output = local_path(output)
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "dynamics.json", {"positives": positives, "stages": [asdict(stage) for stage in stages]})
-    with atomic_write(output / "dynamics.md") as part:
-        part.write_text("\n".join(markdown(stages, positives)), encoding="utf-8")
+    write_text(output / "dynamics.md", "\n".join(markdown(stages, positives)))
     write_figure(draw(stages), output, "dynamics")
 
 

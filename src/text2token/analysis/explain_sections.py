@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from text2token.analysis.explain import InstructionExplanation, PairExplanation, TokenPart
-from text2token.utils.page import bars, page_environment, write_page
+from text2token.utils.files import write_text
+from text2token.utils.page import bars, page_environment
 
 _MILLION = 1e6  # the parts of a pair are small numbers: tens of thousands of tokens share one cosine
 
@@ -60,7 +61,7 @@ def write_explanation(sections: Sequence[Section], file: Path) -> None:
         (section, {heading: list(bars(tokens, " ".join(section.texts))) for heading, tokens in section.columns.items()})
         for section in sections
     ]
-    write_page(page_environment().get_template("explain.html.j2").render(sections=drawn), file)
+    write_text(file, page_environment().get_template("explain.html.j2").render(sections=drawn))
 
 
 def _parts(tokens: Sequence[TokenPart], scale: float = 1.0) -> Tokens:

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 
 from text2token.evaluation.comparison import Comparison
 from text2token.utils.figures import MUTED, PALETTE, figure_style, inline_svg, write_figure
-from text2token.utils.files import local_path, write_json
-from text2token.utils.page import page_environment, write_page
+from text2token.utils.files import local_path, write_json, write_text
+from text2token.utils.page import page_environment
 
 _HEIGHT = 0.42  # inches per task
 
@@ -33,7 +33,7 @@ def write_comparison(comparison: Comparison, output: str | Path) -> None:
     }
     environment = page_environment()
     for kind in ("md", "html"):
-        write_page(environment.get_template(f"compare.{kind}.j2").render(context), output / f"compare.{kind}")
+        write_text(output / f"compare.{kind}", environment.get_template(f"compare.{kind}.j2").render(context))
     write_figure(figure, output, "compare")
     write_json(output / "compare.json", comparison.to_json())
 

@@ -30,7 +30,7 @@ from text2token.settings.facts import (
 )
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, first_line
-from text2token.utils.files import atomic_write, local_path
+from text2token.utils.files import local_path, write_text
 
 FORMAT: Literal[2] = 2
 RECORD = "run.json"
@@ -76,8 +76,7 @@ class _Record(BaseModel):
 
     def write(self, file: Path) -> None:
         """Write the record as JSON."""
-        with atomic_write(file) as part:
-            part.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+        write_text(file, self.model_dump_json(indent=2))
 
 
 class RunRecord(_Record):

@@ -9,7 +9,8 @@ import yaml
 
 from text2token.settings.record import DistillRecord, RunRecord
 from text2token.training.report import measures, setting
-from text2token.utils.page import MISSING, page_environment, write_page
+from text2token.utils.files import write_text
+from text2token.utils.page import MISSING, page_environment
 
 # sentence-transformers gives its own dense and sparse models these tags, and the hub filters by them.
 _TAGS = {
@@ -39,7 +40,7 @@ def write_cards(run: RunRecord, output: Path) -> None:
             texts=sum(row.texts for row in run.targets),
             measures=measures(run),
         )
-        write_page(card, output / kind / "README.md")
+        write_text(output / kind / "README.md", card)
 
 
 def write_student_cards(run: DistillRecord, output: Path) -> None:
@@ -49,7 +50,7 @@ def write_student_cards(run: DistillRecord, output: Path) -> None:
     template = environment.get_template("student.md.j2")
     for kind in _PIPELINES:
         card = template.render(kind=kind, header=_front_matter(kind, run.teacher.name), run=run.model_dump())
-        write_page(card, output / kind / "README.md")
+        write_text(output / kind / "README.md", card)
 
 
 def _front_matter(kind: str, base: str, *, unsupervised: bool = True) -> str:

@@ -19,7 +19,7 @@ from text2token.targets.base import texts_checksum
 from text2token.training.pipeline import fit
 from text2token.training.start import describe_backbone, open_backbone
 from text2token.utils.errors import UserError
-from text2token.utils.files import atomic_write
+from text2token.utils.files import write_text
 from text2token.utils.progress import step
 from text2token.utils.run_folder import RunFolder
 
@@ -71,10 +71,7 @@ def demo_data(pool: int = 120) -> DemoData:
 def write_documents(docstrings: list[Docstring], file: Path) -> None:
     """Write docstrings as documents for ``text2token index``."""
     rows = ({"id": d.name, "title": d.summary, "text": d.body} for d in docstrings)
-    with atomic_write(file) as part:
-        part.write_text(
-            "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", errors="replace"
-        )
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def known_item_retrieval(embedder: Embedder, held_out: list[Docstring]) -> dict[str, float]:

@@ -18,7 +18,8 @@ from text2token.settings.facts import Measure, Number
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RunRecord
 from text2token.utils.figures import inline_svg
-from text2token.utils.page import MISSING, Bar, bars, page_environment, write_page
+from text2token.utils.files import write_text
+from text2token.utils.page import MISSING, Bar, bars, page_environment
 
 _MEASURES: dict[Measure, tuple[str, str]] = {
     "target_loss_stage_1": ("Target loss on held-out texts, targets of stage 1", "lower is better"),
@@ -98,7 +99,7 @@ def write_report(run: RunRecord, file: Path) -> None:
             for row in run.examples
         ],
     )
-    write_page(page, file)
+    write_text(file, page)
 
 
 def _bars(tokens: Sequence[tuple[str, Number]], text: str) -> list[Bar]:

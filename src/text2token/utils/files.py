@@ -63,10 +63,15 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def write_json(file: Path, content: Any) -> None:
-    """Write indented JSON in UTF-8; a lone surrogate, which UTF-8 cannot encode, becomes its escape."""
+def write_text(file: Path, text: str) -> None:
+    """Write a text in UTF-8, completely or not at all. A lone surrogate, which UTF-8 cannot encode, becomes its escape."""
     with atomic_write(file) as part:
-        part.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8", errors="backslashreplace")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Write indented JSON, as :func:`write_text` does."""
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False))
 
 
 def read_json(file: Path) -> Any:

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
-from text2token.utils.files import atomic_write
 
 MISSING = "–"
 _CASED = ("Ll", "Lu", "Lt", "Mn", "Nd")  # Unicode categories: letters with case, their accents, digits
@@ -44,13 +41,6 @@ def page_environment() -> Environment:
     )
     environment.filters |= {"number": number}
     return environment
-
-
-def write_page(page: str, file: Path) -> None:
-    """Write a page of HTML or Markdown, completely or not at all."""
-    with atomic_write(file) as part:
-        # a token or the name of a file can hold a lone surrogate, which UTF-8 cannot encode
-        part.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def number(value: Any, digits: int = 3) -> str:
