@@ -137,5 +137,5 @@ def correct(embedder: Embedder, corpus: str, recipe: Recipe) -> None:
     """Give a baseline the correction of our default recipe, learnt from texts that it was trained on."""
     ours = Recipe()
     drawn, _ = read_corpus(open_corpus(corpus), fit_draw(recipe), recipe.seed)
-    texts, keep = drawn.texts[: ours.calibration_texts], (ours.keep_from, ours.keep_to)
-    embedder.calibrate(texts, ours.correction_steps(), keep, seed=recipe.seed, progress=True)
+    texts = drawn.texts[: ours.calibration_texts]
+    embedder.calibrate(texts, ours.correction_steps(), ours.keep, seed=recipe.seed, progress=True)

@@ -122,11 +122,12 @@ def summarise(result: Mapping[str, Any]) -> dict[str, float]:
 
 def shown(result: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a spectrum what no page shows: later components and the tokens of all texts but one."""
-    kept = {key: value for key, value in result.items() if key != "centred_components"}
-    for rows, columns in SHOWN.items():
-        kept[rows] = [{key: row[key] for key in columns} for row in result[rows][:COMPONENTS]]
+    kept = {
+        rows: [{key: row[key] for key in columns} for row in result[rows][:COMPONENTS]]
+        for rows, columns in SHOWN.items()
+    }
     moved = [{**row, "tokens": [row["tokens"][0][:TOKENS]]} for row in (*result["shift_rows"], result["tuned"])]
-    return kept | {"shift_rows": moved[:-1], "tuned": moved[-1]}
+    return {**result, **kept, "shift_rows": moved[:-1], "tuned": moved[-1]}
 
 
 def corrections(data: Path, runs: Path) -> Found:

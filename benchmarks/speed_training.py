@@ -101,7 +101,7 @@ def fit_texts(texts: Sequence[str], folder: Path) -> Turn:
     """Build the targets of both stages and train on them as ``fit`` does. The sample of the priors is in its usual proportion."""
     recipe = RECIPE.model_copy(update={"prior_texts": len(texts) * RECIPE.prior_texts // RECIPE.max_texts})
     embedder = open_backbone(recipe)
-    encoder, tokenizer, targets = embedder.encoder, embedder.tokenizer, 0.0
+    encoder, tokenizer = embedder.encoder, embedder.tokenizer
     started = time.perf_counter()
     room = room_for_text(tokenizer, recipe.train_length)
     statistics = corpus_statistics(texts, tokenizer, embedder.vocabulary_size, room)

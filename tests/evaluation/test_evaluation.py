@@ -266,7 +266,7 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
         learned = LearnedCorrection.of_recipe(recipe, str(tmp_path / "corpus.txt"))
         embedder = of_recipe(recipe)
         texts = learned.texts or SENTENCES
-        embedder.calibrate(texts, recipe.correction_steps(), (recipe.keep_from, recipe.keep_to), seed=recipe.seed)
+        embedder.calibrate(texts, recipe.correction_steps(), recipe.keep, seed=recipe.seed)
         embedder.save(tmp_path / correction)
         saved = evaluate(saved_model(str(tmp_path / correction)), selection, tmp_path / f"saved {correction}")
         with monkeypatch.context() as patch:

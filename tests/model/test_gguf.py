@@ -143,11 +143,6 @@ def test_a_missing_file_is_named(tmp_path):
         dequantise(tmp_path / "absent.gguf", tmp_path / "model")
 
 
-def test_an_existing_folder_is_never_written_over(tmp_path, folder):
-    with pytest.raises(FileExistsError):
-        dequantise(folder.parent / "tiny.gguf", tmp_path)
-
-
 def test_nothing_is_drawn(tmp_path, capfd):
     dequantise(write_gguf(tmp_path / "tiny.gguf"), tmp_path / "model")
     assert capfd.readouterr() == ("", "")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from text2token.cli.options import echo_json, json_option, output_option, path_type
+from text2token.cli.options import echo_json, json_option, output_option, path_type, split_names
 from text2token.utils.errors import requires_extra
 from text2token.utils.files import output_lock
 
@@ -15,10 +15,10 @@ from text2token.utils.files import output_lock
 @click.argument("results", nargs=-1, required=True, type=path_type)
 @output_option("Folder for the tables and the figure.")
 @click.option("--published", type=path_type, help="JSON file with published scores: {model: {task: points}}.")
-@click.option("--models", help="Published models to show, separated by commas.  [default: all]")
+@click.option("--models", callback=split_names, help="Published models to show, separated by commas.  [default: all]")
 @json_option
 def compare_command(
-    results: tuple[Path, ...], output: Path, published: Path | None, models: str | None, as_json: bool
+    results: tuple[Path, ...], output: Path, published: Path | None, models: list[str], as_json: bool
 ) -> None:
     """Compare RESULTS folders of 'text2token evaluate' side by side.
 
@@ -33,7 +33,7 @@ def compare_command(
         from text2token.evaluation.comparison import compare
         from text2token.evaluation.comparison_page import write_comparison
         from text2token.evaluation.results import read_published
-    scores = read_published(published, _names(models)) if published else {}
+    scores = read_published(published, models) if published else {}
     with output_lock(output):
         comparison = compare(results, scores)
         write_comparison(comparison, output)
@@ -41,7 +41,3 @@ def compare_command(
         echo_json(comparison.to_json())
     else:
         click.echo((output / "compare.md").read_text(encoding="utf-8"))
-
-
-def _names(joined: str | None) -> list[str]:
-    return [name for part in (joined or "").split(",") if (name := part.strip())]

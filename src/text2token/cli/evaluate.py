@@ -28,6 +28,7 @@ from text2token.cli.options import (
     quiet_libraries,
     recipe_options,
     refuse_settings,
+    split_names,
 )
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, requires_extra
@@ -37,10 +38,6 @@ if TYPE_CHECKING:
 
 _LEARNED = (*CORRECTION, "calibration_texts")
 _SETTINGS = (*BACKBONE, *_LEARNED)
-
-
-def _split_names(_: click.Context, __: click.Parameter, joined: str | None) -> list[str]:
-    return [name for part in (joined or "").split(",") if (name := part.strip())]
 
 
 @click.command("evaluate")
@@ -55,12 +52,8 @@ def _split_names(_: click.Context, __: click.Parameter, joined: str | None) -> l
     click.option(
         "--data", "folders", type=path_type, multiple=True, help="Folder with your own task. May be repeated."
     ),
-    click.option(
-        "--tasks", "names", callback=_split_names, help="Names of tasks that mteb knows, separated by commas."
-    ),
-    click.option(
-        "--types", callback=_split_names, help="Only tasks of these types, separated by commas: STS,Retrieval"
-    ),
+    click.option("--tasks", "names", callback=split_names, help="Names of tasks that mteb knows, separated by commas."),
+    click.option("--types", callback=split_names, help="Only tasks of these types, separated by commas: STS,Retrieval"),
 )
 @click.option("--max-docs", type=click.IntRange(2), help="Cut each task down to so many texts, for a quick look.")
 @click.option(

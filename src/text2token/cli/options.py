@@ -98,6 +98,11 @@ partial_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def split_names(_: click.Context, __: click.Parameter, joined: str | None) -> list[str]:
+    """Return the names in an option that separates them by commas; none if it is not given. It is a callback of click."""
+    return [name for part in (joined or "").split(",") if (name := part.strip())]
+
+
 def output_option(help_text: str, kind: click.ParamType[Any] = path_type) -> Callable[[Command], Command]:
     """Make the required option ``--output``; its value is a path."""
     return click.option("--output", "-o", type=kind, required=True, help=help_text)

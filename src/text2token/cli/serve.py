@@ -14,11 +14,12 @@ import click
 
 from text2token.cli.options import grouped, partial_option, path_type, precision_option, quiet_libraries
 from text2token.data.lines import read_lines
+from text2token.serving.settings import ServerSettings
 from text2token.settings.choices import Precision
 from text2token.utils.errors import UserError, requires_extra
 
 if TYPE_CHECKING:
-    from text2token.serving import ServerSettings, Service
+    from text2token.serving import Service
 
 _KEY_VARIABLE = "TEXT2TOKEN_API_KEY"
 _GRACE = 60  # seconds after SIGTERM in which requests may end; whatever kills the server must wait longer
@@ -111,21 +112,21 @@ class Access:
     click.option(
         "--batch-tokens",
         type=click.IntRange(1),
-        default=1024,
+        default=ServerSettings.batch_tokens,
         show_default=True,
         help="Number of padded tokens in a batch.",
     ),
     click.option(
         "--queue-tokens",
         type=click.IntRange(1),
-        default=2**19,
+        default=ServerSettings.queue_tokens,
         show_default=True,
         help="Number of tokens that may wait in the queue.",
     ),
     click.option(
         "--max-bytes",
         type=click.IntRange(1),
-        default=16 * 2**20,
+        default=ServerSettings.max_bytes,
         show_default=True,
         help="Number of bytes in the body of a request.",
     ),
@@ -165,7 +166,7 @@ def serve_command(
     with requires_extra("serve"):
         import uvicorn
 
-        from text2token.serving import ServerSettings, create_app
+        from text2token.serving import create_app
         from text2token.serving.traces import trace
     settings = ServerSettings(
         model=Path(model).name or model,

@@ -98,7 +98,7 @@ class LearnedCorrection:
         Raises:
             UserError: The recipe has a correction and there is no corpus, or the corpus cannot be read.
         """
-        steps, keep = recipe.correction_steps(), (recipe.keep_from, recipe.keep_to)
+        steps, keep = recipe.correction_steps(), recipe.keep
         if corpus is None or not (steps or recipe.template == static.STATIC):
             return cls(steps, keep)
         opened = open_corpus(corpus, text_column=text_column, strict=strict)

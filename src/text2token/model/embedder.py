@@ -130,11 +130,7 @@ class Embedder:
 
     @property
     def decoding_head(self) -> DecodingHead:
-        """The decoding head; errors are those of :meth:`require_head`."""
-        return self.require_head()
-
-    def require_head(self) -> DecodingHead:
-        """Return the decoding head.
+        """The decoding head.
 
         Raises:
             UserError: The model has none.
@@ -176,7 +172,7 @@ class Embedder:
         Raises:
             UserError: The model has no decoding head, or has not been calibrated on a corpus.
         """
-        self.require_head()
+        _ = self.decoding_head  # the error of a model without one comes first
         if self.mean_logits is None:
             raise UserError(
                 "Sparse vectors are token logits above the mean of a corpus, and this model knows none: "

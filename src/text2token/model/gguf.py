@@ -47,15 +47,13 @@ def dequantise(gguf_file: Path, output: Path) -> None:
 
     Args:
         gguf_file: A file with its tokenizer inside, of any quantisation, and of an architecture that transformers reads.
-        output: The folder to write; it must not exist.
+        output: The folder to write.
 
     Raises:
         UserError: The file does not exist, is damaged, lacks weights, or is not a language model that transformers reads.
-        OSError: ``output`` exists already, or cannot be written.
+        OSError: ``output`` cannot be written.
         SafetensorError: The disk is full.
     """
-    if output.exists():
-        raise FileExistsError(f"{output} exists already")
     model, tokenizer = _load(gguf_file)
     with atomic_folder(output) as part, redirect_stderr(io.StringIO()):
         model.save_pretrained(part)

@@ -1,4 +1,4 @@
-"""Turn the inputs of a request into token ids."""
+"""Turn the inputs of a request into token ids, and check what it asks for."""
 
 from __future__ import annotations
 
@@ -70,6 +70,22 @@ def named_prompt(service: Service, name: str | None) -> str:
         known = ", ".join(prompts) or "none"
         raise ApiError(422, f"The model has no prompt '{name}': it has {known}.", param="prompt_name")
     return str(prompts[name])
+
+
+def check_model(service: Service, name: str) -> None:
+    """Refuse a request for another model.
+
+    Raises:
+        ApiError: The server does not serve a model of this name.
+    """
+    if name != service.settings.model:
+        raise ApiError(
+            404,
+            f"The model '{name}' is not served here: ask for '{service.settings.model}'.",
+            "NotFound",
+            param="model",
+            code="model_not_found",
+        )
 
 
 def check_dimensions(service: Service, dimensions: int | None) -> None:

@@ -202,6 +202,11 @@ class Recipe(BaseModel):
         """Return the steps of the correction, see :func:`text2token.model.correction.correction`."""
         return split_steps(self.correction)
 
+    @property
+    def keep(self) -> tuple[float, float]:
+        """The part of the spectrum of the decoding head that the filter keeps: start and end, shares from 0 to 1."""
+        return self.keep_from, self.keep_to
+
     def part(self, settings: type[S]) -> S:
         """Fill a settings dataclass with the values that this recipe has under the names of its fields."""
         return settings(**{field.name: getattr(self, field.name) for field in fields(settings)})

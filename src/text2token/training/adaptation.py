@@ -86,7 +86,7 @@ def adapt(
             whole = folder.cached("whole.npy", lambda: embedder.embed(run.texts, progress=progress))
             data = selection_data(embedder, run.texts, run.held_out, recipe.seed, folder.cached, progress=progress)
         with folder.clock("choose"):
-            given = Candidate(recipe.correction, (recipe.keep_from, recipe.keep_to))
+            given = Candidate(recipe.correction, recipe.keep)
             scores = score_candidates(embedder, data, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)
         best = choose(scores, len(run.held_out)) if auto else scores[-1]
         embedder.mean_logits = mean_logits(head, whole)
@@ -140,7 +140,7 @@ def selection_data(
 
 
 def _with_correction(recipe: Recipe, chosen: Candidate) -> Recipe:
-    start, end = chosen.keep if "filter" in chosen.steps else (recipe.keep_from, recipe.keep_to)
+    start, end = chosen.keep if "filter" in chosen.steps else recipe.keep
     return recipe.model_copy(update={"correction": chosen.correction, "keep_from": start, "keep_to": end})
 
 

@@ -28,6 +28,5 @@ def calibrated(run: Run, texts: int, progress: bool) -> Embedder:
     recipe = run.recipe
     fast = replace(run.embedder, bf16=True)
     embed = partial(share_rows, compute=partial(fast.embed, progress=progress))
-    keep = (recipe.keep_from, recipe.keep_to)
-    fast.calibrate(run.texts[:texts], recipe.correction_steps(), keep, seed=recipe.seed, embed=embed)
+    fast.calibrate(run.texts[:texts], recipe.correction_steps(), recipe.keep, seed=recipe.seed, embed=embed)
     return fast

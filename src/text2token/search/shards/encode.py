@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -21,7 +22,6 @@ from text2token.search.encoder import TextEncoder
 from text2token.search.index_model import check_indexable
 from text2token.search.shards.record import (
     ShardRecord,
-    corpus_fingerprint,
     corpus_size,
     document_bytes,
     read_record,
@@ -189,7 +189,7 @@ def _open(job: ShardJob) -> Embedder:
 def _read_corpus(job: ShardJob) -> dict[str, Any]:
     """Read a corpus once: check its documents, count them, and hash them."""
     rows = countable(read_rows(job.source, job.columns))
-    digest, documents = corpus_fingerprint(), 0
+    digest, documents = hashlib.sha256(), 0
     for document in checked_documents(rows, job.source, strict=job.strict):
         digest.update(document_bytes(document))
         documents += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.search.batches import Batch
 from text2token.search.index_model import open_model
-from text2token.search.shards.record import ShardRecord, corpus_fingerprint, document_bytes, read_record
+from text2token.search.shards.record import ShardRecord, document_bytes, read_record
 from text2token.search.shards.table import read_batches, read_facts
 from text2token.utils.errors import UserError
 from text2token.utils.places import absolute_place
@@ -82,7 +83,7 @@ class EncodedShards:
         Raises:
             UserError: A shard is damaged or of another corpus, or at the end: the documents are not those of the corpus.
         """
-        digest = corpus_fingerprint()
+        digest = hashlib.sha256()
         for file in self._files():
             for batch in read_batches(file, size, self._width, None):
                 for document in batch.documents:

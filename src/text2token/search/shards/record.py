@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -132,13 +131,8 @@ def write_record(folder: Path, record: ShardRecord) -> None:
 
 
 def document_bytes(document: Document) -> bytes:
-    """Return what a document adds to the fingerprint of its corpus."""
+    """Return what a document adds to the fingerprint of its corpus, a SHA-256 of all documents in order."""
     return json.dumps([document.id, document.title, document.text, dict(document.metadata)]).encode() + b"\n"
-
-
-def corpus_fingerprint() -> hashlib._Hash:
-    """Return the hash that takes :func:`document_bytes` of all documents in order."""
-    return hashlib.sha256()
 
 
 def corpus_size(source: Path) -> int:

@@ -10,12 +10,11 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
-from text2token.serving.errors import ApiError
-from text2token.serving.inputs import as_ids, check_dimensions
+from text2token.serving.inputs import as_ids, check_dimensions, check_model
 from text2token.serving.responses import answer, errors
 from text2token.serving.schemas.common import OpenAIError
 from text2token.serving.schemas.openai import OpenAIEmbeddings, OpenAIEmbeddingsRequest, OpenAIModels
-from text2token.serving.service import Service, Timing, service_of
+from text2token.serving.service import Timing, service_of
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"])
 _STARTED = int(time.time())
@@ -44,22 +43,6 @@ async def models(request: Request) -> dict[str, Any]:
     """The model that is served."""
     name = service_of(request).settings.model
     return {"object": "list", "data": [{"id": name, "object": "model", "created": _STARTED, "owned_by": "text2token"}]}
-
-
-def check_model(service: Service, name: str) -> None:
-    """Refuse a request for another model.
-
-    Raises:
-        ApiError: The server does not serve a model of this name.
-    """
-    if name != service.settings.model:
-        raise ApiError(
-            404,
-            f"The model '{name}' is not served here: ask for '{service.settings.model}'.",
-            "NotFound",
-            param="model",
-            code="model_not_found",
-        )
 
 
 def encoded(vector: np.ndarray[Any, np.dtype[np.float32]]) -> str:

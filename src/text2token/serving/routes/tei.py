@@ -16,9 +16,8 @@ from text2token import __version__
 from text2token.model.vocabulary import spell
 from text2token.serving.cosines import cosines
 from text2token.serving.errors import ApiError
-from text2token.serving.inputs import Inputs, as_ids, check_dimensions, named_prompt
+from text2token.serving.inputs import Inputs, as_ids, check_dimensions, check_model, named_prompt
 from text2token.serving.responses import answer, errors
-from text2token.serving.routes.openai import check_model
 from text2token.serving.schemas.common import OpenAIError, TeiError
 from text2token.serving.schemas.rerank import CohereRanks, CohereRerankRequest
 from text2token.serving.schemas.tei import (
