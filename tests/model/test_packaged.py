@@ -179,7 +179,7 @@ def test_without_a_network_pips_reason_and_the_way_out_are_given(index, monkeypa
         ("killed", r"\(it does not say why\)"),
     ],
 )
-def test_of_what_pip_says_the_last_error_is_told_and_no_host(index, monkeypatch, said, told):
+def test_the_message_has_pips_last_error_and_no_host(index, monkeypatch, said, told):
     ended = subprocess.CompletedProcess([], 1, "", said)
     monkeypatch.setattr(packaged.subprocess, "run", lambda *_, **__: ended)
     with pytest.raises(UserError, match=told):

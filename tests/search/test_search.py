@@ -702,7 +702,7 @@ def test_an_index_that_another_process_has_begun_anew_is_left_to_it(tmp_path, ba
     assert second.add(DOCUMENTS) == len(DOCUMENTS)
 
 
-def test_of_two_who_write_one_is_refused_and_nothing_is_lost(index, backbone):
+def test_two_writers_one_is_refused_and_no_document_is_lost(index, backbone):
     other = Index.open(index._folder)
 
     def rows():

@@ -228,7 +228,7 @@ class Embedder:
 
     @torch.no_grad()  # in inference mode, FSDP would make tensors of which a later training step cannot compute gradients
     def _encode_batch(self, texts: list[str], prompt: str | None) -> Tensor:
-        """Return what the encoder's own ``encode`` does for a batch, which checks every module and weight of the model first."""
+        """Encode a batch as the encoder's own ``encode`` does, but without its check of every module and weight of the model."""
         with TOKENIZING:
             features = self.encoder.preprocess(texts, prompt=prompt)
         features = batch_to_device(features, self.encoder.device)

@@ -31,7 +31,7 @@ from text2token.utils.errors import UserError
 from text2token.utils.files import atomic_write, read_json, write_json
 from text2token.utils.processes import on_main, own_part, wait_for_all, world_size
 from text2token.utils.progress import track
-from text2token.utils.resume import reading
+from text2token.utils.resume import explain_damage
 
 _MANIFEST = "manifest.json"
 _SHARD = (
@@ -84,12 +84,12 @@ class TargetStore:
         return torch.tensor(list(rows), dtype=torch.float16)
 
     def _read(self, shard: Path, *columns: str) -> pa.Table:
-        with reading(self.path):
+        with explain_damage(self.path):
             return pq.read_table(shard, columns=list(columns) or None)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """SHA-256 of the parts of a tokenizer that a text's ids depend on. Padding, truncation and template are not among them."""
+    """Return the SHA-256 of the parts of a tokenizer that decide the ids of a text: not padding, truncation or template."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     parts = {key: state[key] for key in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -152,7 +152,7 @@ def _begin(path: Path, wanted: dict[str, Any]) -> None:
 
 def _complete(path: Path, wanted: dict[str, Any], starts: Sequence[int]) -> dict[str, Any]:
     """Write the manifest of a store that has all its shards, and return it."""
-    with reading(path):
+    with explain_damage(path):
         beyond = np.concatenate([pq.read_table(_shard(path, start), columns=["beyond"])["beyond"] for start in starts])
     manifest = wanted | {"complete": True, "mass_beyond_text": float(beyond.mean())}
     write_json(path / _MANIFEST, manifest)

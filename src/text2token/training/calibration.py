@@ -15,7 +15,7 @@ from text2token.utils.processes import share_rows
 _PART = 4
 
 
-def few(recipe: Recipe) -> int:
+def texts_of_a_measurement(recipe: Recipe) -> int:
     """The number of texts for a calibration that is not saved."""
     return -(-recipe.calibration_texts // _PART)
 

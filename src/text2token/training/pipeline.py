@@ -23,7 +23,7 @@ from text2token.targets.loss import token_target_loss
 from text2token.targets.similarity import agreement
 from text2token.targets.store import TargetStore, build_store
 from text2token.targets.teacher import Teacher
-from text2token.training.calibration import calibrated, few
+from text2token.training.calibration import calibrated, texts_of_a_measurement
 from text2token.training.callbacks import MeasureAlong
 from text2token.training.card import write_cards
 from text2token.training.objective import Objective, TokenTargets
@@ -99,7 +99,7 @@ def fit(
             return _measure(fast, run.held_out, {stage: test for stage, (_, test) in stores.items()})
 
         with folder.clock("measure before"):
-            before = folder.cached("before.json", lambda: measure(few(recipe)))
+            before = folder.cached("before.json", lambda: measure(texts_of_a_measurement(recipe)))
         log, points = _train(run, stores, dynamics, progress)
         with folder.clock("measure after"):
             after = measure(recipe.calibration_texts)
@@ -211,7 +211,7 @@ def _objective(run: Run, progress: bool) -> Objective:
     tokens = TokenTargets(embedder.encoder[1], embedder.decoding_head)
     if recipe.teacher is None:
         return tokens
-    correction = calibrated(run, few(recipe), progress).correction
+    correction = calibrated(run, texts_of_a_measurement(recipe), progress).correction
     dimension = embedder.decoding_head.weight.shape[1]
     matrix = torch.eye(dimension) if correction is None else correction.linear.weight.detach()
     return FollowTeacher(tokens, matrix, recipe.teacher_weight)

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from text2token.utils.files import atomic_write
-from text2token.utils.resume import reading
+from text2token.utils.resume import explain_damage
 
 _BLOCK = 16  # rows that are read together: some kilobytes
 _PART = 1024  # texts tokenised at once: enough for all threads of the tokenizer, little memory
@@ -32,7 +32,7 @@ class Rows(Dataset[dict[str, Any]]):
     """
 
     def __init__(self, file: Path) -> None:
-        with reading(file):
+        with explain_damage(file):
             self._blocks = pa.ipc.open_file(pa.OSFile(str(file)))
             lengths = [_lengths(self._blocks.get_batch(number)) for number in range(self._blocks.num_record_batches)]
         self.lengths = np.concatenate(lengths)

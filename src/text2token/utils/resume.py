@@ -60,12 +60,12 @@ def load(file: Path, default: Any = None) -> Any:
     """
     if not file.is_file():
         return default
-    with reading(file):
+    with explain_damage(file):
         return _FORMATS[file.suffix].read(file)
 
 
 @contextmanager
-def reading(place: Path) -> Iterator[None]:
+def explain_damage(place: Path) -> Iterator[None]:
     """Turn the errors of a damaged file, which a power failure can leave, into one sentence.
 
     Args:
