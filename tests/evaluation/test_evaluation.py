@@ -651,7 +651,7 @@ def test_a_model_without_numbers_is_refused(model, tasks, tmp_path):
 
 def test_an_untrained_setting_from_the_command_line(capsys, backbone, tasks, tmp_path):
     line = ["evaluate", backbone("llama"), "--data", str(tasks / "own" / "similar"), "--output", str(tmp_path / "r")]
-    assert "learned from texts" in refused(capsys, *line)
+    assert "learnt from texts" in refused(capsys, *line)
     write_lines(tmp_path / "texts.jsonl", [{"body": text} for text in CORPUS])
     line += ["--corpus", str(tmp_path / "texts.jsonl"), "--correction", "centre+first-component"]
     assert "'text'" in refused(capsys, *line)
