@@ -31,7 +31,7 @@ def broken(folder, name, change):
         ("queries.jsonl", lambda text: text.replace('"_id": "q2"', '"_id": [2]'), "line 3"),
         ("qrels/test.tsv", lambda text: text.partition("\n")[0], "has no judgements"),
         ("queries.jsonl", lambda text: "", "has no rows with text"),
-        ("qrels/test.tsv", lambda text: text.replace("q", "Q"), "judgements of queries that do not exist only"),
+        ("qrels/test.tsv", lambda text: text.replace("q", "Q"), "judgements only of queries that do not exist"),
         ("corpus.jsonl", lambda text: text + text.split("\n")[0], "line 121: the id '0' is there a second time"),
         ("corpus.jsonl", lambda text: text + '{"_id": 999, "text": [1]}', "line 121"),
         ("corpus.jsonl", lambda text: text + "{\n", "line 121: malformed JSON"),

@@ -167,7 +167,7 @@ def _check_search(task: AbsTask, data: dict[str, Any]) -> None:
     queries = dict(zip(data["queries"]["id"], data["queries"]["text"], strict=True))
     unknown = sorted(judged.keys() - queries.keys())
     if len(unknown) == len(judged):
-        raise _error(task, f"has judgements of queries that do not exist only, for example '{unknown[0]}'")
+        raise _error(task, f"has judgements only of queries that do not exist, for example '{unknown[0]}'")
     for query in unknown:
         del judged[query]
     missing = {document for found in judged.values() for document in found} - set(data["corpus"]["id"])

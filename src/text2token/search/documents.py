@@ -17,7 +17,7 @@ from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_ta
 from text2token.data.text import clean, clean_id
 from text2token.search.filters import Metadata, Value, simple_value, text_values
 from text2token.utils.errors import UserError
-from text2token.utils.places import open_place, reached, reaching
+from text2token.utils.places import explain_unreachable, open_place, reached
 
 _TEXT_FILES = (".txt", ".md")
 _NAMED = 5  # endings of files left out that a message names
@@ -90,7 +90,7 @@ def checked_documents(
     rows: Iterable[tuple[str, Document]], source: Path, noun: str = "document", *, strict: bool = False
 ) -> Iterator[Document]:
     """Leave out documents without text, and refuse an id that occurs twice; the arguments are those of :func:`read_documents`."""
-    with reaching(source):
+    with explain_unreachable(source):
         if source.is_dir():
             _report_left_out(source)
     seen: set[bytes] = set()
@@ -139,7 +139,7 @@ def check_source(source: Path) -> None:
     Raises:
         UserError: There is none, or the object store does not answer.
     """
-    with reaching(source):
+    with explain_unreachable(source):
         if not source.is_dir() and not source.is_file():
             raise UserError(f"There is no file or folder '{source}': check the path of the documents.")
 

@@ -75,13 +75,13 @@ def check_folder_writable(folder: Path) -> None:
         check_writable(folder / "file")
         return
     probe = folder / f".{uuid4().hex}"
-    with reaching(folder):
+    with explain_unreachable(folder):
         write_whole(probe, b"")
         probe.unlink()
 
 
 @contextmanager
-def reaching(place: Path) -> Iterator[None]:
+def explain_unreachable(place: Path) -> Iterator[None]:
     """Turn the errors of an object store into a :class:`UserError`; those of local files stay as they are.
 
     Args:
@@ -100,10 +100,10 @@ def reaching(place: Path) -> Iterator[None]:
 
 
 def reached(place: Path, items: Iterable[Item]) -> Iterator[Item]:
-    """Yield items that are read from a place; an error while one is read is that of :func:`reaching`."""
+    """Yield items that are read from a place; an error while one is read is that of :func:`explain_unreachable`."""
     several = iter(items)
     while True:
-        with reaching(place):
+        with explain_unreachable(place):
             try:
                 item = next(several)
             except StopIteration:

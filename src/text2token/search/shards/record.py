@@ -12,7 +12,7 @@ from text2token.search.documents import Columns, Document, document_files
 from text2token.settings.choices import NumberFormat
 from text2token.settings.templates import Template
 from text2token.utils.errors import UserError, first_line
-from text2token.utils.places import reaching, write_whole
+from text2token.utils.places import explain_unreachable, write_whole
 
 FORMAT = 1
 _FILE = "shards.json"
@@ -70,7 +70,7 @@ class ShardRecord(BaseModel):
 
     def missing(self, folder: Path) -> list[int]:
         """Shards that have no file yet."""
-        with reaching(folder):
+        with explain_unreachable(folder):
             there = {file.name for file in folder.iterdir()}
         return [shard for shard in range(self.shards) if self.file_name(shard) not in there]
 
@@ -102,7 +102,7 @@ def read_record(folder: Path) -> ShardRecord | None:
     Raises:
         UserError: The record is damaged or of a later version, or the folder holds something else.
     """
-    with reaching(folder):
+    with explain_unreachable(folder):
         if not (folder / _FILE).is_file():
             if folder.is_file() or (
                 folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir())
@@ -125,7 +125,7 @@ def read_record(folder: Path) -> ShardRecord | None:
 
 def write_record(folder: Path, record: ShardRecord) -> None:
     """Write the record of a folder, which is made if it does not exist."""
-    with reaching(folder):
+    with explain_unreachable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / _FILE, record.model_dump_json(indent=1).encode())
 
@@ -137,5 +137,5 @@ def document_bytes(document: Document) -> bytes:
 
 def corpus_size(source: Path) -> int:
     """Return the bytes of the files of a corpus, a quick sign that it has changed."""
-    with reaching(source):
+    with explain_unreachable(source):
         return sum(file.stat().st_size for file in document_files(source))

@@ -20,7 +20,7 @@ from scipy.sparse import csr_array
 from text2token.search.batches import Batch, Embedded
 from text2token.search.documents import Document
 from text2token.utils.errors import UserError, first_line
-from text2token.utils.places import reaching
+from text2token.utils.places import explain_unreachable
 
 _FACTS = b"text2token"  # key of the facts in the metadata of the table
 _ROW_GROUP = 1024  # documents that a reader decodes at once
@@ -124,7 +124,7 @@ def _embedded(lists: pa.ListArray, dimension: int) -> Embedded:
 def _opened(file: Path) -> Iterator[pq.ParquetFile]:
     try:
         with (
-            reaching(file),
+            explain_unreachable(file),
             file.open("rb") as stream,
             pq.ParquetFile(stream, page_checksum_verification=True) as table,
         ):
