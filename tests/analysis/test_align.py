@@ -23,7 +23,7 @@ from conftest import CORPUS, SENTENCES, refused, untrained, write_record
 from text2token import Embedder, UserError
 from text2token.analysis.alignment import AlignmentSettings, align, align_embeddings, draw_alignment, literal_tokens
 from text2token.analysis.metrics import CATEGORIES, AlignmentRates, TokenCategories
-from text2token.analysis.spectrum import Moments, aligned_tokens, contributions, principal_components
+from text2token.analysis.spectrum import Moments, contributions, principal_components, strongest_tokens
 from text2token.cli import main
 from text2token.data.corpus import Corpus
 from text2token.model.correction import correction
@@ -325,7 +325,7 @@ def test_rows_without_a_token_change_nothing(backbone, forms):
         assert results[0][measure] == pytest.approx(results[1][measure], rel=1e-4)
     assert results[0]["categories_by_rank"] == results[1]["categories_by_rank"]
     assert plain.explain(texts, k=4) == padded.explain(texts, k=4)
-    assert aligned_tokens(plain, embeddings) == aligned_tokens(padded, embeddings)
+    assert strongest_tokens(plain, embeddings) == strongest_tokens(padded, embeddings)
     moments = Moments.none(embeddings.shape[1])
     moments.add(embeddings, embeddings)
     components = principal_components(moments)

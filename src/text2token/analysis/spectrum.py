@@ -231,7 +231,7 @@ def shift_rows(
         rows.append({"shift": value, **measure_embeddings(embedder, shifted, texts)})
         if pairs:
             rows[-1]["sts"] = pairs.spearman(value * direction)
-        rows[-1]["tokens"] = aligned_tokens(embedder, shifted[:examples])
+        rows[-1]["tokens"] = strongest_tokens(embedder, shifted[:examples])
     return rows
 
 
@@ -241,7 +241,7 @@ def measure_embeddings(embedder: Embedder, embeddings: Tensor, texts: Sequence[s
     return {**result["rates"], **result["categories"]}
 
 
-def aligned_tokens(embedder: Embedder, embeddings: Tensor, k: int = 10) -> list[list[str]]:
+def strongest_tokens(embedder: Embedder, embeddings: Tensor, k: int = 10) -> list[list[str]]:
     """The ``k`` tokens with the highest plain logits, for each of N×d embeddings."""
     if not len(embeddings):
         return []
