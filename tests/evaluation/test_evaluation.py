@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from mteb.types import PromptType
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer, SparseEncoder
 from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM
 
 from conftest import CORPUS, SENTENCES, of_recipe, untrained, write_lines, write_search
 from text2token import Recipe, UserError
@@ -187,9 +189,9 @@ def test_a_killed_run_keeps_tasks_and_vectors(model, tasks, tmp_path, monkeypatc
     summary = evaluate(saved_model(str(model)), selection, tmp_path / "r")
     assert len(summary["tasks"]) == 6
     assert len(encoded) == len(set(encoded))  # no text twice: not over tasks, and not over the kill
-    (tmp_path / "r" / "vectors.sqlite").touch()  # killed after the last task
+    (tmp_path / "r" / ".vectors.sqlite").touch()  # killed after the last task
     evaluate(saved_model(str(model)), selection, tmp_path / "r")
-    assert not list((tmp_path / "r").glob("vectors*"))
+    assert not list((tmp_path / "r").glob(".vectors*"))
 
 
 def test_without_memory_batches_are_halved_and_the_scores_stay(tasks, tmp_path, backbone, monkeypatch, caplog):
@@ -281,6 +283,18 @@ def test_corrections_share_their_vectors_and_score_as_the_saved_embedder(backbon
         assert row["score"] == pytest.approx(saved["tasks"][0]["score"], abs=1e-4)
     assert len(encoded) == len(set(encoded))
     assert len(revisions) == len(set(scores.values())) == 4
+
+
+def test_a_filter_by_another_head_is_another_model(backbone, model, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(backbone("llama"), other)
+    language_model = AutoModelForCausalLM.from_pretrained(other)
+    language_model.get_output_embeddings().weight.data[0] += 1
+    language_model.save_pretrained(other)
+    for steps, heads in ((["centre"], 1), (["centre", "filter"], 2)):
+        learned = LearnedCorrection(steps, texts=SENTENCES)
+        found = {recorrected_model(str(model), learned, head=str(head)).revision for head in (backbone("llama"), other)}
+        assert len(found) == heads
 
 
 def test_the_revision_is_the_content(backbone, model, tmp_path, monkeypatch):
@@ -624,6 +638,42 @@ def test_vectors_that_are_to_be_kept_are(model, tasks, tmp_path):
     evaluate(saved_model(str(model)), selection, vectors.parent.parent / "other", vectors=vectors)
     evaluate(saved_model(str(model)), selection, tmp_path / "results", vectors=vectors)
     assert vectors.is_file()
+    kept = tmp_path / "results" / "vectors.sqlite"
+    evaluate(saved_model(str(model)), selection, tmp_path / "results", vectors=kept)
+    kept.touch()
+    evaluate(saved_model(str(model)), selection, tmp_path / "results")
+    assert kept.is_file()
+
+
+def test_a_full_disk_at_the_first_file_leaves_a_folder_that_continues(model, tasks, tmp_path, monkeypatch):
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(runner, "write_json", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluate(saved_model(str(model)), selection, tmp_path / "r")
+    monkeypatch.undo()
+    (tmp_path / "r" / "model.json.part").touch()  # killed while it was written
+    assert evaluate(saved_model(str(model)), selection, tmp_path / "r")["tasks"]
+
+
+def test_costs_of_another_model_are_not_counted(model, tasks, tmp_path, monkeypatch):
+    selection = select_tasks(folders=[tasks / "own" / "similar"])
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_measure", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(saved_model(str(model)), selection, tmp_path / "r")
+    monkeypatch.undo()
+    other = saved_model(str(model), "sparse")
+    for folder in ("r", "alone"):
+        evaluate(other, select_tasks(folders=[tasks / "own" / "similar"]), tmp_path / folder)
+    after, alone = (json.loads((tmp_path / name / "tasks" / "similar.json").read_text()) for name in ("r", "alone"))
+    assert after["texts"] == alone["texts"]
 
 
 def test_sparse_vectors_are_clustered(model, tasks, tmp_path):

@@ -35,6 +35,7 @@ from text2token.model.spans import correction_sample
 from text2token.settings.choices import NumberFormat, Precision
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError
+from text2token.utils.provenance import weights_checksum
 
 BM25 = "bm25"
 MODES = ("dense", "sparse", "dense+sparse")
@@ -213,8 +214,9 @@ def _corrected(
         return encoder
 
     # A hash of what the correction is learnt from: the last bits of the correction itself differ between machines.
-    keep = learned.keep if "filter" in learned.steps else None
-    inputs = json.dumps([uncorrected.revision, list(learned.steps), keep, spans])
+    # A filter keeps a part of the spectrum of the head.
+    filtered = [learned.keep, weights_checksum(embedder.decoding_head)] if "filter" in learned.steps else None
+    inputs = json.dumps([uncorrected.revision, list(learned.steps), filtered, spans])
     return EvaluatedModel(name, hashlib.sha256(inputs.encode()).hexdigest(), None, prepare, uncorrected.precision)
 
 

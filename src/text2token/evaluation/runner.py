@@ -31,6 +31,7 @@ from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
 _OWNER = "model.json"
+_TEMPORARY = ".vectors.sqlite"  # hidden: a user can keep vectors under any other name
 
 
 def evaluate(
@@ -95,7 +96,7 @@ def _evaluate(
     if todo:
         if vectors is not None:
             vectors.parent.mkdir(parents=True, exist_ok=True)
-        session = Session(VectorStore(vectors or output / "vectors.sqlite"), owner["instructions"], progress)
+        session = Session(VectorStore(vectors or output / _TEMPORARY), owner["instructions"], progress)
         prepared = model.prepare(session)
         for task in track(todo, "Tasks", unit="tasks", enabled=progress):
             session.account = hash_key(identifier, task.metadata.name, data_checksum(task))
@@ -103,8 +104,8 @@ def _evaluate(
             summarise(output, skipped, selection.benchmark)
         session.store.close()
     if vectors is None:
-        for file in output.glob("vectors.sqlite*"):  # also those of a process that was killed here
-            file.unlink()
+        for ending in ("", "-wal", "-shm"):  # of SQLite; a process that was killed here leaves all three
+            (output / (_TEMPORARY + ending)).unlink(missing_ok=True)
     return summarise(output, skipped, selection.benchmark)
 
 
@@ -116,18 +117,20 @@ def _claim_folder(output: Path, owner: dict[str, Any]) -> str:
     """
     file = output / _OWNER
     before: dict[str, Any] = {}
+    different: list[str] = []
     if file.is_file():
         before = read_json(file)
         different = [name for name in owner if name != "model" and before.get(name, owner[name]) != owner[name]]
         if different and any((output / "tasks").glob("*.json")):
             what = different[0].replace("revision", "model")
             raise UserError(f"'{output}' holds results of another {what}: choose another `output`.")
-    elif output.exists() and any(output.iterdir()):
+    elif output.exists() and any(path.name != f"{_OWNER}.part" for path in output.iterdir()):
         raise UserError(f"The folder '{output}' holds something other than results: choose another `output`.")
+    identifier: str = (not different and before.get("evaluation")) or uuid.uuid4().hex
+    output.mkdir(parents=True, exist_ok=True)
+    write_json(file, {**owner, "evaluation": identifier})  # first, so that the folder is known when it is not empty
     for part in ("tasks", "items"):
-        (output / part).mkdir(parents=True, exist_ok=True)
-    identifier: str = before.get("evaluation") or uuid.uuid4().hex
-    write_json(file, {**owner, "evaluation": identifier})
+        (output / part).mkdir(exist_ok=True)
     return identifier
 
 
