@@ -33,11 +33,13 @@ class RunFolder:
         output: Created by :meth:`publish`, when the run is complete.
         work: Holds stores, checkpoints and cached values during the run; :meth:`publish` deletes it.
         overwrite: Whether an existing ``output``, or an unfinished run with other settings, may be replaced.
+        is_file: Whether the result is one file, in place of a folder.
     """
 
     output: Path
     work: Path
     overwrite: bool
+    is_file: bool
 
     @property
     def result(self) -> Path:
@@ -51,7 +53,7 @@ class RunFolder:
         Args:
             output: A link stays, and the run writes where it points to.
             overwrite: See the attribute.
-            is_file: Whether the result is one file, in place of a folder.
+            is_file: See the attribute.
 
         Raises:
             UserError: ``output`` exists and ``overwrite`` is False, something of another kind or a folder that no run wrote
@@ -63,19 +65,24 @@ class RunFolder:
             with suppress(BusyError), output_lock(output):  # a run that begins or ends has no settings for a moment
                 if not (work / _SETTINGS).is_file():
                     shutil.rmtree(work)  # the rest of a published run that was killed before it had deleted everything
-        if output.exists() and not (output.is_file() if is_file else output.is_dir()):
-            kind = "regular file" if is_file else "folder"
+        run = cls(output, work, overwrite, is_file)
+        run._check_output()
+        check_writable(output)
+        return run
+
+    def _check_output(self) -> None:
+        output = self.output
+        if output.exists() and not (output.is_file() if self.is_file else output.is_dir()):
+            kind = "regular file" if self.is_file else "folder"
             raise UserError(f"'{output}' is not a {kind}, so it is not replaced: choose another name.")
         if output.is_mount():
             raise UserError(f"'{output}' is a mount point, which cannot be replaced: name a folder inside it.")
-        if output.exists() and not overwrite:
+        if output.exists() and not self.overwrite:
             raise UserError(f"The output '{output}' exists: choose another folder, or set `overwrite`.")
         if output.is_dir() and any(output.iterdir()) and not (output / _RECORD).is_file():
             raise UserError(
                 f"The folder '{output}' was not written by a run (it holds no {_RECORD}), so it is not replaced: choose another."
             )
-        check_writable(output)
-        return cls(output, work, overwrite)
 
     @contextmanager
     def session(self, settings: dict[str, Any]) -> Iterator[None]:
@@ -89,8 +96,8 @@ class RunFolder:
             settings: Everything that the result depends on, as JSON.
 
         Raises:
-            UserError: Another process holds the lock, an unfinished run has other settings or another number of processes and
-                ``overwrite`` is False, or the machines of the run share no disk.
+            UserError: Another process holds the lock or has published, an unfinished run has other settings or another number of
+                processes and ``overwrite`` is False, or the machines of the run share no disk.
         """
         with ExitStack() as held:
             resumed = on_main(lambda: self._enter(held, settings))
@@ -108,6 +115,7 @@ class RunFolder:
     def _enter(self, held: ExitStack, settings: dict[str, Any]) -> bool:
         """Take the lock and prepare the work folder; return whether it holds an unfinished run with these settings."""
         held.enter_context(output_lock(self.output))
+        self._check_output()  # another process may have published since this one opened the folder
         return self._resumes(json.loads(json.dumps(settings)) | {_PROCESSES: world_size()})
 
     def _resumes(self, settings: dict[str, Any]) -> bool:
@@ -166,7 +174,15 @@ class RunFolder:
         }
 
     def publish(self) -> None:
-        """Move ``result`` to ``output`` and delete the work folder."""
+        """Move ``result`` to ``output`` and delete the work folder.
+
+        Raises:
+            PassingError: What may not be replaced has come to ``output`` during the run. The work stays.
+        """
+        try:
+            self._check_output()
+        except UserError as error:
+            raise PassingError(f"{error} Or move what is there, and repeat the command: the run is done.") from None
         if self.output.exists():
             replaced = self.work / "replaced"
             shutil.rmtree(replaced, ignore_errors=True)  # exists if an earlier attempt was killed at this point

@@ -1,0 +1,43 @@
+"""What comes to the output of a run while it runs is not replaced unasked."""
+
+from __future__ import annotations
+
+import pytest
+
+from text2token.utils.errors import PassingError, UserError
+from text2token.utils.run_folder import RunFolder
+
+
+def test_a_run_that_another_process_has_published_is_not_replaced(tmp_path):
+    first, second = (RunFolder.open(tmp_path / "m", overwrite=False) for _ in range(2))
+    with first.session({"seed": 1}):
+        first.result.mkdir()
+        (first.result / "run.json").write_text("first")
+        first.publish()
+    with pytest.raises(UserError, match=r"The output '.*m' exists"), second.session({"seed": 2}):
+        pass
+    assert (tmp_path / "m" / "run.json").read_text() == "first"
+
+
+@pytest.mark.parametrize("is_file", [False, True])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_a_user_puts_there_during_a_run_stays_and_so_does_the_work(tmp_path, is_file, overwrite):
+    run, own = RunFolder.open(tmp_path / "m", overwrite=overwrite, is_file=is_file), tmp_path / "m" / "thesis.txt"
+
+    def work():
+        with run.session({}):
+            run.result.write_text("done") if is_file else run.result.mkdir()
+            own.parent.mkdir()
+            own.write_text("a thesis")
+            run.publish()
+
+    with pytest.raises(PassingError, match="repeat the command"):
+        work()
+    assert own.read_text() == "a thesis"
+    assert run.result.exists()
+    own.parent.rename(tmp_path / "moved")
+    run = RunFolder.open(tmp_path / "m", overwrite=overwrite, is_file=is_file)
+    with run.session({}):
+        run.publish()
+    assert (tmp_path / "m").exists()
+    assert not run.work.exists()
