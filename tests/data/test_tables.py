@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from text2token.data import Corpus, open_corpus
 from text2token.data.rows import ID_COLUMNS, Row, TextCheck
 from text2token.data.tables import is_table, read_table
+from text2token.search import read_documents
 from text2token.utils.errors import UserError
 
 FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # each example writes its own file again
@@ -225,6 +226,15 @@ def only_rows_or_a_sentence(path):
     except UserError as error:
         assert str(path) in str(error)  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", [*NAMES, "a.txt"])
+def test_an_error_of_the_disk_names_the_file(tmp_path, name):
+    path = tmp_path / name
+    path.symlink_to("/proc/self/mem")  # it opens, and the first byte cannot be read
+    with pytest.raises(OSError, match=r"^\[Errno ") as caught:
+        list(read_documents(tmp_path) if name == "a.txt" else read_table(path))
+    assert caught.value.filename == str(path)
 
 
 @pytest.mark.parametrize("name", [name.lower() for name in NAMES if "parquet" not in name])

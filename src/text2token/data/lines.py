@@ -47,6 +47,17 @@ def open_bytes(path: Path) -> Iterator[IO[bytes]]:
         yield content
 
 
+@contextmanager
+def name_file(path: Path) -> Iterator[None]:
+    """Name the file that a block reads in an error of the operating system. Errors of the content, which have no number, stay."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def read_lines(path: Path, name: str | None = None) -> Iterator[str]:
     r"""Yield the lines of a UTF-8 file, each with its line feed. Other separators (``\\x85``, ``\\u2028``) do not end a line.
 
@@ -56,10 +67,11 @@ def read_lines(path: Path, name: str | None = None) -> Iterator[str]:
 
     Raises:
         UserError: A line is not UTF-8 (the message gives its number), or the compressed file is damaged.
+        OSError: The file cannot be opened or read; the error names it.
     """
     number = 0
     try:
-        with open_bytes(path) as file:
+        with name_file(path), open_bytes(path) as file:
             for number, line in enumerate(file, start=1):
                 yield line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:

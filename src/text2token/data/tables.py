@@ -12,7 +12,7 @@ from itertools import accumulate, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from text2token.data.lines import COMPRESSIONS, file_format, read_lines
+from text2token.data.lines import COMPRESSIONS, file_format, name_file, read_lines
 from text2token.data.rows import ID_COLUMNS, Row
 from text2token.utils.errors import UserError, first_line
 from text2token.utils.places import open_place
@@ -159,7 +159,7 @@ def _read_parquet(path: Path, columns: Sequence[str] | None, start: int) -> Iter
 
     number = 0
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as file:
+        with name_file(path), path.open("rb") as stream, pq.ParquetFile(stream) as file:
             sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
             ends = list(accumulate(sizes))
             groups = [group for group, end in enumerate(ends) if end > start]

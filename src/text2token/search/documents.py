@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from text2token.data.folders import visible_files
+from text2token.data.lines import name_file
 from text2token.data.rows import Row, TextCheck
 from text2token.data.tables import TABLE_FORMATS, beir_corpus, is_table, read_table
 from text2token.data.text import clean, clean_id
@@ -192,7 +193,8 @@ def _read_folder(folder: Path, start: int) -> Iterator[tuple[str, Document]]:
                 "the file."
             )
         try:
-            text = clean(file.read_text(encoding="utf-8-sig"))
+            with name_file(file):
+                text = clean(file.read_text(encoding="utf-8-sig"))
         except UnicodeDecodeError:
             raise UserError(f"{file}: not UTF-8 text; convert it to UTF-8.") from None
         yield str(file), Document(name.as_posix(), file.stem if text else "", text)
