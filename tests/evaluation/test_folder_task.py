@@ -30,7 +30,7 @@ def broken(folder, name, change):
         ("qrels/test.tsv", lambda text: text + "q1\t1\n", "line 26: expected query, document and a whole number"),
         ("queries.jsonl", lambda text: text.replace('"_id": "q2"', '"_id": [2]'), "line 3"),
         ("qrels/test.tsv", lambda text: text.partition("\n")[0], "has no judgements"),
-        ("queries.jsonl", lambda text: "", "has no rows with text"),
+        ("queries.jsonl", lambda text: "", "There is no query with text in"),
         ("qrels/test.tsv", lambda text: text.replace("q", "Q"), "judgements only of queries that do not exist"),
         ("corpus.jsonl", lambda text: text + text.split("\n")[0], "line 121: the id '0' is there a second time"),
         ("corpus.jsonl", lambda text: text + '{"_id": 999, "text": [1]}', "line 121"),
@@ -155,7 +155,7 @@ def test_rows_without_text_are_skipped_and_counted_or_refused(tmp_path, caplog):
             '{"_id": "title only", "title": "A title", "text": ""}\n{"_id": "none", "title": NaN, "text": null}\n'
         )
     with (folder / "queries.jsonl").open("a") as file:
-        file.write('{"_id": "silent", "text": " "}\n')
+        file.write('{"_id": "silent", "title": "A title", "text": " "}\n')
     with (folder / "qrels" / "test.tsv").open("a") as file:
         file.write("silent\t1\t1\n")
     data = split_of(load(folder))

@@ -31,7 +31,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WordEmbeddings
 from sentence_transformers.sentence_transformer.modules.tokenizer import WhitespaceTokenizer
 
-from conftest import CORPUS, SENTENCES, done, refused, untrained, write_search
+from conftest import CORPUS, SENTENCES, done, refused, untrained, write_lines, write_search
 from text2token import Embedder, UserError
 from text2token.model.tokens import untruncated
 from text2token.search import HYBRID, Columns, Document, Fusion, Index, Match, ScoredId, read_documents
@@ -1164,7 +1164,8 @@ def test_index_and_search_by_command(files, backbone):
 
 def test_a_file_of_queries_becomes_a_trec_run(files, backbone):
     done("index", backbone("llama"), files / "docs.jsonl", "--output", files / "index", *SETTING)
-    (files / "q.jsonl").write_text('{"_id": 7, "text": "galaxy"}\n{"_id": "b", "text": "cat"}')
+    queries = [(7, "", "galaxy"), ("b", "galaxy", "cat"), ("c", "cat", "")]  # titles are no part of a query
+    write_lines(files / "q.jsonl", [{"_id": name, "title": title, "text": text} for name, title, text in queries])
     done(
         "search", files / "index", "--queries", files / "q.jsonl", "-o", files / "run.trec", "-k", "3", "--mode", "bm25"
     )
@@ -1172,6 +1173,9 @@ def test_a_file_of_queries_becomes_a_trec_run(files, backbone):
     assert rows[0][:4] == ["7", "Q0", "5", "1"]
     assert {row[0] for row in rows} == {"7", "b"}
     assert all(row[5] == "bm25" and float(row[4]) > 0 for row in rows)
+    assert "5" not in {row[2] for row in rows if row[0] == "b"}
+    beir = write_search(files / "beir")
+    assert "is not a table" in refused("search", files / "index", "--queries", beir, "-o", files / "run.trec")
 
 
 def test_white_space_in_ids_does_not_break_a_run(tmp_path, backbone):

@@ -131,7 +131,7 @@ class Ranking:
     metavar="STUDENT",
     help="'none': encode the query with the model, although the index has a student.  [default: the student of the index]",
 )
-@click.option("--queries", type=path_type, help="A .jsonl file of queries with _id (or id) and text. Needs --output.")
+@click.option("--queries", type=path_type, help="A table of queries with _id (or id) and text. Needs --output.")
 @click.option(
     "--output",
     "-o",
@@ -204,18 +204,18 @@ def _show(query: str, found: SearchResults, *, as_json: bool) -> None:
 
 
 def _write_run(index: Index, queries: Path, output: Path, ranking: Ranking, *, strict: bool) -> None:
-    from text2token.search import read_documents
+    from text2token.data.queries import read_queries
 
     check_file(output)
     if output.exists() and queries.exists() and output.samefile(queries):
         raise UserError(f"'{output}' holds the queries: name another file for the run.")
     with output_lock(output):
-        asked = list(read_documents(queries, noun="query", strict=strict))
-        ranked = index.rank([row.content for row in asked], **ranking.arguments(), progress=True)
+        asked = {name: text for name, text in read_queries(queries, strict=strict).items() if text}
+        ranked = index.rank(list(asked.values()), **ranking.arguments(), progress=True)
         with atomic_write(output) as part, part.open("w", encoding="utf-8") as file:
-            for row, hits in zip(asked, ranked, strict=True):
+            for query, hits in zip(asked, ranked, strict=True):
                 for rank, hit in enumerate(hits, 1):
-                    file.write(f"{_one_word(row.id)} Q0 {_one_word(hit.id)} {rank} {hit.score:.9g} {ranking.mode}\n")
+                    file.write(f"{_one_word(query)} Q0 {_one_word(hit.id)} {rank} {hit.score:.9g} {ranking.mode}\n")
     click.echo(f"{len(asked)} queries, {sum(map(len, ranked))} hits in {output}", err=True)
 
 

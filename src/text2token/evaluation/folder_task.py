@@ -19,6 +19,7 @@ from mteb.abstasks import (
 )
 from mteb.abstasks.task_metadata import TaskMetadata
 
+from text2token.data.queries import read_queries
 from text2token.data.rows import ID_COLUMNS, Row, TextCheck
 from text2token.data.tables import find_table, read_table
 from text2token.data.text import clean, finite_number
@@ -31,7 +32,6 @@ _SHAPES = (
     "(similarity), sentence1, sentence2 and label (pair classification), or text and label (clustering; classification with "
     "a train table beside it)"
 )
-_NOUNS = {"corpus": "document", "queries": "query"}
 _CLUSTERED = 2_048  # documents, as most clustering tasks of MTEB(eng, v2) take
 _NEIGHBOURS = 5  # mteb's multi-label classifier looks at so many training texts
 
@@ -121,20 +121,21 @@ def _clustering(folder: Path, splits: Mapping[str, Split]) -> AbsTask:
 
 
 def _search(folder: Path, strict: bool) -> AbsTask:
-    corpus, _ = _documents(folder, "corpus", strict)
-    queries, without_text = _documents(folder, "queries", strict)
+    corpus = _documents(_table(folder, "corpus"), strict)
+    queries = read_queries(_table(folder, "queries"), strict=strict)
     file = find_table(folder / "qrels", "test")
     if file is None:
         raise UserError(f"There is no '{folder / 'qrels' / 'test.tsv'}': a search task keeps its judgements there.")
-    judged = {query: found for query, found in read_qrels(file).items() if query not in without_text}
-    asked = [place for place, name in enumerate(queries["id"]) if name in judged]  # as in mteb
+    judged = {query: found for query, found in read_qrels(file).items() if queries.get(query) != ""}
+    texts = {name: text for name, text in queries.items() if text}
+    asked = [place for place, name in enumerate(texts) if name in judged]  # as in mteb
     data = {
         "corpus": Dataset.from_dict(corpus),
-        "queries": Dataset.from_dict({"id": queries["id"], "text": queries["text"]}).select(asked),
+        "queries": Dataset.from_dict({"id": list(texts), "text": list(texts.values())}).select(asked),
         "relevant_docs": judged,
         "top_ranked": None,
     }
-    own = _finds_itself(corpus, queries, judged)
+    own = _finds_itself(corpus, texts, judged)
     if own:
         warnings.warn(
             f"{folder.resolve().name}: the queries are documents of the corpus, so a query's own document is left out of its "
@@ -146,29 +147,30 @@ def _search(folder: Path, strict: bool) -> AbsTask:
     )
 
 
-def _finds_itself(corpus: Split, queries: Split, judged: Mapping[str, Mapping[str, int]]) -> bool:
+def _finds_itself(corpus: Split, queries: Mapping[str, str], judged: Mapping[str, Mapping[str, int]]) -> bool:
     """Are the queries documents of the corpus? Then most of those that share an id with a document also share its text.
 
     Ids alone do not show it: many collections number queries and documents from 1.
     """
     texts = dict(zip(corpus["id"], corpus["text"], strict=True))
     shared = [
-        (query, text)
-        for query, text in zip(queries["id"], queries["text"], strict=True)
-        if query in texts and judged.get(query, {}).get(query, 0) <= 0
+        (query, text) for query, text in queries.items() if query in texts and judged.get(query, {}).get(query, 0) <= 0
     ]
     return 2 * sum(text.split() == texts[query].split() for query, text in shared) > len(shared)
 
 
-def _documents(folder: Path, stem: str, strict: bool) -> tuple[Split, set[str]]:
-    """The documents or queries of a table that have a title or a text, and the ids of the others."""
+def _table(folder: Path, stem: str) -> Path:
     file = find_table(folder, stem)
     if file is None:
         raise UserError(f"There is no '{folder / stem}.jsonl': a search task has corpus, queries and qrels/test.tsv.")
+    return file
+
+
+def _documents(file: Path, strict: bool) -> Split:
+    """The documents of a table that have a title or a text."""
     found: Split = {"id": [], "title": [], "text": []}
     seen: set[str] = set()
-    without_text: set[str] = set()
-    check = TextCheck(_NOUNS[stem], strict=strict)
+    check = TextCheck("document", strict=strict)
     for row in read_table(file, [*ID_COLUMNS, "title", "text"]):
         name = row.id()
         if name in seen:
@@ -176,14 +178,13 @@ def _documents(folder: Path, stem: str, strict: bool) -> tuple[Split, set[str]]:
         seen.add(name)
         title, text = _text(row, "title"), row.text("text")
         if not check.has_text(row.place, title, text):
-            without_text.add(name)
             continue
         for column, value in {"id": name, "title": title, "text": text}.items():
             found[column].append(value)
     check.report(file)
     if not found["id"]:
         raise UserError(f"'{file}' has no rows with text.")
-    return found, without_text
+    return found
 
 
 def _labelled(folder: Path, files: Mapping[str, Path], texts: Sequence[str], strict: bool) -> dict[str, Split]:

@@ -1,4 +1,4 @@
-"""Documents and queries, read as a stream from tables and folders of text files."""
+"""Documents, read as a stream from tables and folders of text files."""
 
 from __future__ import annotations
 
@@ -61,9 +61,7 @@ class Columns:
     text: str | None = None
 
 
-def read_documents(
-    source: str | Path, columns: Columns | None = None, noun: str = "document", *, strict: bool = False
-) -> Iterator[Document]:
+def read_documents(source: str | Path, columns: Columns | None = None, *, strict: bool = False) -> Iterator[Document]:
     """Read documents from a table, or from a folder with ``.txt`` and ``.md`` files.
 
     A folder in the format of BEIR (``corpus.jsonl`` beside ``queries.jsonl`` or ``qrels``) is read as its ``corpus`` table alone.
@@ -75,7 +73,6 @@ def read_documents(
     Args:
         source: A table in one of the formats of :func:`text2token.data.read_table`, or a folder.
         columns: Names of the columns in a table.
-        noun: Word for a document in messages; queries are read in the same way.
         strict: Refuse a document without text instead of skipping it.
 
     Raises:
@@ -84,27 +81,27 @@ def read_documents(
     """
     source = open_place(source)
     rows = read_rows(source, columns or Columns())
-    return checked_documents(rows, source, noun, strict=strict)
+    return checked_documents(rows, source, strict=strict)
 
 
 def checked_documents(
-    rows: Iterable[tuple[str, Document]], source: Path, noun: str = "document", *, strict: bool = False
+    rows: Iterable[tuple[str, Document]], source: Path, *, strict: bool = False
 ) -> Iterator[Document]:
     """Leave out documents without text, and refuse an id that occurs twice; the arguments are those of :func:`read_documents`."""
     with explain_unreachable(source):
         if source.is_dir():
             _report_left_out(source)
     seen: set[bytes] = set()
-    check = TextCheck(noun, strict=strict)
+    check = TextCheck("document", strict=strict)
     for place, document in rows:
         if not check.has_text(place, document.title, document.text):
             continue
         if (key := document.id.encode()) in seen:
-            raise UserError(f"{place}: the id '{document.id}' occurs a second time; give each {noun} its own.")
+            raise UserError(f"{place}: the id '{document.id}' occurs a second time; give each document its own.")
         seen.add(key)
         yield document
     if not seen:
-        raise UserError(f"There is no {noun} with text in '{source}': check that this is the right file or folder.")
+        raise UserError(f"There is no document with text in '{source}': check that this is the right file or folder.")
     check.report(source)
 
 
