@@ -179,6 +179,8 @@ def test_two_columns_of_one_name_are_refused_in_parquet_too(tmp_path):
         ("a.jsonl", b"[" * 100_000, "line 1: the JSON is nested too deeply; write one whole object per line"),
         ("a.json", b"[" * 100_000, "the JSON is nested too deeply"),
         ("a.json", b'[{"a": 1}, 2]', "row 2: expected a JSON object such as {\"text\": …}, found int"),
+        ("a.jsonl", b'{"a": 1}\n{"a": 1, "b": 1, "a": 2}', "line 2: the name 'a' occurs twice in an object; delete one"),
+        ("a.json", b'[{"b": {"a": 1, "a": 1}}]', "the name 'a' occurs twice in an object; delete one"),
         ("a.json", b'{\n"a": 1}', "line 1: malformed JSON"),
         ("a.json", b'[{"a": 1},]', "malformed JSON"),
         ("a.jsonl", b'{"a": ' + b"9" * 5_000 + b"}", "line 1: malformed JSON"),

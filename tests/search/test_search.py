@@ -183,6 +183,15 @@ def test_integers_beyond_64_bits_are_metadata_as_texts():
     assert simple_metadata(given) == {"a": str(2**63), "b": str(-(2**63) - 1), "c": 2**63 - 1, "d": -(2**63)}
 
 
+def test_two_values_of_one_name_are_refused(tmp_path, index):
+    metadata = {"m.u": "top", "m": {"u": "nested"}}
+    write_lines(tmp_path / "d.jsonl", [{"id": "x", "text": "cat", **metadata}])
+    with pytest.raises(UserError, match=r"d.jsonl, line 1: two values of the metadata are called 'm.u'; rename one$"):
+        list(read_documents(tmp_path / "d.jsonl"))
+    with pytest.raises(UserError, match=r"^The document 'x': two values of the metadata are called 'm.u'"):
+        index.add([Document("x", "", "cat", metadata)])
+
+
 def test_names_of_metadata_are_cleaned_as_ids_are(tmp_path):
     (tmp_path / "d.jsonl").write_text('{"id": 1, "text": "a", "m\\ud800": 1, " n ": {"\\u0000o": 2}}')
     (document,) = read_documents(tmp_path / "d.jsonl")

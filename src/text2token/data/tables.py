@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -103,11 +104,24 @@ def _read_json(path: Path, columns: object, start: int) -> Iterator[Row]:
 
 def _parse_json(place: str, text: str, advice: str) -> Any:
     try:
-        return json.loads(text)
+        return _DECODER.decode(text)
+    except UserError as error:
+        raise UserError(f"{place}: {error}") from None
     except RecursionError:
         raise UserError(f"{place}: the JSON is nested too deeply; {advice}") from None
     except ValueError as error:
         raise UserError(f"{place}: malformed JSON ({first_line(error)}); {advice}") from None
+
+
+def _one_value_a_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        ((double, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise UserError(f"the name {double!r} occurs twice in an object; delete one")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_one_value_a_name)
 
 
 def _json_row(place: str, value: Any) -> Row:

@@ -204,7 +204,7 @@ def _document(row: Row, columns: Columns) -> Document:
     text = row.text(columns.text or "text", "text_column")
     used = {columns.id or row.id_column, columns.title or "title", columns.text or "text"}
     others = {column: value for column, value in row.values.items() if column not in used}
-    return Document(name, title, text, simple_metadata(others))
+    return Document(name, title, text, simple_metadata(others, row.place))
 
 
 def as_kept(document: Document) -> Document:
@@ -228,7 +228,7 @@ def as_kept(document: Document) -> Document:
         raise UserError(
             f"{name!r} cannot be an id, since it is empty or has a character that is no text: give another."
         )
-    cleaned = Document(name, clean(title), clean(text), simple_metadata(metadata))
+    cleaned = Document(name, clean(title), clean(text), simple_metadata(metadata, f"The document '{name}'"))
     if not cleaned.content:
         raise UserError(f"The document '{name}' has no text: leave it out.")
     return cleaned
@@ -239,13 +239,25 @@ def is_kept(known: Document | None, document: Document) -> bool:
     return known == document and text_values(known.metadata) == text_values(document.metadata)
 
 
-def simple_metadata(values: Mapping[str, Any]) -> dict[str, Value]:
+def simple_metadata(values: Mapping[str, Any], owner: str = "A document") -> dict[str, Value]:
     """The values that filters can compare: short texts, numbers, truth values and dates.
 
     Dates, integers beyond 64 bits and decimals with more digits than a float become text. The columns of an object get names with
     a dot. Other values are left out.
+
+    Args:
+        values: Values by column.
+        owner: What messages call the document.
+
+    Raises:
+        UserError: Two values get one name.
     """
-    return dict(_simple_values(values, ""))
+    simple: dict[str, Value] = {}
+    for name, value in _simple_values(values, ""):
+        if name in simple:
+            raise UserError(f"{owner}: two values of the metadata are called {name!r}; rename one")
+        simple[name] = value
+    return simple
 
 
 def _simple_values(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Value]]:
