@@ -28,6 +28,9 @@ def broken(folder, name, change):
     [
         ("qrels/test.tsv", lambda text: text + "q1\t1\t0.5\n", "line 26.*whole number"),
         ("qrels/test.tsv", lambda text: text + "q1\t1\n", "line 26: expected query, document and a whole number"),
+        ("qrels/test.tsv", lambda text: "q1\t1\t1.5\n" + text, "line 1: expected .* a whole number"),
+        ("qrels/test.tsv", lambda text: text + "q1\t\t1\n", "line 26: the id of the document is empty"),
+        ("qrels/test.tsv", lambda text: text + "\0\t1\t1\n", "line 26: the id of the query is empty"),
         ("queries.jsonl", lambda text: text.replace('"_id": "q2"', '"_id": [2]'), "line 3"),
         ("qrels/test.tsv", lambda text: text.partition("\n")[0], "has no judgements"),
         ("queries.jsonl", lambda text: "", "There is no query with text in"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from text2token.data.lines import file_format, read_lines
 from text2token.data.tables import read_table
-from text2token.data.text import clean_id
+from text2token.data.text import clean_id, finite_number
 from text2token.utils.errors import UserError
 from text2token.utils.files import local_path
 
@@ -24,7 +24,7 @@ def read_qrels(file: str | Path) -> dict[str, dict[str, int]]:
     ``corpus-id`` and ``score``.
 
     Raises:
-        UserError: A line has other columns, or its relevance is not a whole number.
+        UserError: A line has other columns, an id is empty, or a relevance is not a whole number.
     """
     file = local_path(file)
     judged: dict[str, dict[str, int]] = {}
@@ -32,7 +32,10 @@ def read_qrels(file: str | Path) -> dict[str, dict[str, int]]:
         relevance = WHOLE_NUMBER.fullmatch(score)
         if not relevance:
             raise UserError(f"{place}: expected query, document and a whole number between tabs, found '{score[:40]}'.")
-        judged.setdefault(clean_id(query), {})[clean_id(document)] = int(relevance[1])
+        query, document = clean_id(query), clean_id(document)
+        if not query or not document:
+            raise UserError(f"{place}: the id of the {'document' if query else 'query'} is empty; fill it in.")
+        judged.setdefault(query, {})[document] = int(relevance[1])
     return judged
 
 
@@ -48,7 +51,7 @@ def _tsv_qrels(file: Path) -> Iterator[tuple[str, str, str, str]]:
             raise UserError(
                 f"{place}: expected query, document and a whole number between tabs, found {len(cells)} columns."
             )
-        if cells and (number > 1 or WHOLE_NUMBER.fullmatch(cells[2])):  # otherwise it is the header
+        if cells and (number > 1 or finite_number(cells[2]) is not None):  # otherwise it is the header
             yield place, cells[0], cells[1], cells[2]
 
 
