@@ -44,6 +44,8 @@ def test_overrides_win_and_an_empty_file_means_the_defaults(tmp_path):
         ("full: yes", "full", True),
         ("max_minutes: null", "max_minutes", None),
         ("prefix: 'null'", "prefix", "null"),
+        ("seed: !!int 010", "seed", 10),
+        ("suffix: !!timestamp today", "suffix", "today"),
     ],
 )
 def test_a_value_is_read_as_on_the_command_line(tmp_path, content, name, value):
@@ -89,6 +91,10 @@ def test_templates():
         (b"max_minutes: yes\n", "'max_minutes': Input should be a valid number"),
         (b"max_texts: 1:30\n", "'max_texts': Input should be a valid integer"),
         (b"temperature: inf\n", "'temperature': Input should be a finite number"),
+        (b"full: !!bool maybe\n", "'full': Input should be a valid boolean"),
+        (b"seed: !!int ''\n", "'seed': Input should be a valid integer"),
+        (b"mixing: !!float ''\n", "'mixing': Input should be a valid number"),
+        (b"seed: !!int [1]\n", "line 1: expected a scalar node"),
         (b"? [a]\n: 2\n", "Cannot read the recipe .*, line 1: found unhashable key"),
         (b"prior_templates: riddle\n", r"[^.]\.$"),
         (b"max_length: 32\ntrain_length: 64", r"train_length \(64\) must not be above max_length \(32\)"),

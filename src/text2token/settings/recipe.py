@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="DataclassInstance")
 _READ_BY_YAML = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # nothing, and the sign that merges mappings
+_TAGGED = [
+    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")
+]  # what a file may call a value
 _REMOVED = {"common": "mean"}  # setting → the default that is now the only behaviour
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -253,4 +256,8 @@ class _RecipeLoader(yaml.SafeLoader):
 _RecipeLoader.yaml_implicit_resolvers = {
     first: [(tag, written) for tag, written in rules if tag in _READ_BY_YAML]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_RecipeLoader.yaml_constructors = {
+    **yaml.SafeLoader.yaml_constructors,
+    **dict.fromkeys(_TAGGED, yaml.SafeLoader.construct_yaml_str),
 }
