@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="DataclassInstance")
 _READ_BY_YAML = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")  # nothing, and the sign that merges mappings
-_TAGGED = [
-    f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")
-]  # what a file may call a value
+# What a file may call a value.
+_TAGGED = [f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float", "timestamp")]
 _REMOVED = {"common": "mean"}  # setting → the default that is now the only behaviour
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
