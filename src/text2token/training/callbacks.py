@@ -10,11 +10,13 @@ from typing import Any
 from rich.progress import Progress
 from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import rotate_checkpoints
 
 from text2token.utils.processes import is_main, on_main, wait_for_all
 from text2token.utils.resume import load, save
 
 _SIZES = "sizes.json"
+_CHECKPOINTS = 2  # that are kept
 
 
 class TimeLimit(TrainerCallback, ExportableState):
@@ -49,13 +51,17 @@ class EvaluateAtTheEnd(TrainerCallback):
 
 
 class CheckpointIntegrity(TrainerCallback):
-    """Write the sizes of a checkpoint's files after all of them, so that an incomplete checkpoint is recognised."""
+    """Write the sizes of a checkpoint's files after all of them, so that an incomplete checkpoint is recognised.
+
+    Then delete older checkpoints, by their numbers: transformers goes by their times, and a clock can go back.
+    """
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         checkpoint = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         wait_for_all()  # each process has written its random state
         if is_main():
             save(checkpoint / _SIZES, _sizes(checkpoint))
+            rotate_checkpoints(args.output_dir, _CHECKPOINTS)
 
 
 def last_complete_checkpoint(folder: Path) -> str | None:
@@ -65,7 +71,8 @@ def last_complete_checkpoint(folder: Path) -> str | None:
 
 
 def _is_complete(checkpoint: Path) -> bool:
-    return bool(load(checkpoint / _SIZES) == _sizes(checkpoint))
+    sizes = _sizes(checkpoint)
+    return bool(sizes) and bool(load(checkpoint / _SIZES) == sizes)
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:

@@ -253,7 +253,6 @@ def _arguments(settings: TrainingSettings, folder: Path, texts: int) -> Training
         eval_steps=max(1, -(-steps // _EVALUATIONS)),
         eval_on_start=True,
         save_steps=_CHECKPOINT_STEPS,
-        save_total_limit=2,
         restore_callback_states_from_checkpoint=True,
         dataloader_pin_memory=torch.cuda.is_available(),
         remove_unused_columns=False,
