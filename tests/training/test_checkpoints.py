@@ -25,6 +25,13 @@ def test_the_newest_checkpoints_stay_when_the_clock_goes_back(tmp_path):
     assert _arguments(SETTINGS, tmp_path, 100).save_total_limit is None  # transformers deletes by time
 
 
+def test_a_checkpoint_whose_sizes_are_damaged_is_not_complete(tmp_path):
+    (tmp_path / "checkpoint-20").mkdir()
+    for name in ("weights", "sizes.json"):
+        (tmp_path / "checkpoint-20" / name).write_text("{")
+    assert last_complete_checkpoint(tmp_path) is None
+
+
 def test_a_checkpoint_without_files_is_not_complete(tmp_path):
     (tmp_path / "checkpoint-20").mkdir()
     (tmp_path / "checkpoint-20" / "sizes.json").write_text("{}")

@@ -52,7 +52,7 @@ def test_a_failure_leaves_no_file_and_the_default_is_returned(tmp_path, name):
 
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "value.json").touch()
-    with pytest.raises(UserError, match=r"Cannot read '.*value\.json'"):
+    with pytest.raises(UserError, match=r"'.*value\.json' is damaged: delete it"):
         load(tmp_path / "value.json")
 
 

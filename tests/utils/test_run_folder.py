@@ -41,3 +41,28 @@ def test_what_a_user_puts_there_during_a_run_stays_and_so_does_the_work(tmp_path
         run.publish()
     assert (tmp_path / "m").exists()
     assert not run.work.exists()
+
+
+def complete(run, settings):
+    with run.session(settings):
+        run.result.mkdir()
+        (run.result / "run.json").write_text("{}")
+        run.publish()
+
+
+def test_damaged_settings_are_those_of_another_run(tmp_path):
+    run = RunFolder.open(tmp_path / "out", overwrite=False)
+    run.work.mkdir()
+    (run.work / "settings.json").write_text('{"seed')
+    with pytest.raises(UserError, match="are damaged, so it cannot be continued: choose another folder"):
+        complete(run, {"seed": 1})
+    complete(RunFolder.open(run.output, overwrite=True), {"seed": 1})
+    assert (run.output / "run.json").is_file()
+
+
+def test_damaged_timings_are_named(tmp_path):
+    run = RunFolder.open(tmp_path / "out", overwrite=False)
+    run.work.mkdir()
+    (run.work / "timings.json").write_text("{")
+    with pytest.raises(UserError, match="is damaged: delete it and repeat"), run.clock("encode"):
+        pass

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import rotate_checkpoints
 
+from text2token.utils.errors import UserError
 from text2token.utils.processes import is_main, on_main, wait_for_all
 from text2token.utils.resume import load, save
 
@@ -72,7 +73,10 @@ def last_complete_checkpoint(folder: Path) -> str | None:
 
 def _is_complete(checkpoint: Path) -> bool:
     sizes = _sizes(checkpoint)
-    return bool(sizes) and bool(load(checkpoint / _SIZES) == sizes)
+    try:
+        return bool(sizes) and bool(load(checkpoint / _SIZES) == sizes)
+    except UserError:  # damaged
+        return False
 
 
 def _sizes(checkpoint: Path) -> dict[str, int]:

@@ -14,6 +14,7 @@ Another format (a folder of shards, a database) uses :func:`atomic_write` or :fu
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from text2token.utils.errors import UserError
-from text2token.utils.files import atomic_write, read_json, write_json
+from text2token.utils.files import atomic_write, write_json
 from text2token.utils.processes import on_main
 
 T = TypeVar("T")
@@ -87,6 +88,10 @@ class _Format(NamedTuple):
     read: Callable[[Path], Any]
 
 
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
 def _write_tensor(file: Path, tensor: Any) -> None:
     with atomic_write(file) as part, part.open("wb") as stream:
         np.save(stream, tensor.numpy())
@@ -109,7 +114,7 @@ def _read_arrays(file: Path) -> dict[str, Any]:
 
 
 _FORMATS = {
-    ".json": _Format(write_json, read_json),
+    ".json": _Format(write_json, _read_json),
     ".npy": _Format(_write_tensor, _read_tensor),
     ".npz": _Format(_write_arrays, _read_arrays),
 }

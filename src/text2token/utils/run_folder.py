@@ -119,7 +119,15 @@ class RunFolder:
         return self._resumes(json.loads(json.dumps(settings)) | {_PROCESSES: world_size()})
 
     def _resumes(self, settings: dict[str, Any]) -> bool:
-        found = load(self.work / _SETTINGS)
+        try:
+            found = load(self.work / _SETTINGS)
+        except UserError as error:
+            if not self.overwrite:
+                raise UserError(
+                    f"The settings of the unfinished run for '{self.output}' are damaged, so it cannot be continued: "
+                    "choose another folder, or set `overwrite`."
+                ) from error
+            found = {}  # no run has these settings
         if found is not None:
             found = {_PROCESSES: 1} | found  # runs of older versions do not name it
         if found == settings:
