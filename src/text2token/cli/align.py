@@ -25,7 +25,7 @@ from text2token.cli.options import (
     recipe_options,
 )
 from text2token.settings.recipe import Recipe
-from text2token.utils.files import output_lock
+from text2token.utils.files import check_folder, output_lock
 
 _SETTINGS = (*BACKBONE, "stop_words", "seed")
 
@@ -84,6 +84,8 @@ def align_command(
       text2token align model smollm2-135m --corpus notes.txt --output alignment
       text2token align my-embedder --head meta-llama/Llama-3.2-1B --corpus notes.txt --forms merged --json
     """
+    if output:
+        check_folder(output)
     quiet_libraries()
     from text2token.analysis.alignment import AlignmentSettings, align, write_alignment
     from text2token.data.corpus import sample

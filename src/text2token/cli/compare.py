@@ -8,7 +8,7 @@ import click
 
 from text2token.cli.options import echo_json, json_option, output_option, path_type, split_names
 from text2token.utils.errors import requires_extra
-from text2token.utils.files import output_lock
+from text2token.utils.files import check_folder, output_lock
 
 
 @click.command("compare")
@@ -29,6 +29,7 @@ def compare_command(
     Example:
       text2token compare results/model results/eol results/bm25 --output comparison
     """
+    check_folder(output)
     with requires_extra("eval"):
         from text2token.evaluation.comparison import compare
         from text2token.evaluation.comparison_page import write_comparison

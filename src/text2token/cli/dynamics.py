@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from text2token.cli.options import json_option, output_option, path_type
-from text2token.utils.files import output_lock
+from text2token.utils.files import check_folder, output_lock
 
 
 @click.command("dynamics")
@@ -28,6 +28,7 @@ def dynamics_command(run: Path, output: Path, as_json: bool) -> None:
       text2token fit notes.txt --dynamics 8 --output model
       text2token dynamics model --output dynamics
     """
+    check_folder(output)
     from text2token.analysis.dynamics_report import read_dynamics, write_dynamics
 
     with output_lock(output):

@@ -121,6 +121,17 @@ def check_file(file: Path) -> None:
     check_writable(file)
 
 
+def check_folder(folder: Path) -> None:
+    """Check that files can be written into ``folder``: nothing or a writable folder is there.
+
+    Raises:
+        UserError: They cannot.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file: name a folder.")
+    check_writable(folder / "file")
+
+
 @contextmanager
 def exclusive_lock(file: Path, refusal: str) -> Iterator[None]:
     """Hold the lock ``file`` during the block. Refuse at once if another process holds it.
