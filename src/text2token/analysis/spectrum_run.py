@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -11,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from more_itertools import chunked
@@ -28,7 +25,7 @@ from text2token.analysis.spectrum import (
 from text2token.analysis.spectrum_figures import draw_contribution, draw_shift, draw_variation
 from text2token.analysis.sts import EmbeddedPairs
 from text2token.data.corpus import Corpus
-from text2token.data.sts import ScoredPairs
+from text2token.data.sts import ScoredPairs, pairs_fingerprint
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import embedder_fingerprint
 from text2token.model.vocabulary import same_tokens
@@ -36,6 +33,7 @@ from text2token.settings.record import RECORD, SpectrumRecord
 from text2token.utils.errors import UserError, check_count
 from text2token.utils.figures import write_figure
 from text2token.utils.files import write_json
+from text2token.utils.places import check_outside
 from text2token.utils.progress import progress_bar
 from text2token.utils.resume import load, save
 from text2token.utils.run_folder import RunFolder
@@ -90,13 +88,13 @@ def run_spectrum(
         parse_shift(name)  # refuse an unknown shift before the texts are encoded
     _check_models(base, tuned)
     run = RunFolder.open(output, overwrite=overwrite)
+    check_outside(run.output, *corpus.opened)
     texts = list(islice(corpus, min(aligned, max_texts or aligned)))
-    fingerprint = hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()
     kept = {**settings, "centred": centred, "shift": list(shift), "max_texts": max_texts, "aligned": aligned}
     content = {
         "models": [embedder_fingerprint(model) for model in models],
         "corpus_fingerprint": corpus.fingerprint(max_texts),
-        "pairs_fingerprint": fingerprint,
+        "pairs_fingerprint": pairs_fingerprint(pairs),
     }
     with run.session({**kept, **content}):
         with run.clock("encode"):

@@ -26,6 +26,7 @@ from text2token.cli.options import (
 )
 from text2token.settings.recipe import Recipe
 from text2token.utils.files import check_folder, output_lock
+from text2token.utils.places import check_outside
 
 _SETTINGS = (*BACKBONE, "stop_words", "seed")
 
@@ -86,6 +87,7 @@ def align_command(
     """
     if output:
         check_folder(output)
+        check_outside(output, corpus)
     quiet_libraries()
     from text2token.analysis.alignment import AlignmentSettings, align, write_alignment
     from text2token.data.corpus import sample

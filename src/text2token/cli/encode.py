@@ -27,6 +27,7 @@ from text2token.cli.options import (
 )
 from text2token.settings.recipe import Recipe
 from text2token.utils.errors import UserError, requires_extra
+from text2token.utils.places import check_outside
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def _encode_file(
         raise UserError(f"Only shards are written to an object store: name a local file in place of '{output}'.")
     if output.exists() and not overwrite:
         raise UserError(f"The output '{output}' exists: choose another file, or set `overwrite`.")
+    check_outside(output, file)
     quiet_libraries()
     from text2token.model.embedder import Embedder
     from text2token.model.encode_file import encode_file

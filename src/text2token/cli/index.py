@@ -32,6 +32,7 @@ from text2token.settings.choices import Precision
 from text2token.settings.recipe import Recipe, one_sentence
 from text2token.settings.search import LANGUAGES, Calibration, EngineName, VectorSettings
 from text2token.utils.errors import UserError, requires_extra
+from text2token.utils.places import check_outside
 
 if TYPE_CHECKING:
     from text2token.model.embedder import Embedder
@@ -157,6 +158,7 @@ def _index_documents(
     from text2token.search.documents import check_source
 
     check_source(docs)
+    check_outside(output, docs)
     if is_saved(model):
         refuse_settings(model, recipe.model_fields_set & set(_SETTINGS))
     embedder = encoding.apply(Embedder.open(model, **recipe.embedder_settings()))

@@ -12,6 +12,7 @@ from text2token.cli.options import Encoding, grouped, place_type
 from text2token.data.lines import read_lines
 from text2token.data.text import clean_id
 from text2token.utils.errors import UserError
+from text2token.utils.places import check_outside
 
 if TYPE_CHECKING:
     from text2token.search import Columns, Index
@@ -84,6 +85,7 @@ def change_index(
     doomed, deleted = change.ids_to_delete(), 0
     opened = Index.open(output, model=model, uri=uri)
     if change.add:
+        check_outside(output, change.add)
         encoding.change(opened)
         named = {name: column for name, column in asdict(columns).items() if column}
         chosen = replace(opened.settings.columns, **named)

@@ -52,11 +52,13 @@ class Corpus:
 
     Attributes:
         name: What was opened, for messages.
+        opened: The files, folders, patterns and datasets that were named. None for texts in memory.
     """
 
     name: str
     _sources: tuple[_Source, ...]
     _strict: bool = False
+    opened: tuple[str, ...] = ()
     _reported: set[str] = field(default_factory=set)
 
     @classmethod
@@ -129,7 +131,7 @@ def open_corpus(
         raise UserError("no corpus given: name at least one file, folder, pattern or dataset")
     found = {part.label: part for name in dict.fromkeys(names) for part in _open(name, text_column)}
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return Corpus(names[0] + more, tuple(found.values()), strict)
+    return Corpus(names[0] + more, tuple(found.values()), strict, tuple(names))
 
 
 def sample(texts: Iterable[str], size: int | None, seed: int) -> list[str]:

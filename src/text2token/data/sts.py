@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,3 +48,8 @@ def read_sts(file: str | Path, pairs: int | None = None) -> ScoredPairs:
     if len({score for _, _, score in rows}) < 2:
         raise UserError(f"{file} needs pairs with at least two different scores: otherwise there is nothing to rank")
     return ScoredPairs([a for a, _, _ in rows], [b for _, b, _ in rows], np.array([score for _, _, score in rows]))
+
+
+def pairs_fingerprint(pairs: ScoredPairs | None) -> str:
+    """Return a SHA-256 (hex) of pairs, by which an unfinished run is recognised."""
+    return hashlib.sha256(json.dumps(pairs, default=np.ndarray.tolist).encode()).hexdigest()

@@ -27,6 +27,7 @@ from text2token.evaluation.vector_store import VectorStore, hash_key
 from text2token.utils import provenance
 from text2token.utils.errors import UserError
 from text2token.utils.files import local_path, output_lock, read_json, write_json
+from text2token.utils.places import check_outside
 from text2token.utils.progress import track
 
 _ROUNDING = 1e-4  # mteb rounds search scores to five places
@@ -71,6 +72,7 @@ def evaluate(
     owner: dict[str, Any] = {"model": model.name, "precision": model.precision, "revision": model.revision}
     owner |= {"max_docs": max_docs, "instructions": instructions}
     output, vectors = local_path(output), None if vectors is None else local_path(vectors)
+    check_outside(output, *filter(None, map(local_folder, selection.tasks)))
     with output_lock(output):
         return _evaluate(model, selection, output, owner, vectors, progress=progress)
 

@@ -82,9 +82,15 @@ def adapt(
         embedder.batch_size = batch_size
         embedder.use_precision(precision)
         head = embedder.decoding_head
+
+        def cached(
+            name: str, compute: Callable[[], Tensor]
+        ) -> Tensor:  # a run may continue where 'auto' is another precision
+            return folder.cached(f"{embedder.precision}-{name}", compute)
+
         with folder.clock("encode"):
-            whole = folder.cached("whole.npy", lambda: embedder.embed(run.texts, progress=progress))
-            data = selection_data(embedder, run.texts, run.held_out, recipe.seed, folder.cached, progress=progress)
+            whole = cached("whole.npy", lambda: embedder.embed(run.texts, progress=progress))
+            data = selection_data(embedder, run.texts, run.held_out, recipe.seed, cached, progress=progress)
         with folder.clock("choose"):
             given = Candidate(recipe.correction, recipe.keep)
             scores = score_candidates(embedder, data, CANDIDATES if auto else [CANDIDATES[0], given], progress=progress)

@@ -28,6 +28,7 @@ from text2token.training.pairs import with_pairs
 from text2token.training.start import CorpusLike, Draw, Drawn, as_corpus, read_corpus
 from text2token.training.student import Lesson, start_table, train_table
 from text2token.utils.errors import UserError
+from text2token.utils.places import check_outside
 from text2token.utils.processes import require_one_process
 from text2token.utils.progress import track
 from text2token.utils.run_folder import RunFolder
@@ -74,6 +75,8 @@ def distill(
     require_one_process("distill")
     settings = settings or DistillSettings()
     folder = RunFolder.open(output, overwrite=overwrite)
+    opened = as_corpus(corpus, text_column)
+    check_outside(folder.output, *opened.opened)
     name = str(teacher) if isinstance(teacher, str | Path) else (teacher.backbone or "an embedder")
     teacher = teacher if isinstance(teacher, Embedder) else Embedder.open(teacher)
     _check(teacher, name)
@@ -83,7 +86,7 @@ def distill(
     )
     most = max(settings.max_texts, settings.pair_texts)
     amount = Draw("max_texts", most, settings.held_out, part=10, fewest=_FEWEST_TEXTS)
-    (read, held_out), corpus_facts = read_corpus(as_corpus(corpus, text_column), amount, settings.seed)
+    (read, held_out), corpus_facts = read_corpus(opened, amount, settings.seed)
     drawn = Drawn(read[: settings.max_texts], held_out)
     identity = {"corpus": corpus_facts.fingerprint, "teacher": facts.fingerprint, "precision": teacher.precision}
     with folder.session({"verb": "distill", **identity, "settings": settings.model_dump()}):

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from text2token.analysis.dynamics import Dynamics
 from text2token.data.corpus import Corpus
+from text2token.data.sts import pairs_fingerprint, read_sts
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
 from text2token.model.template import room_for_text
@@ -33,6 +34,7 @@ from text2token.training.teacher import FollowTeacher
 from text2token.training.trainer import TrainingSettings, merge_adapters, pair_cosine, train_stage
 from text2token.utils.errors import UserError
 from text2token.utils.files import local_path, output_lock
+from text2token.utils.places import check_outside
 from text2token.utils.processes import on_main, require_one_process, splits_weights
 
 Stores = dict[int, tuple[TargetStore, TargetStore]]
@@ -79,9 +81,9 @@ def fit(
     amount = fit_draw(recipe)
     teacher = None if recipe.teacher is None else Teacher.open(recipe.teacher, recipe.train_length)
     taught_by = teacher and teacher.facts.model_dump()
-    with start_run(
-        "fit", corpus, output, recipe, amount, text_column=text_column, overwrite=overwrite, teacher=taught_by
-    ) as run:
+    pairs = pairs_fingerprint(read_sts(recipe.sts)) if recipe.sts else None
+    how: dict[str, Any] = {"text_column": text_column, "overwrite": overwrite, "teacher": taught_by, "pairs": pairs}
+    with start_run("fit", corpus, output, recipe, amount, **how) as run:
         embedder, folder = run.embedder, run.folder
         dynamics = Dynamics.open(embedder, run.held_out, sts=recipe.sts, stop_words=recipe.stop_words)
         with folder.clock("statistics"):
@@ -146,13 +148,16 @@ def build_targets(
             building this store.
     """
     require_one_process("targets")
-    drawn, _ = read_corpus(opened := as_corpus(corpus, text_column), fit_draw(recipe), recipe.seed)
+    output = local_path(output).absolute()
+    opened = as_corpus(corpus, text_column)
+    check_outside(output, *opened.opened)
+    drawn, _ = read_corpus(opened, fit_draw(recipe), recipe.seed)
     stages = split_texts(drawn.texts, recipe.stage_1)
     if stage not in stages:
         raise UserError(
             f"Stage {stage} has no texts because `stage_1` is {recipe.stage_1}: change `stage_1` or the stage."
         )
-    with output_lock(output := local_path(output).absolute()):
+    with output_lock(output):
         embedder = open_backbone(recipe)
         statistics = _statistics(opened, embedder, recipe.train_length)
         builder = make_builders(

@@ -18,6 +18,7 @@ from text2token.settings.facts import BackboneFacts, CorpusFacts
 from text2token.settings.recipe import Recipe
 from text2token.settings.record import RECORD, RunRecord
 from text2token.utils.errors import UserError
+from text2token.utils.places import check_outside
 from text2token.utils.processes import on_main
 from text2token.utils.run_folder import RunFolder
 
@@ -122,6 +123,7 @@ def start_run(
     limit_kernels(_KERNELS)
     folder = on_main(lambda: RunFolder.open(output, overwrite=overwrite))
     opened = as_corpus(corpus, text_column)
+    check_outside(folder.output, *opened.opened)
     embedder = open_backbone(recipe)
     backbone = on_main(lambda: describe_backbone(embedder, recipe.backbone))
     drawn, facts = on_main(lambda: read_corpus(opened, amount, recipe.seed))

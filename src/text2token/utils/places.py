@@ -49,6 +49,24 @@ def absolute_place(name: str | Path) -> Path:
     return place.absolute() if is_local(place) else place
 
 
+def check_outside(output: Path, *sources: str | Path) -> None:
+    """Check that ``output`` is not in a folder that is read: the next run would read it too.
+
+    Args:
+        output: Where a run writes.
+        sources: What it reads; only local folders matter.
+
+    Raises:
+        UserError: It is.
+    """
+    places = [local_path(source) for source in sources if isinstance(source, str) or is_local(source)]
+    for folder in places if is_local(output) else []:
+        if folder.is_dir() and output.resolve().is_relative_to(folder.resolve()):
+            raise UserError(
+                f"The output '{output}' is in the folder '{folder}', which is read: name a place outside of it."
+            )
+
+
 def write_whole(file: Path, content: bytes | memoryview) -> None:
     """Write a file that other processes see complete or not at all, also when several of them write it.
 

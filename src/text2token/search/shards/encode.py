@@ -31,7 +31,7 @@ from text2token.search.shards.table import table_bytes
 from text2token.search.vectors import raw_counts
 from text2token.settings.choices import Precision
 from text2token.utils.errors import UserError, check_count
-from text2token.utils.places import absolute_place, check_folder_writable, write_whole
+from text2token.utils.places import absolute_place, check_folder_writable, check_outside, write_whole
 from text2token.utils.progress import track
 
 
@@ -88,6 +88,7 @@ class ShardEncoder:
 
     def __init__(self, job: ShardJob) -> None:
         self._job = job
+        check_outside(job.folder, job.source)
         check_folder_writable(job.folder)
         read_record(job.folder)  # refuses a folder with something else before the model is opened
         self._embedder = _open(job)
