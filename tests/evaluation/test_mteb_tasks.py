@@ -121,7 +121,6 @@ def test_a_task_of_a_mirror_has_the_score_of_mteb(model, mirror, tmp_path, monke
         ),
         ("SciRepEvalDRSMClassification", "(Classification, AbsTaskClassification) .* is cross-validated: leave it out"),
         ("SummEval", "(Summarization, AbsTaskSummarization) .* from Deprecated.*: choose SummEvalSummarization.v2"),
-        ("EmotionAnalysisPlus.v2", "(MultilabelClassification, .*) .* which of its texts are scored: leave it out"),
         ("VDRMultilingualRetrieval", "(Retrieval, AbsTaskRetrieval) .* it needs image: leave it out"),
         ("IFIRFiQA", "(InstructionRetrieval, AbsTaskRetrieval) .* no intervals for this kind of task: leave it out"),
         ("Tatoeba", "(BitextMining, AbsTaskBitextMining) .* no intervals for this kind of task: leave it out"),
@@ -131,6 +130,15 @@ def test_a_task_of_a_mirror_has_the_score_of_mteb(model, mirror, tmp_path, monke
 def test_a_task_without_items_is_refused_when_it_is_named(name, sentence):
     pattern = sentence.replace("(", r"\(", 1).replace(")", r"\)", 1)
     with pytest.raises(UserError, match=f"The task {name} {pattern}"):
+        select_tasks(names=[name])
+
+
+def test_a_task_that_draws_its_texts_is_refused(monkeypatch):
+    name = "EmotionAnalysisPlus"
+    monkeypatch.setattr(type(mteb.get_task(name)), "max_eval_samples", 100, raising=False)
+    with pytest.raises(
+        UserError, match=rf"The task {name} \(MultilabelClassification, .*which of its texts are scored: leave"
+    ):
         select_tasks(names=[name])
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -232,8 +233,13 @@ def test_a_corpus_on_s3_by_command(job, bucket, tmp_path):
     assert "There is no file" in refused(*command[:2], f"{bucket}/none.jsonl", *command[3:-6], "-o", f"{bucket}/b")
 
 
-def test_documents_on_a_store_that_does_not_answer(job, tmp_path, index_folder):
-    dead = "http://127.0.0.1:9/docs.jsonl"
+def test_documents_on_a_store_that_does_not_answer(job, tmp_path, index_folder, monkeypatch):
+    def refuse(*_, **__):
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    dead = "memory://dead/docs.jsonl"
+    for method in ("info", "isdir", "isfile", "ls", "_open"):
+        monkeypatch.setattr(MemoryFileSystem, method, refuse)
     for command in (
         ["index", job.model, dead, "-o", tmp_path / "i"],
         ["index", "-o", index_folder, "--add", dead],
