@@ -87,14 +87,15 @@ def align_command(
     """
     if output:
         check_folder(output)
-        check_outside(output, corpus)
     quiet_libraries()
     from text2token.analysis.alignment import AlignmentSettings, align, write_alignment
     from text2token.data.corpus import sample
     from text2token.model.embedder import Embedder
 
+    opened = reader.open(corpus)
+    if output:
+        check_outside(output, *opened.opened)
     with output_lock(output) if output else nullcontext():
-        opened = reader.open(corpus)
         drawn = sample(opened, texts, recipe.seed)
         settings = AlignmentSettings(stop_words=recipe.stop_words, **counting)
         alignments = {}

@@ -149,12 +149,13 @@ def _encode_file(
         raise UserError(f"Only shards are written to an object store: name a local file in place of '{output}'.")
     if output.exists() and not overwrite:
         raise UserError(f"The output '{output}' exists: choose another file, or set `overwrite`.")
-    check_outside(output, file)
     quiet_libraries()
     from text2token.model.embedder import Embedder
     from text2token.model.encode_file import encode_file
 
-    texts = list(reader.open(file))
+    corpus = reader.open(file)
+    check_outside(output, *corpus.opened)
+    texts = list(corpus)
     embedder = encoding.apply(Embedder.open(model))
     size = encoding.batch_size
     encode_file(embedder, texts, output, sparse=sparse, batch_size=size, overwrite=overwrite, progress=True)
