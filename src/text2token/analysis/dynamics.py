@@ -50,6 +50,15 @@ REPRESENTATION = {
 }
 
 
+def measured_pairs(sts: str | None) -> ScoredPairs | None:
+    """Read the pairs of an STS file, if one is given: at most 150.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    return read_sts(sts, _PAIRS) if sts else None
+
+
 @dataclass(frozen=True)
 class Dynamics:
     """The texts on which an embedder is measured during its training. Embeddings are not corrected.
@@ -65,15 +74,6 @@ class Dynamics:
     texts: Sequence[str]
     pairs: ScoredPairs | None
     stop_words: str
-
-    @classmethod
-    def open(cls, embedder: Embedder, texts: Sequence[str], *, sts: str | None, stop_words: str) -> Dynamics:
-        """Read the STS file, if one is given. At most 150 of its pairs are used.
-
-        Raises:
-            UserError: The STS file cannot be read.
-        """
-        return cls(embedder, texts, read_sts(sts, _PAIRS) if sts else None, stop_words)
 
     @property
     def positives(self) -> str:

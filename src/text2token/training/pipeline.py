@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from text2token.analysis.dynamics import Dynamics
+from text2token.analysis.dynamics import Dynamics, measured_pairs
 from text2token.data.corpus import Corpus
-from text2token.data.sts import pairs_fingerprint, read_sts
+from text2token.data.sts import pairs_fingerprint
 from text2token.model.embedder import Embedder
 from text2token.model.fingerprint import backbone_checksum
 from text2token.model.template import room_for_text
@@ -81,11 +81,12 @@ def fit(
     amount = fit_draw(recipe)
     teacher = None if recipe.teacher is None else Teacher.open(recipe.teacher, recipe.train_length)
     taught_by = teacher and teacher.facts.model_dump()
-    pairs = pairs_fingerprint(read_sts(recipe.sts)) if recipe.sts else None
-    how: dict[str, Any] = {"text_column": text_column, "overwrite": overwrite, "teacher": taught_by, "pairs": pairs}
+    pairs = measured_pairs(recipe.sts)
+    how: dict[str, Any] = {"text_column": text_column, "overwrite": overwrite, "teacher": taught_by}
+    how["pairs"] = pairs and pairs_fingerprint(pairs)
     with start_run("fit", corpus, output, recipe, amount, **how) as run:
         embedder, folder = run.embedder, run.folder
-        dynamics = Dynamics.open(embedder, run.held_out, sts=recipe.sts, stop_words=recipe.stop_words)
+        dynamics = Dynamics(embedder, run.held_out, pairs, recipe.stop_words)
         with folder.clock("statistics"):
             counts = folder.cached(
                 "statistics.npz",
